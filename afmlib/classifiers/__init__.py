@@ -1,0 +1,1 @@
+"""Classifiers of noised latents, one per file."""

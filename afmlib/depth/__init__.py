@@ -1,0 +1,1 @@
+"""Depth repetition: deeper generators with the same parameters."""

@@ -1,0 +1,33 @@
+r"""Depth repetition of the whole stack: 28 blocks become 56 or 112 layers.
+
+The stack of blocks runs :math:`R` times over its own hidden state. Repetition :math:`r` adds the
+embedding of the value :math:`1 - r / R` to the condition, with the embedder that a multi-step model
+has for its source time; the head sees the condition of the labels alone.
+
+References:
+    | Adversarial Flow Models (Lin et al., 2025), Sec. 3.8
+    | https://arxiv.org/abs/2511.22475
+"""
+
+__all__ = ["RepeatDepth"]
+
+from afmlib.interfaces import DepthWrapper
+from afmlib.typing import Labels, Latents, Timesteps
+
+
+class RepeatDepth(DepthWrapper):
+    """Runs all blocks of a generator in turn, again and again. It is a one-step model."""
+
+    def forward(
+        self,
+        latents: Latents,
+        labels: Labels,
+        timesteps_src: Timesteps | None = None,
+        timesteps_tgt: Timesteps | None = None,
+    ) -> Latents:
+        """Maps noise to data in one step; the times are ignored."""
+        tokens, condition = self.generator.embed(latents, labels)
+        for stage in self.stages(condition):
+            for index in range(self.generator.num_blocks):
+                tokens = self.generator.run_block(index, tokens, stage)
+        return self.generator.head(tokens, condition)

@@ -1,0 +1,79 @@
+"""A small network as a generator of points in one, two or a few dimensions."""
+
+__all__ = ["MLPGenerator"]
+
+import torch
+from torch import nn
+
+from afmlib.interfaces import Generator
+from afmlib.nn.embeddings import LabelEmbedder, TimestepEmbedder
+from afmlib.nn.points import PointFeatures, hidden_layers
+from afmlib.typing import Labels, Latents, Timesteps
+
+
+class MLPGenerator(Generator):
+    """Fully connected layers on a point and the embeddings of its label and times.
+
+    At the start it returns exactly zero.
+
+    Args:
+        in_channels: The number of coordinates of a point.
+        hidden_size: The width of the layers.
+        depth: The number of hidden layers.
+        num_classes: The number of classes.
+        feature_scale: The factor on coordinates whose sinusoids are taken; None for none.
+        num_features: The number of sinusoids of a coordinate.
+        use_timestep_src: Whether the source time is embedded.
+        use_timestep_tgt: Whether the target time is embedded.
+
+    Raises:
+        ValueError: If a number is out of its domain.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_size: int = 128,
+        depth: int = 3,
+        num_classes: int = 1,
+        feature_scale: float | None = None,
+        num_features: int = 64,
+        use_timestep_src: bool = False,
+        use_timestep_tgt: bool = False,
+    ) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, got {num_classes}.")
+        self.latent_shape = (in_channels,)
+        self.num_classes = num_classes
+        self.features = PointFeatures(in_channels, feature_scale, num_features)
+        self.y_embedder = LabelEmbedder(num_classes, hidden_size)
+        self.t_embedder = TimestepEmbedder(hidden_size) if use_timestep_src else None
+        self.t_tgt_embedder = TimestepEmbedder(hidden_size) if use_timestep_tgt else None
+        in_size = self.features.width + hidden_size
+        self.layers = hidden_layers(in_size, hidden_size, depth, in_channels)
+        nn.init.zeros_(self.layers[-1].weight)
+        nn.init.zeros_(self.layers[-1].bias)
+
+    def forward(
+        self,
+        latents: Latents,
+        labels: Labels,
+        timesteps_src: Timesteps | None = None,
+        timesteps_tgt: Timesteps | None = None,
+    ) -> Latents:
+        """Maps points; a time for which there is no embedder is ignored.
+
+        Raises:
+            ValueError: If a time for which there is an embedder is missing.
+        """
+        condition = self.y_embedder(labels)
+        for embedder, times, name in (
+            (self.t_embedder, timesteps_src, "timesteps_src"),
+            (self.t_tgt_embedder, timesteps_tgt, "timesteps_tgt"),
+        ):
+            if embedder is not None:
+                if times is None:
+                    raise ValueError(f"This generator embeds {name}, which are missing.")
+                condition = condition + embedder(times)
+        return self.layers(torch.cat([self.features(latents), condition], dim=1))

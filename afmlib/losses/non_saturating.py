@@ -1,0 +1,31 @@
+r"""The non-saturating loss, in which the generator maximises the log-odds of being real.
+
+References:
+    | Generative Adversarial Networks (Goodfellow et al., 2014)
+    | https://arxiv.org/abs/1406.2661
+"""
+
+__all__ = ["NonSaturatingLoss"]
+
+from torch.nn.functional import softplus
+
+from afmlib.interfaces import AdversarialLoss
+from afmlib.typing import Logits, PerSample
+
+
+class NonSaturatingLoss(AdversarialLoss):
+    r"""Classifies real against generated.
+
+    .. math::
+        L_D &= - \log \sigma(D(x)) - \log (1 - \sigma(D(G(z)))) \\
+        L_G &= - \log \sigma(D(G(z)))
+    """
+
+    def discriminator_loss(self, logits_real: Logits, logits_fake: Logits) -> PerSample:
+        """Returns the cross-entropy of telling the two apart."""
+        return softplus(-logits_real) + softplus(logits_fake)
+
+    def generator_loss(self, logits_real: Logits, logits_fake: Logits) -> PerSample:
+        """Returns the cross-entropy of passing for real."""
+        del logits_real
+        return softplus(-logits_fake)

@@ -1,0 +1,1 @@
+"""Blocks with parameters, ignorant of the roles that networks play."""

@@ -1,0 +1,221 @@
+r"""Softmax attention, :math:`\operatorname{softmax}(Q K^\top / \sqrt d) V`, by several back-ends.
+
+Fused kernels are fast and save memory, but have neither a double backward nor a forward-mode
+derivative. So each back-end declares what it is capable of, a method says what it needs, and what
+cannot do it is never picked.
+
+References:
+    | Attention Is All You Need (Vaswani et al., 2017)
+    | https://arxiv.org/abs/1706.03762
+
+    | Self-attention Does Not Need O(n^2) Memory (Rabe and Staats, 2021), for the fused form
+    | https://arxiv.org/abs/2112.05682
+"""
+
+__all__ = [
+    "CAPABILITIES",
+    "Attention",
+    "AutoAttention",
+    "MathAttention",
+    "SDPAttention",
+    "XformersAttention",
+    "require_capabilities",
+]
+
+import functools
+import importlib.util
+import logging
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from afmlib.interfaces import AttentionBackend
+
+CAPABILITIES = ("double_backward", "jvp", "vmap", "compile", "bf16")
+"""What a method may require of attention."""
+
+
+class MathAttention(AttentionBackend):
+    """Plain matrix products: slow, quadratic in memory, and capable of everything."""
+
+    capabilities: ClassVar[frozenset[str]] = frozenset(CAPABILITIES)
+
+    def is_available(self, device: torch.device) -> bool:
+        """Tells that it runs everywhere."""
+        return True
+
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Computes attention."""
+        scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-2, -1)
+        return scores.softmax(-1) @ values
+
+
+class SDPAttention(AttentionBackend):
+    """The fused attention of torch."""
+
+    capabilities: ClassVar[frozenset[str]] = frozenset({"vmap", "compile", "bf16"})
+
+    def is_available(self, device: torch.device) -> bool:
+        """Tells that it runs everywhere."""
+        return True
+
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Computes attention."""
+        return scaled_dot_product_attention(queries, keys, values)
+
+
+class XformersAttention(AttentionBackend):
+    """The memory-efficient attention of xformers, on CUDA."""
+
+    capabilities: ClassVar[frozenset[str]] = frozenset({"compile", "bf16"})
+
+    def is_available(self, device: torch.device) -> bool:
+        """Tells whether the device is a CUDA device and xformers is installed."""
+        return device.type == "cuda" and importlib.util.find_spec("xformers") is not None
+
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Computes attention."""
+        # xformers has no float64 kernel, and wants (N, T, H, D).
+        if queries.dtype == torch.float64:
+            return SDPAttention().attend(queries, keys, values)
+        tokens_first = (x.transpose(1, 2) for x in (queries, keys, values))
+        return _memory_efficient_attention()(*tokens_first).transpose(1, 2)
+
+
+@functools.cache
+def _memory_efficient_attention() -> Any:
+    # Its import costs a second and warns at length where there is no GPU.
+    logging.getLogger("xformers").setLevel(logging.ERROR)
+    from xformers.ops import memory_efficient_attention
+
+    return memory_efficient_attention
+
+
+class AutoAttention(AttentionBackend):
+    """The fastest back-end that runs on the device and can do what is required.
+
+    On CUDA that is xformers where it is installed, else torch's fused attention; plain products
+    where neither can. Each choice is logged once.
+    """
+
+    capabilities: ClassVar[frozenset[str]] = frozenset(CAPABILITIES)
+    preference: ClassVar[tuple[type[AttentionBackend], ...]] = (
+        XformersAttention,
+        SDPAttention,
+        MathAttention,
+    )
+
+    def is_available(self, device: torch.device) -> bool:
+        """Tells that it runs everywhere."""
+        return True
+
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Computes attention by the back-end for no requirement."""
+        return self.choose(queries.device.type, frozenset()).attend(queries, keys, values)
+
+    @staticmethod
+    @functools.cache
+    def choose(device_type: str, required: frozenset[str]) -> AttentionBackend:
+        """Returns the back-end for a kind of device and a set of required capabilities."""
+        device = torch.device(device_type)
+        backend = next(
+            backend
+            for backend in (cls() for cls in AutoAttention.preference)
+            if required <= backend.capabilities and backend.is_available(device)
+        )
+        logging.getLogger("afmlib").info(
+            "Attention on %s: %s%s.",
+            device_type,
+            type(backend).__name__,
+            f", for {', '.join(sorted(required))}" if required else "",
+        )
+        return backend
+
+
+_BY_NAME: dict[str, type[AttentionBackend]] = {
+    "auto": AutoAttention,
+    "math": MathAttention,
+    "sdpa": SDPAttention,
+    "xformers": XformersAttention,
+}
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over tokens.
+
+    Args:
+        hidden_size: The width of the tokens.
+        num_heads: The number of heads, which divides the width.
+        qk_norm: Whether queries and keys are normalised per head, which bfloat16 needs.
+        attention: The back-end, or the name of one: ``auto``, ``sdpa``, ``math``, ``xformers``.
+
+    Raises:
+        ValueError: If the heads do not divide the width, or there is no such back-end.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        num_heads: int,
+        qk_norm: bool = False,
+        attention: AttentionBackend | str = "auto",
+    ) -> None:
+        super().__init__()
+        if hidden_size % num_heads:
+            raise ValueError(f"num_heads {num_heads} does not divide hidden_size {hidden_size}.")
+        if isinstance(attention, str):
+            if attention not in _BY_NAME:
+                raise ValueError(f"attention is one of {list(_BY_NAME)}, got {attention!r}.")
+            attention = _BY_NAME[attention]()
+        self.num_heads = num_heads
+        self.backend = attention
+        self.required: frozenset[str] = frozenset()
+        self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
+        head_size = hidden_size // num_heads
+        self.q_norm = nn.LayerNorm(head_size, eps=1e-6) if qk_norm else nn.Identity()
+        self.k_norm = nn.LayerNorm(head_size, eps=1e-6) if qk_norm else nn.Identity()
+        self.proj = nn.Linear(hidden_size, hidden_size)
+
+    def extra_repr(self) -> str:
+        """Shows the settings in the module's representation."""
+        return f"num_heads={self.num_heads}, backend={type(self.backend).__name__}"
+
+    def require(self, capabilities: Iterable[str]) -> None:
+        """Restricts the back-end to those that are capable of something.
+
+        Raises:
+            ValueError: If the back-end was chosen by name and is not.
+        """
+        missing = sorted(set(capabilities) - self.backend.capabilities)
+        if missing:
+            raise ValueError(
+                f"{type(self.backend).__name__} has no {', '.join(missing)}, which this method "
+                "needs: use attention 'auto' or 'math'."
+            )
+        self.required |= frozenset(capabilities)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Mixes the tokens of each sample."""
+        q, k, v = rearrange(
+            self.qkv(tokens), "n t (three h d) -> three n h t d", three=3, h=self.num_heads
+        ).unbind(0)
+        backend = self.backend
+        if isinstance(backend, AutoAttention):
+            backend = backend.choose(tokens.device.type, self.required)
+        mixed = backend.attend(self.q_norm(q), self.k_norm(k), v)
+        return self.proj(rearrange(mixed, "n h t d -> n t (h d)"))
+
+
+def require_capabilities(network: nn.Module, capabilities: Iterable[str]) -> None:
+    """Restricts all attention of a network to back-ends that are capable of something.
+
+    Raises:
+        ValueError: If one was chosen by name and is not.
+    """
+    for module in network.modules():
+        if isinstance(module, Attention):
+            module.require(capabilities)

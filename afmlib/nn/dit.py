@@ -1,0 +1,144 @@
+r"""Blocks of the diffusion transformer with adaptive layer normalisation (adaLN-Zero).
+
+A condition :math:`c` gives each branch a shift, a scale and a gate; the gates start at zero, so
+that a new block is the identity:
+
+.. math:: h \gets h + \gamma(c) \, f\big(\operatorname{LN}(h) \, (1 + \alpha(c)) + \beta(c)\big)
+
+References:
+    | Scalable Diffusion Models with Transformers (Peebles and Xie, 2022)
+    | https://arxiv.org/abs/2212.09748
+"""
+
+__all__ = ["DiTBlock", "FinalLayer", "dit_blocks", "modulate", "token_head"]
+
+from torch import Tensor, nn
+
+from afmlib.interfaces import AttentionBackend
+from afmlib.nn.attention import Attention
+
+LAYER_NORM_EPS = 1e-6
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Applies one shift and scale per sample to its tokens."""
+    return x * (1 + scale[:, None]) + shift[:, None]
+
+
+def _adaptive_layer(hidden_size: int, chunks: int) -> nn.Sequential:
+    linear = nn.Linear(hidden_size, chunks * hidden_size)
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return nn.Sequential(nn.SiLU(), linear)
+
+
+def _layer_norm(hidden_size: int) -> nn.LayerNorm:
+    return nn.LayerNorm(hidden_size, eps=LAYER_NORM_EPS, elementwise_affine=False)
+
+
+class Mlp(nn.Module):
+    """Two layers with a GELU in between, its tanh approximation.
+
+    Args:
+        hidden_size: The width of the tokens.
+        mlp_ratio: The width in between, in units of it.
+    """
+
+    def __init__(self, hidden_size: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(hidden_size, int(hidden_size * mlp_ratio))
+        self.act = nn.GELU(approximate="tanh")
+        self.fc2 = nn.Linear(int(hidden_size * mlp_ratio), hidden_size)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Transforms each token by itself."""
+        return self.fc2(self.act(self.fc1(tokens)))
+
+
+class DiTBlock(nn.Module):
+    """One transformer block under a condition.
+
+    Args:
+        hidden_size: The width of the tokens and of the condition.
+        num_heads: The number of attention heads.
+        mlp_ratio: The width of the MLP, in units of it.
+        qk_norm: Whether queries and keys are normalised.
+        attention: The attention back-end.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        qk_norm: bool = False,
+        attention: AttentionBackend | str = "auto",
+    ) -> None:
+        super().__init__()
+        self.norm1 = _layer_norm(hidden_size)
+        self.attn = Attention(hidden_size, num_heads, qk_norm, attention)
+        self.norm2 = _layer_norm(hidden_size)
+        self.mlp = Mlp(hidden_size, mlp_ratio)
+        for layer in (self.attn.qkv, self.attn.proj, self.mlp.fc1, self.mlp.fc2):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        self.adaLN_modulation = _adaptive_layer(hidden_size, 6)
+
+    def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
+        """Transforms the tokens of each sample under its condition."""
+        modulation = self.adaLN_modulation(condition).chunk(6, dim=1)
+        shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = modulation
+        mixed = self.attn(modulate(self.norm1(tokens), shift_attn, scale_attn))
+        tokens = tokens + gate_attn[:, None] * mixed
+        transformed = self.mlp(modulate(self.norm2(tokens), shift_mlp, scale_mlp))
+        return tokens + gate_mlp[:, None] * transformed
+
+
+class FinalLayer(nn.Module):
+    """Projects tokens to the pixels of their patches; zero at the start.
+
+    Args:
+        hidden_size: The width of the tokens.
+        out_size: The number of values of a patch, ordered (row, column, channel).
+    """
+
+    def __init__(self, hidden_size: int, out_size: int) -> None:
+        super().__init__()
+        self.norm_final = _layer_norm(hidden_size)
+        self.linear = nn.Linear(hidden_size, out_size)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+        self.adaLN_modulation = _adaptive_layer(hidden_size, 2)
+
+    def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
+        """Returns the values of each patch."""
+        shift, scale = self.adaLN_modulation(condition).chunk(2, dim=1)
+        return self.linear(modulate(self.norm_final(tokens), shift, scale))
+
+
+def dit_blocks(
+    depth: int,
+    hidden_size: int,
+    num_heads: int,
+    mlp_ratio: float,
+    qk_norm: bool,
+    attention: AttentionBackend | str,
+) -> nn.ModuleList:
+    """Builds the body of a transformer.
+
+    Raises:
+        ValueError: If a number is out of its domain.
+    """
+    if depth < 1 or num_heads < 1 or not mlp_ratio > 0:
+        raise ValueError(
+            "depth and num_heads must be at least 1 and mlp_ratio positive, "
+            f"got {depth}, {num_heads} and {mlp_ratio}."
+        )
+    return nn.ModuleList(
+        DiTBlock(hidden_size, num_heads, mlp_ratio, qk_norm, attention) for _ in range(depth)
+    )
+
+
+def token_head(hidden_size: int, out_size: int, bias: bool) -> nn.Sequential:
+    """Builds the head that reads one token; its linear layer keeps torch's initialisation."""
+    return nn.Sequential(_layer_norm(hidden_size), nn.Linear(hidden_size, out_size, bias=bias))

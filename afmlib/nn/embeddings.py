@@ -1,0 +1,127 @@
+r"""Embeddings of the diffusion transformer: patches, positions, labels and times.
+
+References:
+    | Scalable Diffusion Models with Transformers (Peebles and Xie, 2022)
+    | https://arxiv.org/abs/2212.09748
+"""
+
+__all__ = [
+    "LabelEmbedder",
+    "PatchEmbed",
+    "TimestepEmbedder",
+    "position_embedding",
+    "sinusoids",
+]
+
+import math
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from afmlib.typing import Labels, Latents, Timesteps
+
+
+def sinusoids(values: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
+    r"""Returns :math:`[\cos(v \omega_k), \sin(v \omega_k)]`, :math:`\omega_k = P^{-k / K}`.
+
+    Args:
+        values: The numbers :math:`v`, one per row.
+        dim: The width :math:`2 K` of a row.
+        max_period: The period :math:`P` that the frequencies reach down to.
+    """
+    half = dim // 2
+    exponents = torch.arange(half, dtype=values.dtype, device=values.device) / half
+    angles = values[:, None] * torch.exp(-math.log(max_period) * exponents)
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def position_embedding(size: int, dim: int) -> Tensor:
+    r"""Returns the fixed two-dimensional position embedding of a grid, row by row.
+
+    The first half of a row of it stands for the column and the second for the row of the patch,
+    each as :math:`[\sin(p \omega_k), \cos(p \omega_k)]`.
+
+    Raises:
+        ValueError: If ``dim`` is not divisible by 4.
+    """
+    if dim % 4:
+        raise ValueError(f"hidden_size must be divisible by 4, got {dim}.")
+    index = torch.arange(size, dtype=torch.float64)
+    waves = sinusoids(index, dim // 2)  # [cos, sin]
+    waves = waves.roll(dim // 4, dims=1)  # [sin, cos]
+    columns = waves.repeat(size, 1)
+    rows = waves.repeat_interleave(size, 0)
+    return torch.cat([columns, rows], dim=1).to(torch.get_default_dtype())[None]
+
+
+class PatchEmbed(nn.Module):
+    """Cuts images into square patches and projects each to a token.
+
+    Args:
+        input_size: The height and width of the images.
+        patch_size: The height and width of a patch, which divides them.
+        in_channels: The number of channels.
+        hidden_size: The width of a token.
+
+    Raises:
+        ValueError: If the patch does not divide the image.
+    """
+
+    def __init__(
+        self, input_size: int, patch_size: int, in_channels: int, hidden_size: int
+    ) -> None:
+        super().__init__()
+        if patch_size < 1 or input_size < 1 or input_size % patch_size:
+            raise ValueError(f"patch_size {patch_size} does not divide input_size {input_size}.")
+        self.proj = nn.Conv2d(in_channels, hidden_size, patch_size, patch_size)
+        nn.init.xavier_uniform_(self.proj.weight.flatten(1))
+        nn.init.zeros_(self.proj.bias)
+
+    def forward(self, latents: Latents) -> Tensor:
+        """Returns the tokens, row by row."""
+        return rearrange(self.proj(latents), "n d h w -> n (h w) d")
+
+
+class LabelEmbedder(nn.Module):
+    """A table of one vector per class, and one for the null class if there is one.
+
+    Args:
+        num_rows: The number of rows.
+        hidden_size: Their width.
+    """
+
+    def __init__(self, num_rows: int, hidden_size: int) -> None:
+        super().__init__()
+        self.embedding_table = nn.Embedding(num_rows, hidden_size)
+        nn.init.normal_(self.embedding_table.weight, std=0.02)
+
+    def forward(self, labels: Labels) -> Tensor:
+        """Looks the labels up."""
+        return self.embedding_table(labels)
+
+
+class TimestepEmbedder(nn.Module):
+    """A small network on the sinusoids of 1000 times the time.
+
+    The sinusoids are computed in float32 at every precision: in bfloat16, 750 would become 752.
+
+    Args:
+        hidden_size: The width of the embedding.
+        frequency_size: The number of sinusoids.
+    """
+
+    def __init__(self, hidden_size: int, frequency_size: int = 256) -> None:
+        super().__init__()
+        self.frequency_size = frequency_size
+        self.mlp = nn.Sequential(
+            nn.Linear(frequency_size, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size)
+        )
+        for layer in (self.mlp[0], self.mlp[2]):
+            nn.init.normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, timesteps: Timesteps) -> Tensor:
+        """Embeds times in [0, 1]."""
+        waves = sinusoids(1000 * timesteps.float(), self.frequency_size)
+        return self.mlp(waves.to(self.mlp[0].weight.dtype))

@@ -1,0 +1,367 @@
+r"""Adversarial flow: a generator trained against a discriminator, with a transport loss.
+
+The adversarial loss makes the samples :math:`G(z)` follow the data, which infinitely many maps do.
+The transport loss picks the one that moves the noise least, so that there is one deterministic map
+to learn and training is stable:
+
+.. math::
+    L_D &= L_D^\text{adv} + \lambda_\text{gp} (R_1 + R_2) + \lambda_\text{cp} L^\text{cp} \\
+    L_G &= L_G^\text{adv} + \lambda_\text{ot} L^\text{ot} + L^\text{cg}
+
+Between times, a step carries :math:`x_s` to :math:`x_t`. Both come from the same sample with
+independent noises, and the discriminator sees :math:`(x_t, t)` alone. With the width
+:math:`w(s, t)` of the step, penalties are multiplied by :math:`w` and the transport loss is
+divided by it.
+
+In the generator's step, the order is augmentation, gradient normalisation, discriminator; the
+transport and guidance losses see the samples before all of these.
+
+References:
+    | Adversarial Flow Models (Lin et al., 2025), Sec. 3
+    | https://arxiv.org/abs/2511.22475
+"""
+
+__all__ = ["AdversarialFlow", "AdversarialFlowDraws"]
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from afmlib.interfaces import (
+    AdversarialLoss,
+    Augmentation,
+    Conventions,
+    DepthWrapper,
+    Discriminator,
+    Generator,
+    GradientPenalty,
+    Guidance,
+    Objective,
+    Parameterisation,
+    Schedule,
+)
+from afmlib.losses.gradient_penalty import FiniteDifferencePenalty
+from afmlib.losses.logit_centering import logit_centering
+from afmlib.losses.relativistic import RelativisticLoss
+from afmlib.losses.transport import transport_loss
+from afmlib.nn.attention import require_capabilities
+from afmlib.objectives.averaged import averaged_copy, check_player, frozen
+from afmlib.ops.drawing import normal_like, uniform_like
+from afmlib.ops.flow import interpolate, step_width
+from afmlib.ops.gradient_normalization import GradientNormalization
+from afmlib.ops.parameterisations import SamplePrediction, VelocityPrediction
+from afmlib.ops.schedules import scheduled_value
+from afmlib.ops.time_grid import draw_any_steps, draw_fixed_steps
+from afmlib.sampling import SampleModel
+from afmlib.typing import Labels, Latents, Logits, PerSample, Scalar, Timesteps
+
+
+@dataclass
+class AdversarialFlowDraws:
+    """All that is random in one update."""
+
+    noises_src: Latents
+    """The noise in the source samples."""
+
+    noises_tgt: Latents
+    """The noise in the real samples at the target time."""
+
+    timesteps_src: Timesteps
+    """Where the generator starts."""
+
+    timesteps_tgt: Timesteps
+    """Where it ends."""
+
+    noises_r1: Latents
+    """Directions of the penalty on real samples, for the penalised part of the batch."""
+
+    noises_r2: Latents
+    """Directions of the penalty on generated samples, for the penalised part of the batch."""
+
+    noises_cg: Latents | None = None
+    """Noises for the guidance."""
+
+    timesteps_cg: Timesteps | None = None
+    """Times for the guidance, within its range."""
+
+    augmentation: Tensor | None = None
+    """Parameters of the augmentation, one row per pair."""
+
+
+class AdversarialFlow(Objective):
+    r"""Adversarial flow in one step, a fixed number of steps, or any step.
+
+    With ``ot_scale=0`` it is a GAN.
+
+    Args:
+        generator: The generator :math:`G`. For several fixed steps it should embed the source
+            time, for any step both times.
+        discriminator: The discriminator :math:`D`. For several steps it should embed the time.
+        loss: The adversarial loss; relativistic unless given.
+        penalty: The gradient penalty; by finite differences unless given.
+        nfe: The number of steps, or "any".
+        prediction: What the generator returns, "sample" or "velocity".
+        ot_scale: The weight :math:`\lambda_\text{ot}` of the transport loss. Too low and the map
+            drifts; too high and the samples stay near the noise.
+        gp_scale: The weight :math:`\lambda_\text{gp}` of each penalty.
+        gp_fraction: The share of the batch that is penalised, in (0, 1]; at least one sample.
+        cp_scale: The weight :math:`\lambda_\text{cp}` of the logit centring.
+        gradient_normalization: Whether the adversarial gradient at the samples is normalised, which
+            gives ``ot_scale`` the same meaning for every network; or the operator that does it, or
+            its arguments.
+        augmentation: What is done to real and generated samples before the discriminator.
+        guidance: What pulls the samples towards their class.
+
+    Raises:
+        ValueError: If an argument is out of its domain.
+    """
+
+    players: ClassVar[Mapping[str, int]] = {"discriminator": 1, "generator": 1}
+
+    def __init__(
+        self,
+        generator: Generator,
+        discriminator: Discriminator,
+        loss: AdversarialLoss | None = None,
+        penalty: GradientPenalty | None = None,
+        nfe: int | Literal["any"] = 1,
+        prediction: Literal["sample", "velocity"] = "sample",
+        ot_scale: float | Schedule = 0.2,
+        gp_scale: float | Schedule = 0.25,
+        gp_fraction: float = 0.25,
+        cp_scale: float | Schedule = 0.01,
+        gradient_normalization: bool | Mapping[str, Any] | GradientNormalization = True,
+        augmentation: Augmentation | None = None,
+        guidance: Guidance | None = None,
+    ) -> None:
+        super().__init__()
+        _check_scales(ot_scale=ot_scale, gp_scale=gp_scale, cp_scale=cp_scale)
+        if not 0 < gp_fraction <= 1:
+            raise ValueError(f"gp_fraction must be in (0, 1], got {gp_fraction}.")
+        _check_steps(nfe, generator)
+        self.generator = generator
+        self.generator_ema = averaged_copy(generator)
+        self.discriminator = discriminator
+        self.loss = RelativisticLoss() if loss is None else loss
+        self.penalty = FiniteDifferencePenalty() if penalty is None else penalty
+        require_capabilities(discriminator, self.penalty.requires)
+        self.nfe: int | Literal["any"] = nfe
+        self.parameterisation = _parameterisation(prediction)
+        self.ot_scale = ot_scale
+        self.gp_scale = gp_scale
+        self.gp_fraction = gp_fraction
+        self.cp_scale = cp_scale
+        self.gradient_normalization = _gradient_normalization(gradient_normalization)
+        self.augmentation = augmentation
+        self.guidance = guidance
+
+    # --- Draws ---
+
+    def draw(
+        self, latents: Latents, generator: torch.Generator | None = None
+    ) -> AdversarialFlowDraws:
+        """Draws noises, times and the rest for one update on a batch like ``latents``."""
+        normal = functools.partial(normal_like, latents, generator=generator)
+        noises_src, noises_tgt = normal(len(latents)), normal(len(latents))
+        timesteps_src, timesteps_tgt = self._draw_timesteps(latents, generator)
+        num_penalised = self.num_penalised(len(latents))
+        draws = AdversarialFlowDraws(
+            noises_src,
+            noises_tgt,
+            timesteps_src,
+            timesteps_tgt,
+            noises_r1=normal(num_penalised),
+            noises_r2=normal(num_penalised),
+        )
+        if self.guidance is not None:
+            low, high = self.guidance.timesteps
+            draws.noises_cg = normal(len(latents))
+            draws.timesteps_cg = low + (high - low) * uniform_like(latents, generator)
+        if self.augmentation is not None:
+            draws.augmentation = self.augmentation.draw(latents, generator)
+        return draws
+
+    def _draw_timesteps(
+        self, latents: Latents, generator: torch.Generator | None
+    ) -> tuple[Timesteps, Timesteps]:
+        if self.nfe == "any":
+            return draw_any_steps(
+                uniform_like(latents, generator), uniform_like(latents, generator)
+            )
+        return draw_fixed_steps(uniform_like(latents, generator), self.nfe)
+
+    def num_penalised(self, batch: int) -> int:
+        """Returns how many samples of a batch, the first ones, are penalised."""
+        return max(round(self.gp_fraction * batch), 1)
+
+    # --- Terms ---
+
+    def terms(
+        self, player: str, latents: Latents, labels: Labels, draws: AdversarialFlowDraws
+    ) -> dict[str, Scalar]:
+        """Returns the weighted terms whose sum is the loss of a player.
+
+        Raises:
+            ValueError: If ``player`` is not "discriminator" or "generator".
+        """
+        check_player(player, self.players)
+        if player == "discriminator":
+            return self.discriminator_terms(latents, labels, draws)
+        return self.generator_terms(latents, labels, draws)
+
+    def discriminator_terms(
+        self, latents: Latents, labels: Labels, draws: AdversarialFlowDraws
+    ) -> dict[str, Scalar]:
+        """Returns the terms ``adversarial``, ``r1``, ``r2`` and ``centering``."""
+        with torch.no_grad():
+            fake = self._augment(self._generate(latents, labels, draws)[0], draws)
+        real = self._augment(self._real(latents, draws), draws)
+        both = torch.cat([real, fake])
+        logits = self.discriminator(both, labels.repeat(2), draws.timesteps_tgt.repeat(2))
+        logits_real, logits_fake = logits.chunk(2)
+        r1, r2 = self._penalties(real, fake, labels, logits, draws).chunk(2)
+        gp_scale = scheduled_value(self.gp_scale, self.num_images, self.total_images)
+        cp_scale = scheduled_value(self.cp_scale, self.num_images, self.total_images)
+        return {
+            "adversarial": self.loss.discriminator_loss(logits_real, logits_fake).mean(),
+            "r1": gp_scale * r1.mean(),
+            "r2": gp_scale * r2.mean(),
+            "centering": cp_scale * logit_centering(logits_real, logits_fake).mean(),
+        }
+
+    def generator_terms(
+        self, latents: Latents, labels: Labels, draws: AdversarialFlowDraws
+    ) -> dict[str, Scalar]:
+        """Returns the terms ``adversarial``, ``transport`` and, if there is any, ``guidance``.
+
+        Their backward pass updates the average of the gradient normalisation.
+        """
+        samples, sources = self._generate(latents, labels, draws)
+        fake = self._augment(samples, draws)
+        if self.gradient_normalization is not None:
+            fake = self.gradient_normalization(fake)
+        with frozen(self.discriminator):
+            with torch.no_grad():
+                real = self._augment(self._real(latents, draws), draws)
+                logits_real = self.discriminator(real, labels, draws.timesteps_tgt)
+            logits_fake = self.discriminator(fake, labels, draws.timesteps_tgt)
+        widths = step_width(draws.timesteps_src, draws.timesteps_tgt)
+        ot_scale = scheduled_value(self.ot_scale, self.num_images, self.total_images)
+        terms = {
+            "adversarial": self.loss.generator_loss(logits_real, logits_fake).mean(),
+            "transport": ot_scale * transport_loss(samples, sources, widths).mean(),
+        }
+        if self.guidance is not None:
+            assert draws.noises_cg is not None
+            assert draws.timesteps_cg is not None
+            guided = self.guidance(
+                samples, labels, draws.timesteps_tgt, draws.noises_cg, draws.timesteps_cg
+            )
+            terms["guidance"] = guided.mean()
+        return terms
+
+    def _generate(
+        self, latents: Latents, labels: Labels, draws: AdversarialFlowDraws
+    ) -> tuple[Latents, Latents]:
+        """Returns the generator's samples at the target time, and what it was given."""
+        sources = interpolate(latents, draws.noises_src, draws.timesteps_src)
+        samples = self.parameterisation(
+            self.generator, sources, labels, draws.timesteps_src, draws.timesteps_tgt
+        )
+        return samples, sources
+
+    def _real(self, latents: Latents, draws: AdversarialFlowDraws) -> Latents:
+        return interpolate(latents, draws.noises_tgt, draws.timesteps_tgt)
+
+    def _augment(self, latents: Latents, draws: AdversarialFlowDraws) -> Latents:
+        if self.augmentation is None:
+            return latents
+        return self.augmentation(latents, draws.augmentation, self.num_images)
+
+    def _penalties(
+        self,
+        real: Latents,
+        fake: Latents,
+        labels: Labels,
+        logits: Logits,
+        draws: AdversarialFlowDraws,
+    ) -> PerSample:
+        """Returns R1 and then R2 of the penalised part, weighted by the width of each step."""
+        size = self.num_penalised(len(real))
+        points = torch.cat([real[:size], fake[:size]])
+        labels = labels[:size].repeat(2)
+        timesteps = draws.timesteps_tgt[:size].repeat(2)
+        noises = torch.cat([draws.noises_r1, draws.noises_r2])
+        critic = functools.partial(self._score, labels=labels, timesteps=timesteps)
+        device = points.device.type
+        # In half precision the difference of two logits is mostly rounding.
+        if device != "meta" and torch.is_autocast_enabled(device):
+            with torch.autocast(device, enabled=False):
+                points = points.float()
+                slopes = self.penalty(critic, points, critic(points), noises)
+        else:
+            logits_real, logits_fake = logits.chunk(2)
+            clean = torch.cat([logits_real[:size], logits_fake[:size]])
+            slopes = self.penalty(critic, points, clean, noises)
+        widths = step_width(draws.timesteps_src, draws.timesteps_tgt)
+        return slopes * widths[:size].repeat(2).to(slopes.dtype)
+
+    def _score(self, latents: Latents, labels: Labels, timesteps: Timesteps) -> Logits:
+        return self.discriminator(latents, labels, timesteps)
+
+    # --- Sampling ---
+
+    @property
+    def sample_model(self) -> SampleModel:
+        """The averaged generator, ready for :func:`afmlib.sample`."""
+        conventions = Conventions(
+            objective=type(self).__name__,
+            parameterisation=type(self.parameterisation).__name__,
+            nfe=1 if self.nfe == "any" else self.nfe,
+            any_nfe=self.nfe == "any",
+            num_classes=self.generator_ema.num_classes,
+            latent_shape=self.generator_ema.latent_shape,
+        )
+        return SampleModel(self.generator_ema, self.parameterisation, conventions)
+
+
+def _check_scales(**scales: float | Schedule) -> None:
+    for name, scale in scales.items():
+        if not isinstance(scale, Schedule) and not scale >= 0:
+            raise ValueError(f"{name} must not be negative, got {scale}.")
+
+
+def _check_steps(nfe: int | str, generator: Generator) -> None:
+    if nfe != "any" and (isinstance(nfe, bool) or not isinstance(nfe, int) or nfe < 1):
+        raise ValueError(f"nfe must be at least 1 or 'any', got {nfe!r}.")
+    if generator.class_dropout_prob > 0:
+        raise ValueError("Adversarial flow drops no labels: class_dropout_prob must be 0.")
+    if nfe != 1 and isinstance(generator, DepthWrapper):
+        raise ValueError(
+            f"{type(generator).__name__} uses the source time for its repetitions: it is a "
+            f"one-step model, and nfe must be 1, not {nfe!r}."
+        )
+
+
+def _gradient_normalization(
+    setting: bool | Mapping[str, Any] | GradientNormalization,
+) -> GradientNormalization | None:
+    if isinstance(setting, GradientNormalization):
+        return setting
+    if isinstance(setting, Mapping):
+        return GradientNormalization(**setting)
+    return GradientNormalization() if setting else None
+
+
+def _parameterisation(prediction: str) -> Parameterisation:
+    choices: dict[str, type[Parameterisation]] = {
+        "sample": SamplePrediction,
+        "velocity": VelocityPrediction,
+    }
+    if prediction not in choices:
+        raise ValueError(f"prediction is one of {list(choices)}, got {prediction!r}.")
+    return choices[prediction]()

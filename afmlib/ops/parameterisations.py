@@ -1,0 +1,65 @@
+r"""How the output of a network :math:`g` becomes a step from time :math:`s` to :math:`t`.
+
+References:
+    | Adversarial Flow Models (Lin et al., 2025), Sec. 3.7
+    | https://arxiv.org/abs/2511.22475
+"""
+
+__all__ = ["InstantaneousVelocity", "SamplePrediction", "VelocityPrediction"]
+
+from afmlib.interfaces import Generator, Parameterisation
+from afmlib.ops.flow import expand
+from afmlib.typing import Labels, Latents, Timesteps
+
+
+class SamplePrediction(Parameterisation):
+    r"""The network returns the target itself: :math:`x_t = g(x_s, s, t)`."""
+
+    def forward(
+        self,
+        generator: Generator,
+        latents: Latents,
+        labels: Labels,
+        timesteps_src: Timesteps,
+        timesteps_tgt: Timesteps,
+    ) -> Latents:
+        """Maps latents at ``timesteps_src`` to latents at ``timesteps_tgt``."""
+        return generator(latents, labels, timesteps_src, timesteps_tgt)
+
+
+class VelocityPrediction(Parameterisation):
+    r"""The network returns the mean velocity: :math:`x_t = x_s - (s - t) \, g(x_s, s, t)`."""
+
+    def forward(
+        self,
+        generator: Generator,
+        latents: Latents,
+        labels: Labels,
+        timesteps_src: Timesteps,
+        timesteps_tgt: Timesteps,
+    ) -> Latents:
+        """Maps latents at ``timesteps_src`` to latents at ``timesteps_tgt``."""
+        velocity = generator(latents, labels, timesteps_src, timesteps_tgt)
+        return latents - expand(timesteps_src - timesteps_tgt, latents) * velocity
+
+
+class InstantaneousVelocity(Parameterisation):
+    r"""The network returns the velocity at the source, and a step is one of Euler's.
+
+    .. math:: x_t = x_s - (s - t) \, g(x_s, s, s)
+
+    What differs from :class:`VelocityPrediction` is that the network never learns where the step
+    ends: it was trained, as in flow matching, on the velocity of the path itself.
+    """
+
+    def forward(
+        self,
+        generator: Generator,
+        latents: Latents,
+        labels: Labels,
+        timesteps_src: Timesteps,
+        timesteps_tgt: Timesteps,
+    ) -> Latents:
+        """Maps latents at ``timesteps_src`` to latents at ``timesteps_tgt``."""
+        velocity = generator(latents, labels, timesteps_src, timesteps_src)
+        return latents - expand(timesteps_src - timesteps_tgt, latents) * velocity

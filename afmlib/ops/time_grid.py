@@ -1,0 +1,43 @@
+r"""The times between which a sample is carried from noise to data.
+
+With :math:`N` evaluations they are :math:`\tau_i = 1 - i / N`, :math:`i = 0 \dots N`. Accumulating
+steps of :math:`1 / N` instead gives one entry too many at :math:`N = 49, 98, 103, 107`.
+"""
+
+__all__ = ["draw_any_steps", "draw_fixed_steps", "sampling_times"]
+
+import torch
+
+from afmlib.typing import Timesteps
+
+
+def sampling_times(nfe: int) -> list[float]:
+    """Returns the ``nfe + 1`` descending times from 1 to 0.
+
+    Raises:
+        ValueError: If ``nfe`` is not positive.
+    """
+    if nfe < 1:
+        raise ValueError(f"nfe must be at least 1, got {nfe}.")
+    return [1 - i / nfe for i in range(nfe + 1)]
+
+
+def draw_fixed_steps(uniform: torch.Tensor, nfe: int) -> tuple[Timesteps, Timesteps]:
+    r"""Turns uniform numbers into steps of the grid.
+
+    The source is uniform on :math:`\{1/N, \dots, 1\}` and the target one step below.
+
+    Args:
+        uniform: Numbers in [0, 1), one per sample.
+        nfe: The number :math:`N` of steps.
+    """
+    # min: a number next to 1 may round up to N.
+    index = (uniform * nfe).floor().clamp(max=nfe - 1)
+    return (index + 1) / nfe, index / nfe
+
+
+def draw_any_steps(
+    uniform_src: torch.Tensor, uniform_tgt: torch.Tensor
+) -> tuple[Timesteps, Timesteps]:
+    r"""Turns pairs of uniform numbers into steps :math:`s \sim U(0, 1), t \sim U(0, s)`."""
+    return uniform_src, uniform_src * uniform_tgt

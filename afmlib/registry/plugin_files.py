@@ -1,0 +1,40 @@
+"""A plugin in a file of the user's own, for tonight's experiment."""
+
+__all__ = ["load_plugin_file"]
+
+import importlib.util
+import sys
+from pathlib import Path
+
+from afmlib.registry.errors import ComponentError, PluginError
+
+
+def load_plugin_file(path: str | Path) -> None:
+    """Runs a Python file of the user's own, which registers components with the decorators.
+
+    A file that was loaded before is not run again.
+
+    Raises:
+        PluginError: If the file does not exist or raises.
+    """
+    path = Path(path).resolve()
+    name = f"afmlib_plugin_{path.stem}"
+    loaded = sys.modules.get(name)
+    if loaded is not None and getattr(loaded, "__file__", None) == str(path):
+        return
+    if not path.is_file():
+        raise PluginError(f"There is no plugin file {path}.")
+    module_spec = importlib.util.spec_from_file_location(name, path)
+    if module_spec is None or module_spec.loader is None:
+        raise PluginError(f"The plugin file {path} is not a Python file.")
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules[name] = module
+    try:
+        module_spec.loader.exec_module(module)
+    except Exception as error:  # A plugin may raise anything.
+        del sys.modules[name]
+        if isinstance(error, ComponentError):
+            raise PluginError(f"The plugin file {path} is refused: {error}") from error
+        raise PluginError(
+            f"The plugin file {path} cannot be run: {type(error).__name__}: {error}"
+        ) from error

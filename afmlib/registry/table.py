@@ -1,0 +1,188 @@
+"""The table of built-ins: the groups, their names and presets, and where each class is."""
+
+__all__ = [
+    "ATTENTION",
+    "AUGMENTATIONS",
+    "AUTOENCODERS",
+    "CLASSIFIERS",
+    "DATASETS",
+    "DEPTHS",
+    "DISCRIMINATORS",
+    "EXTRACTORS",
+    "GENERATORS",
+    "GUIDANCE",
+    "LOSSES",
+    "METRICS",
+    "OBJECTIVES",
+    "PARAMETERISATIONS",
+    "PENALTIES",
+    "SCHEDULES",
+]
+
+from typing import Any
+
+from afmlib.registry.component_registry import REGISTRIES, ComponentRegistry
+
+_SIZES = {
+    "s": dict(hidden_size=384, depth=12, num_heads=6),
+    "b": dict(hidden_size=768, depth=12, num_heads=12),
+    "m": dict(hidden_size=1024, depth=16, num_heads=16),
+    "l": dict(hidden_size=1024, depth=24, num_heads=16),
+    "xl": dict(hidden_size=1152, depth=28, num_heads=16),
+}
+
+
+def _dit_presets(name: str) -> dict[str, dict[str, Any]]:
+    return {
+        f"dit_{size}_{patch}": dict(type=name, patch_size=patch, **arguments)
+        for size, arguments in _SIZES.items()
+        for patch in (2, 4)
+    }
+
+
+DEPTHS = ComponentRegistry(
+    "depths",
+    "afmlib.interfaces:DepthWrapper",
+    {
+        "RepeatBlocks": "afmlib.depth.repeat_blocks:RepeatBlocks",
+        "RepeatDepth": "afmlib.depth.repeat_depth:RepeatDepth",
+    },
+)
+GENERATORS = ComponentRegistry(
+    "generators",
+    "afmlib.interfaces:Generator",
+    {
+        "DiTGenerator": "afmlib.generators.dit:DiTGenerator",
+        "MLPGenerator": "afmlib.generators.mlp:MLPGenerator",
+    },
+    _dit_presets("DiTGenerator"),
+    includes=DEPTHS,
+)
+DISCRIMINATORS = ComponentRegistry(
+    "discriminators",
+    "afmlib.interfaces:Discriminator",
+    {
+        "DiTDiscriminator": "afmlib.discriminators.dit:DiTDiscriminator",
+        "MLPDiscriminator": "afmlib.discriminators.mlp:MLPDiscriminator",
+    },
+    _dit_presets("DiTDiscriminator"),
+)
+CLASSIFIERS = ComponentRegistry(
+    "classifiers",
+    "afmlib.interfaces:Classifier",
+    {"DiTClassifier": "afmlib.classifiers.dit:DiTClassifier"},
+    _dit_presets("DiTClassifier"),
+)
+LOSSES = ComponentRegistry(
+    "losses",
+    "afmlib.interfaces:AdversarialLoss",
+    {
+        "HingeLoss": "afmlib.losses.hinge:HingeLoss",
+        "LeastSquaresLoss": "afmlib.losses.least_squares:LeastSquaresLoss",
+        "NonSaturatingLoss": "afmlib.losses.non_saturating:NonSaturatingLoss",
+        "RelativisticLoss": "afmlib.losses.relativistic:RelativisticLoss",
+        "WassersteinLoss": "afmlib.losses.wasserstein:WassersteinLoss",
+    },
+)
+PENALTIES = ComponentRegistry(
+    "penalties",
+    "afmlib.interfaces:GradientPenalty",
+    {
+        "AutogradPenalty": "afmlib.losses.gradient_penalty:AutogradPenalty",
+        "FiniteDifferencePenalty": "afmlib.losses.gradient_penalty:FiniteDifferencePenalty",
+    },
+)
+GUIDANCE = ComponentRegistry("guidance", "afmlib.interfaces:Guidance")
+AUGMENTATIONS = ComponentRegistry("augmentations", "afmlib.interfaces:Augmentation")
+SCHEDULES = ComponentRegistry(
+    "schedules",
+    "afmlib.interfaces:Schedule",
+    {
+        "ConstantSchedule": "afmlib.ops.schedules:ConstantSchedule",
+        "CosineSchedule": "afmlib.ops.schedules:CosineSchedule",
+        "LinearSchedule": "afmlib.ops.schedules:LinearSchedule",
+        "PiecewiseSchedule": "afmlib.ops.schedules:PiecewiseSchedule",
+    },
+)
+PARAMETERISATIONS = ComponentRegistry(
+    "parameterisations",
+    "afmlib.interfaces:Parameterisation",
+    {
+        "InstantaneousVelocity": "afmlib.ops.parameterisations:InstantaneousVelocity",
+        "SamplePrediction": "afmlib.ops.parameterisations:SamplePrediction",
+        "VelocityPrediction": "afmlib.ops.parameterisations:VelocityPrediction",
+    },
+)
+OBJECTIVES = ComponentRegistry(
+    "objectives",
+    "afmlib.interfaces:Objective",
+    {
+        "AdversarialFlow": "afmlib.objectives.adversarial_flow:AdversarialFlow",
+        "FlowMatching": "afmlib.objectives.flow_matching:FlowMatching",
+    },
+)
+DATASETS = ComponentRegistry(
+    "datasets",
+    "afmlib.interfaces:Dataset",
+    {
+        "Digits": "afmlib.data.digits:Digits",
+        "EightGaussians": "afmlib.data.points:EightGaussians",
+        "FourGaussians": "afmlib.data.points:FourGaussians",
+        "ImageFolder": "afmlib.data.image_folder:ImageFolder",
+        "LatentFolder": "afmlib.data.latent_folder:LatentFolder",
+    },
+)
+AUTOENCODERS = ComponentRegistry("autoencoders", "afmlib.interfaces:Autoencoder")
+EXTRACTORS = ComponentRegistry(
+    "extractors",
+    "afmlib.interfaces:FeatureExtractor",
+    {
+        "DigitsExtractor": "afmlib.metrics.digits_extractor:DigitsExtractor",
+        "InceptionExtractor": "afmlib.metrics.inception_extractor:InceptionExtractor",
+        "TimmExtractor": "afmlib.metrics.timm_extractor:TimmExtractor",
+    },
+)
+METRICS = ComponentRegistry(
+    "metrics",
+    "afmlib.interfaces:Metric",
+    {
+        "ClassAccuracy": "afmlib.metrics.class_accuracy:ClassAccuracy",
+        "Diversity": "afmlib.metrics.diversity:Diversity",
+        "FrechetDistance": "afmlib.metrics.frechet_distance:FrechetDistance",
+        "NearestTrainingImage": "afmlib.metrics.nearest_training_image:NearestTrainingImage",
+        "PrecisionRecall": "afmlib.metrics.precision_recall:PrecisionRecall",
+        "TransportMap": "afmlib.metrics.transport_map:TransportMap",
+    },
+)
+ATTENTION = ComponentRegistry(
+    "attention",
+    "afmlib.interfaces:AttentionBackend",
+    {
+        "auto": "afmlib.nn.attention:AutoAttention",
+        "math": "afmlib.nn.attention:MathAttention",
+        "sdpa": "afmlib.nn.attention:SDPAttention",
+        "xformers": "afmlib.nn.attention:XformersAttention",
+    },
+)
+
+REGISTRIES.update(
+    (registry.group, registry)
+    for registry in (
+        GENERATORS,
+        DISCRIMINATORS,
+        CLASSIFIERS,
+        DEPTHS,
+        LOSSES,
+        PENALTIES,
+        GUIDANCE,
+        AUGMENTATIONS,
+        SCHEDULES,
+        PARAMETERISATIONS,
+        OBJECTIVES,
+        DATASETS,
+        AUTOENCODERS,
+        EXTRACTORS,
+        METRICS,
+        ATTENTION,
+    )
+)

@@ -1,0 +1,122 @@
+"""Tests for afmlib.losses.gradient_penalty."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from afmlib.losses.gradient_penalty import (
+    AutogradPenalty,
+    FiniteDifferencePenalty,
+    directional_slope,
+)
+
+seeds = st.integers(0, 2**32 - 1)
+shapes = st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple)
+batches = st.integers(1, 5)
+steps = st.floats(1e-3, 1e1)
+
+
+def affine_critic(shape, bias=0.0):
+    weight = torch.randn(torch.Size(shape).numel())
+    return weight, lambda x: x.flatten(1) @ weight + bias
+
+
+def smooth_critic(shape):
+    net = nn.Sequential(nn.Linear(torch.Size(shape).numel(), 16), nn.Tanh(), nn.Linear(16, 1))
+    return lambda x: net(x.flatten(1)).squeeze(1)
+
+
+def measure(penalty, critic, x, seed):
+    torch.manual_seed(seed)
+    return penalty(critic, x, critic(x), torch.randn_like(x))
+
+
+@given(seeds, shapes, batches, steps)
+def test_slope_of_an_affine_critic_does_not_depend_on_the_step(seed, shape, batch, eps):
+    torch.manual_seed(seed)
+    weight, critic = affine_critic(shape)
+    x, z = torch.randn(2, batch, *shape)
+
+    slope = directional_slope(critic, x, critic(x), z, eps)
+
+    torch.testing.assert_close(slope, z.flatten(1) @ weight, rtol=1e-8, atol=1e-8)
+
+
+@given(seeds, shapes, batches)
+def test_slope_converges_to_the_directional_derivative(seed, shape, batch):
+    torch.manual_seed(seed)
+    critic = smooth_critic(shape)
+    x, z = torch.randn(2, batch, *shape)
+    (gradients,) = torch.autograd.grad(critic(x.requires_grad_()).sum(), x)
+    exact = (gradients * z).flatten(1).sum(1)
+
+    errors = [
+        (directional_slope(critic, x, critic(x), z, eps) - exact).abs().max()
+        for eps in (1e-3, 1e-5)
+    ]
+
+    assert errors[0] < 1e-1
+    assert errors[1] <= errors[0] / 10 or errors[1] < 1e-8  # First order, down to rounding.
+
+
+@given(seeds, shapes, batches, st.floats(-1e3, 1e3), st.floats(-1e1, 1e1))
+def test_penalty_ignores_the_offset_and_is_quadratic_in_the_scale(
+    seed, shape, batch, offset, scale
+):
+    torch.manual_seed(seed)
+    critic = smooth_critic(shape)
+    x = torch.randn(batch, *shape)
+
+    for penalty in (FiniteDifferencePenalty(), AutogradPenalty()):
+        base = measure(penalty, critic, x, seed)
+        moved = measure(penalty, lambda x: scale * critic(x) + offset, x, seed)
+
+        torch.testing.assert_close(moved, scale**2 * base, rtol=1e-6, atol=1e-8)
+
+
+@given(seeds, shapes, st.integers(2, 5))
+def test_samples_do_not_see_one_another(seed, shape, batch):
+    torch.manual_seed(seed)
+    critic = smooth_critic(shape)
+    x = torch.randn(batch, *shape)
+
+    whole = AutogradPenalty()(critic, x, critic(x), x)
+    parts = [AutogradPenalty()(critic, part, critic(part), part) for part in x.split(1)]
+
+    torch.testing.assert_close(whole, torch.cat(parts))
+
+
+@pytest.mark.parametrize("eps", [0.3, 0.1, 0.03])
+def test_mean_over_directions_is_the_exact_penalty_up_to_second_order(eps):
+    # For D(x) = x'Ax / 2 the bias is known: eps^2 / 4 * ((tr A)^2 + 2 tr A^2).
+    samples, size = 200_000, 4
+    matrix = torch.randn(size, size)
+    matrix = matrix + matrix.T
+    critic = lambda x: ((x @ matrix) * x).sum(1) / 2
+    x = torch.randn(size).expand(samples, size)
+
+    exact = AutogradPenalty()(critic, x[:1], critic(x[:1]), x[:1])
+    values = FiniteDifferencePenalty(eps)(critic, x, critic(x), torch.randn_like(x))
+
+    bias = eps**2 / 4 * (matrix.trace() ** 2 + 2 * (matrix @ matrix).trace())
+    error = values.std() / samples**0.5
+    assert (values.mean() - exact - bias).abs() < 5 * error
+
+
+def test_penalty_trains_the_critic_and_not_the_samples():
+    weight, critic = affine_critic((3,))
+    weight.requires_grad_()
+    x = torch.randn(4, 3)
+
+    AutogradPenalty()(critic, x, critic(x), x).mean().backward()
+
+    torch.testing.assert_close(weight.grad, 2 * weight.detach())
+    assert x.grad is None
+
+
+@pytest.mark.parametrize("eps", [0.0, -0.1, float("nan")])
+def test_step_must_be_positive(eps):
+    with pytest.raises(ValueError, match="eps must be positive"):
+        FiniteDifferencePenalty(eps)
