@@ -9,6 +9,7 @@ batch size nor on how many images are made.
 
 __all__ = ["SampleModel", "load_checkpoint", "sample", "to_uint8"]
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -65,7 +66,7 @@ class SampleModel(nn.Module):
         """
         times = sampling_times(self.check_nfe(nfe))
         latents = noises
-        for source, target in zip(times, times[1:], strict=False):
+        for source, target in itertools.pairwise(times):
             latents = self.parameterisation(
                 self.generator,
                 latents,

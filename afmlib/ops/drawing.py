@@ -19,10 +19,10 @@ def normal_like(latents: Latents, size: int, generator: torch.Generator | None) 
 
 
 def uniform_like(latents: Latents, generator: torch.Generator | None) -> PerSample:
-    """Draws one number in [0, 1) for each sample of a batch."""
+    """Draws one number in [0, 1) for each sample of a batch, in float32 or better."""
     return torch.rand(
         len(latents),
         generator=generator,
-        dtype=latents.dtype,
+        dtype=torch.promote_types(latents.dtype, torch.float32),
         device=latents.device if generator is None else generator.device,
     ).to(latents.device)

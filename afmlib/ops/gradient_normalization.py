@@ -82,7 +82,7 @@ class GradientNormalization(nn.Module):
         Raises:
             FloatingPointError: If the gradient is not finite; the average is left as it was.
         """
-        wide = gradient.to(torch.promote_types(gradient.dtype, self.square_avg.dtype))
+        wide = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
         square = wide.square().sum() * wide.numel()
         if not torch.isfinite(square):  # One of them would stay in the average for ever.
             raise FloatingPointError("The adversarial gradient at the samples is not finite.")

@@ -3,6 +3,9 @@
 A stream is named by integers, such as (seed, image) or (seed, player, images seen). NumPy's
 ``SeedSequence`` mixes them, so that neighbouring names give unrelated streams: seeding with
 ``seed + image`` instead would make two seeds share nearly all of their noises.
+
+Torch seeds its CPU generator with 32 bits, so that of :math:`n` streams about
+:math:`n^2 / 2^{33}` pairs coincide by chance.
 """
 
 __all__ = ["generator_for", "indexed_noises", "permutation"]
@@ -15,9 +18,14 @@ from torch import Tensor
 
 
 def _entropy(name: Iterable[int]) -> np.random.SeedSequence:
-    words = list(name)
-    if any(word < 0 for word in words):
-        raise ValueError(f"Seeds must not be negative, got {words}.")
+    numbers = list(name)
+    if not all(0 <= number < 2**64 for number in numbers):
+        raise ValueError(f"Seeds must be in [0, 2**64), got {numbers}.")
+    # SeedSequence pads with zeros and splits large numbers: by itself it takes (1, 0) for (1,), and
+    # 2**32 for (0, 1). So the length goes first, and each number fills two words.
+    words = [len(numbers)]
+    for number in numbers:
+        words += divmod(number, 2**32)
     return np.random.SeedSequence(words)
 
 
@@ -25,7 +33,7 @@ def generator_for(*name: int) -> torch.Generator:
     """Returns a CPU generator at the start of the stream with a name.
 
     Raises:
-        ValueError: If a number is negative.
+        ValueError: If a number is not in [0, 2**64).
     """
     state = _entropy(name).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
@@ -38,5 +46,7 @@ def permutation(size: int, *name: int) -> list[int]:
 
 def indexed_noises(seed: int, indices: Sequence[int], shape: Sequence[int]) -> Tensor:
     """Draws standard normal noises, the one of index ``i`` from the stream (seed, i)."""
-    draws = [torch.randn(tuple(shape), generator=generator_for(seed, i)) for i in indices]
-    return torch.stack(draws) if draws else torch.empty(0, *shape)
+    noises = torch.empty(len(indices), *shape, dtype=torch.float32)
+    for row, index in zip(noises, indices, strict=True):
+        row.normal_(generator=generator_for(seed, index))
+    return noises

@@ -8,12 +8,22 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from afmlib.registry.errors import ComponentArgumentError, nearest
+from afmlib.registry.errors import ComponentArgumentError, InterfaceError, nearest
 
 
 def annotations(cls: type) -> dict[str, Any]:
-    """Returns the resolved annotations of the constructor of a class, by argument."""
-    return typing.get_type_hints(cls.__init__)  # type: ignore[misc]
+    """Returns the resolved annotations of the constructor of a class, by argument.
+
+    Raises:
+        InterfaceError: If one of them names what cannot be found.
+    """
+    try:
+        return typing.get_type_hints(cls.__init__)  # type: ignore[misc]
+    except Exception as error:  # Annotations may be any expression.
+        raise InterfaceError(
+            f"The annotations of {cls.__name__}.__init__ cannot be resolved: "
+            f"{type(error).__name__}: {error}. What they name is imported at run time."
+        ) from error
 
 
 def parameters(cls: type) -> dict[str, inspect.Parameter]:
@@ -62,7 +72,7 @@ def check_arguments(
         if name in hints and not _has_type(value, hints[name]):
             raise ComponentArgumentError(
                 f"{cls.__name__}.{name} is {_describe(hints[name])}, "
-                f"not {type(value).__name__}: {value!r}."
+                f"not {type(value).__name__}: {_shorten(value)}."
             )
 
 
@@ -80,6 +90,11 @@ def _describe(hint: Any) -> str:
         getattr(part, "__name__", str(part)) if inspect.isclass(part) else str(part)
         for part in union(hint)
     ).replace("typing.", "")
+
+
+def _shorten(value: Any) -> str:
+    text = repr(value)  # That of a network has a thousand lines.
+    return text if len(text) <= 80 else f"{text.splitlines()[0][:60]}..."
 
 
 def union(hint: Any) -> tuple[Any, ...]:

@@ -4,6 +4,7 @@ __all__ = ["REGISTRIES", "ComponentRegistry", "Spec", "nested_registries"]
 
 import importlib
 import inspect
+import sys
 import typing
 from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
@@ -20,12 +21,16 @@ from afmlib.registry.errors import (
     UnknownComponentError,
     nearest,
 )
+from afmlib.registry.interface_check import check_interface
 
 Spec: typing.TypeAlias = Any
 """A preset name, a registered name, a dict with ``type``, a class, or a built object."""
 
 DISTRIBUTION = "afmlib"
 """The distribution that brings the built-ins."""
+
+PLUGIN_FILE_PREFIX = "afmlib_plugin_"
+"""What the names of modules that are plugin files begin with."""
 
 REGISTRIES: dict[str, "ComponentRegistry"] = {}
 """All groups, by name; filled by :mod:`afmlib.registry.table`."""
@@ -65,6 +70,17 @@ class ComponentRegistry(Registry):  # type: ignore[misc]
 
     # --- Names ---
 
+    def __contains__(self, key: object) -> bool:
+        return key in self.components()
+
+    def __len__(self) -> int:
+        return len(self.components())
+
+    def is_built_in(self, name: str) -> bool:
+        """Tells whether a name is the library's own, which no plugin may take."""
+        included = self.includes is not None and self.includes.is_built_in(name)
+        return included or name in self.builtins or name in self.presets
+
     def entry_points(self) -> dict[str, list[EntryPoint]]:
         """Returns the entry points of installed distributions, by registered name."""
         found: dict[str, list[EntryPoint]] = {}
@@ -85,7 +101,7 @@ class ComponentRegistry(Registry):  # type: ignore[misc]
         """Loads every plugin and returns what is wrong with those that are broken, by name."""
         found = {}
         for name, points in self.entry_points().items():
-            if name in self.builtins:
+            if self.is_built_in(name):
                 found[name] = f"{_distributions(points)} brings {name!r}, which is built in."
                 continue
             try:
@@ -104,6 +120,8 @@ class ComponentRegistry(Registry):  # type: ignore[misc]
         """
         if key in self.builtins:
             return _import(self.builtins[key])
+        if self.includes is not None and self.includes.is_built_in(key):
+            return self.includes.get(key)
         if key in self._module_dict:
             return self._module_dict[key]
         points = self.entry_points().get(key, [])
@@ -112,10 +130,16 @@ class ComponentRegistry(Registry):  # type: ignore[misc]
                 f"The name {key!r} in {self.group} is taken twice: by {_distributions(points)}. "
                 "Uninstall one of them."
             )
+        if self.includes is not None and key in self.includes:
+            if points:
+                raise PluginError(
+                    f"The name {key!r} is taken twice: by {_distributions(points)} in "
+                    f"{self.group} and by {self.includes.components()[key]} in "
+                    f"{self.includes.group}, whose names are found in {self.group} too."
+                )
+            return self.includes.get(key)
         if points:
             return self._load(points[0])
-        if self.includes is not None and key in self.includes.components():
-            return self.includes.get(key)
         raise UnknownComponentError(self._unknown(key))
 
     def _unknown(self, key: str) -> str:
@@ -133,57 +157,44 @@ class ComponentRegistry(Registry):  # type: ignore[misc]
         where = f"{self.group} {point.name!r} from {_distributions([point])}"
         try:
             loaded = point.load()
-        except Exception as error:  # A plugin may raise anything.
+        except (Exception, SystemExit) as error:  # A plugin may raise anything.
             raise PluginError(
                 f"The plugin {where} cannot be imported: {type(error).__name__}: {error}"
             ) from error
-        self._check_interface(loaded, where)
+        check_interface(loaded, self.interface, where)
         return loaded
-
-    def _check_interface(self, cls: Any, where: str) -> None:
-        if not inspect.isclass(cls):
-            raise InterfaceError(f"{where} is not a class.")
-        missing = sorted(
-            name
-            for name in getattr(self.interface, "__abstractmethods__", ())
-            if name not in vars(cls) and _is_abstract(cls, name)
-        )
-        lacks = f" It lacks: {', '.join(missing)}." if missing else ""
-        if not issubclass(cls, self.interface):
-            raise InterfaceError(
-                f"{where} does not derive from afmlib.interfaces.{self.interface.__name__}.{lacks}"
-            )
-        if missing:
-            raise InterfaceError(
-                f"{where} does not implement afmlib.interfaces.{self.interface.__name__}.{lacks}"
-            )
 
     def _register_module(
         self, module: type, module_name: str | list[str] | None = None, force: bool = False
     ) -> None:
         names = [module.__name__] if module_name is None else module_name
         for name in [names] if isinstance(names, str) else names:
-            origin = getattr(module, "__module__", "?")
-            self._check_interface(module, f"{self.group} {name!r} from {origin}")
-            if name in self.components() and not force:
+            origin = _origin(module)
+            check_interface(module, self.interface, f"{self.group} {name!r} from {origin}")
+            if self.is_built_in(name) or (name in self and not force):
                 raise PluginError(
                     f"{origin} registers {name!r} in {self.group}, which "
-                    f"{self.components()[name]} already brings."
+                    f"{self.components().get(name, DISTRIBUTION)} already brings."
                 )
             self._module_dict[name] = module
             self._origins[name] = origin
+
+    def forget(self, module: str) -> None:
+        """Forgets what the decorator registered out of a module."""
+        for name in [name for name, cls in self._module_dict.items() if cls.__module__ == module]:
+            del self._module_dict[name], self._origins[name]
 
     def import_from_location(self) -> None:
         """Imports nothing: names never lead to imports of mmengine's choosing."""
 
     # --- Building ---
 
-    def resolve(self, spec: Spec, **overrides: Any) -> tuple[type, dict[str, Any]]:
+    def resolve(self, spec: Spec, /, **overrides: Any) -> tuple[type, dict[str, Any]]:
         """Returns the class that a spec names and the arguments that it gives, not yet built."""
         if isinstance(spec, str):
             spec = {"type": spec}
         elif inspect.isclass(spec):
-            self._check_interface(spec, f"{spec.__module__}.{spec.__qualname__}")
+            check_interface(spec, self.interface, f"{spec.__module__}.{spec.__qualname__}")
             return spec, overrides
         if not isinstance(spec, Mapping):
             raise InterfaceError(
@@ -191,6 +202,9 @@ class ComponentRegistry(Registry):  # type: ignore[misc]
                 f"{self.interface.__name__}, not from {type(spec).__name__}: {spec!r}."
             )
         arguments = {**spec, **overrides}
+        for name in arguments:
+            if not isinstance(name, str):
+                raise ComponentArgumentError(f"The names of arguments are words, not {name!r}.")
         if "type" not in arguments:
             raise ComponentArgumentError(
                 f"A spec of {self.group} needs a 'type'; it has {sorted(arguments)}."
@@ -202,7 +216,7 @@ class ComponentRegistry(Registry):  # type: ignore[misc]
             return self.resolve(kind, **arguments)
         return self.get(kind), arguments
 
-    def build(self, cfg: Spec, *args: Any, **overrides: Any) -> Any:
+    def build(self, cfg: Spec, /, *args: Any, **overrides: Any) -> Any:
         """Builds a component from a spec; see :func:`afmlib.build_generator`."""
         if args:
             raise TypeError("Arguments of a component are given by name.")
@@ -253,17 +267,12 @@ def _import(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _is_abstract(cls: type, name: str) -> bool:
-    """Tells whether a class has no implementation of a method of its own.
-
-    A class outside the interface may inherit the name from ``nn.Module``, which implements nothing.
-    """
-    member = getattr(cls, name, None)
-    return (
-        member is None
-        or getattr(member, "__isabstractmethod__", False)
-        or getattr(member, "__name__", "") == "_forward_unimplemented"
-    )
+def _origin(cls: type) -> str:
+    """Returns the module of a class, or the file if it is a plugin file."""
+    module = getattr(cls, "__module__", "?")
+    if module.startswith(PLUGIN_FILE_PREFIX):
+        return str(sys.modules[module].__file__)
+    return module
 
 
 def _distributions(points: Iterable[EntryPoint]) -> str:

@@ -2,25 +2,26 @@
 
 __all__ = ["load_plugin_file"]
 
+import hashlib
 import importlib.util
 import sys
 from pathlib import Path
 
+from afmlib.registry.component_registry import PLUGIN_FILE_PREFIX, REGISTRIES
 from afmlib.registry.errors import ComponentError, PluginError
 
 
 def load_plugin_file(path: str | Path) -> None:
     """Runs a Python file of the user's own, which registers components with the decorators.
 
-    A file that was loaded before is not run again.
+    A file that was loaded before is not run again. One that raises leaves nothing registered.
 
     Raises:
         PluginError: If the file does not exist or raises.
     """
-    path = Path(path).resolve()
-    name = f"afmlib_plugin_{path.stem}"
-    loaded = sys.modules.get(name)
-    if loaded is not None and getattr(loaded, "__file__", None) == str(path):
+    path = Path(path).expanduser().resolve()
+    name = _module_name(path)
+    if name in sys.modules:
         return
     if not path.is_file():
         raise PluginError(f"There is no plugin file {path}.")
@@ -31,10 +32,18 @@ def load_plugin_file(path: str | Path) -> None:
     sys.modules[name] = module
     try:
         module_spec.loader.exec_module(module)
-    except Exception as error:  # A plugin may raise anything.
+    except (Exception, SystemExit) as error:  # A plugin may raise anything.
         del sys.modules[name]
+        for registry in REGISTRIES.values():
+            registry.forget(name)
         if isinstance(error, ComponentError):
             raise PluginError(f"The plugin file {path} is refused: {error}") from error
         raise PluginError(
             f"The plugin file {path} cannot be run: {type(error).__name__}: {error}"
         ) from error
+
+
+def _module_name(path: Path) -> str:
+    """Returns a name that files of the same name in different folders do not share."""
+    digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
+    return f"{PLUGIN_FILE_PREFIX}{path.stem}_{digest}"

@@ -1,0 +1,5 @@
+"""The command line: train, sample, evaluate, list, doctor."""
+
+__all__ = ["main"]
+
+from afmlib.cli.main import main

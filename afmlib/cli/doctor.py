@@ -1,0 +1,99 @@
+"""``afmlib doctor``: what this machine has, and what is missing or broken."""
+
+__all__ = ["run"]
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+import afmlib
+from afmlib.nn.attention import AutoAttention
+from afmlib.registry import ATTENTION, REGISTRIES, load_plugin_file
+
+PACKAGES = (
+    "torch",
+    "mmengine",
+    "timm",
+    "torch-fidelity",
+    "jsonargparse",
+    "fsspec",
+    "safetensors",
+    "scikit-learn",
+)
+EXTRAS = {"xformers": "xformers", "tensorboard": "tensorboard"}
+
+
+def run(options: Any) -> int:
+    """Prints the report."""
+    for plugin in options.plugin:
+        load_plugin_file(plugin)
+    for title, lines in (
+        ("versions", _versions()),
+        ("devices", _devices()),
+        ("attention", _attention()),
+        ("plugins", _plugins()),
+        ("extras", _extras()),
+    ):
+        print(title)
+        for line in lines:
+            print(f"  {line}")
+    return 0
+
+
+def _versions() -> Iterator[str]:
+    yield f"afmlib {afmlib.__version__}, Python {platform.python_version()}, {platform.platform()}"
+    for package in PACKAGES:
+        yield f"{package} {importlib.metadata.version(package)}"
+    try:
+        import cv2
+
+        yield f"OpenCV {cv2.__version__}"
+    except ImportError as error:
+        yield f"OpenCV cannot be imported ({error}): a stand-in takes its place in mmengine"
+
+
+def _devices() -> Iterator[str]:
+    yield f"cpu, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    for index in range(torch.cuda.device_count()):
+        name, memory = torch.cuda.get_device_name(index), torch.cuda.mem_get_info(index)[1]
+        yield f"cuda:{index} {name}, {memory / 2**30:.0f} GiB"
+    if not torch.cuda.is_available():
+        yield "no CUDA device"
+
+
+def _attention() -> Iterator[str]:
+    kinds = ["cpu"] + ["cuda"] * torch.cuda.is_available()
+    for name in ATTENTION.components():
+        backend = ATTENTION.build(name)
+        runs = [kind for kind in kinds if backend.is_available(torch.device(kind))]
+        yield (
+            f"{name}: on {', '.join(runs) or 'nothing here'}; "
+            f"can {', '.join(sorted(backend.capabilities))}"
+        )
+    for kind in kinds:
+        yield f"auto on {kind}: {type(AutoAttention.choose(kind, frozenset())).__name__}"
+
+
+def _plugins() -> Iterator[str]:
+    found = False
+    for group, registry in REGISTRIES.items():
+        problems = registry.problems()
+        for name in registry.entry_points():
+            found = True
+            state = problems.get(name, "works")
+            yield f"{group} {name} from {registry.components()[name]}: {state}"
+    if not found:
+        yield "none installed"
+
+
+def _extras() -> Iterator[str]:
+    for package, extra in EXTRAS.items():
+        if importlib.util.find_spec(package) is None:
+            yield f"{package} is missing: pip install 'afmlib[{extra}]'"
+        else:
+            yield f"{package} {importlib.metadata.version(package)}"

@@ -1,0 +1,53 @@
+"""``afmlib evaluate``: the numbers of a trained model, with their protocol."""
+
+__all__ = ["run"]
+
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from afmlib.cli.files import device_of, require_writable
+from afmlib.config import ConfigError, check_config
+from afmlib.config.compose import apply_override
+from afmlib.config.yaml_files import parse
+from afmlib.io import storage
+from afmlib.io.checkpoint import find_checkpoint
+from afmlib.registry import build_dataset, load_plugin_file
+from afmlib.sampling import load_checkpoint
+
+
+def run(options: Any) -> int:
+    """Evaluates and prints a table."""
+    for plugin in options.plugin:
+        load_plugin_file(plugin)
+    if options.out:
+        require_writable(options.out)
+    folder = find_checkpoint(options.checkpoint)
+    text = storage.read_bytes(storage.join(folder, "config.yaml")).decode()
+    # The plugins of a run are named, never loaded: that is for its user to ask for.
+    config = {**parse(text, f"The config of {folder}"), "plugins": []}
+    for override in options.set:
+        config = apply_override(config, override)
+    checked = check_config(config)
+    if not checked.evaluation.metrics:
+        raise ConfigError("The config names no metrics: --set evaluation.metrics='[...]'.")
+
+    from afmlib.engine import evaluate_model
+
+    model = load_checkpoint(folder, ema=not options.online, device=device_of(options.device))
+    dataset = build_dataset(checked.data)
+    result = evaluate_model(model, dataset, checked.evaluation, options.nfe, progress=True)
+    table = Table(title=f"{folder}")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for name, value in result["values"].items():
+        table.add_row(name, f"{value:.4g}")
+    console = Console()
+    console.print(table)
+    protocol = ", ".join(f"{key} {value}" for key, value in result["protocol"].items())
+    console.print(f"protocol: {protocol}", highlight=False, soft_wrap=True)
+    if options.out:
+        storage.write_atomically(options.out, json.dumps(result, indent=2).encode())
+    return 0

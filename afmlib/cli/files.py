@@ -1,0 +1,36 @@
+"""Where a command reads from and writes to."""
+
+__all__ = ["device_of", "require_writable"]
+
+import os
+from pathlib import Path
+
+import torch
+
+
+def device_of(name: str | None) -> torch.device:
+    """Returns the device of an option: CUDA where there is one, unless it says otherwise.
+
+    Raises:
+        ValueError: If there is no such device.
+    """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError:
+        raise ValueError(f"There is no device {name!r}.") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"There is no device {name!r}: torch finds no CUDA here.")
+    return device
+
+
+def require_writable(path: str) -> None:
+    """Refuses a place that cannot be written to, before any work is done.
+
+    Raises:
+        OSError: If its folder does not exist or cannot be written to.
+    """
+    parent = Path(path).absolute().parent
+    if not parent.is_dir():
+        raise FileNotFoundError(2, "No such folder", str(parent))
+    if not os.access(parent, os.W_OK):
+        raise PermissionError(13, "No permission to write to", str(parent))

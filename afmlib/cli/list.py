@@ -1,0 +1,44 @@
+"""``afmlib list``: what there is to build with, who brings it, and what is broken."""
+
+__all__ = ["run"]
+
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from afmlib.config import config_names
+from afmlib.registry import REGISTRIES, UnknownComponentError, load_plugin_file, nearest
+
+
+def run(options: Any) -> int:
+    """Prints the components of one group or of all."""
+    for plugin in options.plugin:
+        load_plugin_file(plugin)
+    groups = [*REGISTRIES, "configs"]
+    if options.group is not None and options.group not in groups:
+        raise UnknownComponentError(
+            f"There is no group {options.group!r}.{nearest(options.group, groups)} "
+            f"There are: {', '.join(groups)}."
+        )
+    table = Table("group", "name", "from", "state")
+    for group in [options.group] if options.group else groups:
+        if group == "configs":
+            for name in config_names():
+                table.add_row(group, name, "afmlib", "")
+            continue
+        registry = REGISTRIES[group]
+        problems = registry.problems()
+        for name, origin in sorted(registry.components().items()):
+            broken = name in problems and name not in registry.builtins
+            table.add_row(group, name, origin, "[red]broken" if broken else "")
+        for name in registry.presets:
+            table.add_row(group, name, "afmlib", "preset")
+        for problem in problems.values():
+            print(f"afmlib: {problem}", file=sys.stderr)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 160
+    console.print(table)
+    return 0

@@ -1,0 +1,82 @@
+"""The command ``afmlib``: arguments, exit status, and errors in one sentence.
+
+Nothing heavy is imported here, so that ``--help`` is instant.
+"""
+
+__all__ = ["main"]
+
+import importlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+import afmlib
+
+DONE, TROUBLE, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+"""Exit status."""
+
+COMMANDS = ("train", "sample", "evaluate", "list", "doctor")
+
+
+def build_parser() -> ArgumentParser:
+    """Builds the parser of all commands."""
+    parser = ArgumentParser(prog="afmlib", description=afmlib.__doc__, version=afmlib.__version__)
+    commands = parser.add_subcommands(required=True, dest="command")
+    for name in COMMANDS:
+        module = importlib.import_module(f"afmlib.cli.arguments.{name}")
+        commands.add_subcommand(name, module.build_parser())
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit status."""
+    arguments = build_parser().parse_args(argv)
+    command = str(arguments.command)
+    options = arguments[command]
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        run = importlib.import_module(f"afmlib.cli.{command}").run
+        return int(run(options) or DONE)
+    except KeyboardInterrupt:
+        print("afmlib: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except _Terminated:
+        print("afmlib: terminated", file=sys.stderr)
+        return TERMINATED
+    except BrokenPipeError:  # The reader of a list has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except Exception as error:
+        if options.debug:
+            traceback.print_exc()
+        print(f"afmlib: {_message(error)}", file=sys.stderr)
+        return USAGE if _is_usage(error) else TROUBLE
+
+
+class _Terminated(BaseException):
+    """SIGTERM."""
+
+
+def _terminate(signum: int, frame: Any) -> None:
+    raise _Terminated
+
+
+def _is_usage(error: Exception) -> bool:
+    """Tells whether the user asked for something that cannot be, as opposed to bad luck."""
+    return isinstance(error, ValueError | TypeError | FileExistsError) and not isinstance(
+        error, UnicodeError
+    )
+
+
+def _message(error: Exception) -> str:
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    elif not isinstance(error, ValueError | TypeError | OSError | RuntimeError):
+        text = f"{type(error).__name__}: {text}"
+    return " ".join((text or type(error).__name__).split())

@@ -1,0 +1,109 @@
+"""The check of a whole config, before anything is built or any data is read."""
+
+__all__ = ["check_config"]
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from afmlib.config.data_arguments import DATA_ARGUMENTS
+from afmlib.config.schema import (
+    EMAConfig,
+    EvaluationConfig,
+    LogConfig,
+    OptimizerConfig,
+    RunConfig,
+)
+from afmlib.config.yaml_files import ConfigError
+from afmlib.registry import (
+    DATASETS,
+    EXTRACTORS,
+    METRICS,
+    OBJECTIVES,
+    SCHEDULES,
+    ComponentError,
+    load_plugin_file,
+    nearest,
+)
+from afmlib.registry.arguments import check_arguments
+
+Section = TypeVar("Section")
+
+
+def check_config(config: Mapping[str, Any]) -> RunConfig:
+    """Checks every key, name, argument and type of a config.
+
+    The plugins that it names are loaded first: they are the user's own files.
+
+    Returns:
+        The config with its sections typed and their defaults filled in.
+
+    Raises:
+        ConfigError: Says which key is wrong, and the nearest right one.
+    """
+    run = section(RunConfig, config, "")
+    for plugin in run.plugins:
+        load_plugin_file(Path(plugin))
+    try:
+        OBJECTIVES.check(run.objective, "objective", DATA_ARGUMENTS)
+        DATASETS.check(run.data, "data")
+        players = OBJECTIVES.resolve(run.objective)[0].players  # type: ignore[attr-defined]
+        evaluation = section(EvaluationConfig, run.evaluation, "evaluation")
+        for index, metric in enumerate(evaluation.metrics):
+            METRICS.check(metric, f"evaluation.metrics[{index}]")
+        if evaluation.extractor is not None:
+            EXTRACTORS.check(evaluation.extractor, "evaluation.extractor")
+        optimizers = _optimizers(run.optimizers, players)
+    except ComponentError as error:
+        raise ConfigError(str(error)) from error
+    return dataclasses.replace(
+        run,
+        optimizers=optimizers,
+        ema=section(EMAConfig, run.ema, "ema"),
+        evaluation=evaluation,
+        log=section(LogConfig, run.log, "log"),
+    )
+
+
+def section(cls: type[Section], values: Mapping[str, Any], path: str) -> Section:
+    """Makes a section of a config of plain data.
+
+    Raises:
+        ConfigError: If a key or a value does not fit.
+    """
+    where = f"{path}: " if path else ""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where}expected keys and values, got {values!r}.")
+    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for name in values:
+        if name not in names:
+            raise ConfigError(
+                f"{where}there is no key {name!r}.{nearest(name, names)} "
+                f"There are: {', '.join(names)}."
+            )
+    try:
+        check_arguments(cls, values)
+        return cls(**values)
+    except (ComponentError, ConfigError) as error:
+        raise ConfigError(f"{where}{error}") from None
+
+
+def _optimizers(
+    optimizers: Mapping[str, Any], players: Mapping[str, int]
+) -> dict[str, OptimizerConfig]:
+    for name in optimizers:
+        if name not in players:
+            raise ConfigError(
+                f"optimizers: there is no player {name!r}.{nearest(name, players)} "
+                f"There are: {', '.join(players)}."
+            )
+    checked = {}
+    for player in players:
+        if player not in optimizers:
+            raise ConfigError(f"optimizers: the player {player!r} has none.")
+        path = f"optimizers.{player}"
+        checked[player] = section(OptimizerConfig, optimizers[player], path)
+        if isinstance(checked[player].lr, Mapping):
+            SCHEDULES.check(checked[player].lr, f"{path}.lr")
+    return checked

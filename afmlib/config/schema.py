@@ -1,0 +1,201 @@
+"""What a config may say: every key, its type, default and domain."""
+
+__all__ = ["EMAConfig", "EvaluationConfig", "LogConfig", "OptimizerConfig", "RunConfig"]
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from afmlib.config.yaml_files import ConfigError
+from afmlib.registry import nearest
+
+OPTIMIZERS = ("AdamW", "Adam", "RAdam", "SGD")
+
+
+def _at_least(path: str, minimum: float, **values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and not value >= minimum:
+            raise ConfigError(f"{path}{name} must be at least {minimum}, got {value}.")
+
+
+@dataclass
+class OptimizerConfig:
+    """How one player learns."""
+
+    lr: float | Mapping[str, Any]
+    """The learning rate: a number, or the spec of a schedule."""
+
+    lr_factor: float = 1.0
+    """A factor on it: depth repetition asks for 1 / repeats on the generator's."""
+
+    type: str = "AdamW"
+    """AdamW, Adam, RAdam or SGD."""
+
+    betas: Sequence[float] = (0.0, 0.9)
+    """The decays of the two moments; not for SGD."""
+
+    eps: float = 1e-8
+    """What keeps the update finite; not for SGD."""
+
+    weight_decay: float = 0.01
+    """The weight decay."""
+
+    clip_grad_norm: float | None = None
+    """The norm that gradients are clipped to."""
+
+    def __post_init__(self) -> None:
+        """Checks the domains."""
+        if self.type not in OPTIMIZERS:
+            raise ConfigError(
+                f"type is one of {', '.join(OPTIMIZERS)}, got {self.type!r}."
+                f"{nearest(self.type, OPTIMIZERS)}"
+            )
+        if not isinstance(self.lr, Mapping) and not self.lr > 0:
+            raise ConfigError(f"lr must be positive, got {self.lr}.")
+        if not self.lr_factor > 0:
+            raise ConfigError(f"lr_factor must be positive, got {self.lr_factor}.")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"betas are two numbers in [0, 1), got {list(self.betas)}.")
+        _at_least("", 0, weight_decay=self.weight_decay, eps=self.eps)
+        if self.clip_grad_norm is not None and not self.clip_grad_norm > 0:
+            raise ConfigError(f"clip_grad_norm must be positive, got {self.clip_grad_norm}.")
+
+
+@dataclass
+class EMAConfig:
+    """The running average of the generator, which is sampled and evaluated."""
+
+    decay: float = 0.9999
+    """The decay per update of the generator, in [0, 1)."""
+
+    warmup: bool = False
+    """Whether the decay after k updates is at most (1 + k) / (10 + k)."""
+
+    def __post_init__(self) -> None:
+        """Checks the domains."""
+        if not 0 <= self.decay < 1:
+            raise ConfigError(f"decay must be in [0, 1), got {self.decay}.")
+
+
+@dataclass
+class EvaluationConfig:
+    """The protocol of an evaluation."""
+
+    metrics: Sequence[str | Mapping[str, Any]] = ()
+    """Registered metrics, or specs of some."""
+
+    extractor: str | Mapping[str, Any] | None = None
+    """The features in which distributions are compared."""
+
+    num_samples: int = 1000
+    """How many samples are made, balanced over the classes."""
+
+    seed: int = 0
+    """The seed of their noises."""
+
+    nfe: int | None = None
+    """The number of evaluations of a sample; the model's own unless given."""
+
+    batch_size: int | None = None
+    """How many samples are made at once."""
+
+    def __post_init__(self) -> None:
+        """Checks the domains."""
+        _at_least("", 1, num_samples=self.num_samples, nfe=self.nfe, batch_size=self.batch_size)
+        _at_least("", 0, seed=self.seed)
+
+
+@dataclass
+class LogConfig:
+    """What is written down in the course of a run."""
+
+    every: int | None = None
+    """Images between two entries of the log; a hundredth of the run unless given."""
+
+    tensorboard: bool = False
+    """Whether scalars go to TensorBoard too; needs the extra ``tensorboard``."""
+
+    grid_classes: int = 10
+    """Columns of a sample grid: the first so many classes."""
+
+    grid_rows: int = 8
+    """Rows of a sample grid."""
+
+    def __post_init__(self) -> None:
+        """Checks the domains."""
+        _at_least("", 1, every=self.every, grid_classes=self.grid_classes, grid_rows=self.grid_rows)
+
+
+@dataclass
+class RunConfig:
+    """A run: one objective on one dataset for one length."""
+
+    objective: Mapping[str, Any]
+    """The spec of the objective, networks and losses included."""
+
+    data: Mapping[str, Any]
+    """The spec of the training data."""
+
+    optimizers: Mapping[str, Any]
+    """One :class:`OptimizerConfig` for each player."""
+
+    global_batch: int
+    """Samples of one update, over all processes and accumulation steps."""
+
+    num_images: int
+    """Length of the run, in images seen by the generator."""
+
+    ema: Mapping[str, Any] = field(default_factory=dict)
+    """An :class:`EMAConfig`."""
+
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    """An :class:`EvaluationConfig`."""
+
+    log: Mapping[str, Any] = field(default_factory=dict)
+    """A :class:`LogConfig`."""
+
+    precision: Literal["float64", "float32", "tf32", "bfloat16"] = "float32"
+    """float64 and float32 are those of the weights; tf32 (of matrix products on CUDA) and bfloat16
+    (autocast) keep them in float32."""
+
+    compile: bool = False
+    """Whether each network is compiled."""
+
+    checkpoint_every: int | None = None
+    """Images between two checkpoints; only the end of the run unless given."""
+
+    keep_last: int = 2
+    """How many of the newest checkpoints are kept."""
+
+    keep_every: int | None = None
+    """Checkpoints at multiples of so many images are kept as well."""
+
+    sample_every: int | None = None
+    """Images between two sample grids; only the end of the run unless given."""
+
+    evaluate_every: int | None = None
+    """Images between two evaluations; only the end of the run unless given."""
+
+    seed: int = 0
+    """What all randomness of the run follows from."""
+
+    num_workers: int = 0
+    """Processes that load data; 0 for none but the main one."""
+
+    plugins: Sequence[str] = ()
+    """Python files that register components."""
+
+    def __post_init__(self) -> None:
+        """Checks the domains."""
+        _at_least(
+            "",
+            1,
+            global_batch=self.global_batch,
+            num_images=self.num_images,
+            checkpoint_every=self.checkpoint_every,
+            keep_last=self.keep_last,
+            keep_every=self.keep_every,
+            sample_every=self.sample_every,
+            evaluate_every=self.evaluate_every,
+        )
+        _at_least("", 0, seed=self.seed, num_workers=self.num_workers)

@@ -1,0 +1,121 @@
+"""An evaluation: samples by a protocol, and the numbers of the metrics that it names."""
+
+__all__ = ["evaluate_model", "evaluate_samples"]
+
+import functools
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from afmlib.config import EvaluationConfig
+from afmlib.interfaces import Dataset, FeatureExtractor
+from afmlib.metrics.evaluation import Evaluation
+from afmlib.metrics.protocol import EvalProtocol, balanced_labels
+from afmlib.ops.seeding import indexed_noises
+from afmlib.registry import EXTRACTORS, METRICS
+from afmlib.sampling import SampleModel, sample
+from afmlib.typing import Labels, Latents
+
+
+def evaluate_model(
+    model: SampleModel,
+    dataset: Dataset,
+    config: EvaluationConfig,
+    nfe: int | None = None,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Samples a model and evaluates the samples.
+
+    Args:
+        model: The model.
+        dataset: The training data, which are the reference.
+        config: The protocol.
+        nfe: The number of evaluations of a sample, instead of the protocol's.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        ``protocol`` and ``values``: a number stands with how it was made.
+
+    Raises:
+        ValueError: If the model does not fit the data or cannot be sampled so.
+    """
+    _check_fit(model, dataset)
+    nfe = model.check_nfe(config.nfe if nfe is None else nfe)
+    labels = balanced_labels(config.num_samples, dataset.num_classes, config.seed)
+    noises = indexed_noises(config.seed, range(config.num_samples), dataset.latent_shape)
+    samples = sample(
+        model, labels, nfe=nfe, noises=noises, batch_size=config.batch_size, progress=progress
+    )
+    return evaluate_samples(samples, labels, dataset, config, nfe=nfe, noises=noises)
+
+
+def evaluate_samples(
+    samples: Latents,
+    labels: Labels,
+    dataset: Dataset,
+    config: EvaluationConfig,
+    nfe: int | None = None,
+    noises: Tensor | None = None,
+) -> dict[str, Any]:
+    """Evaluates given samples, whatever made them.
+
+    Args:
+        samples: The samples.
+        labels: Their classes.
+        dataset: The training data, which are the reference.
+        config: The protocol.
+        nfe: How many network evaluations a sample took; None if it was made otherwise.
+        noises: Where each sample came from, for metrics that look at the map.
+
+    Returns:
+        ``protocol`` and ``values``.
+    """
+    extractor = _extractor(json.dumps(config.extractor)) if config.extractor is not None else None
+    evaluation = Evaluation(
+        samples=samples.float(),
+        labels=torch.as_tensor(labels),
+        noises=noises,
+        dataset=dataset,
+        held_out=dataset.held_out(),
+        extractor=extractor,
+        seed=config.seed,
+    )
+    values: dict[str, float] = {}
+    for spec in config.metrics:
+        values |= METRICS.build(spec)(evaluation)
+    protocol = EvalProtocol(
+        extractor=extractor.name if extractor else None,
+        metrics=tuple(_name(spec) for spec in config.metrics),
+        num_samples=len(samples),
+        seed=config.seed,
+        nfe=nfe,
+        reference=f"{type(dataset).__name__}, {len(dataset)} training samples",
+    )
+    return {"protocol": protocol.as_dict(), "values": values}
+
+
+@functools.lru_cache(4)
+def _extractor(spec: str) -> FeatureExtractor:
+    extractor: FeatureExtractor = EXTRACTORS.build(json.loads(spec))
+    return extractor.eval().requires_grad_(False)
+
+
+def _name(spec: Any) -> str:
+    return str(spec["type"]) if isinstance(spec, Mapping) else str(spec)
+
+
+def _check_fit(model: SampleModel, dataset: Dataset) -> None:
+    conventions = model.conventions
+    for name, model_value, data_value in (
+        ("latent_shape", conventions.latent_shape, dataset.latent_shape),
+        ("num_classes", conventions.num_classes, dataset.num_classes),
+    ):
+        if model_value is not None and model_value != data_value:
+            if isinstance(model_value, list | tuple) and list(model_value) == list(data_value):
+                continue
+            raise ValueError(
+                f"The model does not fit the data: its {name} is {model_value}, not {data_value}."
+            )

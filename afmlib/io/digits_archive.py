@@ -1,0 +1,55 @@
+"""The handwritten digits that scikit-learn brings along: real images without a download.
+
+1797 grey 8x8 images of ten classes, split into 1437 for training and 360 for testing. The split
+takes about every fifth image of each class for testing: no random number can ever move it.
+
+The images are from the test set of Optical Recognition of Handwritten Digits (E. Alpaydin and
+C. Kaynak, UCI Machine Learning Repository, https://doi.org/10.24432/C50P49), CC BY 4.0.
+"""
+
+__all__ = ["DigitsArchive", "read_digits"]
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+NUM_TEST = 360
+
+
+@dataclass(frozen=True)
+class DigitsArchive:
+    """All digits, and which of them are for training and for testing."""
+
+    images: Tensor
+    """uint8, (1797, 1, 8, 8), with values from 0 to 16."""
+
+    labels: Tensor
+    """int64, (1797,)."""
+
+    train: Tensor
+    """The indices of the training images, in the order of the archive."""
+
+    test: Tensor
+    """The indices of the test images, in the order of the archive."""
+
+    def part(self, split: str) -> tuple[Tensor, Tensor]:
+        """Returns the images in [-1, 1] and the labels of the split "train" or "test"."""
+        indices = {"train": self.train, "test": self.test}[split]
+        return self.images[indices].to(torch.float32) / 8 - 1, self.labels[indices]
+
+
+@lru_cache(maxsize=1)
+def read_digits() -> DigitsArchive:
+    """Reads the archive, once per process."""
+    from sklearn.datasets import load_digits
+
+    archive = load_digits()
+    labels = torch.from_numpy(archive.target).to(torch.int64)
+    images = torch.from_numpy(archive.images).to(torch.uint8).unsqueeze(1)  # (N, 1, 8, 8)
+    by_class = labels.argsort(stable=True)
+    even_steps = torch.arange(NUM_TEST) * len(labels) // NUM_TEST
+    is_test = torch.zeros(len(labels), dtype=torch.bool)
+    is_test[by_class[even_steps]] = True
+    return DigitsArchive(images, labels, (~is_test).nonzero()[:, 0], is_test.nonzero()[:, 0])
