@@ -65,19 +65,21 @@ class SampleModel(nn.Module):
             ValueError: If the model cannot be sampled with ``nfe`` evaluations.
         """
         times = sampling_times(self.check_nfe(nfe))
+        # In half precision 0.751 would be 0.75: not the times, and by autocast not the state.
+        precise = torch.promote_types(noises.dtype, torch.float32)
         latents = noises
         for source, target in itertools.pairwise(times):
-            latents = self.parameterisation(
+            made = self.parameterisation(
                 self.generator,
                 latents,
                 labels,
-                latents.new_full((len(latents),), source),
-                latents.new_full((len(latents),), target),
+                noises.new_full((len(noises),), source, dtype=precise),
+                noises.new_full((len(noises),), target, dtype=precise),
             )
+            latents = made.to(noises.dtype)
         return latents
 
 
-@torch.inference_mode()
 def sample(
     model: SampleModel | Objective,
     labels: Labels | Sequence[int],
@@ -122,21 +124,25 @@ def sample(
     shape = _latent_shape(model.conventions, noises, len(labels))
     if device is not None:
         model = model.to(device)
-    weights = next(model.generator.parameters())
-    was_training = model.generator.training
+    weights = next(model.generator.parameters(), torch.empty(0, device=device))
+    was_training = [module for module in model.generator.modules() if module.training]
     model.generator.eval()
-    batches = torch.arange(len(labels)).split(batch_size or DEFAULT_BATCH_SIZE)
+    batches = torch.split(torch.arange(len(labels)), batch_size or DEFAULT_BATCH_SIZE)
+    # Made outside of inference mode, whose own tensors can be neither trained on nor changed.
     samples = torch.empty(len(labels), *shape, dtype=weights.dtype)
     try:
-        for indices in _track(batches, progress):
-            part = (
-                indexed_noises(seed, indices.tolist(), shape) if noises is None else noises[indices]
-            )
-            with torch.autocast(weights.device.type, dtype, enabled=dtype is not None):
-                made = model(part.to(weights), labels[indices].to(weights.device), nfe)
-            samples[indices] = made.to(samples)
+        with torch.inference_mode():
+            for indices in _track(batches, progress):
+                if noises is None:
+                    part = indexed_noises(seed, indices.tolist(), shape)
+                else:
+                    part = noises[indices]
+                with torch.autocast(weights.device.type, dtype, enabled=dtype is not None):
+                    made = model(part.to(weights), labels[indices].to(weights.device), nfe)
+                samples[indices] = made.to(samples)
     finally:
-        model.generator.train(was_training)
+        for module in was_training:
+            module.training = True
     return to_uint8(samples) if output == "uint8" else samples
 
 
@@ -192,7 +198,7 @@ def load_checkpoint(path: str, ema: bool = True, device: torch.device | str = "c
     folder = find_checkpoint(str(path))
     manifest = read_manifest(folder)
     try:
-        conventions = Conventions(**manifest["conventions"])
+        conventions = _conventions(**manifest["conventions"])
         generator = build_generator(manifest["generator"])
         parameterisation = PARAMETERISATIONS.build(conventions.parameterisation)
     except KeyError as error:
@@ -208,6 +214,11 @@ def load_checkpoint(path: str, ema: bool = True, device: torch.device | str = "c
         raise CheckpointError(f"The weights in {folder} do not fit its model: {error}") from error
     model = SampleModel(generator, parameterisation, conventions).to(device)
     return model.requires_grad_(False).eval()
+
+
+def _conventions(latent_shape: Sequence[int] | None = None, **others: Any) -> Conventions:
+    shape = None if latent_shape is None else tuple(latent_shape)  # JSON has no tuples.
+    return Conventions(latent_shape=shape, **others)
 
 
 def _unknown_component(folder: str, manifest: dict[str, Any], error: ComponentError) -> str:

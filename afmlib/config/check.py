@@ -30,6 +30,12 @@ from afmlib.registry.arguments import check_arguments
 
 Section = TypeVar("Section")
 
+_SECTIONS: dict[str, type[Any]] = {
+    "ema": EMAConfig,
+    "evaluation": EvaluationConfig,
+    "log": LogConfig,
+}
+
 
 def check_config(config: Mapping[str, Any]) -> RunConfig:
     """Checks every key, name, argument and type of a config.
@@ -42,28 +48,26 @@ def check_config(config: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: Says which key is wrong, and the nearest right one.
     """
-    run = section(RunConfig, config, "")
+    if not isinstance(config.get("optimizers"), Mapping):
+        raise ConfigError("optimizers: expected one for each player.")
+    sections = {
+        name: section(cls, config.get(name, {}), name) for name, cls in _SECTIONS.items()
+    }
+    run = section(RunConfig, {**config, **sections, "optimizers": {}}, "")
     for plugin in run.plugins:
         load_plugin_file(Path(plugin))
     try:
         OBJECTIVES.check(run.objective, "objective", DATA_ARGUMENTS)
         DATASETS.check(run.data, "data")
         players = OBJECTIVES.resolve(run.objective)[0].players  # type: ignore[attr-defined]
-        evaluation = section(EvaluationConfig, run.evaluation, "evaluation")
-        for index, metric in enumerate(evaluation.metrics):
+        for index, metric in enumerate(run.evaluation.metrics):
             METRICS.check(metric, f"evaluation.metrics[{index}]")
-        if evaluation.extractor is not None:
-            EXTRACTORS.check(evaluation.extractor, "evaluation.extractor")
-        optimizers = _optimizers(run.optimizers, players)
+        if run.evaluation.extractor is not None:
+            EXTRACTORS.check(run.evaluation.extractor, "evaluation.extractor")
+        optimizers = _optimizers(config["optimizers"], players)
     except ComponentError as error:
         raise ConfigError(str(error)) from error
-    return dataclasses.replace(
-        run,
-        optimizers=optimizers,
-        ema=section(EMAConfig, run.ema, "ema"),
-        evaluation=evaluation,
-        log=section(LogConfig, run.log, "log"),
-    )
+    return dataclasses.replace(run, optimizers=optimizers)
 
 
 def section(cls: type[Section], values: Mapping[str, Any], path: str) -> Section:
@@ -104,6 +108,7 @@ def _optimizers(
             raise ConfigError(f"optimizers: the player {player!r} has none.")
         path = f"optimizers.{player}"
         checked[player] = section(OptimizerConfig, optimizers[player], path)
-        if isinstance(checked[player].lr, Mapping):
-            SCHEDULES.check(checked[player].lr, f"{path}.lr")
+        rate = checked[player].lr
+        if isinstance(rate, Mapping):
+            SCHEDULES.check(rate, f"{path}.lr")
     return checked

@@ -136,8 +136,8 @@ class RunConfig:
     data: Mapping[str, Any]
     """The spec of the training data."""
 
-    optimizers: Mapping[str, Any]
-    """One :class:`OptimizerConfig` for each player."""
+    optimizers: Mapping[str, OptimizerConfig]
+    """How each player learns."""
 
     global_batch: int
     """Samples of one update, over all processes and accumulation steps."""
@@ -145,14 +145,14 @@ class RunConfig:
     num_images: int
     """Length of the run, in images seen by the generator."""
 
-    ema: Mapping[str, Any] = field(default_factory=dict)
-    """An :class:`EMAConfig`."""
+    ema: EMAConfig = field(default_factory=EMAConfig)
+    """The running average of the generator."""
 
-    evaluation: Mapping[str, Any] = field(default_factory=dict)
-    """An :class:`EvaluationConfig`."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """The protocol of evaluations."""
 
-    log: Mapping[str, Any] = field(default_factory=dict)
-    """A :class:`LogConfig`."""
+    log: LogConfig = field(default_factory=LogConfig)
+    """What is written down."""
 
     precision: Literal["float64", "float32", "tf32", "bfloat16"] = "float32"
     """float64 and float32 are those of the weights; tf32 (of matrix products on CUDA) and bfloat16

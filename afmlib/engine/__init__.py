@@ -1,7 +1,11 @@
 """The engine: what turns an objective, data and a config into a run, on mmengine's Runner."""
 
-__all__ = ["Runner", "TrainingError", "evaluate_model"]
+__all__ = ["Runner", "TrainingError", "evaluate_model", "evaluate_samples"]
 
-from afmlib.engine.evaluation import evaluate_model
-from afmlib.engine.objective_model import TrainingError
-from afmlib.engine.runner import Runner
+from afmlib.engine.opencv import ensure_importable
+
+ensure_importable()  # Before anything imports mmengine, which imports OpenCV.
+
+from afmlib.engine.evaluation import evaluate_model, evaluate_samples  # noqa: E402
+from afmlib.engine.objective_model import TrainingError  # noqa: E402
+from afmlib.engine.runner import Runner  # noqa: E402

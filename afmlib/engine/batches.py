@@ -91,7 +91,7 @@ class PlayerBatches:
         sampler = _IndexSampler(len(dataset), batch, num_images, *name)
         loader: DataLoader[Any] = DataLoader(
             dataset,  # type: ignore[arg-type]
-            batch_sampler=sampler,  # type: ignore[arg-type]
+            batch_sampler=sampler,
             collate_fn=_as_is,
             num_workers=num_workers,
             pin_memory=device.type == "cuda",

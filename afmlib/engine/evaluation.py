@@ -109,13 +109,11 @@ def _name(spec: Any) -> str:
 
 def _check_fit(model: SampleModel, dataset: Dataset) -> None:
     conventions = model.conventions
-    for name, model_value, data_value in (
-        ("latent_shape", conventions.latent_shape, dataset.latent_shape),
-        ("num_classes", conventions.num_classes, dataset.num_classes),
-    ):
-        if model_value is not None and model_value != data_value:
-            if isinstance(model_value, list | tuple) and list(model_value) == list(data_value):
-                continue
-            raise ValueError(
-                f"The model does not fit the data: its {name} is {model_value}, not {data_value}."
-            )
+    shape, num_classes = conventions.latent_shape, conventions.num_classes
+    wrong = None
+    if shape is not None and tuple(shape) != tuple(dataset.latent_shape):
+        wrong = f"latent_shape is {tuple(shape)}, not {tuple(dataset.latent_shape)}"
+    elif num_classes is not None and num_classes != dataset.num_classes:
+        wrong = f"num_classes is {num_classes}, not {dataset.num_classes}"
+    if wrong:
+        raise ValueError(f"The model does not fit the data: its {wrong}.")

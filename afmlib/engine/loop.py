@@ -11,7 +11,7 @@ from afmlib.engine.batches import PlayerBatches
 from afmlib.interfaces import Objective
 
 
-class ImageLoop(BaseLoop):  # type: ignore[misc]
+class ImageLoop(BaseLoop):
     """Runs iterations until the generator has seen as many images as the config says.
 
     Args:

@@ -22,7 +22,7 @@ class TrainingError(RuntimeError):
     """A run that cannot go on."""
 
 
-class ObjectiveModel(BaseModel):  # type: ignore[misc]
+class ObjectiveModel(BaseModel):
     """Lets every player of an objective take its turns.
 
     Args:
@@ -59,7 +59,7 @@ class ObjectiveModel(BaseModel):  # type: ignore[misc]
         Raises:
             TrainingError: If a term is not finite; nothing was updated with it.
         """
-        logged = {}
+        logged: dict[str, Tensor] = {}
         for player, updates in self.objective.players.items():
             for _ in range(updates):
                 terms = self._update(player, data[player].next(), optim_wrapper[player])

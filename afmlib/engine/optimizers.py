@@ -22,7 +22,7 @@ _TYPES: dict[str, type[torch.optim.Optimizer]] = {
 }
 
 
-class PlayerOptimizer(OptimWrapper):  # type: ignore[misc]
+class PlayerOptimizer(OptimWrapper):
     """One player's optimiser, with its learning rate as a schedule of images.
 
     Args:

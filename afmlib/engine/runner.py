@@ -14,38 +14,33 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
+from mmengine.runner import Runner as MMEngineRunner
+from mmengine.visualization import TensorboardVisBackend, Visualizer
 from rich.console import Console
 from torch import nn
 
 from afmlib.config import RunConfig, check_config, dump, with_data_arguments
-from afmlib.engine.opencv import ensure_importable
-
-ensure_importable()  # Before mmengine imports OpenCV.
-
-from mmengine.runner import Runner as MMEngineRunner  # noqa: E402
-from mmengine.visualization import TensorboardVisBackend, Visualizer  # noqa: E402
-
-from afmlib.engine.batches import PlayerBatches  # noqa: E402
-from afmlib.engine.hooks import (  # noqa: E402
+from afmlib.engine.batches import PlayerBatches
+from afmlib.engine.hooks import (
     CheckpointHook,
     EvaluationHook,
     LogHook,
     ProgressHook,
     SampleHook,
 )
-from afmlib.engine.loop import ImageLoop  # noqa: E402
-from afmlib.engine.objective_model import ObjectiveModel, TrainingError  # noqa: E402
-from afmlib.engine.optimizers import build_optimizers  # noqa: E402
-from afmlib.engine.state import load_run, save_run  # noqa: E402
-from afmlib.interfaces import Dataset, Objective  # noqa: E402
-from afmlib.io import storage  # noqa: E402
-from afmlib.io.checkpoint import (  # noqa: E402
+from afmlib.engine.loop import ImageLoop
+from afmlib.engine.objective_model import ObjectiveModel, TrainingError
+from afmlib.engine.optimizers import build_optimizers
+from afmlib.engine.state import load_run, save_run
+from afmlib.interfaces import Dataset, Objective
+from afmlib.io import storage
+from afmlib.io.checkpoint import (
     CHECKPOINTS,
     checkpoint_folders,
     find_checkpoint,
     remove_old,
 )
-from afmlib.registry import build_dataset, build_objective  # noqa: E402
+from afmlib.registry import build_dataset, build_objective
 
 CONFIG_FILE = "config.yaml"
 NO_DEFAULT_HOOKS = dict.fromkeys(
@@ -53,7 +48,7 @@ NO_DEFAULT_HOOKS = dict.fromkeys(
 )
 
 
-class Runner(MMEngineRunner):  # type: ignore[misc]
+class Runner(MMEngineRunner):
     """Trains an objective and leaves checkpoints, a log, sample grids and evaluations.
 
     Args:

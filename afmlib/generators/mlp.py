@@ -52,8 +52,8 @@ class MLPGenerator(Generator):
         self.t_tgt_embedder = TimestepEmbedder(hidden_size) if use_timestep_tgt else None
         in_size = self.features.width + hidden_size
         self.layers = hidden_layers(in_size, hidden_size, depth, in_channels)
-        nn.init.zeros_(self.layers[-1].weight)
-        nn.init.zeros_(self.layers[-1].bias)
+        for parameter in self.layers[-1].parameters():
+            nn.init.zeros_(parameter)
 
     def forward(
         self,

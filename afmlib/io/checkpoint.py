@@ -22,6 +22,7 @@ import hashlib
 import io
 import json
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -75,8 +76,12 @@ def save_checkpoint(
 
 
 def _pack(state: Mapping[str, Tensor]) -> bytes:
-    # A copy of each: safetensors refuses tensors that share memory.
-    return save_safetensors({name: tensor.detach().cpu().clone() for name, tensor in state.items()})
+    # A copy of each: safetensors refuses tensors that share memory, or are not contiguous.
+    copies = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in state.items()
+    }
+    return save_safetensors(copies)
 
 
 def read_manifest(folder: str) -> dict[str, Any]:
@@ -94,6 +99,9 @@ def read_manifest(folder: str) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged: {error}.") from None
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         raise CheckpointError(f"{path} is damaged: it lists no files.")
+    for name in manifest["files"]:
+        if not re.fullmatch(r"\w[\w.-]*", name):  # Never a path or a URL to somewhere else.
+            raise CheckpointError(f"{path} is damaged: it lists {name!r} as a file.")
     if manifest.get("format") != FORMAT:
         raise CheckpointError(
             f"{folder} has format {manifest.get('format')!r}; this version reads {FORMAT}."
@@ -132,16 +140,23 @@ def load_training_state(folder: str) -> dict[str, Any]:
     """Loads the state of a checkpoint that is not weights.
 
     Raises:
-        CheckpointError: If it is missing or damaged.
+        CheckpointError: If it is missing or damaged, or holds anything but plain data.
     """
     content = _read_verified(folder, TRAINING, read_manifest(folder))
-    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    try:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # What a foreign file makes of the unpickler is anybody's guess.
+        raise CheckpointError(
+            f"{storage.join(folder, TRAINING)} holds more than plain data, or is damaged: {error}"
+        ) from error
 
 
 def checkpoint_folders(work_dir: str) -> list[str]:
     """Returns the folders of a run's checkpoints, the newest first, whole or not."""
     names = [
-        name for name in storage.list_folders(storage.join(work_dir, CHECKPOINTS)) if name.isdigit()
+        name
+        for name in storage.list_folders(storage.join(work_dir, CHECKPOINTS))
+        if name.isdecimal()
     ]
     return [storage.join(work_dir, CHECKPOINTS, name) for name in sorted(names, key=int)[::-1]]
 
@@ -175,12 +190,27 @@ def find_checkpoint(path: str) -> str:
 def remove_old(work_dir: str, keep_last: int, keep_every: int | None) -> None:
     """Removes all but the newest checkpoints, once a newer one is complete.
 
+    A folder without a manifest, which a killed run left, neither counts as one of the newest nor
+    is kept once there is a newer checkpoint.
+
     Args:
         work_dir: The folder of the run.
         keep_last: How many of the newest stay.
         keep_every: Those at multiples of so many images stay as well.
+
+    Raises:
+        ValueError: If a number is not positive.
     """
-    for folder in checkpoint_folders(work_dir)[keep_last:]:
+    if keep_last < 1 or (keep_every is not None and keep_every < 1):
+        raise ValueError(
+            f"keep_last and keep_every must be at least 1, got {keep_last} and {keep_every}."
+        )
+    num_complete = 0
+    for folder in checkpoint_folders(work_dir):
+        complete = storage.exists(storage.join(folder, MANIFEST))
+        num_complete += complete
         num_images = int(folder.rsplit("/", 1)[-1])
-        if keep_every is None or num_images % keep_every:
+        recent = num_complete <= keep_last if complete else num_complete == 0
+        periodic = complete and keep_every is not None and num_images % keep_every == 0
+        if not recent and not periodic:
             storage.remove_folder(folder)

@@ -2,6 +2,7 @@
 
 __all__ = ["exists", "join", "list_folders", "read_bytes", "remove_folder", "write_atomically"]
 
+import contextlib
 import os
 import tempfile
 from typing import Any
@@ -65,7 +66,8 @@ def write_atomically(path: str, content: bytes) -> None:
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp leaves it to its owner alone.
         os.replace(temporary, name)
     except BaseException:
-        os.unlink(temporary)
+        with contextlib.suppress(FileNotFoundError):  # Interrupted just after the rename.
+            os.unlink(temporary)
         raise
     _sync_folder(folder)
 
@@ -90,7 +92,8 @@ def list_folders(path: str) -> list[str]:
     fs, name = _open(path)
     if not fs.exists(name):
         return []
-    entries = fs.ls(name, detail=True, refresh=True) if fs.protocol != "file" else fs.ls(name, True)
+    fs.invalidate_cache(name)
+    entries = fs.ls(name, detail=True)
     return sorted(
         str(entry["name"]).rstrip("/").rsplit("/", 1)[-1]
         for entry in entries

@@ -76,6 +76,7 @@ class PatchEmbed(nn.Module):
             raise ValueError(f"patch_size {patch_size} does not divide input_size {input_size}.")
         self.proj = nn.Conv2d(in_channels, hidden_size, patch_size, patch_size)
         nn.init.xavier_uniform_(self.proj.weight.flatten(1))
+        assert self.proj.bias is not None
         nn.init.zeros_(self.proj.bias)
 
     def forward(self, latents: Latents) -> Tensor:
@@ -114,14 +115,13 @@ class TimestepEmbedder(nn.Module):
     def __init__(self, hidden_size: int, frequency_size: int = 256) -> None:
         super().__init__()
         self.frequency_size = frequency_size
-        self.mlp = nn.Sequential(
-            nn.Linear(frequency_size, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size)
-        )
-        for layer in (self.mlp[0], self.mlp[2]):
+        first, second = nn.Linear(frequency_size, hidden_size), nn.Linear(hidden_size, hidden_size)
+        for layer in (first, second):
             nn.init.normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
+        self.mlp = nn.Sequential(first, nn.SiLU(), second)
 
     def forward(self, timesteps: Timesteps) -> Tensor:
         """Embeds times in [0, 1]."""
         waves = sinusoids(1000 * timesteps.float(), self.frequency_size)
-        return self.mlp(waves.to(self.mlp[0].weight.dtype))
+        return self.mlp(waves.to(next(self.mlp.parameters()).dtype))

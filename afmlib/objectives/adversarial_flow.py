@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from afmlib.interfaces import (
@@ -76,10 +77,10 @@ class AdversarialFlowDraws:
     timesteps_tgt: Timesteps
     """Where it ends."""
 
-    noises_r1: Latents
+    noises_r1: Float[Tensor, " penalised *latent"]
     """Directions of the penalty on real samples, for the penalised part of the batch."""
 
-    noises_r2: Latents
+    noises_r2: Float[Tensor, " penalised *latent"]
     """Directions of the penalty on generated samples, for the penalised part of the batch."""
 
     noises_cg: Latents | None = None

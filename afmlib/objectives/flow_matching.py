@@ -59,8 +59,8 @@ class FlowMatching(Objective):
 
     def __init__(self, generator: Generator, nfe: int = 50) -> None:
         super().__init__()
-        if nfe < 1:
-            raise ValueError(f"nfe must be at least 1, got {nfe}.")
+        if isinstance(nfe, bool) or not isinstance(nfe, int) or nfe < 1:
+            raise ValueError(f"nfe must be at least 1, got {nfe!r}.")
         self.generator = generator
         self.generator_ema = averaged_copy(generator)
         self.nfe = nfe

@@ -36,7 +36,7 @@ REGISTRIES: dict[str, "ComponentRegistry"] = {}
 """All groups, by name; filled by :mod:`afmlib.registry.table`."""
 
 
-class ComponentRegistry(Registry):  # type: ignore[misc]
+class ComponentRegistry(Registry):
     """A group of interchangeable components.
 
     Args:

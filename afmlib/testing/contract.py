@@ -4,12 +4,12 @@ __all__ = [
     "Batch",
     "independent_copy",
     "known_shape",
+    "no_global_draws",
     "perturb",
     "promise",
     "require",
     "require_close",
     "require_instance",
-    "same_draws",
     "stream",
     "trial_batch",
 ]
@@ -182,7 +182,7 @@ def perturb(module: nn.Module, seed: int = 0) -> None:
 
 
 @contextlib.contextmanager
-def same_draws(component: Any, contract: str) -> Iterator[None]:
+def no_global_draws(component: Any, contract: str) -> Iterator[None]:
     """Requires that nothing is drawn from the global random numbers of torch."""
     before = torch.get_rng_state()
     yield

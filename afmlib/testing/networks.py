@@ -8,13 +8,11 @@ __all__ = [
     "check_repeatable_generator",
 ]
 
-import copy
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from afmlib.interfaces import (
     Classifier,
@@ -34,12 +32,7 @@ from afmlib.testing.contract import (
     require_instance,
     trial_batch,
 )
-
-Call: TypeAlias = Callable[[Any, Batch], Tensor]
-"""How a network is called on a batch."""
-
-
-# --- One check per interface ----------------------------------------------------------------------
+from afmlib.testing.network_laws import check_missing_time, check_network
 
 
 def check_generator(
@@ -67,11 +60,10 @@ def check_generator(
     classes = generator.num_classes or num_classes or 10
     batch = trial_batch(generator, shape, classes + (generator.class_dropout_prob > 0))
     returns = "a generator returns latents of the shape that it is given"
-    _check_network(generator, _generate, batch, tuple(batch.latents.shape), returns)
-    for src, tgt in ((None, None), (batch.timesteps_src, None), (None, batch.timesteps_tgt)):
-        _check_missing_time(
-            generator, lambda: generator(batch.latents, batch.labels, src, tgt), batch.latents.shape
-        )
+    check_network(generator, _generate, batch, tuple(batch.latents.shape), returns)
+    latents, labels, sources, targets = vars(batch).values()
+    for times in ((), (sources,), (None, targets)):
+        check_missing_time(generator, (latents, labels, *times), latents.shape)
 
 
 def check_repeatable_generator(
@@ -113,6 +105,10 @@ def check_repeatable_generator(
         require_close(made, _generate(twin, batch), twin, contract, 1e-5)
 
 
+def _declared(generator: Generator) -> tuple[Any, ...]:
+    return generator.latent_shape, generator.num_classes, generator.class_dropout_prob
+
+
 def _check_embed_time(generator: RepeatableGenerator, condition: Tensor) -> bool:
     """Returns whether there is an embedder."""
     times = condition.new_tensor([1.0, 0.5, 0.5, 0.0])
@@ -149,9 +145,8 @@ def check_depth_wrapper(
     """
     require_instance(wrapper, DepthWrapper)
     check_generator(wrapper, latent_shape, num_classes)
-    for name in ("latent_shape", "num_classes", "class_dropout_prob"):
-        kept = getattr(wrapper, name) == getattr(wrapper.generator, name)
-        require(kept, wrapper, f"{name} is that of the generator")
+    kept = _declared(wrapper) == _declared(wrapper.generator)
+    require(kept, wrapper, "shape, classes and class dropout are those of the generator")
     twin = independent_copy(wrapper).eval()
     perturb(twin)
     shape = known_shape(wrapper, wrapper.latent_shape, latent_shape)
@@ -159,22 +154,24 @@ def check_depth_wrapper(
     plain = twin(batch.latents, batch.labels)
     contract = "a deep generator is a one-step model, and ignores the times"
     require_close(_generate(twin, batch), plain, twin, contract)
+    expected = dict.fromkeys(range(twin.generator.num_blocks), wrapper.repeats)
+    runs = _count_runs(twin, batch)
+    contract = f"each block runs {wrapper.repeats} times"
+    require(runs == expected, wrapper, contract, f"the runs of each are {runs}")
+
+
+def _count_runs(wrapper: DepthWrapper, batch: Batch) -> dict[int, int]:
+    """Returns how often each block of the wrapped generator runs."""
     runs: Counter[int] = Counter()
-    inner, run_block = twin.generator, twin.generator.run_block
+    run_block = wrapper.generator.run_block
 
     def counted(index: int, tokens: Tensor, condition: Tensor) -> Tensor:
         runs[index] += 1
         return run_block(index, tokens, condition)
 
-    inner.run_block = counted  # type: ignore[method-assign]
-    twin(batch.latents, batch.labels)
-    expected = dict.fromkeys(range(inner.num_blocks), wrapper.repeats)
-    require(
-        dict(runs) == expected,
-        wrapper,
-        f"each block runs {wrapper.repeats} times",
-        f"the runs are {dict(runs)}",
-    )
+    wrapper.generator.run_block = counted  # type: ignore[method-assign]
+    wrapper(batch.latents, batch.labels)
+    return dict(sorted(runs.items()))
 
 
 def check_discriminator(
@@ -198,8 +195,8 @@ def check_discriminator(
     batch = trial_batch(discriminator, latent_shape, num_classes)
     size = (len(batch.labels),)
     returns = "a discriminator returns one logit per sample"
-    _check_network(discriminator, _discriminate, batch, size, returns)
-    _check_missing_time(discriminator, lambda: discriminator(batch.latents, batch.labels), size)
+    check_network(discriminator, _discriminate, batch, size, returns)
+    check_missing_time(discriminator, (batch.latents, batch.labels), size)
 
 
 def check_classifier(classifier: Classifier, latent_shape: Sequence[int], num_classes: int) -> None:
@@ -221,10 +218,7 @@ def check_classifier(classifier: Classifier, latent_shape: Sequence[int], num_cl
     batch = trial_batch(classifier, latent_shape, num_classes)
     shape = (len(batch.labels), num_classes)
     returns = "a classifier returns one logit per sample and class"
-    _check_network(classifier, _classify, batch, shape, returns)
-
-
-# --- What they have in common ---------------------------------------------------------------------
+    check_network(classifier, _classify, batch, shape, returns)
 
 
 def _generate(network: Any, batch: Batch) -> Tensor:
@@ -237,107 +231,3 @@ def _discriminate(network: Any, batch: Batch) -> Tensor:
 
 def _classify(network: Any, batch: Batch) -> Tensor:
     return network(batch.latents, batch.timesteps_tgt)
-
-
-def _check_network(
-    network: nn.Module, call: Call, batch: Batch, shape: tuple[int, ...], returns: str
-) -> None:
-    twin = independent_copy(network).train()
-    perturb(twin)
-    _check_output(twin, call, batch, shape, returns)
-    _check_gradients(twin, call, batch)
-    _check_state(twin.eval(), call, batch)
-    contract = "a network works in float64"
-    with promise(network, contract):
-        twin = twin.double()
-        wide = call(twin, batch.double())
-    require(wide.dtype == torch.float64, network, contract, f"it returned {wide.dtype}")
-    _check_independence(twin, call, batch.double())
-
-
-def _check_output(
-    network: nn.Module, call: Call, batch: Batch, shape: tuple[int, ...], returns: str
-) -> None:
-    given = copy.deepcopy(batch)
-    with promise(network, returns):
-        made = call(network, batch)
-    require(
-        isinstance(made, Tensor) and tuple(made.shape) == shape,
-        network,
-        returns,
-        f"for a batch of shape {tuple(batch.latents.shape)} "
-        f"it returned {tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__}",
-    )
-    dtype = batch.latents.dtype
-    contract = "what a network returns has the dtype of the latents"
-    require(made.dtype == dtype, network, contract, f"it is {made.dtype} for {dtype}")
-    require(bool(made.isfinite().all()), network, "what a network returns is finite")
-    for name, before in vars(given).items():
-        kept = torch.equal(before, vars(batch)[name])
-        require(kept, network, f"a network leaves its {name} as they are")
-
-
-def _check_missing_time(
-    network: nn.Module, call: Callable[[], Tensor], shape: Sequence[int]
-) -> None:
-    contract = "a time that is missing is ignored, or refused by a ValueError if it is embedded"
-    with promise(network, contract):
-        try:
-            made = call()
-        except ValueError:
-            return
-        require(tuple(made.shape) == tuple(shape), network, contract)
-
-
-def _check_gradients(network: nn.Module, call: Call, batch: Batch) -> None:
-    latents = batch.latents.clone().requires_grad_()
-    with promise(network, "a network can be differentiated"):
-        made = call(network, Batch(latents, *list(vars(batch).values())[1:]))
-        weights = torch.linspace(0.5, 1.5, made.numel()).reshape(made.shape).to(made)
-        (made * weights).sum().backward()
-    slope = latents.grad
-    contract = "what a network returns depends on the latents, differentiably"
-    require(slope is not None and bool(slope.isfinite().all() and slope.any()), network, contract)
-    for name, parameter in network.named_parameters():
-        if parameter.requires_grad:
-            reached = parameter.grad is not None and bool(parameter.grad.isfinite().all())
-            contract = "gradients reach every trainable parameter, and are finite"
-            require(reached, network, contract, f"that of {name} is missing or not finite")
-    network.zero_grad(set_to_none=True)
-
-
-def _check_state(network: nn.Module, call: Call, batch: Batch) -> None:
-    contract = "in evaluation mode, a network returns the same for the same input"
-    made = call(network, batch)
-    require(torch.equal(made, call(network, batch)), network, contract)
-    state = network.state_dict()
-    contract = "no two entries of the state dict are one tensor, which safetensors would refuse"
-    owners = Counter(
-        tensor.untyped_storage().data_ptr() for tensor in state.values() if tensor.numel()
-    )
-    require(all(count == 1 for count in owners.values()), network, contract)
-    contract = "the state dict holds all that the output depends on"
-    other = copy.deepcopy(network)
-    perturb(other, seed=1)
-    with promise(network, contract):
-        other.load_state_dict(state, strict=True)
-    require(torch.equal(made, call(other, batch)), network, contract)
-
-
-def _check_independence(network: nn.Module, call: Call, batch: Batch) -> None:
-    contract = "each sample is treated independently of the others of its batch"
-    made = call(network.eval(), batch)
-    parts = [call(network, batch[index : index + 1]) for index in range(len(batch.labels))]
-    require_close(torch.cat(parts), made, network, contract)
-    # Normalisation over the batch shows in training mode only.
-    swapped = Batch(*(torch.cat([x[:1], x[1:].flip(0)]) for x in vars(batch).values()))
-    swapped.latents[1:] *= 2
-    firsts = [_train_mode(network, call, inputs)[:1] for inputs in (batch, swapped)]
-    require_close(*firsts, network, f"{contract}, in training mode too")
-
-
-def _train_mode(network: nn.Module, call: Call, batch: Batch) -> Tensor:
-    """Calls a fresh copy with fixed dropout."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return call(copy.deepcopy(network).train(), batch)

@@ -12,6 +12,8 @@ from afmlib.losses.gradient_penalty import (
     directional_slope,
 )
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 seeds = st.integers(0, 2**32 - 1)
 shapes = st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple)
 batches = st.integers(1, 5)

@@ -7,7 +7,7 @@ from typing import Any
 from mmengine.hooks import Hook
 
 
-class CheckpointHook(Hook):  # type: ignore[misc]
+class CheckpointHook(Hook):
     """Saves the run when it is time; the last iteration always does.
 
     Args:

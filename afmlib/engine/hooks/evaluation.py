@@ -12,7 +12,7 @@ from afmlib.config import EvaluationConfig
 from afmlib.engine.evaluation import evaluate_model
 
 
-class EvaluationHook(Hook):  # type: ignore[misc]
+class EvaluationHook(Hook):
     """Evaluates the averaged generator and writes the numbers down with their protocol.
 
     Args:

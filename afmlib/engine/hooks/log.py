@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.hooks import Hook
 
 
-class LogHook(Hook):  # type: ignore[misc]
+class LogHook(Hook):
     """Writes down the mean of every term since the last entry.
 
     Args:

@@ -13,7 +13,7 @@ PLAIN_INTERVAL = 10.0
 """Seconds between plain lines."""
 
 
-class ProgressHook(Hook):  # type: ignore[misc]
+class ProgressHook(Hook):
     """Shows how far a run is, its losses, images per second and the time left.
 
     Args:

@@ -15,7 +15,7 @@ from afmlib.sampling import sample
 NUM_POINTS = 2000
 
 
-class SampleHook(Hook):  # type: ignore[misc]
+class SampleHook(Hook):
     """Saves a picture of the averaged generator's samples: a class per column.
 
     Args:

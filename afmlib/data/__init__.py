@@ -1,0 +1,1 @@
+"""Datasets: samples by index, with what is random about them apart."""

@@ -1,0 +1,87 @@
+"""Decoded image files by index: from memory if all of them fit into it, else from their files."""
+
+__all__ = ["ImageStore"]
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+from afmlib.data.image_files import decode, verify
+from afmlib.io import storage
+
+PROGRESS_FROM = 1000
+"""From how many files on the progress is shown."""
+
+CHUNK = 256
+"""How many files are handed to the threads at once."""
+
+
+class ImageStore:
+    """The images of some files, as uint8.
+
+    Args:
+        folder: Where the files are.
+        files: Their paths, relative to the folder.
+        shape: Channels, height and width, which is the height.
+        cache_bytes: Images stay in memory, once decoded, if all of them fit into so much.
+    """
+
+    def __init__(
+        self, folder: str, files: Sequence[str], shape: tuple[int, int, int], cache_bytes: int
+    ) -> None:
+        self.folder = folder
+        self.files = list(files)
+        self.shape = shape
+        fits = len(self.files) * math.prod(shape) <= cache_bytes
+        self._images = torch.empty(len(self.files), *shape, dtype=torch.uint8) if fits else None
+        self._is_decoded = torch.zeros(len(self.files), dtype=torch.bool)
+
+    def read(self, rows: Tensor) -> Tensor:
+        """Returns the images of some files, stacked.
+
+        Raises:
+            ValueError: If one of them cannot be decoded; it is named.
+        """
+        if self._images is None:
+            return torch.stack([self._decode(row) for row in rows.tolist()])
+        for row in rows[~self._is_decoded[rows]].tolist():
+            self._remember(row)
+        return self._images[rows]
+
+    def unreadable(self) -> dict[int, str]:
+        """Reads every file, and returns why some cannot be decoded, by index."""
+        return dict(_track(self._failures(), len(self.files)))
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Forgets all files but some."""
+        self.files = [self.files[row] for row in rows]
+        self._is_decoded = self._is_decoded[list(rows)]
+        if self._images is not None:
+            self._images = self._images[list(rows)]
+
+    def _failures(self) -> Iterator[tuple[int, str] | None]:
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            for start in range(0, len(self.files), CHUNK):
+                yield from pool.map(self._failure, range(start, min(start + CHUNK, len(self.files))))
+
+    def _failure(self, row: int) -> tuple[int, str] | None:
+        try:
+            if self._images is None:
+                verify(self._content(row), self.shape[-1])
+            else:
+                self._remember(row)
+        except Exception as error:  # A decoder fed with garbage raises almost anything.
+            return row, _reason(error)
+        return None
+
+    def _remember(self, row: int) -> None:
+        assert self._images is not None
+        self._images[row] = self._decode(row)
+        self._is_decoded[row] = True
+
+    def _decode(self, row: int) -> Tensor:
+        ...

@@ -1,0 +1,48 @@
+"""Conformance checks: one per interface, for whoever writes a component.
+
+Each takes a component that is built, tries it on small random inputs, and raises an
+``AssertionError`` that names the class and the part of its contract that it breaks. So the test of
+a plugin is three lines, and what passes works with the objectives, the engine and the benchmarks:
+
+    from afmlib.testing import check_adversarial_loss
+
+    def test_contract():
+        check_adversarial_loss(SmoothHingeLoss())
+
+The component itself is left as it is: networks are tried as copies.
+"""
+
+__all__ = [
+    "check_adversarial_loss",
+    "check_attention_backend",
+    "check_augmentation",
+    "check_autoencoder",
+    "check_classifier",
+    "check_dataset",
+    "check_depth_wrapper",
+    "check_discriminator",
+    "check_feature_extractor",
+    "check_generator",
+    "check_gradient_penalty",
+    "check_guidance",
+    "check_metric",
+    "check_objective",
+    "check_parameterisation",
+    "check_repeatable_generator",
+    "check_schedule",
+]
+
+from afmlib.testing.attention import check_attention_backend
+from afmlib.testing.data import check_autoencoder, check_dataset
+from afmlib.testing.flow import check_parameterisation, check_schedule
+from afmlib.testing.losses import check_adversarial_loss, check_gradient_penalty
+from afmlib.testing.metrics import check_feature_extractor, check_metric
+from afmlib.testing.networks import (
+    check_classifier,
+    check_depth_wrapper,
+    check_discriminator,
+    check_generator,
+    check_repeatable_generator,
+)
+from afmlib.testing.objectives import check_objective
+from afmlib.testing.steering import check_augmentation, check_guidance

@@ -1,0 +1,134 @@
+"""Checks of schedules and of parameterisations."""
+
+__all__ = ["check_parameterisation", "check_schedule"]
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from afmlib.interfaces import Generator, Parameterisation, Schedule
+from afmlib.testing.contract import (
+    Batch,
+    promise,
+    require,
+    require_close,
+    require_instance,
+    trial_batch,
+)
+from afmlib.typing import Labels, Latents, Timesteps
+
+FAR_BEYOND = 10**15
+"""More images than any run sees."""
+
+
+def check_schedule(schedule: Schedule, total: int = 1000) -> None:
+    """Checks a schedule.
+
+    It returns a finite float, depends on nothing but the images seen and the length of the run,
+    keeps its last value, and misses a length by a ValueError if it needs one.
+
+    Args:
+        schedule: The schedule.
+        total: The length of the run that it is tried with, in images.
+
+    Raises:
+        AssertionError: Names the class and the part of its contract that it breaks.
+    """
+    require_instance(schedule, Schedule)
+    points = sorted({0, 1, total // 3, total // 2, total - 1, total, total + 1, 10 * total})
+    with promise(schedule, f"a schedule has a value after any number of images, as {points}"):
+        values = [schedule(point, total) for point in points]
+    for point, value in zip(points, values, strict=True):
+        kept = type(value) is float and math.isfinite(value)
+        contract = "the value of a schedule is a finite float"
+        require(kept, schedule, contract, f"after {point} images it is {value!r}")
+    again = [schedule(point, total) for point in reversed(points)]
+    contract = "the value of a schedule depends on the images seen alone, not on earlier calls"
+    require(values == again[::-1], schedule, contract, f"it was {values}, then {again[::-1]}")
+    ends = [schedule(factor * FAR_BEYOND, total) for factor in (1, 2, 7)]
+    require(len(set(ends)) == 1, schedule, "the value at the end stays", f"it goes on {ends}")
+    contract = "without the length of the run, a schedule has a value or raises a ValueError"
+    with promise(schedule, contract):
+        try:
+            value = schedule(0)
+        except ValueError:
+            return
+        require(type(value) is float, schedule, contract, f"it returned {value!r}")
+
+
+class _ToyGenerator(Generator):
+    """Moves latents by a trainable amount that depends on label and times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([0.5, 0.3, 0.2, 0.1]))
+        self.times: list[Timesteps | None] = []
+
+    def forward(
+        self,
+        latents: Latents,
+        labels: Labels,
+        timesteps_src: Timesteps | None = None,
+        timesteps_tgt: Timesteps | None = None,
+    ) -> Latents:
+        self.times += [timesteps_src, timesteps_tgt]
+        shift = self.weight[1] * labels
+        for weight, times in zip(self.weight[2:], (timesteps_src, timesteps_tgt), strict=True):
+            shift = shift if times is None else shift + weight * times
+        return self.weight[0] * latents.sin() + shift.reshape(-1, *(1,) * (latents.ndim - 1))
+
+
+def check_parameterisation(
+    parameterisation: Parameterisation, latent_shape: Sequence[int] = (2, 3, 3)
+) -> None:
+    """Checks a parameterisation.
+
+    It returns latents of the shape and dtype that it is given, also for a step of no width, calls
+    the generator with both times, treats each sample by itself, repeats itself, and lets gradients
+    through to the generator and to the latents.
+
+    Args:
+        parameterisation: The parameterisation.
+        latent_shape: The shape of one sample that it is tried with.
+
+    Raises:
+        AssertionError: Names the class and the part of its contract that it breaks.
+    """
+    require_instance(parameterisation, Parameterisation)
+    generator = _ToyGenerator()
+    batch = trial_batch(generator, latent_shape, 3)
+    batch.latents.requires_grad_()
+    _check_steps(parameterisation, generator, batch)
+    made = parameterisation(generator, *vars(batch).values())
+    again = parameterisation(generator, *vars(batch).values())
+    contract = "a parameterisation draws nothing at random"
+    require(torch.equal(made, again), parameterisation, contract)
+    made.square().sum().backward()
+    for tensor, name in ((generator.weight, "generator"), (batch.latents, "latents")):
+        reached = tensor.grad is not None and bool(tensor.grad.any())
+        require(reached, parameterisation, f"gradients reach the {name}")
+    parts = [
+        parameterisation(generator, *vars(batch[index : index + 1]).values())
+        for index in range(len(batch.labels))
+    ]
+    contract = "each sample is treated independently of the others of its batch"
+    require_close(torch.cat(parts), made, parameterisation, contract)
+
+
+def _check_steps(
+    parameterisation: Parameterisation, generator: _ToyGenerator, batch: Batch
+) -> None:
+    latents, labels, sources, targets = vars(batch).values()
+    contract = "a parameterisation returns latents of the shape and dtype that it is given"
+    for src, tgt in ((sources, targets), (sources, sources), (targets, targets)):
+        with promise(parameterisation, contract):
+            made = parameterisation(generator, latents, labels, src, tgt)
+        kept = made.shape == latents.shape and made.dtype == latents.dtype
+        require(kept, parameterisation, contract, f"it returned {tuple(made.shape)}, {made.dtype}")
+        require(bool(made.isfinite().all()), parameterisation, f"{contract}, and finite ones")
+    contract = "the generator is always given both times, one per sample"
+    for times in generator.times:
+        passed = times is not None and len(times) == len(labels)
+        require(passed, parameterisation, contract)

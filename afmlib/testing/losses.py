@@ -1,0 +1,182 @@
+"""Checks of losses: adversarial losses and gradient penalties."""
+
+__all__ = ["check_adversarial_loss", "check_gradient_penalty"]
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from afmlib.interfaces import AdversarialLoss, GradientPenalty
+from afmlib.testing.attention import CAPABILITIES
+from afmlib.testing.contract import promise, require, require_close, require_instance, stream
+from afmlib.typing import Critic, Latents, Logits, PerSample
+
+LARGE = 1e4
+"""A logit that a critic in trouble returns."""
+
+SHAPE = (6, 2, 3, 3)
+
+
+# --- Adversarial losses ---------------------------------------------------------------------------
+
+
+def check_adversarial_loss(loss: AdversarialLoss) -> None:
+    """Checks an adversarial loss.
+
+    It returns one value per pair of logits, finite for large logits as is its gradient; the order
+    of the pairs makes no difference; larger logits mean more real, so that the discriminator pays
+    less if the real sample scores higher, and the generator if its own does.
+
+    Args:
+        loss: The loss.
+
+    Raises:
+        AssertionError: Names the class and the part of its contract that it breaks.
+    """
+    require_instance(loss, AdversarialLoss)
+    for name, method in (
+        ("discriminator_loss", loss.discriminator_loss),
+        ("generator_loss", loss.generator_loss),
+    ):
+        for dtype in (torch.float32, torch.float64):
+            _check_values(loss, name, method, dtype)
+        _check_large_logits(loss, name, method)
+        _check_order_of_pairs(loss, name, method)
+    _check_preferences(loss)
+
+
+LossMethod: TypeAlias = Callable[[Logits, Logits], PerSample]
+
+
+def _check_values(loss: AdversarialLoss, name: str, method: LossMethod, dtype: torch.dtype) -> None:
+    logits = torch.randn(2, 5, generator=stream(0)).to(dtype)
+    contract = f"{name} returns one value per sample, in the dtype of the logits"
+    with promise(loss, contract):
+        values = method(*logits)
+    kept = isinstance(values, Tensor) and values.shape == (5,) and values.dtype == dtype
+    require(kept, loss, contract, f"for 5 pairs it returned {values!r}")
+    require(torch.equal(values, method(*logits)), loss, f"{name} draws nothing at random")
+
+
+def _check_large_logits(loss: AdversarialLoss, name: str, method: LossMethod) -> None:
+    contract = f"{name} and its gradient are finite for logits of +-{LARGE:g}"
+    grid = torch.tensor([-LARGE, 0.0, LARGE])
+    real, fake = (x.flatten().requires_grad_() for x in torch.meshgrid(grid, grid, indexing="ij"))
+    with promise(loss, contract):
+        values = method(real, fake)
+        gradients = torch.autograd.grad(values.sum(), (real, fake), allow_unused=True)
+    for result in (values, *gradients):
+        require(result is None or bool(result.isfinite().all()), loss, contract)
+    contract = f"{name} can be differentiated with respect to the logits"
+    require(any(gradient is not None for gradient in gradients), loss, contract)
+
+
+def _check_order_of_pairs(loss: AdversarialLoss, name: str, method: LossMethod) -> None:
+    real, fake = 3 * torch.randn(2, 7, generator=stream(1), dtype=torch.float64)
+    order = torch.randperm(7, generator=stream(2))
+    contract = f"{name} does not depend on the order of the pairs"
+    require_close(method(real[order], fake[order]), method(real, fake)[order], loss, contract)
+
+
+def _check_preferences(loss: AdversarialLoss) -> None:
+    # Losses that regress the logits rise again beyond their targets: look between 0 and 1.
+    low, high = torch.tensor([0.0, 0.25, 0.5, 0.75]), torch.tensor([0.25, 0.5, 0.75, 1.0])
+    paid, earned = loss.discriminator_loss, loss.generator_loss
+    falls = "falls as the logit of the real sample rises"
+    kept = bool((paid(high, low) <= paid(low, low)).all())
+    require(kept, loss, f"discriminator_loss {falls}, since a larger logit means more real")
+    kept = bool((paid(low, high) >= paid(low, low)).all())
+    require(kept, loss, "discriminator_loss rises as the logit of the generated sample rises")
+    for small, large in ((low, high), (-10 * high, 10 * high)):
+        kept = bool((paid(large, small) < paid(small, large)).all())
+        require(
+            kept, loss, "discriminator_loss is lower if the real sample of a pair scores higher"
+        )
+    kept = bool((earned(low, high) < earned(low, low)).all())
+    require(kept, loss, "generator_loss falls as the logit of the generated sample rises")
+
+
+# --- Gradient penalties ---------------------------------------------------------------------------
+
+
+class _ToyCritic(nn.Module):
+    """An affine critic, whose slope is known: that of its weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(SHAPE[1:], generator=stream(3)))
+        self.bias = nn.Parameter(torch.ones(()))
+
+    def forward(self, latents: Latents) -> Logits:
+        return (latents * self.weight).flatten(1).sum(1) + self.bias
+
+
+def check_gradient_penalty(penalty: GradientPenalty) -> None:
+    """Checks a gradient penalty.
+
+    It returns one value per sample, which is not negative, is zero for a constant critic, is
+    quadratic in the slope, does not depend on the other samples, and trains the critic.
+
+    Args:
+        penalty: The penalty.
+
+    Raises:
+        AssertionError: Names the class and the part of its contract that it breaks.
+    """
+    require_instance(penalty, GradientPenalty)
+    unknown = sorted(set(penalty.requires) - set(CAPABILITIES))
+    known = f"requires is out of {', '.join(CAPABILITIES)}"
+    require(not unknown, penalty, known, f"it names {', '.join(unknown)}")
+    critic = _ToyCritic()
+    latents, noises = torch.randn(2, *SHAPE, generator=stream(4)).unbind()
+    contract = "a gradient penalty returns one value per sample"
+    with promise(penalty, contract):
+        values = penalty(critic, latents, critic(latents), noises)
+    kept = isinstance(values, Tensor) and values.shape == SHAPE[:1]
+    require(kept, penalty, contract, f"for {SHAPE[0]} samples it returned {values!r}")
+    require(bool((values >= 0).all()), penalty, "a squared slope is not negative")
+    require(bool(values.any()), penalty, "the penalty of a critic with a slope is positive")
+    _check_training(penalty, critic, values)
+    _check_slopes(penalty, critic, latents, noises)
+    _check_neighbours(penalty, latents, noises)
+
+
+def _check_training(penalty: GradientPenalty, critic: _ToyCritic, values: PerSample) -> None:
+    contract = "a gradient penalty trains the critic"
+    with promise(penalty, contract):
+        torch.autograd.backward(values.mean())
+    gradient = critic.weight.grad
+    trained = gradient is not None and bool(gradient.isfinite().all() and gradient.any())
+    require(trained, penalty, contract)
+
+
+def _check_slopes(
+    penalty: GradientPenalty, critic: _ToyCritic, latents: Latents, noises: Latents
+) -> None:
+    def constant(x: Latents) -> Logits:
+        return 0 * critic(x) + 3
+
+    def steeper(x: Latents) -> Logits:
+        return 2 * critic(x) - 7
+
+    flat = penalty(constant, latents, constant(latents), noises)
+    require(not flat.any(), penalty, "the penalty of a constant critic is zero")
+    critic, latents, noises = critic.double(), latents.double(), noises.double()
+    values = penalty(critic, latents, critic(latents), noises)
+    contract = "a penalty measures the squared slope: twice the slope costs four times as much"
+    steep = penalty(steeper, latents, steeper(latents), noises)
+    require_close(steep, 4 * values, penalty, contract)
+
+
+def _check_neighbours(penalty: GradientPenalty, latents: Latents, noises: Latents) -> None:
+    critic: Critic = lambda x: x.sin().flatten(1).sum(1)  # noqa: E731
+    latents, noises = latents.double(), noises.double()
+    whole = penalty(critic, latents, critic(latents), noises)
+    parts = [
+        penalty(critic, one, critic(one), noise)
+        for one, noise in zip(torch.split(latents, 1), torch.split(noises, 1), strict=True)
+    ]
+    contract = "the penalty of a sample does not depend on the others"
+    require_close(torch.cat(parts), whole, penalty, contract)

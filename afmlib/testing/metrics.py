@@ -1,0 +1,79 @@
+"""Checks of evaluation: feature extractors and metrics."""
+
+__all__ = ["check_feature_extractor", "check_metric"]
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from afmlib.interfaces import FeatureExtractor, Metric
+from afmlib.testing.contract import (
+    no_global_draws,
+    promise,
+    require,
+    require_close,
+    require_instance,
+    stream,
+)
+
+
+def check_feature_extractor(
+    extractor: FeatureExtractor, image_shape: Sequence[int] = (3, 32, 32)
+) -> None:
+    """Checks a feature extractor.
+
+    It has a name, and returns one row of finite features per image, which is the same each time
+    and in every batch.
+
+    Args:
+        extractor: The extractor.
+        image_shape: The shape of one image.
+
+    Raises:
+        AssertionError: Names the class and the part of its contract that it breaks.
+    """
+    require_instance(extractor, FeatureExtractor)
+    contract = "a feature extractor has a name that identifies its features"
+    with promise(extractor, contract):
+        name = extractor.name
+    require(isinstance(name, str) and bool(name), extractor, contract, f"it is {name!r}")
+    images = torch.rand(4, *image_shape, generator=stream(0)) * 2 - 1
+    contract = "a feature extractor returns one row of features per image"
+    repeats = "the features of an image are the same each time"
+    with promise(extractor, contract), torch.no_grad(), no_global_draws(extractor, repeats):
+        rows, again = extractor(images), extractor(images)
+        parts = torch.cat([extractor(image) for image in torch.split(images, 1)])
+    kept = rows.ndim == 2 and len(rows) == len(images)
+    require(kept, extractor, contract, f"for 4 images it returned {tuple(rows.shape)}")
+    require(bool(rows.isfinite().all()), extractor, "features are finite")
+    require(torch.equal(rows, again), extractor, repeats)
+    contract = "the features of an image do not depend on the others of its batch"
+    require_close(parts, rows, extractor, contract, 1e-4)
+    distinct = not torch.equal(rows[:1].expand_as(rows), rows)
+    require(distinct, extractor, "the features of different images differ")
+
+
+def check_metric(metric: Metric, evaluation: Any) -> None:
+    """Checks a metric.
+
+    It returns plain finite numbers by name, the same each time.
+
+    Args:
+        metric: The metric.
+        evaluation: The `afmlib.metrics.Evaluation` that it is tried on.
+
+    Raises:
+        AssertionError: Names the class and the part of its contract that it breaks.
+    """
+    require_instance(metric, Metric)
+    contract = "a metric returns one or more finite floats by name"
+    repeats = "a metric returns the same numbers for the same evaluation"
+    with promise(metric, contract), no_global_draws(metric, repeats):
+        numbers, again = metric(evaluation), metric(evaluation)
+    require(isinstance(numbers, dict) and bool(numbers), metric, contract, f"{numbers!r}")
+    for name, number in numbers.items():
+        kept = isinstance(name, str) and type(number) is float
+        finite = kept and abs(number) < float("inf")
+        require(finite, metric, contract, f"{name!r} is {number!r}")
+    require(numbers == again, metric, repeats, f"they are {numbers}, then {again}")

@@ -1,0 +1,132 @@
+"""Checks of what acts on samples in training: guidance and augmentation."""
+
+__all__ = ["check_augmentation", "check_guidance"]
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from afmlib.interfaces import Augmentation, Guidance
+from afmlib.testing.contract import (
+    independent_copy,
+    no_global_draws,
+    promise,
+    require,
+    require_close,
+    require_instance,
+    stream,
+    trial_batch,
+)
+
+
+def check_guidance(
+    guidance: Guidance, latent_shape: Sequence[int], num_classes: int, timestep_tgt: float = 0.0
+) -> None:
+    """Checks a guidance.
+
+    It returns one finite value per sample, draws nothing, treats each sample by itself, and pulls
+    the samples without training networks of its own.
+
+    Args:
+        guidance: The guidance; it is left as it is.
+        latent_shape: The shape of one sample.
+        num_classes: The number of classes.
+        timestep_tgt: A target time of the generator at which it acts.
+
+    Raises:
+        AssertionError: Names the class and the part of its contract that it breaks.
+    """
+    require_instance(guidance, Guidance)
+    low, high = guidance.timesteps
+    contract = "the times of the re-noising are a range in [0, 1]"
+    require(0 <= low <= high <= 1, guidance, contract, f"it is {low} to {high}")
+    twin = independent_copy(guidance).double()
+    batch = trial_batch(twin, latent_shape, num_classes)
+    samples = batch.latents.requires_grad_()
+    targets = torch.full_like(batch.timesteps_tgt, timestep_tgt)
+    noises = samples.detach().flip(0)
+    times = low + (high - low) * torch.linspace(0, 1, len(targets)).to(targets)
+    inputs = (samples, batch.labels, targets, noises, times)
+    contract = "a guidance returns one finite value per sample"
+    with (
+        promise(guidance, contract),
+        no_global_draws(guidance, "all that is random is drawn before"),
+    ):
+        values = twin(*inputs)
+    kept = values.shape == (len(samples),) and bool(values.isfinite().all())
+    require(kept, guidance, contract, f"it returned {values!r}")
+    require_close(twin(*inputs), values, guidance, "a guidance is a function of its arguments")
+    parts = [twin(*(x[index : index + 1] for x in inputs)) for index in range(len(samples))]
+    contract = "the value of a sample does not depend on the others"
+    require_close(torch.cat(parts), values, guidance, contract)
+    _check_pull(guidance, twin, values, samples)
+
+
+def _check_pull(guidance: Guidance, twin: Guidance, values: Tensor, samples: Tensor) -> None:
+    contract = "a guidance pulls the samples: its gradient reaches them"
+    with promise(guidance, contract):
+        torch.autograd.backward(values.sum())
+    slope = samples.grad
+    require(slope is not None and bool(slope.isfinite().all() and slope.any()), guidance, contract)
+    trained = [name for name, weight in twin.named_parameters() if weight.grad is not None]
+    contract = "a guidance does not train its own networks"
+    require(not trained, guidance, contract, f"gradients reached {', '.join(trained)}")
+
+
+def check_augmentation(
+    augmentation: Augmentation, latent_shape: Sequence[int], num_images: int = 1000
+) -> None:
+    """Checks an augmentation.
+
+    Its parameters are one row per sample, the same for the same generator; with them, the change
+    is a differentiable function that keeps shape and dtype and treats each sample by itself.
+
+    Args:
+        augmentation: The augmentation; it is left as it is.
+        latent_shape: The shape of one sample.
+        num_images: How far training is.
+
+    Raises:
+        AssertionError: Names the class and the part of its contract that it breaks.
+    """
+    require_instance(augmentation, Augmentation)
+    twin = independent_copy(augmentation)
+    latents = trial_batch(twin, latent_shape, 1, size=16).latents
+    contract = "draw returns one row of parameters per sample"
+    with promise(augmentation, contract):
+        with no_global_draws(augmentation, "draw uses the generator that it is given"):
+            parameters = twin.draw(latents, stream(0))
+        other = twin.draw(latents)
+    kept = parameters.ndim == 2 and len(parameters) == len(latents) and other.ndim == 2
+    require(kept, augmentation, contract, f"it has shape {tuple(parameters.shape)}")
+    again = twin.draw(latents, stream(0))
+    contract = "the same generator draws the same parameters"
+    require(torch.equal(parameters, again), augmentation, contract)
+    _check_change(augmentation, twin, latents, parameters, num_images)
+
+
+def _check_change(
+    augmentation: Augmentation, twin: Augmentation, latents: Tensor, parameters: Tensor, num: int
+) -> None:
+    contract = "an augmentation keeps shape and dtype, and draws nothing after draw"
+    given = latents.clone().requires_grad_()
+    with promise(augmentation, contract), no_global_draws(augmentation, contract):
+        changed = twin(given, parameters, num)
+    kept = changed.shape == latents.shape and changed.dtype == latents.dtype
+    require(kept, augmentation, contract, f"it returned {tuple(changed.shape)}, {changed.dtype}")
+    require(bool(changed.isfinite().all()), augmentation, f"{contract}, and is finite")
+    contract = "an augmentation leaves the latents that it is given as they are"
+    require(torch.equal(given.detach(), latents), augmentation, contract)
+    parts = [
+        twin(one, row, num)
+        for one, row in zip(torch.split(latents, 1), torch.split(parameters, 1), strict=True)
+    ]
+    contract = "the change of a sample depends on the sample and its parameters alone"
+    require_close(torch.cat(parts), changed.detach(), augmentation, contract, 1e-5)
+    contract = "an augmentation is differentiable"
+    with promise(augmentation, contract):
+        torch.autograd.backward(changed.sum())
+    slope = given.grad
+    kept = slope is not None and bool(slope.isfinite().all() and slope.any())
+    require(kept, augmentation, contract)

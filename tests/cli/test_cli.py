@@ -1,0 +1,255 @@
+"""Tests for afmlib.cli."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from afmlib.cli import main
+
+TINY = [
+    *("--set", "objective.generator.hidden_size=16"),
+    *("--set", "objective.discriminator.hidden_size=16"),
+    *("--set", "global_batch=8"),
+    *("--set", "num_images=32"),
+    *("--set", "evaluation.metrics=[Diversity, ClassAccuracy]"),
+    *("--set", "evaluation.extractor=null"),
+    *("--set", "evaluation.num_samples=20"),
+]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def trained(here):
+    assert main(["train", "afm_digits", "--work-dir", "run", *TINY]) == 0
+    return here / "run"
+
+
+def test_neither_the_import_nor_the_help_imports_torch(here):
+    code = """
+import sys, afmlib
+from afmlib.cli.main import build_parser
+build_parser().format_help()
+assert not {"torch", "mmengine", "numpy"} & set(sys.modules), "heavy"
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "sample", "evaluate", "list", "doctor"])
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+
+    assert stopped.value.code == 0
+    assert "--plugin" in capsys.readouterr().out
+
+
+def test_train_then_sample_then_evaluate(trained, capsys):
+    sampling = ["sample", "--checkpoint", "run", "--num", "6", "--labels", "3", "7"]
+    assert main([*sampling, "--out", "grid.png"]) == 0
+    assert main([*sampling, "--out", "all.npz"]) == 0
+    assert main([*sampling, "--out", "singles/"]) == 0
+    assert main(["evaluate", "--checkpoint", "run", "--out", "numbers.json"]) == 0
+
+    here = trained.parent
+    assert np.asarray(Image.open(here / "grid.png")).ndim == 3
+    array = np.load(here / "all.npz")["arr_0"]
+    assert (array.shape, array.dtype) == ((6, 8, 8, 1), np.uint8)
+    singles = [np.asarray(Image.open(path)) for path in sorted((here / "singles").iterdir())]
+    np.testing.assert_array_equal(np.stack(singles), array[..., 0])
+    numbers = json.loads((here / "numbers.json").read_text())
+    assert set(numbers["values"]) == {"diversity", "class_accuracy"}
+    assert numbers["protocol"]["num_samples"] == 20
+    assert "class_accuracy" in capsys.readouterr().out
+
+
+def test_the_same_seed_gives_the_same_samples_whatever_the_batch(trained):
+    for batch, name in (("1", "one.npz"), ("5", "five.npz")):
+        main(["sample", "--checkpoint", "run", "--num", "5", "--batch-size", batch, "--out", name])
+
+    one, five = (np.load(trained.parent / n)["arr_0"].astype(int) for n in ("one.npz", "five.npz"))
+    assert np.abs(one - five).max() <= 1
+
+
+def test_print_config_prints_what_would_be_run(here, capsys):
+    assert main(["train", "gan_digits", "--print-config", "--set", "seed=7"]) == 0
+
+    text = capsys.readouterr().out
+    assert "seed: 7" in text
+    assert "ot_scale: 0.0" in text
+    assert not list(here.iterdir())
+
+
+def test_print_config_can_be_run_again(here, capsys):
+    main(["train", "afm_digits", "--print-config", *TINY])
+    (here / "mine.yaml").write_text(capsys.readouterr().out)
+
+    assert main(["train", "mine.yaml", "--work-dir", "run"]) == 0
+
+
+MISTAKES = [
+    (["train", "afm_digit"], "Did you mean 'afm_digits'"),
+    (["train", "afm_digits", "--set", "objective.nfe=0"], "nfe must be at least 1"),
+    (["train", "afm_digits", "--set", "objective.ot_scale=-1"], "ot_scale must not be negative"),
+    (["train", "afm_digits", "--set", "objective.generator.patch_size=3"], "does not divide"),
+    (["train", "afm_digits", "--set", "objective.generator.num_heads=5"], "does not divide"),
+    (["train", "afm_digits", "--set", "objective.generator.hiden_size=5"], "'hidden_size'"),
+    (["train", "afm_digits", "--plugin", "nowhere.py"], "There is no plugin file"),
+    (["train", "afm_digits", "--set", "seed"], "key=value"),
+    (["train", "nowhere.yaml"], "cannot be read"),
+    (["list", "generator"], "Did you mean 'generators'"),
+]
+
+
+@pytest.mark.parametrize(("argv", "message"), MISTAKES)
+def test_a_mistake_is_one_sentence_and_status_2(argv, message, here, capsys):
+    assert main(argv) == 2
+
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert error.count("\n") == 1
+    assert not list(here.glob("runs/*/checkpoints"))
+
+
+def test_a_mistake_with_debug_shows_the_traceback(here, capsys):
+    assert main(["train", "afm_digits", "--debug", "--set", "objective.nfe=0"]) == 2
+
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--labels", "3", "10"], "Labels are 0 to 9; got 10"),
+        (["--labels", "-1"], "Labels are 0 to 9; got -1"),
+        (["--nfe", "2"], "trained for nfe 1 alone"),
+        (["--num", "0"], "--num must be at least 1"),
+        (["--batch-size", "0"], "batch_size must be at least 1"),
+        (["--device", "nonsense"], "There is no device"),
+    ],
+)
+def test_bad_options_of_sample_are_refused(options, message, trained, capsys):
+    assert main(["sample", "--checkpoint", "run", "--out", "x.png", *options]) == 2
+
+    assert message in capsys.readouterr().err
+    assert not (trained.parent / "x.png").exists()
+
+
+def test_trouble_is_one_sentence_and_status_1(here, capsys):
+    assert main(["sample", "--checkpoint", "nowhere"]) == 1
+    assert main(["sample", "--checkpoint", ".", "--out", "no/such/folder/x.png"]) == 1
+    assert main(["train", "afm_b2", "--work-dir", "run"]) == 1
+
+    lines = capsys.readouterr().err.splitlines()
+    assert "There is no checkpoint in nowhere" in lines[0]
+    assert "No such folder" in lines[1]
+    assert "latents/imagenet256" in lines[2]
+    assert len(lines) == 3
+
+
+def test_a_folder_without_permission_is_trouble(trained, capsys, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *args: False)  # Root may write anywhere.
+
+    assert main(["sample", "--checkpoint", "run", "--out", "x.png"]) == 1
+
+    assert "No permission" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_trouble_and_leaves_the_last_checkpoint(trained, capsys, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    before = sorted(path.name for path in (trained / "checkpoints").iterdir())
+    monkeypatch.setattr(os, "fsync", full)
+    status = main(
+        ["train", "afm_digits", "--work-dir", "run", *TINY, "--resume", "--set", "num_images=64"]
+    )
+
+    assert status == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert before[0] in {path.name for path in (trained / "checkpoints").iterdir()}
+    monkeypatch.undo()
+    assert main(["sample", "--checkpoint", str(trained), "--out", str(trained / "x.png")]) == 0
+
+
+def test_a_run_in_a_folder_is_refused_and_resumed(trained, capsys):
+    again = ["train", "afm_digits", "--work-dir", "run", *TINY]
+
+    assert main(again) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main([*again, "--resume"]) == 0
+
+
+def test_list_names_components_and_who_brings_them(capsys):
+    assert main(["list", "discriminators"]) == 0
+
+    text = capsys.readouterr().out
+    assert "DiTDiscriminator" in text
+    assert "dit_xl_2" in text
+    assert "afmlib" in text
+
+
+def test_list_names_everything(capsys):
+    assert main(["list"]) == 0
+
+    text = capsys.readouterr().out
+    for name in ("RelativisticLoss", "FlowMatching", "xformers", "afm_xl2_deep112", "Digits"):
+        assert name in text
+
+
+def test_doctor_tells_versions_devices_attention_plugins_and_extras(capsys):
+    assert main(["doctor"]) == 0
+
+    text = capsys.readouterr().out
+    for word in ("versions", "torch", "devices", "cpu", "attention", "double_backward", "plugins"):
+        assert word in text
+    assert "pip install 'afmlib[xformers]'" in text or "xformers 0" in text
+
+
+def test_a_component_of_ones_own_in_a_file(here, capsys):
+    (here / "mine.py").write_text(
+        "from afmlib.interfaces import AdversarialLoss\n"
+        "from afmlib.registry import LOSSES\n"
+        "@LOSSES.register_module()\n"
+        "class MyCliLoss(AdversarialLoss):\n"
+        "    def discriminator_loss(self, real, fake): return fake - real\n"
+        "    def generator_loss(self, real, fake): return real - fake\n"
+    )
+    train = ["train", "afm_digits", "--work-dir", "run", *TINY, "--plugin", "mine.py"]
+
+    assert main([*train, "--set", "objective.loss=MyCliLoss"]) == 0
+    assert main(["list", "losses", "--plugin", "mine.py"]) == 0
+    assert "MyCliLoss" in capsys.readouterr().out
+    assert main(["evaluate", "--checkpoint", "run", "--plugin", "mine.py"]) == 0
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_tells_how_to_go_on(number, status, here):
+    command = [sys.executable, "-m", "afmlib", "train", "afm_digits", "--work-dir", "run", *TINY]
+    process = subprocess.Popen(
+        [*command, "--set", "num_images=10000000"], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while "into" not in process.stderr.readline():
+        assert time.monotonic() < deadline
+    time.sleep(1)
+    process.send_signal(number)
+    error = process.communicate(timeout=120)[1]
+
+    assert process.returncode == status, error
+    assert "--resume goes on" in error
+    assert list((here / "run/checkpoints").glob("*/manifest.json"))

@@ -1,0 +1,67 @@
+"""What all tests share: seeds, precision, the profile of hypothesis, and checked shapes."""
+
+import random
+
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+# Shapes and types in the signatures of the components are checked whenever a test calls them: the
+# hook must be there before any of afmlib is imported. Integers pass for floats, as they do in mypy.
+# Not hooked: sampling, io, registry, config and cli, which check what users give them themselves,
+# with better words, and are tested for it; interfaces, which have no bodies.
+jaxtyping.install_import_hook(
+    [
+        "afmlib.classifiers",
+        "afmlib.depth",
+        "afmlib.discriminators",
+        "afmlib.generators",
+        "afmlib.losses",
+        "afmlib.nn",
+        "afmlib.objectives",
+        "afmlib.ops",
+    ],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+)
+
+settings.register_profile(
+    "afmlib", derandomize=True, deadline=None, max_examples=50, database=None, print_blob=True
+)
+settings.load_profile("afmlib")
+
+torch.set_num_threads(1)  # Sums have the same order on every machine, and workers share it.
+
+
+@pytest.fixture(autouse=True)
+def seeds():
+    """Seeds every global source of random numbers for a test, and puts them back."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        random.seed(0)
+        np.random.seed(0)
+        torch.manual_seed(0)
+        yield
+    random.setstate(python)
+    np.random.set_state(numpy)
+
+
+@pytest.fixture(scope="module")
+def float64():
+    """Makes float64 the default of a module: ``pytestmark = pytest.mark.usefixtures("float64")``.
+
+    A default for all tests would hide those places that mix up precisions.
+    """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.fixture
+def unchecked():
+    """Takes the checks of signatures away, to see what the library itself says to a wrong type."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -1,0 +1,338 @@
+"""Tests for afmlib.engine.runner."""
+
+import copy
+import inspect
+import io
+import json
+
+import mmengine.runner
+import numpy as np
+import pytest
+import torch
+from mmengine.hooks import Hook
+from PIL import Image
+from rich.console import Console
+
+from afmlib import load_checkpoint, sample
+from afmlib.engine import Runner, TrainingError
+from afmlib.engine.batches import PlayerBatches
+from afmlib.interfaces import AdversarialLoss
+from afmlib.io.checkpoint import CheckpointError, checkpoint_folders, load_training_state
+from afmlib.registry import LOSSES
+
+
+def state_of(runner):
+    """Returns all that a run is, as tensors by name."""
+    state = dict(runner.objective.state_dict())
+    for player in runner.objective.players:
+        moments = runner.optim_wrapper[player].optimizer.state_dict()["state"]
+        for index, values in moments.items():
+            for name, value in values.items():
+                state[f"optimizer.{player}.{index}.{name}"] = torch.as_tensor(value)
+    return state
+
+
+def assert_equal_bit_for_bit(one, other):
+    one, other = state_of(one), state_of(other)
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+class _StopAt(Hook):
+    """Ends a run early, as a signal does."""
+
+    def __init__(self, num_images):
+        self.num_images = num_images
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.train_loop.num_images >= self.num_images:
+            runner.train_loop.stop_training = True
+
+
+@pytest.mark.parametrize(
+    "name", ["afm_digits", "afm_any_digits", "flow_matching_digits", "gan_gaussians2d"]
+)
+def test_a_resumed_run_is_the_run_that_was_not_interrupted(run, name, tmp_path):
+    whole = run(name=name, work_dir=tmp_path / "whole")
+    first = run(name=name, work_dir=tmp_path / "parts", hooks=[_StopAt(32)])
+    first.save()
+    resumed = run(name=name, work_dir=tmp_path / "parts", resume=True)
+
+    assert_equal_bit_for_bit(whole, resumed)
+    assert (tmp_path / "whole/samples/000000064.png").read_bytes() == (
+        tmp_path / "parts/samples/000000064.png"
+    ).read_bytes()
+
+
+def test_the_log_of_a_resumed_run_has_each_entry_once(run, tmp_path):
+    first = run("log.every=8", hooks=[_StopAt(32)])
+    first.save()
+    with (tmp_path / "run/log.jsonl").open("a") as file:
+        file.write('{"num_images": 40, "written": "before it was killed"}\n{"num_im')
+    run("log.every=8", resume=True)
+
+    entries = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert [entry["num_images"] for entry in entries] == list(range(8, 72, 8))
+    assert all("generator/transport" in entry for entry in entries)
+
+
+def test_training_is_the_plain_loop_of_the_paper(run, tiny_config):
+    runner = run("ema.warmup=false", "optimizers.generator.clip_grad_norm=0.5")
+
+    fresh = Runner(tiny_config(), runner.work_dir + "-fresh", device="cpu")
+    objective, dataset = fresh.objective, fresh.dataset
+    objective.total_images = 64
+    optimizers = {
+        player: torch.optim.AdamW(
+            [p for p in objective.get_submodule(player).parameters() if p.requires_grad],
+            lr=2e-3,
+            betas=(0.0, 0.9),
+            weight_decay=0.01,
+        )
+        for player in ("discriminator", "generator")
+    }
+    batches = {
+        player: PlayerBatches(dataset, objective, 8, (0, index), 0, torch.device("cpu"))
+        for index, player in enumerate(optimizers)
+    }
+    for _ in range(8):
+        for player, optimizer in optimizers.items():
+            batch = batches[player].next()
+            terms = objective.terms(player, batch.latents, batch.labels, batch.draws)
+            optimizer.zero_grad()
+            sum(terms.values()).backward()
+            if player == "generator":
+                torch.nn.utils.clip_grad_norm_(objective.generator.parameters(), 0.5)
+            optimizer.step()
+        with torch.no_grad():
+            for average, online in zip(
+                objective.generator_ema.parameters(), objective.generator.parameters(), strict=True
+            ):
+                average.lerp_(online, 1 - 0.995)
+        objective.num_images += 8
+
+    for name, value in objective.state_dict().items():
+        torch.testing.assert_close(runner.objective.state_dict()[name], value, msg=name)
+
+
+def test_a_run_follows_from_its_seed_alone(run, tmp_path):
+    torch.manual_seed(1)
+    one = run(work_dir=tmp_path / "one")
+    torch.manual_seed(2)
+    same = run(work_dir=tmp_path / "same")
+    other = run("seed=1", work_dir=tmp_path / "other")
+
+    assert_equal_bit_for_bit(one, same)
+    assert not torch.equal(
+        one.objective.generator.final_layer.linear.weight,
+        other.objective.generator.final_layer.linear.weight,
+    )
+
+
+def test_a_run_leaves_its_config_log_pictures_and_checkpoints(run, tmp_path):
+    run("checkpoint_every=24", "sample_every=32", "keep_last=2")
+
+    folder = tmp_path / "run"
+    assert {path.name for path in folder.iterdir()} >= {"config.yaml", "log.jsonl", "checkpoints"}
+    assert [path.name for path in sorted((folder / "samples").iterdir())] == [
+        "000000032.png",
+        "000000064.png",
+    ]
+    picture = np.asarray(Image.open(folder / "samples/000000064.png"))
+    assert picture.std() > 0
+    names = [path.rsplit("/", 1)[1] for path in checkpoint_folders(str(folder))]
+    assert names == ["000000064", "000000048"]
+
+
+def test_an_interval_is_due_at_the_first_iteration_that_reaches_it(run, tmp_path):
+    run("checkpoint_every=20", "keep_last=9")
+
+    names = [path.rsplit("/", 1)[1] for path in checkpoint_folders(str(tmp_path / "run"))]
+    assert sorted(map(int, names)) == [24, 40, 64]  # Of 8 images an iteration: 20, 40, 60.
+
+
+def test_a_loaded_checkpoint_samples_as_the_run_did(run, tmp_path):
+    runner = run()
+
+    for ema, expected in ((True, runner.objective.generator_ema), (False, None)):
+        model = load_checkpoint(str(tmp_path / "run"), ema=ema)
+        if expected is None:
+            state = runner.objective.generator.state_dict()
+            assert all(torch.equal(model.generator.state_dict()[k], v) for k, v in state.items())
+        else:
+            assert torch.equal(
+                sample(model, [0, 1, 2], seed=3), sample(runner.objective, [0, 1, 2], seed=3)
+            )
+    assert model.conventions.num_classes == 10
+    assert tuple(model.conventions.latent_shape) == (1, 8, 8)
+
+
+def test_a_folder_that_holds_a_run_is_refused_unless_resumed(run):
+    run()
+
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        run()
+
+
+def test_resuming_in_an_empty_folder_starts_the_run(run, tmp_path):
+    assert_equal_bit_for_bit(run(work_dir=tmp_path / "a", resume=True), run(work_dir=tmp_path / "b"))
+
+
+def test_resuming_a_finished_run_changes_nothing(run, tmp_path):
+    whole = run()
+    log = (tmp_path / "run/log.jsonl").read_text()
+
+    again = run(resume=True)
+
+    assert_equal_bit_for_bit(whole, again)
+    assert (tmp_path / "run/log.jsonl").read_text() == log
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["objective.prediction=velocity"], "its parameterisation is 'SamplePrediction'"),
+        (["objective.generator.hidden_size=32"], "does not fit this run"),
+    ],
+)
+def test_a_checkpoint_of_another_model_is_refused(run, overrides, message):
+    run()
+
+    with pytest.raises(CheckpointError, match=message):
+        run(*overrides, resume=True)
+
+
+def test_training_state_loads_without_unpickling_code(run, tmp_path):
+    run()
+
+    state = load_training_state(checkpoint_folders(str(tmp_path / "run"))[0])
+
+    assert state["seen"] == {"discriminator": 64, "generator": 64}
+    assert state["objective"]["gradient_normalization.square_avg"] > 0
+
+
+def test_a_term_that_is_not_finite_stops_the_run_before_the_update(run, tiny_config, tmp_path):
+    name = "_NaNFromTheThirdUpdate"
+    if name not in LOSSES.components():
+
+        @LOSSES.register_module(name=name)
+        class NaNLoss(AdversarialLoss):
+            def __init__(self):
+                super().__init__()
+                self.calls = 0
+
+            def discriminator_loss(self, logits_real, logits_fake):
+                return logits_fake - logits_real
+
+            def generator_loss(self, logits_real, logits_fake):
+                self.calls += 1
+                return -logits_fake * (float("nan") if self.calls == 3 else 1.0)
+
+    runner = Runner(tiny_config("afm_digits", f"objective.loss={name}"), tmp_path / "nan")
+    states = []
+
+    class Keep(Hook):
+        def after_train_iter(self, runner, **kwargs):
+            states.append(copy.deepcopy(runner.objective.generator.state_dict()))
+
+    runner.register_hook(Keep())
+    with pytest.raises(TrainingError, match="generator/adversarial is not finite after 16 images"):
+        runner.train()
+
+    assert len(states) == 2
+    for key, value in states[-1].items():
+        assert torch.equal(runner.objective.generator.state_dict()[key], value)
+
+
+def test_at_most_fifteen_lines_before_training(tiny_config, tmp_path):
+    text = io.StringIO()
+    runner = Runner(tiny_config(), tmp_path / "run", console=Console(file=text, width=80))
+    for line in runner.describe():
+        runner.report(line)
+
+    lines = text.getvalue().splitlines()
+    assert 3 <= len(lines) <= 15
+    assert any("M parameters" in line for line in lines)
+
+
+def test_plain_lines_where_there_is_no_terminal(run):
+    text = io.StringIO()
+    run(console=Console(file=text, width=200), name="afm_digits")
+
+    assert "64/64 images" in text.getvalue()
+    assert "\x1b" not in text.getvalue()
+
+
+def test_one_line_on_a_terminal(run):
+    text = io.StringIO()
+    run(console=Console(file=text, width=200, force_terminal=True))
+
+    assert "images" in text.getvalue()
+    assert "img/s" in text.getvalue()
+
+
+def test_evaluations_are_written_with_their_protocol(run, tmp_path):
+    run("evaluation.metrics=[Diversity]", "evaluation.num_samples=20", "evaluate_every=32")
+
+    lines = (tmp_path / "run/evaluations.jsonl").read_text().splitlines()
+    entries = [json.loads(line) for line in lines]
+    assert [entry["num_images"] for entry in entries] == [32, 64]
+    assert entries[0]["protocol"]["num_samples"] == 20
+    assert set(entries[0]["values"]) == {"diversity"}
+
+
+@pytest.mark.parametrize("precision", ["float64", "bfloat16"])
+def test_other_precisions_train(run, precision):
+    runner = run(f"precision={precision}")
+
+    dtype = torch.float64 if precision == "float64" else torch.float32
+    assert {p.dtype for p in runner.objective.parameters()} == {dtype}
+    assert all(torch.isfinite(p).all() for p in runner.objective.parameters())
+
+
+def test_compiled_networks_train_to_the_same_weights(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        torch.nn.Module,
+        "compile",
+        lambda self: setattr(
+            self, "_compiled_call_impl", torch.compile(self._call_impl, backend="eager")
+        ),
+    )
+    plain = run("num_images=16", work_dir=tmp_path / "plain")
+    compiled = run("num_images=16", "compile=true", work_dir=tmp_path / "compiled")
+
+    for name, value in plain.objective.state_dict().items():
+        torch.testing.assert_close(compiled.objective.state_dict()[name], value)
+
+
+def test_tensorboard_gets_the_scalars(run, tmp_path):
+    pytest.importorskip("tensorboard")
+    run("log.tensorboard=true")
+
+    assert list((tmp_path / "run").rglob("events.out.tfevents*"))
+
+
+def test_what_is_overridden_of_mmengine_still_exists():
+    ours = {
+        name
+        for name, member in vars(Runner).items()
+        if inspect.isfunction(member) or isinstance(member, property)
+    }
+    repaired = {
+        "build_logger",
+        "_log_env",
+        "get_hooks_info",
+        "build_visualizer",
+        "dump_config",
+        "wrap_model",
+        "_init_model_weights",
+        "build_train_loop",
+        "load_or_resume",
+        "call_hook",
+        "train",
+        "timestamp",
+    }
+
+    assert repaired <= ours
+    assert all(hasattr(mmengine.runner.Runner, name) for name in repaired)

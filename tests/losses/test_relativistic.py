@@ -1,0 +1,101 @@
+"""Tests for afmlib.losses.relativistic."""
+
+import math
+
+import jaxtyping
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from afmlib.losses.relativistic import RelativisticLoss
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+logit = st.floats(-30, 30)
+pairs = st.lists(st.tuples(logit, logit), min_size=1, max_size=6)
+
+
+def columns(values):
+    real, fake = torch.tensor(values).unbind(1)
+    return real, fake
+
+
+@given(pairs)
+def test_it_is_minus_the_log_probability_that_a_pair_is_ordered(values):
+    real, fake = columns(values)
+    loss = RelativisticLoss()
+
+    # By exponentials in Python's floats: -log(e^a / (e^a + e^b)).
+    def naive(wins, loses):
+        return [math.log(math.exp(a) + math.exp(b)) - a for a, b in zip(wins, loses, strict=True)]
+
+    expected = torch.tensor(naive(real.tolist(), fake.tolist()))
+    torch.testing.assert_close(loss.discriminator_loss(real, fake), expected, rtol=1e-9, atol=1e-12)
+    expected = torch.tensor(naive(fake.tolist(), real.tolist()))
+    torch.testing.assert_close(loss.generator_loss(real, fake), expected, rtol=1e-9, atol=1e-12)
+
+
+@given(pairs, st.floats(-1e3, 1e3))
+def test_it_ignores_an_offset_of_all_logits(values, offset):
+    real, fake = columns(values)
+    loss = RelativisticLoss()
+
+    for method in (loss.discriminator_loss, loss.generator_loss):
+        moved = method(real + offset, fake + offset)
+        torch.testing.assert_close(moved, method(real, fake), rtol=1e-9, atol=1e-9)
+
+
+@given(pairs)
+def test_players_swap_roles_with_their_logits_and_their_gap_is_linear(values):
+    real, fake = columns(values)
+    loss = RelativisticLoss()
+
+    discriminator, generator = loss.discriminator_loss(real, fake), loss.generator_loss(real, fake)
+
+    assert torch.equal(loss.generator_loss(fake, real), discriminator)
+    # softplus(-d) - softplus(d) = -d
+    torch.testing.assert_close(discriminator - generator, fake - real, rtol=1e-9, atol=1e-9)
+
+
+@given(pairs)
+def test_gradients_are_the_probabilities_of_the_wrong_order(values):
+    real, fake = (column.requires_grad_() for column in columns(values))
+    loss = RelativisticLoss()
+
+    losses = loss.discriminator_loss(real, fake).sum(), loss.generator_loss(real, fake).sum()
+    d_real, d_fake = torch.autograd.grad(losses[0], (real, fake))
+    g_real, g_fake = torch.autograd.grad(losses[1], (real, fake))
+
+    wrong = 1 / (1 + torch.exp(real - fake))
+    torch.testing.assert_close(d_real, -wrong.detach())
+    torch.testing.assert_close(d_fake, wrong.detach())
+    torch.testing.assert_close(g_fake, wrong.detach() - 1)
+    torch.testing.assert_close(g_real, 1 - wrong.detach())
+
+
+def test_it_falls_as_each_player_gains():
+    gaps = torch.linspace(-20, 20, 101)
+    zeros = torch.zeros(101)
+    loss = RelativisticLoss()
+
+    assert (loss.discriminator_loss(gaps, zeros).diff() < 0).all()
+    assert (loss.generator_loss(zeros, gaps).diff() < 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_far_logits_give_finite_losses_and_gradients(dtype):
+    real = torch.tensor([1e4, -1e4, 1e4], dtype=dtype, requires_grad=True)
+    fake = torch.tensor([-1e4, 1e4, 1e4], dtype=dtype, requires_grad=True)
+
+    values = RelativisticLoss().discriminator_loss(real, fake)
+    values.sum().backward()
+
+    expected = torch.tensor([0, 2e4, math.log(2)], dtype=dtype)
+    torch.testing.assert_close(values.detach(), expected)
+    torch.testing.assert_close(real.grad, torch.tensor([0, -1, -0.5], dtype=dtype))
+
+
+def test_a_column_of_logits_is_refused_here_instead_of_being_broadcast():
+    with pytest.raises(jaxtyping.TypeCheckError):
+        RelativisticLoss().discriminator_loss(torch.zeros(3), torch.zeros(3, 1))

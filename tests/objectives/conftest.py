@@ -1,0 +1,188 @@
+"""Tiny networks, and adversarial flow written out from the paper: the oracle of the objectives."""
+
+import pytest
+import torch
+from torch import nn
+
+from afmlib.discriminators.dit import DiTDiscriminator
+from afmlib.discriminators.mlp import MLPDiscriminator
+from afmlib.generators.dit import DiTGenerator
+from afmlib.generators.mlp import MLPGenerator
+
+NUM_CLASSES = 3
+TINY = {
+    "mlp": dict(in_channels=3, hidden_size=8, depth=2, num_classes=NUM_CLASSES),
+    "dit": dict(
+        input_size=4,
+        patch_size=2,
+        in_channels=2,
+        hidden_size=8,
+        depth=2,
+        num_heads=2,
+        num_classes=NUM_CLASSES,
+    ),
+}
+NETWORKS = {
+    "mlp": (MLPGenerator, MLPDiscriminator),
+    "dit": (DiTGenerator, DiTDiscriminator),
+}
+
+
+def log_sigmoid(values):
+    return torch.log(1 / (1 + torch.exp(-values)))
+
+
+def positive_part(values):
+    return torch.where(values > 0, values, 0 * values)
+
+
+# What each player minimises, of the logits of real and of generated samples.
+LOSSES = {
+    "RelativisticLoss": (
+        lambda real, fake: -log_sigmoid(real - fake),
+        lambda real, fake: -log_sigmoid(fake - real),
+    ),
+    "NonSaturatingLoss": (
+        lambda real, fake: -log_sigmoid(real) - torch.log(1 - 1 / (1 + torch.exp(-fake))),
+        lambda real, fake: -log_sigmoid(fake),
+    ),
+    "HingeLoss": (
+        lambda real, fake: positive_part(1 - real) + positive_part(1 + fake),
+        lambda real, fake: -fake,
+    ),
+    "LeastSquaresLoss": (
+        lambda real, fake: 0.5 * (real - 1) ** 2 + 0.5 * fake**2,
+        lambda real, fake: 0.5 * (fake - 1) ** 2,
+    ),
+    "WassersteinLoss": (
+        lambda real, fake: fake - real,
+        lambda real, fake: -fake,
+    ),
+}
+
+
+class NaiveAdversarialFlow:
+    """Adversarial flow (Sec. 3) line by line; of the library it uses the two networks alone."""
+
+    def __init__(
+        self,
+        generator,
+        discriminator,
+        loss="RelativisticLoss",
+        penalty="FiniteDifferencePenalty",
+        prediction="sample",
+        normalise=True,
+        augment=None,
+        ot_scale=0.2,
+    ):
+        self.generator, self.discriminator = generator, discriminator
+        self.discriminator_loss, self.generator_loss = LOSSES[loss]
+        self.slope = self.finite_slope if penalty == "FiniteDifferencePenalty" else self.exact_slope
+        self.prediction = prediction
+        self.normalise = normalise
+        self.augment = augment or (lambda latents, parameters: latents)
+        self.ot_scale = ot_scale
+        self.average = 0.0
+
+    def between(self, latents, noises, times):
+        return torch.stack(
+            [(1 - t) * x + t * z for x, z, t in zip(latents, noises, times, strict=True)]
+        )
+
+    def move(self, latents, labels, draws):
+        """Returns where the generator starts from and where it gets to."""
+        s, t = draws.timesteps_src, draws.timesteps_tgt
+        sources = self.between(latents, draws.noises_src, s)
+        outputs = self.generator(sources, labels, s, t)
+        if self.prediction == "sample":
+            return sources, outputs
+        steps = zip(sources, outputs, s, t, strict=True)
+        return sources, torch.stack([x - (a - b) * g for x, g, a, b in steps])
+
+    def widths(self, draws):
+        return (draws.timesteps_src - draws.timesteps_tgt).abs().clamp(min=0.001)
+
+    def finite_slope(self, critic, points, noises):
+        return ((critic(points + 0.01 * noises) - critic(points)) / 0.01) ** 2
+
+    def exact_slope(self, critic, points, noises):
+        points = points.clone().requires_grad_()
+        (slopes,) = torch.autograd.grad(critic(points).sum(), points, create_graph=True)
+        return torch.stack([(slope**2).sum() for slope in slopes])
+
+    def discriminator_terms(self, latents, labels, draws):
+        _, made = self.move(latents, labels, draws)
+        t = draws.timesteps_tgt
+        fake = self.augment(made.detach(), draws.augmentation)
+        real = self.augment(self.between(latents, draws.noises_tgt, t), draws.augmentation)
+        logits_real, logits_fake = (self.discriminator(x, labels, t) for x in (real, fake))
+        count = max(round(0.25 * len(latents)), 1)
+        critic = lambda x: self.discriminator(x, labels[:count], t[:count])
+        widths = self.widths(draws)[:count]
+        r1 = self.slope(critic, real[:count], draws.noises_r1) * widths
+        r2 = self.slope(critic, fake[:count], draws.noises_r2) * widths
+        return {
+            "adversarial": self.discriminator_loss(logits_real, logits_fake).mean(),
+            "r1": 0.25 * r1.mean(),
+            "r2": 0.25 * r2.mean(),
+            "centering": 0.01 * ((logits_real + logits_fake) ** 2).mean(),
+        }
+
+    def generator_terms(self, latents, labels, draws):
+        """Returns the terms, and the gradients of the parameters by hand."""
+        sources, made = self.move(latents, labels, draws)
+        t = draws.timesteps_tgt
+        fake = self.augment(made, draws.augmentation)
+        real = self.augment(self.between(latents, draws.noises_tgt, t), draws.augmentation)
+        leaf = fake.detach().requires_grad_()
+        logits_real, logits_fake = (self.discriminator(x, labels, t) for x in (real, leaf))
+        adversarial = self.generator_loss(logits_real, logits_fake).mean()
+        (incoming,) = torch.autograd.grad(adversarial, leaf)
+        if self.normalise:
+            square = (incoming**2).sum().item() * incoming.numel()
+            self.average = 0.9 * self.average + 0.1 * square
+            incoming = incoming / (self.average**0.5 + 1e-8)
+        distances = torch.stack([((a - b) ** 2).mean() for a, b in zip(made, sources, strict=True)])
+        transport = self.ot_scale * (distances / self.widths(draws)).mean()
+        trained = [p for p in self.generator.parameters() if p.requires_grad]
+        through = torch.autograd.grad(
+            fake, trained, incoming, retain_graph=True, materialize_grads=True
+        )
+        direct = torch.autograd.grad(transport, trained, materialize_grads=True)
+        gradients = [a + b for a, b in zip(through, direct, strict=True)]
+        return {"adversarial": adversarial, "transport": transport}, gradients
+
+
+@pytest.fixture
+def naive():
+    """The oracle of adversarial flow."""
+    return NaiveAdversarialFlow
+
+
+@pytest.fixture
+def networks():
+    """Makes a generator and a discriminator none of whose trained parameters is zero."""
+
+    def make(kind="mlp", nfe=1):
+        make_generator, make_discriminator = NETWORKS[kind]
+        generator = make_generator(
+            **TINY[kind], use_timestep_src=nfe != 1, use_timestep_tgt=nfe == "any"
+        )
+        discriminator = make_discriminator(**TINY[kind], use_timestep=nfe != 1)
+        for network in (generator, discriminator):
+            for parameter in network.parameters():
+                if parameter.requires_grad:
+                    nn.init.normal_(parameter, std=0.3)
+        return generator, discriminator
+
+    return make
+
+
+@pytest.fixture
+def batch():
+    """Makes latents and labels for a generator."""
+
+    def make(generator, size=6):
+        return torch.randn(size, *generator.latent_shape), torch.randint(NUM_CLASSES, (size,))
+
+    return make

@@ -1,0 +1,120 @@
+"""Tests for afmlib.ops.seeding."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from afmlib.ops.seeding import generator_for, indexed_noises, permutation
+
+numbers = st.integers(0, 2**64 - 1)
+names = st.lists(numbers, min_size=1, max_size=3).map(tuple)
+
+
+def start_of(name):
+    return tuple(torch.randn(4, generator=generator_for(*name)).tolist())
+
+
+@given(names)
+def test_a_name_always_means_the_same_stream(name):
+    assert start_of(name) == start_of(name)
+
+
+@given(names, names)
+@example((5,), (5, 0))  # What SeedSequence takes for one another:
+@example((0,), (0, 0, 0))
+@example((2**32,), (0, 1))
+@example((1, 2), (2, 1))
+def test_different_names_mean_different_streams(left, right):
+    assert (start_of(left) == start_of(right)) == (left == right)
+
+
+def test_neighbours_share_no_noise():
+    seeds, images = range(20), range(100)
+
+    first = {
+        round(indexed_noises(seed, [image], (4,))[0, 0].item(), 6)
+        for seed, image in itertools.product(seeds, images)
+    }
+
+    # Seeding with seed + image would leave 119. Two of 2000 numbers agree in 6 digits by chance.
+    assert len(first) > 1980
+
+
+def test_noises_of_neighbouring_streams_are_uncorrelated_and_normal():
+    noises = indexed_noises(0, range(2000), (8,)).double()
+
+    for values, mean in ((noises, 0), (noises**2, 1), (noises[1:] * noises[:-1], 0)):
+        assert abs(values.mean() - mean) < 5 * values.std() / values.numel() ** 0.5
+
+
+@given(numbers, st.lists(st.integers(0, 10**6), min_size=1, max_size=6))
+def test_the_noise_of_an_image_does_not_depend_on_its_batch(seed, images):
+    together = indexed_noises(seed, images, (3, 2))
+
+    for noises, image in zip(together, images, strict=True):
+        assert torch.equal(noises, indexed_noises(seed, [image], (3, 2))[0])
+        expected = torch.randn(3, 2, generator=generator_for(seed, image))
+        assert torch.equal(noises, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_noises_do_not_depend_on_the_default_dtype(dtype):
+    expected = indexed_noises(0, [1, 2], (3,))
+    torch.set_default_dtype(dtype)
+    try:
+        noises = indexed_noises(0, [1, 2], (3,))
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+    assert noises.dtype == torch.float32
+    assert torch.equal(noises, expected)
+
+
+def test_no_images_have_no_noises():
+    assert indexed_noises(0, [], (3, 2)).shape == (0, 3, 2)
+
+
+def test_drawing_leaves_the_global_sources_alone():
+    torch.manual_seed(0)
+    np.random.seed(0)
+    expected = torch.rand(1), np.random.rand()
+    torch.manual_seed(0)
+    np.random.seed(0)
+
+    indexed_noises(1, [2], (3,))
+    permutation(10, 3)
+
+    assert (torch.rand(1), np.random.rand()) == expected
+
+
+@given(st.integers(0, 200), names)
+def test_a_permutation_is_one_and_has_a_name(size, name):
+    order = permutation(size, *name)
+
+    assert sorted(order) == list(range(size))
+    assert order == permutation(size, *name)
+
+
+def test_permutations_of_different_epochs_differ():
+    orders = {tuple(permutation(50, 0, epoch)) for epoch in range(100)}
+
+    assert len(orders) == 100
+
+
+def test_permutations_are_uniform():
+    firsts = [permutation(4, 7, epoch)[0] for epoch in range(4000)]
+
+    counts = np.bincount(firsts, minlength=4)
+    assert (np.abs(counts - 1000) < 5 * 1000**0.5).all()
+
+
+@pytest.mark.parametrize("name", [(-1,), (0, -1), (2**64,)])
+def test_a_number_outside_64_bits_is_refused(name):
+    with pytest.raises(ValueError, match="Seeds must be in"):
+        generator_for(*name)
+    with pytest.raises(ValueError, match="Seeds must be in"):
+        permutation(3, *name)
