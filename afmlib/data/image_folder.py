@@ -4,29 +4,26 @@ __all__ = ["ImageFolder"]
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from afmlib.data.image_files import EXTENSIONS, FileListing, decode, list_files
+from afmlib.data.image_files import EXTENSIONS, FileListing, list_files
+from afmlib.data.image_store import ImageStore
 from afmlib.interfaces import Dataset
-from afmlib.io import storage
 from afmlib.ops.drawing import uniform_like
 from afmlib.typing import Labels, Latents
 
-NUM_THREADS = 8
-NUM_NAMED = 5
-"""How many bad files a message names."""
+MAX_NAMED = 5
+"""How many files a message names."""
 
-PROGRESS_FROM = 1000
-"""From how many files on the progress is shown."""
+logger = logging.getLogger("afmlib")
 
 
 class ImageFolder(Dataset):
-    """Images in [-1, 1], shrunk to a square; a class for each sub-folder, or none.
+    """Images in [-1, 1], shrunk and cropped to a square; a class for each sub-folder, or none.
 
     A file with the extension of an image that cannot be decoded is never passed over in silence.
 
@@ -38,9 +35,10 @@ class ImageFolder(Dataset):
             images anywhere below it belong. If False, all images are of one class. Unless given,
             they are labelled if there are images in sub-folders.
         horizontal_flip_prob: How often an image is mirrored in training. Not for text and digits.
-        check: Whether each file is decoded once at the start, so that a bad one is found before
+        check: Whether each file is read once at the start, so that a bad one is found before
             training and not in it.
-        skip_unreadable: Whether bad files are left out with a warning, instead of an error.
+        skip_unreadable: Whether bad files found at the start are left out with a warning, instead
+            of an error.
         cache_bytes: Decoded images stay in memory, as uint8, if all of them fit into so much.
 
     Raises:
@@ -59,22 +57,27 @@ class ImageFolder(Dataset):
         skip_unreadable: bool = False,
         cache_bytes: int = 2**30,
     ) -> None:
-        if size < 1 or channels not in (1, 3):
-            raise ValueError(f"size is at least 1 and channels 1 or 3, got {size} and {channels}.")
+        if size < 1:
+            raise ValueError(f"size must be at least 1, got {size}.")
+        if channels not in (1, 3):
+            raise ValueError(f"channels must be 1 or 3, got {channels}.")
         if not 0 <= horizontal_flip_prob <= 1:
-            raise ValueError(f"horizontal_flip_prob is in [0, 1], got {horizontal_flip_prob}.")
+            raise ValueError(f"horizontal_flip_prob must be in [0, 1], got {horizontal_flip_prob}.")
         self.path = str(path)
         self.latent_shape = (channels, size, size)
         self.horizontal_flip_prob = horizontal_flip_prob
         listing = list_files(self.path)
-        self.files = listing.images
         self.class_names = _class_names(self.path, listing, labelled)
         self.num_classes = len(self.class_names)
-        self._cache = _new_cache(len(self.files), self.latent_shape, cache_bytes)
-        self._cached = [False] * len(self.files)
+        self._store = ImageStore(self.path, listing.images, self.latent_shape, cache_bytes)
         if check:
-            self._leave_out(self._unreadable(), skip_unreadable)
-        self.labels = torch.tensor([self._label(name) for name in self.files])
+            _leave_out(self._store, self._store.unreadable(), skip_unreadable)
+        self.labels = _labels(self.files, self.class_names)
+
+    @property
+    def files(self) -> Sequence[str]:
+        """The paths of the images, relative to the folder."""
+        return self._store.files
 
     def __len__(self) -> int:
         """The number of images."""
@@ -84,16 +87,10 @@ class ImageFolder(Dataset):
         """Returns images as uint8, and their classes.
 
         Raises:
-            ValueError: If a file cannot be decoded (which is found earlier with ``check``).
+            ValueError: If a file cannot be decoded, which is found earlier with ``check``.
         """
         rows = torch.as_tensor(indices, dtype=torch.long)
-        for index in {index for index in rows.tolist() if not self._cached[index]}:
-            if self._cache is None:
-                break
-            self._fetch(index)
-        if self._cache is not None:
-            return self._cache[rows], self.labels[rows]
-        return torch.stack([self._fetch(index) for index in rows.tolist()]), self.labels[rows]
+        return self._store.read(rows), self.labels[rows]
 
     def augment(self, stored: Tensor, generator: torch.Generator | None) -> Latents:
         """Scales images to [-1, 1], and mirrors some if there is a generator."""
@@ -102,3 +99,63 @@ class ImageFolder(Dataset):
             return images
         mirrored = uniform_like(images, generator) < self.horizontal_flip_prob
         return torch.where(mirrored.reshape(-1, 1, 1, 1), images.flip(-1), images)
+
+
+UNLABELLED = ("images",)
+"""The one class of images without labels."""
+
+
+def _class_names(path: str, listing: FileListing, labelled: bool | None) -> tuple[str, ...]:
+    if not listing.images:
+        raise ValueError(
+            f"There are no images in {path}: no file in it or below ends in one of "
+            f"{', '.join(EXTENSIONS)}.{_such_as(listing.others)}"
+        )
+    if listing.others:
+        logger.warning(
+            "%d files in %s are not images by their extension and are not used: %s.",
+            *(len(listing.others), path, _some(listing.others)),
+        )
+    in_folders = Counter(name.split("/")[0] for name in listing.images if "/" in name)
+    if not (bool(in_folders) if labelled is None else labelled):
+        return UNLABELLED
+    beside = [name for name in listing.images if "/" not in name]
+    if beside:
+        raise ValueError(
+            f"{len(beside)} images in {path} are in no class folder: {_some(beside)}. "
+            "Move them, or give labelled=False."
+        )
+    empty = [name for name in listing.folders if name not in in_folders]
+    if empty:
+        logger.warning("No images, so no class, in these folders of %s: %s.", path, _some(empty))
+    return tuple(sorted(in_folders))
+
+
+def _labels(files: Sequence[str], class_names: Sequence[str]) -> Labels:
+    if class_names == UNLABELLED:
+        return torch.zeros(len(files), dtype=torch.long)
+    index = {name: label for label, name in enumerate(class_names)}
+    return torch.tensor([index[name.split("/")[0]] for name in files])
+
+
+def _leave_out(store: ImageStore, reasons: Mapping[int, str], skip_unreadable: bool) -> None:
+    if not reasons:
+        return
+    bad = [f"{store.files[row]} ({reason})" for row, reason in reasons.items()]
+    message = f"{len(bad)} of {len(store.files)} files in {store.folder} cannot be read: "
+    message += f"{_some(bad)}."
+    if not skip_unreadable:
+        raise ValueError(f"{message} Remove them, or give skip_unreadable=True.")
+    if len(bad) == len(store.files):
+        raise ValueError(f"{message} None are left.")
+    logger.warning("%s They are left out.", message)
+    store.keep([row for row in range(len(store.files)) if row not in reasons])
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - MAX_NAMED
+    return ", ".join(names[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _such_as(others: Sequence[str]) -> str:
+    return f" There are {len(others)} other files: {_some(others)}." if others else ""

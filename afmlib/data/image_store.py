@@ -4,7 +4,7 @@ __all__ = ["ImageStore"]
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -54,7 +54,8 @@ class ImageStore:
 
     def unreadable(self) -> dict[int, str]:
         """Reads every file, and returns why some cannot be decoded, by index."""
-        return dict(_track(self._failures(), len(self.files)))
+        failures = _track(self._failures(), len(self.files))
+        return {row: reason for row, reason in enumerate(failures) if reason is not None}
 
     def keep(self, rows: Sequence[int]) -> None:
         """Forgets all files but some."""
@@ -63,19 +64,20 @@ class ImageStore:
         if self._images is not None:
             self._images = self._images[list(rows)]
 
-    def _failures(self) -> Iterator[tuple[int, str] | None]:
+    def _failures(self) -> Iterator[str | None]:
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             for start in range(0, len(self.files), CHUNK):
-                yield from pool.map(self._failure, range(start, min(start + CHUNK, len(self.files))))
+                rows = range(start, min(start + CHUNK, len(self.files)))
+                yield from pool.map(self._failure, rows)
 
-    def _failure(self, row: int) -> tuple[int, str] | None:
+    def _failure(self, row: int) -> str | None:
         try:
             if self._images is None:
                 verify(self._content(row), self.shape[-1])
             else:
                 self._remember(row)
         except Exception as error:  # A decoder fed with garbage raises almost anything.
-            return row, _reason(error)
+            return _reason(error)
         return None
 
     def _remember(self, row: int) -> None:
@@ -84,4 +86,34 @@ class ImageStore:
         self._is_decoded[row] = True
 
     def _decode(self, row: int) -> Tensor:
-        ...
+        channels, size, _ = self.shape
+        try:
+            return decode(self._content(row), size, channels)
+        except Exception as error:  # As above.
+            name = storage.join(self.folder, self.files[row])
+            raise ValueError(f"{name} cannot be read: {_reason(error)}.") from error
+
+    def _content(self, row: int) -> bytes:
+        return storage.read_bytes(storage.join(self.folder, self.files[row]))
+
+
+def _reason(error: BaseException) -> str:
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).rstrip(".") or type(error).__name__
+
+
+def _track(failures: Iterator[str | None], total: int) -> Iterable[str | None]:
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    if total < PROGRESS_FROM or not console.is_terminal:
+        return failures
+    return track(failures, "Checking images", total, console=console, transient=True)

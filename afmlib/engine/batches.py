@@ -88,6 +88,7 @@ class PlayerBatches:
         self.name = name
         self.num_images = num_images
         self.device = device
+        self.dtype = next(objective.parameters(), torch.empty(0)).dtype
         sampler = _IndexSampler(len(dataset), batch, num_images, *name)
         loader: DataLoader[Any] = DataLoader(
             dataset,  # type: ignore[arg-type]
@@ -104,8 +105,7 @@ class PlayerBatches:
         stored, labels = next(self._stored)
         stored = stored.to(self.device, non_blocking=True)
         labels = labels.to(self.device, non_blocking=True)
-        latents = self.dataset.augment(stored, self._stream(AUGMENTATION))
-        latents = latents.to(torch.get_default_dtype() if latents.dtype.is_floating_point else None)
+        latents = self.dataset.augment(stored, self._stream(AUGMENTATION)).to(self.dtype)
         draws = self.objective.draw(latents, self._stream(DRAWS))
         seed = int(torch.randint(2**62, (), generator=self._stream(NETWORKS)))
         self.num_images += self.batch

@@ -2,6 +2,7 @@
 
 __all__ = ["CAPABILITIES", "check_attention_backend"]
 
+import warnings
 from collections.abc import Callable, Mapping
 
 import torch
@@ -108,7 +109,8 @@ def _check_jvp(backend: AttentionBackend, device: torch.device) -> None:
 def _check_vmap(backend: AttentionBackend, device: torch.device) -> None:
     contract = "it declares vmap: torch.vmap maps it over one more dimension"
     several = [torch.stack([x, 2 * x]).detach() for x in _inputs(device, torch.float32)]
-    with promise(backend, contract):
+    with promise(backend, contract), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Torch warns where it falls back to a loop.
         made = torch.vmap(backend.attend)(*several)
     right = torch.stack([_plain(*(x[index] for x in several)) for index in range(2)])
     require_close(made, right, backend, contract, 1e-4)

@@ -26,7 +26,7 @@ FAR_BEYOND = 10**15
 def check_schedule(schedule: Schedule, total: int = 1000) -> None:
     """Checks a schedule.
 
-    It returns a finite float, depends on nothing but the images seen and the length of the run,
+    It returns a finite number, depends on nothing but the images seen and the length of the run,
     keeps its last value, and misses a length by a ValueError if it needs one.
 
     Args:
@@ -41,9 +41,8 @@ def check_schedule(schedule: Schedule, total: int = 1000) -> None:
     with promise(schedule, f"a schedule has a value after any number of images, as {points}"):
         values = [schedule(point, total) for point in points]
     for point, value in zip(points, values, strict=True):
-        kept = type(value) is float and math.isfinite(value)
-        contract = "the value of a schedule is a finite float"
-        require(kept, schedule, contract, f"after {point} images it is {value!r}")
+        seen = f"after {point} images it is {value!r}"
+        require(_is_number(value), schedule, "the value of a schedule is a finite number", seen)
     again = [schedule(point, total) for point in reversed(points)]
     contract = "the value of a schedule depends on the images seen alone, not on earlier calls"
     require(values == again[::-1], schedule, contract, f"it was {values}, then {again[::-1]}")
@@ -55,7 +54,13 @@ def check_schedule(schedule: Schedule, total: int = 1000) -> None:
             value = schedule(0)
         except ValueError:
             return
-        require(type(value) is float, schedule, contract, f"it returned {value!r}")
+        require(_is_number(value), schedule, contract, f"it returned {value!r}")
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value)
 
 
 class _ToyGenerator(Generator):

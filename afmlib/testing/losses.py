@@ -136,7 +136,9 @@ def check_gradient_penalty(penalty: GradientPenalty) -> None:
         values = penalty(critic, latents, critic(latents), noises)
     kept = isinstance(values, Tensor) and values.shape == SHAPE[:1]
     require(kept, penalty, contract, f"for {SHAPE[0]} samples it returned {values!r}")
-    require(bool((values >= 0).all()), penalty, "a squared slope is not negative")
+    contract = "a squared slope is not negative"
+    mirrored = penalty(lambda x: -critic(x), latents, -critic(latents), noises)
+    require(bool((values >= 0).all() and (mirrored >= 0).all()), penalty, contract)
     require(bool(values.any()), penalty, "the penalty of a critic with a slope is positive")
     _check_training(penalty, critic, values)
     _check_slopes(penalty, critic, latents, noises)

@@ -107,7 +107,8 @@ def _check_state(network: nn.Module, call: Call, batch: Batch) -> None:
     contract = "in evaluation mode, a network returns the same for the same input"
     made = call(network, batch)
     require(torch.equal(made, call(network, batch)), network, contract)
-    state = network.state_dict()
+    with promise(network, "a network has a state dict"):
+        state = network.state_dict()
     contract = "no two entries of the state dict are one tensor, which safetensors would refuse"
     owners = Counter(
         tensor.untyped_storage().data_ptr() for tensor in state.values() if tensor.numel()

@@ -116,9 +116,10 @@ def _check_embed_time(generator: RepeatableGenerator, condition: Tensor) -> bool
         single, several = generator.embed_time(0.5), generator.embed_time(times)
     except ValueError:
         return False
-    added = "what embed_time returns is added to the condition"
-    for embedded in (single, several):
-        require((condition + embedded).shape == condition.shape, generator, added)
+    contract = "embed_time returns one row per time, to be added to the condition"
+    for embedded, count in ((single, 1), (several, len(times))):
+        kept = embedded.shape == (count, *condition.shape[1:])
+        require(kept, generator, contract, f"for {count} it returned {tuple(embedded.shape)}")
     contract = "embed_time treats a number as it treats each entry of a tensor"
     require_close(several[1:3], single.expand_as(several[1:3]), generator, contract, 1e-5)
     return True

@@ -1,0 +1,1 @@
+"""Numbers that compare samples with real data, and the features in which they do it."""

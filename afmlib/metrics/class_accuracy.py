@@ -1,0 +1,54 @@
+"""Class accuracy: how often a classifier of real images sees in a sample the class asked for."""
+
+__all__ = ["ClassAccuracy"]
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from afmlib.interfaces import Dataset, Metric
+from afmlib.metrics.evaluation import Evaluation
+
+_CLASSIFIERS: WeakKeyDictionary[Dataset, dict[int, Any]] = WeakKeyDictionary()
+
+
+class ClassAccuracy(Metric):
+    """The accuracy of a support vector machine that was trained on the training images.
+
+    It is independent of every network here, and knows pixels alone: for small images. It does not
+    see that all samples of a class are one and the same.
+
+    Args:
+        max_images: How many training images it is trained on at most.
+
+    Raises:
+        ValueError: If ``max_images`` is not positive.
+    """
+
+    def __init__(self, max_images: int = 10_000) -> None:
+        if max_images < 1:
+            raise ValueError(f"max_images must be at least 1, got {max_images}.")
+        self.max_images = max_images
+
+    def __call__(self, evaluation: Evaluation) -> dict[str, float]:
+        """Computes ``class_accuracy``.
+
+        Raises:
+            ValueError: If the data have one class only.
+        """
+        if evaluation.dataset.num_classes < 2:
+            raise ValueError("Class accuracy needs data of at least two classes.")
+        classifiers = _CLASSIFIERS.setdefault(evaluation.dataset, {})
+        if self.max_images not in classifiers:
+            classifiers[self.max_images] = self._fit(evaluation)
+        predicted = classifiers[self.max_images].predict(_rows(evaluation.samples))
+        return {"class_accuracy": float((predicted == evaluation.labels.cpu().numpy()).mean())}
+
+    def _fit(self, evaluation: Evaluation) -> Any:
+        from sklearn.svm import SVC
+
+        images, labels = evaluation.real_images(self.max_images)
+        return SVC(C=10.0, kernel="rbf", gamma="scale").fit(_rows(images), labels.numpy())
+
+
+def _rows(images: Any) -> Any:
+    return images.flatten(1).cpu().numpy()

@@ -1,0 +1,90 @@
+"""Features of handwritten digits, from a small network that is trained on first use."""
+
+__all__ = ["DigitsExtractor"]
+
+import logging
+import os
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from afmlib.interfaces import FeatureExtractor
+from afmlib.io import storage
+from afmlib.io.digits_archive import read_digits
+from afmlib.metrics.content_hash import content_hash
+from afmlib.metrics.digits_network import RECIPE, digits_network, train_digits_network
+
+CHECKSUM = "checksum"
+
+logger = logging.getLogger("afmlib")
+
+
+class DigitsExtractor(FeatureExtractor):
+    """64 features of 8x8 digits, with a mean variance of one on the training images.
+
+    The network behind them classifies digits and was trained on the training images. Its weights
+    are kept in the folder that the environment variable ``AFMLIB_CACHE`` names, else in
+    ``~/.cache/afmlib``, and are made anew, in a few seconds, where they are missing or damaged.
+    """
+
+    scale: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        weights = _weights()
+        self.name = f"digits-{content_hash(weights)}"
+        self.register_buffer("scale", weights.pop("scale"))
+        self.network = digits_network()
+        self.network.load_state_dict(weights, assign=True)
+        self.requires_grad_(False).eval()
+
+    def forward(self, images: Float[Tensor, " batch channels height width"]) -> Tensor:
+        """Returns 64 features per image; what is outside of [-1, 1] is clipped.
+
+        Raises:
+            ValueError: If the images are not 8x8 and grey.
+        """
+        if images.shape[1:] != (1, 8, 8):
+            raise ValueError(f"Digits have shape (1, 8, 8), not {tuple(images.shape[1:])}.")
+        return self.network[0](images.to(self.scale.dtype).clamp(-1, 1)) / self.scale
+
+
+def _weights() -> dict[str, Tensor]:
+    path = _cache_path()
+    try:
+        return _unpack(storage.read_bytes(path))
+    except FileNotFoundError:
+        logger.info("Training the digits extractor, once: a few seconds.")
+    except (OSError, SafetensorError, ValueError) as error:
+        logger.warning("Training the digits extractor again, because of %s: %s.", path, error)
+    weights = train_digits_network()
+    try:
+        storage.write_atomically(path, _pack(weights))
+    except OSError as error:
+        logger.warning("The digits extractor is not kept: %s", error)
+    return weights
+
+
+def _cache_path() -> str:
+    archive = read_digits()
+    data = content_hash(
+        {"images": archive.images, "labels": archive.labels, "train": archive.train}
+    )
+    folder = os.environ.get("AFMLIB_CACHE") or os.path.expanduser("~/.cache/afmlib")
+    return storage.join(folder, f"digits-{data}-{RECIPE}.safetensors")
+
+
+def _pack(weights: dict[str, Tensor]) -> bytes:
+    checksum = torch.tensor(list(content_hash(weights).encode()), dtype=torch.uint8)
+    return save(weights | {CHECKSUM: checksum})
+
+
+def _unpack(content: bytes) -> dict[str, Tensor]:
+    weights = load(content)
+    checksum = bytes(weights.pop(CHECKSUM, torch.empty(0)).tolist())
+    if checksum != content_hash(weights).encode():
+        raise ValueError("it is damaged")
+    return weights

@@ -1,0 +1,60 @@
+r"""Diversity: how different the samples of one class are, relative to real images.
+
+.. math:: \frac{\sum_c \mathbb{E} \, \| x - x' \|}{\sum_c \mathbb{E} \, \| y - y' \|} ,
+    \qquad x, x' \text{ samples and } y, y' \text{ real images of class } c
+
+It is 1 for real images and 0 for a generator that knows one image per class, which a Frechet
+distance and a classifier may not notice. It is above 1 for noise.
+"""
+
+__all__ = ["Diversity"]
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pdist
+
+from afmlib.interfaces import Metric
+from afmlib.metrics.evaluation import Evaluation
+from afmlib.typing import Labels, Latents
+
+MAX_IMAGES = 10_000
+"""The most training images that are read."""
+
+
+class Diversity(Metric):
+    """The mean distance of samples of one class, relative to that of training images.
+
+    Every class counts the same; those with fewer than two samples are ignored.
+
+    Args:
+        max_per_class: How many samples of a class are compared at most, the first ones.
+
+    Raises:
+        ValueError: If ``max_per_class`` is less than 2.
+    """
+
+    def __init__(self, max_per_class: int = 500) -> None:
+        if max_per_class < 2:
+            raise ValueError(f"max_per_class must be at least 2, got {max_per_class}.")
+        self.max_per_class = max_per_class
+
+    def __call__(self, evaluation: Evaluation) -> dict[str, float]:
+        """Computes ``diversity``.
+
+        Raises:
+            ValueError: If no class has two samples and two training images.
+        """
+        num_classes = evaluation.dataset.num_classes
+        real, real_labels = evaluation.real_images(MAX_IMAGES)
+        spreads = self._spreads(evaluation.samples, evaluation.labels, num_classes)
+        real_spreads = self._spreads(real, real_labels, num_classes)
+        known = spreads.isfinite() & real_spreads.isfinite()
+        if not known.any():
+            raise ValueError("Diversity needs a class with two samples and two training images.")
+        return {"diversity": (spreads[known].mean() / real_spreads[known].mean()).item()}
+
+    def _spreads(self, images: Latents, labels: Labels, num_classes: int) -> Tensor:
+        # The mean of no distance is nan.
+        rows = images.flatten(1).double()
+        members = [rows[labels == label][: self.max_per_class] for label in range(num_classes)]
+        return torch.stack([pdist(rows).mean() for rows in members])

@@ -1,0 +1,64 @@
+r"""Precision and recall: how many samples look real, and how much of the real data is reached.
+
+A set of features is covered by balls around its members, each as large as the distance to the
+:math:`k`-th nearest other member. Precision is the share of samples within the balls of the real
+images; recall is the share of real images within the balls of the samples.
+
+References:
+    | Improved Precision and Recall Metric for Assessing Generative Models (Kynkaanniemi et al.,
+      2019)
+    | https://arxiv.org/abs/1904.06991
+"""
+
+__all__ = ["PrecisionRecall"]
+
+from afmlib.interfaces import Metric
+from afmlib.metrics.evaluation import Evaluation
+
+BATCH_SIZE = 2000
+
+
+class PrecisionRecall(Metric):
+    """Precision and recall in the features of the extractor, by torch-fidelity.
+
+    Args:
+        k: Which neighbour the balls reach to. The larger, the larger are both numbers.
+
+    Raises:
+        ValueError: If ``k`` is not positive.
+    """
+
+    def __init__(self, k: int = 3) -> None:
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}.")
+        self.k = k
+
+    def __call__(self, evaluation: Evaluation) -> dict[str, float]:
+        """Computes ``precision`` and ``recall``.
+
+        Raises:
+            ValueError: If there is no extractor, or there are not more than ``k`` samples.
+        """
+        from torch_fidelity.metric_prc import (
+            KEY_METRIC_PRECISION,
+            KEY_METRIC_RECALL,
+            prc_features_to_metric,
+        )
+
+        features = evaluation.sample_features.double()
+        real_features = evaluation.real_features.double()
+        numbers = (len(features), len(real_features))
+        if min(numbers) <= self.k:
+            raise ValueError(f"The {self.k} nearest others need more samples than {numbers}.")
+        values = prc_features_to_metric(
+            features,
+            real_features,
+            prc_neighborhood=self.k,
+            prc_batch_size=BATCH_SIZE,
+            save_cpu_ram=True,
+            verbose=False,
+        )
+        return {
+            "precision": float(values[KEY_METRIC_PRECISION]),
+            "recall": float(values[KEY_METRIC_RECALL]),
+        }

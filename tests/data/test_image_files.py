@@ -1,0 +1,127 @@
+"""Tests for afmlib.data.image_files."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from afmlib.data.image_files import decode, list_files, shrink_and_crop, verify
+
+
+def encoded(pixels, kind="PNG", mode=None, **options):
+    file = io.BytesIO()
+    Image.fromarray(np.asarray(pixels), mode).save(file, kind, **options)
+    return file.getvalue()
+
+
+def noise(*shape):
+    return np.random.randint(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_image_of_the_right_size_is_kept_to_the_bit(channels):
+    pixels = noise(8, 8) if channels == 1 else noise(8, 8, 3)
+
+    image = decode(encoded(pixels), 8, channels)
+
+    assert image.dtype == torch.uint8
+    expected = torch.from_numpy(pixels.reshape(8, 8, channels)).permute(2, 0, 1)
+    assert torch.equal(image, expected)
+
+
+@pytest.mark.parametrize("shape", [(9, 17), (64, 40), (5, 3), (100, 8), (8, 8)])
+def test_every_shape_becomes_the_square(shape):
+    assert decode(encoded(noise(*shape, 3)), 8, 3).shape == (3, 8, 8)
+    assert decode(encoded(noise(*shape)), 8, 1).shape == (1, 8, 8)
+
+
+def test_halving_is_averaging():
+    pixels = noise(16, 16)
+
+    halved = np.asarray(shrink_and_crop(Image.fromarray(pixels), 8))
+
+    means = pixels.reshape(8, 2, 8, 2).astype(float).mean((1, 3))
+    assert np.abs(halved - means).max() <= 0.5
+
+
+def test_the_centre_is_kept():
+    pixels = np.zeros((8, 24), np.uint8)
+    pixels[:, 8:16] = 200
+
+    assert (decode(encoded(pixels), 8, 1) == 200).all()
+
+
+def test_transparent_parts_are_white():
+    pixels = np.zeros((8, 8, 4), np.uint8)
+    pixels[:4, :, 3] = 255
+
+    image = decode(encoded(pixels), 8, 3)
+
+    assert (image[:, :4] == 0).all()
+    assert (image[:, 4:] == 255).all()
+
+
+def test_sixteen_bits_become_eight():
+    pixels = np.full((8, 8), 0x8034, np.uint16)
+
+    assert (decode(encoded(pixels), 8, 1) == 0x80).all()
+
+
+def test_a_photo_is_turned_upright():
+    exif = Image.Exif()
+    exif[0x0112] = 3  # Upside down.
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[:4] = 255
+
+    image = decode(encoded(pixels, exif=exif), 8, 3)
+
+    assert (image[:, :4] == 0).all()
+    assert (image[:, 4:] == 255).all()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "WEBP", "TIFF"])
+@pytest.mark.parametrize("part", [0.2, 0.6, 0.9])
+def test_truncated_files_are_damaged_for_both_readers(kind, part):
+    content = encoded(noise(64, 64, 3), kind)
+    verify(content, 16)
+    content = content[: int(len(content) * part)]
+
+    for read in (lambda: decode(content, 16, 3), lambda: verify(content, 16)):
+        with pytest.raises((OSError, SyntaxError, ValueError)):
+            read()
+
+
+def test_floating_point_pixels_are_no_colours():
+    content = encoded(np.zeros((8, 8), np.float32), "TIFF")
+
+    with pytest.raises(ValueError, match="floating-point"):
+        decode(content, 8, 1)
+
+
+def test_listing_tells_images_from_others_and_hides_the_hidden(tmp_path):
+    for name in ("a/1.png", "a/b/2.JPG", "notes.txt", ".hidden.png", ".cache/3.png", "c/"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith("/"):
+            path.mkdir()
+        else:
+            path.touch()
+
+    listing = list_files(str(tmp_path))
+
+    assert listing.images == ["a/1.png", "a/b/2.JPG"]
+    assert listing.others == ["notes.txt"]
+    assert listing.folders == ["a", "c"]
+
+
+def test_what_is_no_folder_is_named(tmp_path):
+    (tmp_path / "file").touch()
+
+    with pytest.raises(FileNotFoundError, match="There is no folder .*/nowhere"):
+        list_files(str(tmp_path / "nowhere"))
+    with pytest.raises(NotADirectoryError, match="file is a file"):
+        list_files(str(tmp_path / "file"))
+    with pytest.raises(ValueError, match="nonsense"):
+        list_files("nonsense://folder")

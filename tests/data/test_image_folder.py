@@ -1,0 +1,200 @@
+"""Tests for afmlib.data.image_folder."""
+
+import io
+import logging
+import uuid
+
+import fsspec
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from afmlib.data.image_folder import ImageFolder
+
+
+def png(value=None, size=8):
+    pixels = np.random.randint(0, 256, (size, size, 3)) if value is None else value
+    file = io.BytesIO()
+    Image.fromarray(np.broadcast_to(pixels, (size, size, 3)).astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture(params=["local", "memory"])
+def root(request, tmp_path):
+    """Returns the URL of an empty folder and a function that fills it."""
+    url = str(tmp_path) if request.param == "local" else f"memory://{uuid.uuid4()}"
+    return url
+
+
+def fill(root, **files):
+    fs, folder = fsspec.core.url_to_fs(root)
+    fs.makedirs(folder, exist_ok=True)
+    for name, content in files.items():
+        path = f"{folder}/{name}"
+        fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        fs.pipe_file(path, content)
+    return root
+
+
+def images_of(dataset, generator=None):
+    stored, labels = dataset.__getitems__(range(len(dataset)))
+    return dataset.augment(stored, generator), labels
+
+
+def test_each_sub_folder_is_a_class(root):
+    fill(root, **{"b/x.png": png(0), "a/1.png": png(255), "a/deep/2.png": png(51)})
+
+    data = ImageFolder(root, size=4)
+    images, labels = images_of(data)
+
+    assert (data.class_names, data.num_classes) == (("a", "b"), 2)
+    assert list(data.files) == ["a/1.png", "a/deep/2.png", "b/x.png"]
+    assert labels.tolist() == [0, 0, 1]
+    assert images.shape == (3, 3, 4, 4)
+    assert data.latent_shape == (3, 4, 4)
+    torch.testing.assert_close(images[:, 0, 0, 0], torch.tensor([1.0, -0.6, -1.0]))
+
+
+def test_images_without_folders_are_one_class(root):
+    fill(root, **{"1.png": png(), "2.png": png()})
+
+    data = ImageFolder(root, size=8, channels=1)
+    images, labels = images_of(data)
+
+    assert (data.num_classes, len(data.class_names)) == (1, 1)
+    assert labels.tolist() == [0, 0]
+    assert images.shape == (2, 1, 8, 8)
+
+
+def test_labels_can_be_refused_and_demanded(tmp_path):
+    fill(str(tmp_path), **{"a/1.png": png(), "b/2.png": png()})
+
+    assert ImageFolder(str(tmp_path), size=8, labelled=False).num_classes == 1
+    (tmp_path / "stray.png").write_bytes(png())
+    assert len(ImageFolder(str(tmp_path), size=8, labelled=False)) == 3
+    for labelled in (True, None):
+        with pytest.raises(ValueError, match=r"1 images in .* are in no class folder: stray\.png"):
+            ImageFolder(str(tmp_path), size=8, labelled=labelled)
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 2**30])
+def test_bad_files_are_named_and_counted(root, cache_bytes):
+    files = {f"{i}.png": png() for i in range(4)}
+    fill(root, **files, **{"cut.png": png()[:60], "text.jpg": b"no image", "void.png": b""})
+    message = r"3 of 7 files in .* cannot be read: cut\.png \(.+\), text\.jpg \(not an image\), "
+
+    with pytest.raises(ValueError, match=message) as caught:
+        ImageFolder(root, size=8, cache_bytes=cache_bytes)
+
+    assert "object at" not in str(caught.value)
+    assert "skip_unreadable=True" in str(caught.value)
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 2**30])
+def test_bad_files_are_left_out_with_a_warning(tmp_path, caplog, cache_bytes):
+    fill(
+        str(tmp_path), **{"a/1.png": png(0), "a/2.png": b"", "b/3.png": b"", "c/4.png": png(255)}
+    )
+
+    with caplog.at_level(logging.WARNING, "afmlib"):
+        data = ImageFolder(
+            str(tmp_path), size=8, skip_unreadable=True, cache_bytes=cache_bytes
+        )
+    images, labels = images_of(data)
+
+    assert "2 of 4 files" in caplog.text
+    assert "a/2.png" in caplog.text
+    assert data.class_names == ("a", "b", "c")  # A class keeps its number.
+    assert labels.tolist() == [0, 2]
+    assert images.mean((1, 2, 3)).tolist() == [-1, 1]
+    assert len(data) == 2
+
+
+def test_many_bad_files_make_a_short_message(tmp_path):
+    fill(str(tmp_path), **{f"{i:02}.png": b"" for i in range(20)})
+
+    with pytest.raises(ValueError, match=r"20 of 20 .* and 15 more\. None are left"):
+        ImageFolder(str(tmp_path), size=8, skip_unreadable=True)
+
+
+def test_without_the_check_a_bad_file_is_named_when_it_is_met(tmp_path):
+    fill(str(tmp_path), **{"1.png": png(), "2.png": png()[:60]})
+
+    for cache_bytes in (0, 2**30):
+        data = ImageFolder(str(tmp_path), size=8, check=False, cache_bytes=cache_bytes)
+        assert data.__getitems__([0])[0].shape == (1, 3, 8, 8)
+        with pytest.raises(ValueError, match=r"2\.png cannot be read"):
+            data.__getitems__([0, 1])
+
+
+def test_the_cache_changes_nothing(tmp_path):
+    fill(str(tmp_path), **{f"{i}.png": png(size=20) for i in range(6)})
+    cached, fresh, lazy = (
+        ImageFolder(str(tmp_path), size=8, cache_bytes=cache_bytes, check=check)
+        for cache_bytes, check in [(2**30, True), (0, True), (2**30, False)]
+    )
+
+    for rows in ([4, 1, 4], [0, 1, 5]):
+        expected = fresh.__getitems__(rows)[0]
+        assert torch.equal(cached.__getitems__(rows)[0], expected)
+        assert torch.equal(lazy.__getitems__(rows)[0], expected)
+
+
+def test_flips_follow_from_the_generator(tmp_path):
+    fill(str(tmp_path), **{f"{i:02}.png": png() for i in range(64)})
+    data = ImageFolder(str(tmp_path), size=8, horizontal_flip_prob=0.5)
+    plain, _ = images_of(data)
+
+    first, again = (images_of(data, torch.Generator().manual_seed(1))[0] for _ in range(2))
+
+    assert torch.equal(first, again)
+    is_plain = (first == plain).flatten(1).all(1)
+    assert torch.equal(first[~is_plain], plain[~is_plain].flip(-1))
+    assert 16 < is_plain.sum() < 48
+    assert torch.equal(images_of(data)[0], plain)
+
+
+def test_one_image_does_not_depend_on_the_others(tmp_path):
+    fill(str(tmp_path), **{f"{i}.png": png() for i in range(4)})
+    always = ImageFolder(str(tmp_path), size=8, horizontal_flip_prob=1.0)
+    never = ImageFolder(str(tmp_path), size=8)
+
+    mirrored, plain = (images_of(data, torch.Generator())[0] for data in (always, never))
+
+    assert torch.equal(mirrored, plain.flip(-1))
+
+
+def test_empty_folders_are_explained(tmp_path):
+    with pytest.raises(ValueError, match=r"There are no images in .*\.png"):
+        ImageFolder(str(tmp_path), size=8)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ValueError, match=r"There are 1 other files: notes\.txt"):
+        ImageFolder(str(tmp_path), size=8)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        ImageFolder(str(tmp_path / "nowhere"), size=8)
+
+
+def test_what_is_not_used_is_said(tmp_path, caplog):
+    fill(str(tmp_path), **{"a/1.png": png(), "meta/a.json": b"{}"})
+
+    with caplog.at_level(logging.WARNING, "afmlib"):
+        data = ImageFolder(str(tmp_path), size=8)
+
+    assert data.class_names == ("a",)
+    assert "1 files" in caplog.text
+    assert "meta/a.json" in caplog.text
+    assert "No images, so no class, in these folders" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(size=0), "size must be at least 1, got 0"),
+        (dict(size=8, channels=2), "channels must be 1 or 3, got 2"),
+        (dict(size=8, horizontal_flip_prob=1.5), "got 1.5"),
+    ],
+)
+def test_arguments_out_of_their_domain_are_refused(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ImageFolder(str(tmp_path), **arguments)

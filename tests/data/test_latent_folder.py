@@ -1,0 +1,159 @@
+"""Tests for afmlib.data.latent_folder."""
+
+import json
+import pickle
+import uuid
+
+import numpy as np
+import pytest
+import torch
+
+from afmlib.data.latent_folder import LatentFolder, write_latents
+
+SHAPE = (4, 2, 2)
+
+
+@pytest.fixture(params=["local", "memory"])
+def root(request, tmp_path):
+    return str(tmp_path / "latents") if request.param == "local" else f"memory://{uuid.uuid4()}"
+
+
+def latents(num=6, views=2, std=None):
+    means = torch.randn(num, views, *SHAPE)
+    stds = torch.rand(num, views, *SHAPE) if std is None else torch.full_like(means, std)
+    return means, stds, torch.arange(num) % 3
+
+
+def write(root, means, stds, labels, **options):
+    options = dict(latent_scale=0.5, num_classes=3) | options
+    write_latents(root, means, stds, labels, **options)
+    return LatentFolder(root)
+
+
+def edit(folder, **changes):
+    path = folder / "conventions.json"
+    conventions = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps(conventions))
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_what_is_written_is_read(root, views):
+    means, stds, labels = latents(views=views)
+
+    data = write(root, means, stds, labels, class_names=["a", "b", "c"])
+    stored, some = data.__getitems__([4, 0, 4])
+
+    assert len(data) == 6
+    assert data.latent_shape == SHAPE
+    assert (data.latent_scale, data.num_classes) == (0.5, 3)
+    assert data.class_names == ("a", "b", "c")
+    assert torch.equal(stored[:, :, 0], means[[4, 0, 4]])
+    assert torch.equal(stored[:, :, 1], stds[[4, 0, 4]])
+    assert some.tolist() == [1, 0, 1]
+
+
+def test_the_plain_form_is_the_mean_of_the_first_view(root):
+    means, stds, labels = latents()
+    data = write(root, means, stds, labels)
+
+    plain = data.augment(data.__getitems__(range(6))[0], None)
+
+    assert torch.equal(plain, 0.5 * means[:, 0])
+
+
+def test_without_spread_a_sample_is_the_mean_of_one_of_the_views(tmp_path):
+    means, stds, labels = latents(num=200, std=0.0)
+    data = write(str(tmp_path), means, stds, labels, latent_scale=1.0)
+    stored, _ = data.__getitems__(range(200))
+
+    drawn, again = (data.augment(stored, torch.Generator().manual_seed(5)) for _ in range(2))
+
+    assert torch.equal(drawn, again)
+    first, second = ((drawn == means[:, view]).flatten(1).all(1) for view in (0, 1))
+    assert (first | second).all()
+    assert 60 < first.sum() < 140
+
+
+def test_samples_have_the_moments_of_the_posterior(tmp_path):
+    num = 20_000
+    means, stds = torch.full((num, 1, *SHAPE), 3.0), torch.full((num, 1, *SHAPE), 0.5)
+    data = write(str(tmp_path), means, stds, torch.zeros(num, dtype=torch.long), latent_scale=2.0)
+
+    drawn = data.augment(data.__getitems__(range(num))[0], torch.Generator())
+
+    torch.testing.assert_close(drawn.mean().item(), 6.0, atol=0.02, rtol=0)
+    torch.testing.assert_close(drawn.std().item(), 1.0, atol=0.02, rtol=0)
+
+
+def test_half_precision_is_read_as_single(tmp_path):
+    means, stds, labels = latents()
+
+    data = write(str(tmp_path), means.half(), stds.half(), labels)
+
+    assert data.__getitems__([0])[0].dtype == torch.float32
+
+
+def test_local_files_are_mapped_not_read(tmp_path):
+    data = write(str(tmp_path), *latents())
+
+    assert isinstance(data._means, np.memmap)
+
+
+def test_missing_files_are_named_in_one_sentence(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no latents in .*nowhere: means\.npy, .* missing"):
+        LatentFolder(str(tmp_path / "nowhere"))
+    write(str(tmp_path), *latents())
+    (tmp_path / "labels.npy").unlink()
+    with pytest.raises(FileNotFoundError, match=r": labels\.npy missing"):
+        LatentFolder(str(tmp_path))
+
+
+def test_pickles_are_refused(tmp_path):
+    write(str(tmp_path), *latents())
+    np.save(tmp_path / "labels.npy", np.array([{}] * 6, dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match=r"labels\.npy is damaged or no plain array"):
+        LatentFolder(str(tmp_path))
+    (tmp_path / "labels.npy").write_bytes(pickle.dumps([1, 2]))
+    with pytest.raises(ValueError, match=r"labels\.npy is damaged or no plain array"):
+        LatentFolder(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(time="0 noise, 1 data"), "is '0 noise, 1 data'; here it is '0 data, 1 noise'"),
+        (dict(latent_scale=0), "latent_scale must be positive"),
+        (dict(num_classes=2), "labels of .* must be 0 to 1, got 0 to 2"),
+        (dict(num_classes="three"), "num_classes must be at least 1"),
+        (dict(class_names=["a"]), "3 classes but 1 names"),
+    ],
+)
+def test_other_conventions_are_refused(tmp_path, changes, message):
+    write(str(tmp_path), *latents())
+    edit(tmp_path, **changes)
+
+    with pytest.raises(ValueError, match=message):
+        LatentFolder(str(tmp_path))
+
+
+def test_incomplete_conventions_are_refused(tmp_path):
+    write(str(tmp_path), *latents())
+    for text in ("{", "[]", '{"latent_scale": 1}'):
+        (tmp_path / "conventions.json").write_text(text)
+        with pytest.raises(ValueError, match=r"conventions\.json is damaged or incomplete"):
+            LatentFolder(str(tmp_path))
+
+
+def test_what_does_not_fit_together_is_not_written(tmp_path):
+    means, stds, labels = latents()
+    for parts in [
+        (means, stds[:5], labels),
+        (means, stds, labels[:5]),
+        (means[:, 0], stds[:, 0], labels),
+        (means, stds, labels.float()),
+        (means.long(), stds, labels),
+        (means, stds, labels + 1),
+    ]:
+        with pytest.raises(ValueError, match="latents"):
+            write(str(tmp_path / "latents"), *parts)
+    assert not (tmp_path / "latents").exists()

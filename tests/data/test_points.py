@@ -1,0 +1,125 @@
+"""Tests for afmlib.data.points."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import kstest
+from torch.special import ndtr
+
+from afmlib.data.points import EightGaussians, FourGaussians, mixture_quantiles
+
+seeds = st.integers(0, 2**32 - 1)
+centres = st.lists(st.floats(-3, 3), min_size=1, max_size=4)
+stds = st.floats(0.05, 2)
+kinds = pytest.mark.parametrize("kind", [FourGaussians, EightGaussians])
+
+
+def cumulative(x, centres, std):
+    return ndtr((x.unsqueeze(-1) - torch.tensor(centres, dtype=x.dtype)) / std).mean(-1)
+
+
+@given(seeds, centres, stds)
+def test_quantiles_invert_the_cumulative_function(seed, centres, std):
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(100, generator=generator, dtype=torch.float64)
+
+    x = mixture_quantiles(z, centres, std)
+
+    torch.testing.assert_close(cumulative(x, centres, std), ndtr(z), rtol=1e-9, atol=1e-12)
+
+
+@given(st.floats(-3, 3), stds, st.floats(-30, 30))
+def test_quantiles_of_one_gaussian_are_affine_however_far_out(centre, std, z):
+    x = mixture_quantiles(torch.tensor([z], dtype=torch.float64), [centre], std)
+
+    torch.testing.assert_close(x.item(), centre + std * z, rtol=1e-9, atol=1e-9)
+
+
+@given(centres, stds)
+def test_quantiles_are_monotone(centres, std):
+    z = torch.linspace(-12, 12, 1001, dtype=torch.float64)
+
+    steps = mixture_quantiles(z, centres, std).diff()
+
+    assert (steps > -1e-9).all()
+
+
+def test_the_optimal_map_on_the_line_pushes_noise_to_the_data():
+    data = FourGaussians()
+    z = torch.randn(20_000, 1)
+
+    targets = data.optimal_targets(z)
+
+    law = lambda x: cumulative(torch.from_numpy(x), data.centres, data.std).numpy()
+    assert targets.dtype == z.dtype
+    assert kstest(targets.flatten().double().numpy(), law).pvalue > 0.01
+    assert kstest(data.points.flatten().double().numpy(), law).pvalue > 0.01
+    cost = (targets - z).square().mean()
+    torch.testing.assert_close(cost.item(), 0.1505, atol=5e-3, rtol=0)
+
+
+def test_no_other_assignment_in_the_plane_costs_less():
+    data = EightGaussians(num_samples=100)
+    z = torch.randn(200, 2)
+    targets = data.optimal_targets(z)
+    cost = (targets - z).square().sum()
+
+    others = [(targets[torch.randperm(200)] - z).square().sum() for _ in range(100)]
+    swapped = targets.clone()
+    swapped[[0, 1]] = targets[[1, 0]]
+
+    assert cost < min(others)
+    assert cost <= (swapped - z).square().sum()
+
+
+def test_the_plan_in_the_plane_does_not_depend_on_the_order_of_the_noises():
+    data = EightGaussians(num_samples=100)
+    z = torch.randn(50, 2)
+
+    assert torch.equal(data.optimal_targets(z.flip(0)), data.optimal_targets(z).flip(0))
+
+
+@pytest.mark.parametrize("std", [0.05, 0.5])
+def test_points_in_the_plane_have_unit_variance(std):
+    variance = EightGaussians(std=std).points.var(0)
+
+    torch.testing.assert_close(variance, torch.ones(2), atol=0.03, rtol=0)
+
+
+@kinds
+def test_points_follow_from_the_seed_alone(kind):
+    torch.manual_seed(1)
+    first = kind(num_samples=10, seed=3)
+    torch.manual_seed(2)
+
+    assert torch.equal(first.points, kind(num_samples=10, seed=3).points)
+    assert not torch.equal(first.points, kind(num_samples=10, seed=4).points)
+    assert not torch.equal(first.points, first.held_out().points)
+    assert len(first.held_out()) == 10
+    assert first.held_out() is first.held_out()
+
+
+@kinds
+def test_rows_come_in_the_order_asked_for(kind):
+    data = kind(num_samples=10)
+
+    points, labels = data.__getitems__([3, 1, 3])
+
+    assert torch.equal(data.augment(points, torch.Generator()), data.points[[3, 1, 3]])
+    assert labels.tolist() == [0, 0, 0]
+    assert points.shape[1:] == data.latent_shape
+
+
+@kinds
+@pytest.mark.parametrize("arguments", [dict(num_samples=0), dict(std=0.0), dict(std=-1.0)])
+def test_arguments_out_of_their_domain_are_refused(kind, arguments):
+    with pytest.raises(ValueError, match="got"):
+        kind(**arguments)
+
+
+def test_what_cannot_be_done_exactly_is_refused():
+    with pytest.raises(ValueError, match="std must be between 0 and 1, got 1"):
+        EightGaussians(std=1.0)
+    with pytest.raises(ValueError, match="at most 8192 noises"):
+        EightGaussians(num_samples=10).optimal_targets(torch.randn(8193, 2))

@@ -1,0 +1,395 @@
+"""Tests for afmlib.objectives.adversarial_flow: draws, players, settings and errors."""
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from afmlib.depth.repeat_depth import RepeatDepth
+from afmlib.discriminators.dit import DiTDiscriminator
+from afmlib.discriminators.mlp import MLPDiscriminator
+from afmlib.generators.dit import DiTGenerator
+from afmlib.generators.mlp import MLPGenerator
+from afmlib.interfaces import Augmentation, Guidance
+from afmlib.losses.gradient_penalty import AutogradPenalty
+from afmlib.objectives.adversarial_flow import AdversarialFlow
+from afmlib.ops.gradient_normalization import GradientNormalization
+from afmlib.ops.schedules import CosineSchedule, LinearSchedule
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def stream(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def small(nfe=1, **settings):
+    generator = MLPGenerator(2, 4, 1, use_timestep_src=nfe != 1, use_timestep_tgt=nfe == "any")
+    discriminator = MLPDiscriminator(2, 4, 1, use_timestep=nfe != 1)
+    return AdversarialFlow(generator, discriminator, nfe=nfe, **settings)
+
+
+def tensors(draws):
+    return {
+        field.name: getattr(draws, field.name)
+        for field in dataclasses.fields(draws)
+        if getattr(draws, field.name) is not None
+    }
+
+
+class Late(Guidance):
+    """Renoises at late times."""
+
+    timesteps = (0.7, 0.9)
+
+    def forward(self, samples, labels, timesteps_tgt, noises_cg, timesteps_cg):
+        return samples.flatten(1).sum(1)
+
+
+class Shift(Augmentation):
+    """Moves all elements of a sample alike."""
+
+    def draw(self, latents, generator=None):
+        return torch.randn(len(latents), 1, generator=generator, dtype=latents.dtype)
+
+    def forward(self, latents, parameters, num_images):
+        return latents + parameters.reshape(-1, *(1,) * (latents.ndim - 1))
+
+
+# --- Draws ---
+
+
+@pytest.mark.parametrize("shape", [(2,), (3, 4, 4)])
+@given(size=st.integers(1, 40), fraction=st.floats(0.01, 1))
+def test_draws_have_a_row_per_sample_and_directions_for_the_penalised_ones(shape, size, fraction):
+    objective = small(gp_fraction=fraction, guidance=Late(), augmentation=Shift())
+
+    draws = objective.draw(torch.empty(size, *shape), stream())
+
+    penalised = max(round(fraction * size), 1)
+    assert objective.num_penalised(size) == penalised
+    assert {name: tuple(tensor.shape) for name, tensor in tensors(draws).items()} == {
+        "noises_src": (size, *shape),
+        "noises_tgt": (size, *shape),
+        "timesteps_src": (size,),
+        "timesteps_tgt": (size,),
+        "noises_r1": (penalised, *shape),
+        "noises_r2": (penalised, *shape),
+        "noises_cg": (size, *shape),
+        "timesteps_cg": (size,),
+        "augmentation": (size, 1),
+    }
+
+
+def test_what_nobody_uses_is_not_drawn():
+    draws = small().draw(torch.empty(4, 2))
+
+    assert draws.noises_cg is None
+    assert draws.timesteps_cg is None
+    assert draws.augmentation is None
+
+
+def test_no_two_tensors_of_a_draw_are_the_same_noise():
+    draws = small(gp_fraction=1.0, guidance=Late()).draw(torch.empty(4, 2), stream())
+
+    noises = [tensor for name, tensor in tensors(draws).items() if name.startswith("noises")]
+
+    values = torch.cat([tensor.flatten() for tensor in noises])
+    assert len(noises) == 5
+    assert len(values.unique()) == len(values)
+
+
+@given(seeds)
+def test_one_step_always_goes_from_noise_to_data(seed):
+    draws = small(1).draw(torch.empty(5, 2), stream(seed))
+
+    assert torch.equal(draws.timesteps_src, torch.ones(5))
+    assert torch.equal(draws.timesteps_tgt, torch.zeros(5))
+
+
+@given(seeds, st.integers(2, 8))
+def test_fixed_steps_lie_on_the_grid(seed, nfe):
+    draws = small(nfe).draw(torch.empty(50, 2), stream(seed))
+
+    index = draws.timesteps_src * nfe
+    torch.testing.assert_close(index, index.round())
+    assert set(index.round().int().tolist()) <= set(range(1, nfe + 1))
+    torch.testing.assert_close(draws.timesteps_src - draws.timesteps_tgt, torch.ones(50) / nfe)
+
+
+@given(seeds)
+def test_any_step_goes_down(seed):
+    draws = small("any").draw(torch.empty(50, 2), stream(seed))
+
+    assert (draws.timesteps_tgt >= 0).all()
+    assert (draws.timesteps_tgt <= draws.timesteps_src).all()
+    assert (draws.timesteps_src < 1).all()
+    assert len(draws.timesteps_src.unique()) == 50
+
+
+@given(seeds)
+def test_times_of_the_guidance_stay_in_its_range(seed):
+    draws = small(guidance=Late()).draw(torch.empty(50, 2), stream(seed))
+
+    assert draws.timesteps_cg.min() >= 0.7
+    assert draws.timesteps_cg.max() < 0.9
+
+
+@given(seeds)
+def test_draws_are_a_function_of_the_generator_alone(seed):
+    objective = small("any", guidance=Late(), augmentation=Shift())
+    first = tensors(objective.draw(torch.empty(4, 2), stream(seed)))
+    torch.manual_seed(seed + 1)
+    global_state = torch.get_rng_state()
+
+    again = tensors(objective.draw(torch.randn(4, 2, generator=stream()), stream(seed)))
+
+    assert first.keys() == again.keys()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert torch.equal(torch.get_rng_state(), global_state)
+
+
+# --- Players ---
+
+
+def gradients(network):
+    return [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+
+
+@pytest.mark.parametrize("kind", ["mlp", "dit"])
+def test_no_player_leaves_gradients_in_the_other(networks, batch, kind):
+    objective = AdversarialFlow(*networks(kind))
+    latents, labels = batch(objective.generator)
+    draws = objective.draw(latents)
+
+    sum(objective.terms("discriminator", latents, labels, draws).values()).backward()
+    assert gradients(objective.generator) == []
+    assert len(gradients(objective.discriminator)) > 0
+
+    objective.discriminator.zero_grad()
+    sum(objective.terms("generator", latents, labels, draws).values()).backward()
+    assert gradients(objective.discriminator) == []
+    assert len(gradients(objective.generator)) > 0
+    assert gradients(objective.generator_ema) == []
+
+
+def flags(module):
+    return {name: parameter.requires_grad for name, parameter in module.named_parameters()}
+
+
+def test_what_was_frozen_stays_frozen_and_what_was_not_is_trained_again(networks, batch):
+    objective = AdversarialFlow(*networks("dit"))
+    objective.discriminator.blocks[0].requires_grad_(False)  # As features trained elsewhere.
+    objective.generator.blocks[1].requires_grad_(False)
+    before = flags(objective)
+    latents, labels = batch(objective.generator)
+
+    for player in ("discriminator", "generator", "discriminator"):
+        sum(objective.terms(player, latents, labels, objective.draw(latents)).values()).backward()
+        assert flags(objective) == before
+
+    assert not before["discriminator.pos_embed"]
+    assert not before["generator.pos_embed"]
+    assert objective.discriminator.pos_embed.grad is None
+    assert gradients(objective.discriminator.blocks[0]) == []
+    assert gradients(objective.generator.blocks[1]) == []
+
+
+def test_flags_are_put_back_when_a_network_fails(networks, batch):
+    objective = AdversarialFlow(*networks("dit"))
+    before = flags(objective)
+    latents, labels = batch(objective.generator)
+    draws = objective.draw(latents)
+
+    def fail(*_):
+        assert flags(objective) != before  # It is inside, with the discriminator held still.
+        raise ArithmeticError("something in the network")
+
+    hook = objective.discriminator.register_forward_hook(fail)
+    with pytest.raises(ArithmeticError):
+        objective.terms("generator", latents, labels, draws)
+    assert flags(objective) == before
+
+    hook.remove()
+    sum(objective.terms("generator", latents, labels, draws).values()).backward()
+
+
+def test_a_gradient_that_is_not_finite_stops_the_step_and_is_forgotten(networks, batch):
+    objective = AdversarialFlow(*networks("mlp"))
+    latents, labels = batch(objective.generator)
+    draws = objective.draw(latents)
+    objective.discriminator.layers[-1].weight.data[0, 0] = float("inf")
+
+    terms = objective.terms("generator", latents, labels, draws)
+    with pytest.raises(FloatingPointError, match="not finite"):
+        sum(terms.values()).backward()
+
+    assert objective.gradient_normalization.square_avg == 0
+    assert gradients(objective.generator) == []
+
+
+def test_there_is_no_other_player():
+    objective = small()
+    latents, labels = torch.randn(2, 2), torch.zeros(2).long()
+
+    assert list(objective.players.items()) == [("discriminator", 1), ("generator", 1)]
+    with pytest.raises(ValueError, match=r"no player 'classifier'.*discriminator, generator"):
+        objective.terms("classifier", latents, labels, objective.draw(latents))
+
+
+# --- Settings ---
+
+
+def test_the_averaged_generator_is_a_frozen_copy_in_evaluation_mode(networks, batch):
+    objective = AdversarialFlow(*networks("dit"))
+    ema, online = objective.generator_ema, objective.generator
+
+    for (name, copied), (_, original) in zip(
+        ema.named_parameters(), online.named_parameters(), strict=True
+    ):
+        assert torch.equal(copied, original), name
+        assert copied.data_ptr() != original.data_ptr()
+        assert not copied.requires_grad
+    assert not any(module.training for module in ema.modules())
+    assert online.training
+    assert objective.sample_model.generator is ema
+
+
+def test_scales_follow_the_images_seen(networks, batch):
+    generator, discriminator = networks("mlp")
+    objective = AdversarialFlow(
+        generator,
+        discriminator,
+        ot_scale=CosineSchedule(0.2, 0.005, length=1000),
+        gp_scale=LinearSchedule(1.0, 0.5),
+        cp_scale=LinearSchedule(0.01, 0.0),
+    )
+    plain = AdversarialFlow(generator, discriminator, ot_scale=1, gp_scale=1, cp_scale=1)
+    latents, labels = batch(generator)
+    draws = objective.draw(latents)
+    unweighted = {
+        **plain.discriminator_terms(latents, labels, draws),
+        "transport": plain.generator_terms(latents, labels, draws)["transport"],
+    }
+    objective.total_images = 2000
+
+    for num_images, ot_scale, gp_scale, cp_scale in (
+        (0, 0.2, 1.0, 0.01),
+        (500, 0.1025, 0.875, 0.0075),
+        (1000, 0.005, 0.75, 0.005),
+        (2000, 0.005, 0.5, 0.0),
+    ):
+        objective.num_images = num_images
+        terms = {
+            **objective.discriminator_terms(latents, labels, draws),
+            "transport": objective.generator_terms(latents, labels, draws)["transport"],
+        }
+        weights = dict(adversarial=1, r1=gp_scale, r2=gp_scale, centering=cp_scale)
+        for name, weight in {**weights, "transport": ot_scale}.items():
+            torch.testing.assert_close(terms[name], weight * unweighted[name])
+
+
+def test_a_schedule_without_a_length_needs_that_of_the_run():
+    objective = small(ot_scale=LinearSchedule(0.2, 0.1))
+    latents, labels = torch.randn(2, 2), torch.zeros(2).long()
+
+    with pytest.raises(ValueError, match="length of the run"):
+        objective.generator_terms(latents, labels, objective.draw(latents))
+
+
+def test_normalisation_is_a_switch_or_arguments_or_an_operator():
+    operator = GradientNormalization(decay=0.5)
+
+    assert small(gradient_normalization=False).gradient_normalization is None
+    assert small(gradient_normalization=operator).gradient_normalization is operator
+    assert small(gradient_normalization=dict(decay=0.3)).gradient_normalization.decay == 0.3
+    default = small().gradient_normalization
+    assert (default.decay, default.scale, default.eps) == (0.9, 1.0, 1e-8)
+    assert not default.bias_correction
+
+
+def test_the_average_of_the_normalisation_is_part_of_the_state(networks, batch):
+    objective = AdversarialFlow(*networks("mlp"))
+    latents, labels = batch(objective.generator)
+    sum(objective.terms("generator", latents, labels, objective.draw(latents)).values()).backward()
+    restored = AdversarialFlow(*networks("mlp"))
+
+    restored.load_state_dict(objective.state_dict())
+
+    average = restored.gradient_normalization.square_avg
+    assert average > 0
+    assert torch.equal(average, objective.gradient_normalization.square_avg)
+
+
+@pytest.mark.parametrize(
+    ("nfe", "prediction", "expected"),
+    [
+        (1, "sample", ("SamplePrediction", 1, False)),
+        (4, "velocity", ("VelocityPrediction", 4, False)),
+        ("any", "velocity", ("VelocityPrediction", 1, True)),
+    ],
+)
+def test_the_sample_model_knows_how_it_was_trained(nfe, prediction, expected):
+    conventions = small(nfe, prediction=prediction).sample_model.conventions
+
+    assert (conventions.parameterisation, conventions.nfe, conventions.any_nfe) == expected
+    assert conventions.objective == "AdversarialFlow"
+    assert conventions.num_classes == 1
+    assert conventions.latent_shape == (2,)
+
+
+# --- Errors ---
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(nfe=0), "nfe must be at least 1 or 'any', got 0"),
+        (dict(nfe=-2), "nfe must be at least 1 or 'any', got -2"),
+        (dict(nfe=True), "nfe must be at least 1 or 'any', got True"),
+        (dict(nfe=2.0), "nfe must be at least 1 or 'any', got 2.0"),
+        (dict(nfe="two"), "nfe must be at least 1 or 'any', got 'two'"),
+        (dict(ot_scale=-0.1), "ot_scale must not be negative, got -0.1"),
+        (dict(gp_scale=-1), "gp_scale must not be negative, got -1"),
+        (dict(cp_scale=float("nan")), "cp_scale must not be negative, got nan"),
+        (dict(gp_fraction=0), r"gp_fraction must be in \(0, 1\], got 0"),
+        (dict(gp_fraction=1.1), r"gp_fraction must be in \(0, 1\], got 1.1"),
+        (dict(prediction="noise"), r"prediction is one of \['sample', 'velocity'\], got 'noise'"),
+        (dict(gradient_normalization=dict(decay=1)), r"decay must be in \[0, 1\), got 1"),
+    ],
+)
+def test_arguments_have_domains(settings, message):
+    with pytest.raises(ValueError, match=message):
+        small(**settings)
+
+
+TINY_DIT = dict(input_size=4, in_channels=2, hidden_size=8, depth=1, num_heads=2, num_classes=3)
+
+
+def test_a_depth_wrapper_is_a_one_step_model():
+    wrapper = RepeatDepth(2, DiTGenerator(**TINY_DIT, use_timestep_src=True))
+    discriminator = DiTDiscriminator(**TINY_DIT)
+
+    assert AdversarialFlow(wrapper, discriminator).sample_model.conventions.nfe == 1
+    for nfe in (2, "any"):
+        with pytest.raises(ValueError, match="RepeatDepth uses the source time"):
+            AdversarialFlow(wrapper, discriminator, nfe=nfe)
+
+
+def test_adversarial_flow_drops_no_labels():
+    generator = DiTGenerator(**TINY_DIT, class_dropout_prob=0.1)
+
+    with pytest.raises(ValueError, match="class_dropout_prob must be 0"):
+        AdversarialFlow(generator, DiTDiscriminator(**TINY_DIT))
+
+
+def test_attention_that_cannot_do_what_the_penalty_needs_is_refused_at_once():
+    discriminator = DiTDiscriminator(**TINY_DIT, attention="sdpa")
+
+    with pytest.raises(ValueError, match="SDPAttention has no double_backward"):
+        AdversarialFlow(DiTGenerator(**TINY_DIT), discriminator, penalty=AutogradPenalty())

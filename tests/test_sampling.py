@@ -1,0 +1,440 @@
+"""Tests for afmlib.sampling."""
+
+import dataclasses
+import logging
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from afmlib.generators.dit import DiTGenerator
+from afmlib.interfaces import Conventions, Generator
+from afmlib.io.checkpoint import CheckpointError, save_checkpoint
+from afmlib.objectives.flow_matching import FlowMatching
+from afmlib.ops.parameterisations import (
+    InstantaneousVelocity,
+    SamplePrediction,
+    VelocityPrediction,
+)
+from afmlib.ops.seeding import generator_for
+from afmlib.sampling import SampleModel, load_checkpoint, sample, to_uint8
+
+SHAPE = (2, 4, 4)
+TINY = dict(input_size=4, in_channels=2, hidden_size=8, depth=1, num_heads=2, num_classes=3)
+
+
+class Wave(Generator):
+    """Works on each element alone, so that equal noises give equal samples to the last bit."""
+
+    latent_shape = SHAPE
+    num_classes = 3
+
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(0.5))
+        self.dropout = nn.Dropout(0.5)
+        self.calls = []
+
+    def forward(self, latents, labels, timesteps_src=None, timesteps_tgt=None):
+        self.calls.append((latents.dtype, timesteps_src, timesteps_tgt, torch.is_grad_enabled()))
+        columns = (part[:, None, None, None] for part in (labels, timesteps_src, timesteps_tgt))
+        label, s, t = columns
+        waves = torch.sin(3 * latents + label) * torch.exp(s) + t
+        return self.dropout(self.gain.to(latents.dtype) * waves.to(latents.dtype))
+
+
+def model_of(generator, parameterisation=None, nfe=1, any_nfe=False):
+    conventions = Conventions(
+        "AdversarialFlow",
+        "SamplePrediction",
+        nfe,
+        any_nfe,
+        num_classes=generator.num_classes,
+        latent_shape=generator.latent_shape,
+    )
+    return SampleModel(generator, parameterisation or SamplePrediction(), conventions)
+
+
+def tiny_transformer(nfe=1):
+    generator = DiTGenerator(**TINY, use_timestep_src=nfe != 1)
+    for parameter in generator.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return generator
+
+
+# --- What a sample depends on ---
+
+
+@given(
+    st.integers(0, 2**63),
+    st.lists(st.integers(0, 2), min_size=1, max_size=7),
+    st.integers(1, 8),
+    st.integers(0, 5),
+)
+def test_a_sample_depends_on_its_seed_index_and_label_alone(seed, labels, batch_size, more):
+    model = model_of(Wave())
+
+    whole = sample(model, labels, seed=seed)
+
+    assert torch.equal(sample(model, labels, seed=seed, batch_size=batch_size), whole)
+    longer = sample(model, labels + [1] * more, seed=seed, batch_size=batch_size)
+    assert torch.equal(longer[: len(labels)], whole)
+    for i, label in enumerate(labels):
+        noise = torch.randn(SHAPE, generator=generator_for(seed, i))
+        alone = sample(model, [label], noises=noise[None])
+        assert torch.equal(alone[0], whole[i])
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7])
+def test_the_batch_size_moves_the_samples_of_a_network_by_rounding_only(batch_size):
+    model = model_of(tiny_transformer())
+    labels = torch.arange(7) % 3
+
+    samples = sample(model, labels, batch_size=batch_size)
+
+    torch.testing.assert_close(samples, sample(model, labels), rtol=1e-5, atol=1e-5)
+
+
+def test_the_seed_counts_and_the_global_source_does_not():
+    model = model_of(Wave())
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+
+    first = sample(model, [0, 1], seed=0)
+
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.equal(first, sample(model, [0, 1], seed=1))
+    # Seeds are no offsets of one another.
+    assert not torch.equal(sample(model, [0, 0], seed=0)[1], sample(model, [0], seed=1)[0])
+
+
+def test_more_than_one_default_batch():
+    class Small(Wave):
+        latent_shape = (1, 1, 1)
+
+    model = model_of(Small())
+
+    samples = sample(model, [0] * 600)
+
+    assert samples.shape == (600, 1, 1, 1)
+    assert [len(src) for _, src, _, _ in model.generator.calls] == [256, 256, 88]
+    assert len(samples.unique()) > 590
+
+
+def test_no_labels_give_no_samples():
+    assert sample(model_of(Wave()), []).shape == (0, *SHAPE)
+
+
+def test_noises_may_be_given():
+    model = model_of(Wave().eval())
+    noises = torch.randn(5, *SHAPE)
+    labels = torch.tensor([0, 1, 2, 0, 1])
+
+    samples = sample(model, labels, noises=noises, batch_size=2)
+
+    expected = model.generator(noises, labels, torch.ones(5), torch.zeros(5))
+    assert torch.equal(samples, expected)
+
+
+# --- Steps ---
+
+
+@pytest.mark.parametrize(
+    "parameterisation", [SamplePrediction, VelocityPrediction, InstantaneousVelocity]
+)
+@pytest.mark.parametrize("nfe", [1, 2, 5, 49])
+def test_several_steps_are_the_loop_of_the_paper(parameterisation, nfe):
+    generator = Wave().eval()
+    model = model_of(generator, parameterisation(), nfe)
+    noises, labels = torch.randn(3, *SHAPE), torch.tensor([0, 1, 2])
+
+    samples = sample(model, labels, noises=noises)
+
+    x = noises
+    for i in range(1, nfe + 1):
+        s, t = (torch.full((3,), 1 - k / nfe) for k in (i - 1, i))
+        if parameterisation is SamplePrediction:
+            x = generator(x, labels, s, t)
+        elif parameterisation is VelocityPrediction:
+            x = x - (s - t)[:, None, None, None] * generator(x, labels, s, t)
+        else:
+            x = x - (s - t)[:, None, None, None] * generator(x, labels, s, s)
+    torch.testing.assert_close(samples, x)
+
+
+def test_a_model_of_fixed_steps_is_sampled_with_these_alone():
+    model = model_of(Wave(), nfe=4)
+
+    assert torch.equal(sample(model, [0]), sample(model, [0], nfe=4))
+    assert len(model.generator.calls) == 8
+    with pytest.raises(ValueError, match="trained for nfe 4 alone, not for 2"):
+        sample(model, [0], nfe=2)
+
+
+def test_a_model_of_any_steps_has_its_own_number_and_takes_others():
+    model = model_of(Wave(), nfe=1, any_nfe=True)
+
+    for nfe, calls in ((None, 1), (1, 1), (3, 3)):
+        model.generator.calls.clear()
+        sample(model, [0], nfe=nfe)
+        assert len(model.generator.calls) == calls
+
+
+@pytest.mark.parametrize("nfe", [0, -1, True, 2.0, "any"])
+def test_nfe_is_a_positive_integer(nfe):
+    with pytest.raises(ValueError, match=f"nfe must be at least 1, got {nfe!r}"):
+        sample(model_of(Wave(), any_nfe=True), [0], nfe=nfe)
+
+
+# --- Arguments ---
+
+
+@pytest.mark.parametrize("wrong", [-1, 3, 1000])
+def test_labels_must_be_classes_of_the_model(wrong):
+    with pytest.raises(ValueError, match=f"Labels are 0 to 2; got {wrong}"):
+        sample(model_of(Wave()), [0, wrong, 1])
+
+
+def test_any_label_that_is_not_negative_fits_where_classes_are_unknown():
+    model = model_of(Wave())
+    model.conventions = dataclasses.replace(model.conventions, num_classes=None)
+
+    assert sample(model, [10**6]).shape == (1, *SHAPE)
+    with pytest.raises(ValueError, match="Labels are not negative; got -1"):
+        sample(model, [-1])
+
+
+def test_labels_are_one_number_per_sample():
+    with pytest.raises(ValueError, match=r"one number per sample, got shape \(1, 2\)"):
+        sample(model_of(Wave()), [[0, 1]])
+
+
+@pytest.mark.parametrize("shape", [(3, *SHAPE), (2, 2, 4, 5), (2, 4, 4), (2,)])
+def test_noises_must_fit_the_labels_and_the_model(shape):
+    with pytest.raises(ValueError, match=r"2 labels need \(2, 2, 4, 4\)"):
+        sample(model_of(Wave()), [0, 1], noises=torch.zeros(shape))
+
+
+def test_a_model_of_any_shape_needs_noises():
+    model = model_of(Wave())
+    model.conventions = dataclasses.replace(model.conventions, latent_shape=None)
+
+    assert sample(model, [0], noises=torch.zeros(1, 1, 2, 6)).shape == (1, 1, 2, 6)
+    with pytest.raises(ValueError, match="give the noises"):
+        sample(model, [0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(output="png"), "output is 'float' or 'uint8', got 'png'"),
+        (dict(batch_size=0), "batch_size must be at least 1, got 0"),
+        (dict(seed=-1), "Seeds must be in"),
+    ],
+)
+def test_other_arguments_have_domains(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        sample(model_of(Wave()), [0], **arguments)
+
+
+# --- What sampling does to the model ---
+
+
+def test_modes_of_all_parts_are_as_before_also_after_an_error():
+    model = model_of(Wave())
+    model.generator.train()
+    model.generator.frozen = nn.Dropout().eval()
+    before = [module.training for module in model.generator.modules()]
+
+    first, again = (sample(model, [0], seed=0) for _ in range(2))
+    assert torch.equal(first, again)  # No dropout.
+    assert [module.training for module in model.generator.modules()] == before
+
+    model.generator.register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        sample(model, [0])
+    assert [module.training for module in model.generator.modules()] == before
+
+
+def test_sampling_keeps_no_graph_and_its_results_can_be_trained_on():
+    model = model_of(tiny_transformer())
+
+    samples = sample(model, [0, 1])
+
+    assert not samples.requires_grad
+    weight = torch.ones(SHAPE, requires_grad=True)
+    (samples.mul_(2) * weight).sum().backward()  # Both fail on tensors of the inference mode.
+    assert torch.equal(weight.grad, samples.sum(0))
+
+
+def test_gradients_are_off_inside_the_generator():
+    model = model_of(Wave())
+
+    sample(model, [0])
+
+    assert not model.generator.calls[0][3]
+
+
+def test_an_objective_stands_for_its_averaged_generator():
+    objective = FlowMatching(tiny_transformer(2), nfe=2)
+    nn.init.zeros_(objective.generator.pos_embed)
+    expected = sample(objective.sample_model, [0, 1])
+
+    assert torch.equal(sample(objective, [0, 1]), expected)
+    objective.generator_ema.load_state_dict(objective.generator.state_dict())
+    assert not torch.equal(sample(objective, [0, 1]), expected)
+
+
+def test_a_generator_without_parameters_can_be_sampled():
+    class Negative(Generator):
+        latent_shape = (2,)
+
+        def forward(self, latents, labels, timesteps_src=None, timesteps_tgt=None):
+            return -latents
+
+    noises = torch.randn(3, 2)
+
+    assert torch.equal(sample(model_of(Negative()), [0] * 3, noises=noises), -noises)
+
+
+def test_a_progress_bar_changes_nothing(capsys):
+    model = model_of(Wave())
+
+    assert torch.equal(sample(model, [0, 1], progress=True), sample(model, [0, 1]))
+    assert capsys.readouterr().out == ""
+
+
+# --- Precision ---
+
+
+@pytest.mark.parametrize("parameterisation", [SamplePrediction, VelocityPrediction])
+def test_half_precision_runs_and_gives_the_dtype_of_the_weights(parameterisation):
+    generator = tiny_transformer(4)
+    model = model_of(generator, parameterisation(), nfe=4)
+
+    half = sample(model, [0, 1, 2], dtype=torch.bfloat16)
+
+    full = sample(model, [0, 1, 2])
+    assert half.dtype == torch.float32
+    assert not torch.equal(half, full)
+    assert (half - full).norm() < 0.05 * full.norm()
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["weights", "autocast"])
+def test_times_are_never_in_half_precision(whole):
+    class Halving(Wave):
+        def forward(self, latents, labels, timesteps_src=None, timesteps_tgt=None):
+            made = super().forward(latents, labels, timesteps_src, timesteps_tgt)
+            return made.to(torch.bfloat16)  # As a linear layer does under autocast.
+
+    model = model_of(Halving(), nfe=3)
+    if whole:
+        sample(model.to(torch.bfloat16), [0, 1])
+    else:
+        sample(model, [0, 1], dtype=torch.bfloat16)
+
+    for i, (dtype, src, tgt, _) in enumerate(model.generator.calls):
+        assert dtype == (torch.bfloat16 if whole else torch.float32)
+        torch.testing.assert_close(src, torch.full((2,), 1 - i / 3))
+        torch.testing.assert_close(tgt, torch.full((2,), 1 - (i + 1) / 3))
+
+
+def test_float64_weights_make_float64_samples():
+    assert sample(model_of(Wave().double()), [0]).dtype == torch.float64
+
+
+def test_images_are_rounded_and_clipped():
+    levels = torch.tensor([-3.0, 0.0, 0.4, 0.6, 254.4, 254.6, 255.0, 300.0])
+
+    images = to_uint8(levels / 127.5 - 1)
+
+    assert images.tolist() == [0, 0, 0, 1, 254, 255, 255, 255]
+    assert images.dtype == torch.uint8
+
+
+def test_every_level_survives_the_way_to_minus_one_to_one_and_back():
+    levels = torch.arange(256, dtype=torch.uint8)
+
+    assert torch.equal(to_uint8(levels.float() / 127.5 - 1), levels)
+
+
+def test_images_are_made_on_request():
+    model = model_of(Wave())
+
+    assert torch.equal(sample(model, [0], output="uint8"), to_uint8(sample(model, [0])))
+
+
+# --- Checkpoints ---
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """Writes a checkpoint of a run, with other weights for the average."""
+    online, averaged = tiny_transformer(), tiny_transformer()
+    folder = tmp_path / "checkpoints" / "100"
+    conventions = model_of(online).conventions
+    manifest = {
+        "conventions": conventions.as_dict(),
+        "generator": {"type": "DiTGenerator", **TINY},
+        "plugins": [],
+    }
+
+    def write(**changes):
+        networks = {"generator": online.state_dict(), "generator_ema": averaged.state_dict()}
+        save_checkpoint(str(folder), networks, {}, "", manifest | changes)
+        return folder, conventions, online, averaged
+
+    return write
+
+
+def test_a_loaded_model_samples_as_the_one_that_was_saved(checkpoint, tmp_path):
+    folder, conventions, online, averaged = checkpoint()
+
+    for path in (folder, str(folder), tmp_path):
+        loaded = load_checkpoint(path)
+        assert torch.equal(sample(loaded, [0, 1]), sample(model_of(averaged), [0, 1]))
+        assert loaded.conventions == conventions
+        assert not loaded.generator.training
+        assert not any(parameter.requires_grad for parameter in loaded.parameters())
+    loaded = load_checkpoint(folder, ema=False)
+    assert torch.equal(sample(loaded, [0, 1]), sample(model_of(online), [0, 1]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"conventions": {}}, "cannot be built"),
+        ({"conventions": {"nfe": 1, "unheard_of": 2}}, "cannot be built"),
+        ({"generator": {"type": "DiTGenerator", **TINY, "depth": 2}}, "do not fit its model"),
+        ({"generator": {"type": "DiTGenerator", **TINY, "hidden_size": 12}}, "do not fit"),
+        ({"generator": {"type": "DiTGenerator", **TINY, "depth": 0}}, "cannot be built"),
+        ({"generator": {"type": "NoSuchGenerator"}}, "NoSuchGenerator"),
+        ({"generator": {"type": "NoSuchGenerator"}, "plugins": ["my.py"]}, "plugins my.py"),
+        ({"generator": {"type": "os.system", "command": "true"}}, r"os\.system"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_named(checkpoint, changes, message):
+    folder, *_ = checkpoint(**changes)
+
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(folder)
+
+
+def test_an_empty_folder_is_no_run(tmp_path):
+    with pytest.raises(CheckpointError, match="There is no checkpoint in"):
+        load_checkpoint(tmp_path)
+
+
+def test_the_checkpoint_before_a_damaged_one_is_taken(checkpoint, tmp_path, caplog):
+    _, _, _, averaged = checkpoint()
+    newer = tmp_path / "checkpoints" / "200"
+    save_checkpoint(str(newer), {"generator_ema": {}}, {}, "", {})
+    (newer / "training.pt").write_bytes(b"torn")
+
+    with caplog.at_level(logging.WARNING, logger="afmlib"):
+        loaded = load_checkpoint(tmp_path)
+
+    assert torch.equal(sample(loaded, [0]), sample(model_of(averaged), [0]))
+    assert "training.pt is damaged" in caplog.text

@@ -1,0 +1,192 @@
+"""Tests for afmlib.testing.data: broken datasets and autoencoders are noticed and named."""
+
+import pytest
+import torch
+from torch import nn
+
+from afmlib.interfaces import Autoencoder, Dataset, PointDataset
+from afmlib.testing import check_autoencoder, check_dataset
+
+
+class Noise(Dataset):
+    """Normal noise, with a fresh offset in each step."""
+
+    latent_shape = (2, 3)
+    num_classes = 4
+    class_names = tuple("abcd")
+
+    def __init__(self):
+        numbers = torch.Generator().manual_seed(0)
+        self.values = torch.randn(20, 2, 3, generator=numbers)
+        self.labels = torch.arange(20) % 4
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitems__(self, indices):
+        rows = torch.tensor(list(indices))
+        return self.values[rows], self.labels[rows]
+
+    def augment(self, stored, generator):
+        if generator is None:
+            return stored
+        return stored + torch.rand(len(stored), 1, 1, generator=generator)
+
+
+class Empty(Noise):
+    def __len__(self):
+        return 0
+
+
+class TooManyNames(Noise):
+    class_names = tuple("abcde")
+
+
+class LabelsOutOfRange(Noise):
+    num_classes = 3
+    class_names = tuple("abc")
+
+
+class FloatingLabels(Noise):
+    def __getitems__(self, indices):
+        stored, labels = super().__getitems__(indices)
+        return stored, labels.float()
+
+
+class UnstackedItems(Noise):
+    def __getitems__(self, indices):
+        return [super(UnstackedItems, self).__getitems__([index]) for index in indices]
+
+
+class SortsItsIndices(Noise):
+    def __getitems__(self, indices):
+        return super().__getitems__(sorted(indices))
+
+
+class DrawsWhatIsStored(Noise):
+    def __getitems__(self, indices):
+        stored, labels = super().__getitems__(indices)
+        return stored + torch.randn_like(stored), labels
+
+
+class AlwaysAugments(Noise):
+    def augment(self, stored, generator):
+        return stored + torch.rand(len(stored), 1, 1)
+
+
+class IgnoresTheGenerator(Noise):
+    def augment(self, stored, generator):
+        return stored if generator is None else stored + torch.rand(1)
+
+
+class AugmentsInPlace(Noise):
+    def augment(self, stored, generator):
+        return stored if generator is None else stored.add_(1)
+
+
+class AnotherShape(Noise):
+    def augment(self, stored, generator):
+        return stored.flatten(1)
+
+
+class Undecoded(Noise):
+    def augment(self, stored, generator):
+        return stored.to(torch.uint8)
+
+
+class NotFinite(Noise):
+    def augment(self, stored, generator):
+        return stored / 0
+
+
+class HoldsOutAnotherShape(Noise):
+    def held_out(self):
+        rest = Noise()
+        rest.latent_shape = (3, 2)
+        return rest
+
+
+class HoldsOutATensor(Noise):
+    def held_out(self):
+        return self.values
+
+
+class HoldsOutNothing(Noise):
+    def held_out(self):
+        return Empty()
+
+
+@pytest.mark.parametrize(
+    ("broken", "contract"),
+    [
+        (Empty, "a dataset has samples"),
+        (TooManyNames, "with one of class_names each"),
+        (LabelsOutOfRange, "labels are 0 to 2; 0 to 3"),
+        (FloatingLabels, "labels are int64; they are torch.float32"),
+        (UnstackedItems, "__getitems__ returns what is stored, stacked"),
+        (SortsItsIndices, "a sample depends on its index alone"),
+        (DrawsWhatIsStored, "an index always gives the same"),
+        (AlwaysAugments, "augment without a generator returns the plain form"),
+        (IgnoresTheGenerator, "augment with a generator draws from that generator alone"),
+        (AugmentsInPlace, "augment leaves what is stored as it is"),
+        (AnotherShape, "for \\(17, 2, 3\\) it returned \\(17, 6\\)"),
+        (Undecoded, "it returned .* torch.uint8"),
+        (NotFinite, "latents are finite"),
+        (HoldsOutAnotherShape, "held_out returns a Dataset of the same shape"),
+        (HoldsOutATensor, "held_out returns .* it returned a Tensor"),
+    ],
+)
+def test_broken_dataset_is_named_with_what_it_breaks(broken, contract):
+    with pytest.raises(AssertionError, match=f"^{broken.__name__}: .*{contract}"):
+        check_dataset(broken())
+
+
+def test_what_is_held_out_is_checked_as_well():
+    check_dataset(Noise())
+    with pytest.raises(AssertionError, match="^Empty: a dataset has samples"):
+        check_dataset(HoldsOutNothing())
+
+
+def test_points_have_their_optimal_targets():
+    class OneTarget(Noise, PointDataset):
+        def optimal_targets(self, noises):
+            return noises[:1]
+
+    with pytest.raises(AssertionError, match="^OneTarget: .*one point of the data per noise"):
+        check_dataset(OneTarget())
+
+
+class Flat(Autoencoder):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def encode(self, images, generator=None):
+        codes = self.layer(images.flatten(1))
+        return codes + torch.randn(codes.shape, generator=generator)
+
+    def decode(self, latents):
+        return self.layer(latents).reshape(-1, 1, 2, 2)
+
+
+class DrawsGlobally(Flat):
+    def encode(self, images, generator=None):
+        return super().encode(images)
+
+
+class DecodesFlat(Flat):
+    def decode(self, latents):
+        return self.layer(latents)
+
+
+@pytest.mark.parametrize(
+    ("broken", "contract"),
+    [
+        (DrawsGlobally, "encode draws from the generator that it is given alone"),
+        (DecodesFlat, r"decode returns finite tensors of shape \(1, 2, 2\); they are \(4,\)"),
+    ],
+)
+def test_broken_autoencoder_is_named_with_what_it_breaks(broken, contract):
+    check_autoencoder(Flat(), (1, 2, 2), (4,))
+    with pytest.raises(AssertionError, match=f"^{broken.__name__}: .*{contract}"):
+        check_autoencoder(broken(), (1, 2, 2), (4,))

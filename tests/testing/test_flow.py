@@ -1,0 +1,136 @@
+"""Tests for afmlib.testing.flow: broken schedules and parameterisations are noticed and named."""
+
+import random
+
+import pytest
+import torch
+
+from afmlib.interfaces import Parameterisation, Schedule
+from afmlib.testing import check_parameterisation, check_schedule
+
+
+class Halving(Schedule):
+    """Falls by half in the first half of a run."""
+
+    def __call__(self, num_images, total=None):
+        if total is None:
+            raise ValueError("How long?")
+        return 1 - min(num_images / total, 0.5)
+
+
+class GivesTensors(Schedule):
+    def __call__(self, num_images, total=None):
+        return torch.tensor(0.5)
+
+
+class Remembers(Schedule):
+    calls = 0
+
+    def __call__(self, num_images, total=None):
+        self.calls += 1
+        return float(self.calls)
+
+
+class Draws(Schedule):
+    def __call__(self, num_images, total=None):
+        return random.random()
+
+
+class GoesOn(Schedule):
+    def __call__(self, num_images, total=None):
+        return num_images / 1000
+
+
+class Diverges(Schedule):
+    def __call__(self, num_images, total=None):
+        return 1 / (num_images - 333) if num_images != 333 else float("inf")
+
+
+class NeedsALength(Schedule):
+    def __call__(self, num_images, total=None):
+        return 1 - min(num_images / total, 1)
+
+
+@pytest.mark.parametrize(
+    ("broken", "contract"),
+    [
+        (GivesTensors, "is a finite number; after 0 images it is tensor"),
+        (Remembers, "not on earlier calls"),
+        (Draws, "not on earlier calls"),
+        (GoesOn, "the value at the end stays"),
+        (Diverges, "is a finite number; after 333 images it is inf"),
+        (NeedsALength, "a value or raises a ValueError; it raised TypeError"),
+    ],
+)
+def test_broken_schedule_is_named_with_what_it_breaks(broken, contract):
+    with pytest.raises(AssertionError, match=f"^{broken.__name__}: .*{contract}"):
+        check_schedule(broken())
+
+
+def test_schedule_that_asks_for_the_length_is_no_breach():
+    check_schedule(Halving())
+
+
+class Step(Parameterisation):
+    def forward(self, generator, latents, labels, timesteps_src, timesteps_tgt):
+        widths = (timesteps_src - timesteps_tgt).reshape(-1, *(1,) * (latents.ndim - 1))
+        return latents - widths * generator(latents, labels, timesteps_src, timesteps_tgt)
+
+
+class DividesByTheWidth(Step):
+    def forward(self, generator, latents, labels, timesteps_src, timesteps_tgt):
+        made = super().forward(generator, latents, labels, timesteps_src, timesteps_tgt)
+        return made / (timesteps_src - timesteps_tgt)[:, None, None, None]
+
+
+class KeepsATime(Step):
+    def forward(self, generator, latents, labels, timesteps_src, timesteps_tgt):
+        return generator(latents, labels, timesteps_src)
+
+
+class OneTimeForAll(Step):
+    def forward(self, generator, latents, labels, timesteps_src, timesteps_tgt):
+        return generator(latents, labels, timesteps_src[:1], timesteps_tgt[:1])
+
+
+class Flattens(Step):
+    def forward(self, generator, latents, labels, timesteps_src, timesteps_tgt):
+        return generator(latents, labels, timesteps_src, timesteps_tgt).flatten(1)
+
+
+class Detaches(Step):
+    def forward(self, generator, latents, labels, timesteps_src, timesteps_tgt):
+        return latents + generator(latents, labels, timesteps_src, timesteps_tgt).detach()
+
+
+class Centres(Step):
+    def forward(self, generator, latents, labels, timesteps_src, timesteps_tgt):
+        made = generator(latents, labels, timesteps_src, timesteps_tgt)
+        return made - made.mean(0)
+
+
+class Noisy(Step):
+    def forward(self, generator, latents, labels, timesteps_src, timesteps_tgt):
+        made = generator(latents, labels, timesteps_src, timesteps_tgt)
+        return made + torch.randn_like(made)
+
+
+@pytest.mark.parametrize(
+    ("broken", "contract"),
+    [
+        (DividesByTheWidth, "finite ones"),
+        (KeepsATime, "given both times"),
+        (OneTimeForAll, "given both times"),
+        (Flattens, "the shape and dtype"),
+        (Detaches, "reach the generator"),
+        (Centres, "independently of the others"),
+        (Noisy, "draws nothing at random"),
+    ],
+)
+def test_broken_parameterisation_is_named_with_what_it_breaks(broken, contract):
+    with pytest.raises(AssertionError, match=f"^{broken.__name__}: .*{contract}"):
+        check_parameterisation(broken())
+
+
+def test_step_of_the_mean_velocity_is_no_breach():
+    check_parameterisation(Step(), latent_shape=(5,))

@@ -1,0 +1,114 @@
+"""Tests for afmlib.testing.metrics: broken extractors and metrics are noticed and named."""
+
+import numpy as np
+import pytest
+import torch
+
+from afmlib.interfaces import FeatureExtractor, Metric
+from afmlib.testing import check_feature_extractor, check_metric
+
+
+class Means(FeatureExtractor):
+    name = "means"
+
+    def forward(self, images):
+        return images.mean((2, 3))
+
+
+class Nameless(Means):
+    name = ""
+
+
+class Pictures(Means):
+    def forward(self, images):
+        return images
+
+
+class Noisy(Means):
+    def forward(self, images):
+        return super().forward(images) + torch.rand(3)
+
+
+class Whitened(Means):
+    def forward(self, images):
+        rows = super().forward(images)
+        return rows - rows.mean(0)
+
+
+class Blind(Means):
+    def forward(self, images):
+        return torch.ones(len(images), 2)
+
+
+class NotFinite(Means):
+    def forward(self, images):
+        return super().forward(images).log()
+
+
+@pytest.mark.parametrize(
+    ("broken", "contract"),
+    [
+        (Nameless, "has a name that identifies its features"),
+        (Pictures, "one row of features per image"),
+        (Noisy, "the same each time"),
+        (Whitened, "do not depend on the others"),
+        (Blind, "the features of different images differ"),
+        (NotFinite, "features are finite"),
+    ],
+)
+def test_broken_extractor_is_named_with_what_it_breaks(broken, contract):
+    check_feature_extractor(Means())
+    with pytest.raises(AssertionError, match=f"^{broken.__name__}: .*{contract}"):
+        check_feature_extractor(broken())
+
+
+class Number(Metric):
+    value = 0.5
+
+    def __call__(self, evaluation):
+        return {"number": self.value}
+
+
+class Bare(Number):
+    def __call__(self, evaluation):
+        return self.value
+
+
+class GivesTensors(Number):
+    value = torch.tensor(0.5)
+
+
+class GivesArrays(Number):
+    value = np.float64(0.5)
+
+
+class NotANumber(Number):
+    value = float("nan")
+
+
+class Draws(Number):
+    def __call__(self, evaluation):
+        return {"number": torch.rand(()).item()}
+
+
+class Counts(Number):
+    def __call__(self, evaluation):
+        self.value += 1
+        return super().__call__(evaluation)
+
+
+@pytest.mark.parametrize(
+    ("broken", "contract"),
+    [
+        (Bare, "finite floats by name; 0.5"),
+        (GivesTensors, "finite floats by name; 'number' is tensor"),
+        (GivesArrays, "finite floats by name; 'number' is np.float64"),
+        (NotANumber, "finite floats by name; 'number' is nan"),
+        (Draws, "the same numbers .* the global random state"),
+        (Counts, "the same numbers for the same evaluation; they are"),
+    ],
+)
+def test_broken_metric_is_named_with_what_it_breaks(broken, contract):
+    check_metric(Number(), None)
+    with pytest.raises(AssertionError, match=f"^{broken.__name__}: .*{contract}"):
+        check_metric(broken(), None)
