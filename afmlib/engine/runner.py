@@ -7,6 +7,7 @@ live in our own loop and state, not in mmengine's.
 __all__ = ["Runner"]
 
 import logging
+import multiprocessing
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -96,6 +97,8 @@ class Runner(MMEngineRunner):
             custom_hooks=[*self._hooks_of_run(folder), *hooks],
             resume=resume,
             randomness={"seed": self.run_config.seed},
+            # Or it forces another start method on the program, with a warning.
+            env_cfg={"mp_cfg": {"mp_start_method": multiprocessing.get_start_method()}},
             # Two runs of one second would share mmengine's global message hub otherwise.
             experiment_name=uuid.uuid4().hex,
         )

@@ -41,6 +41,7 @@ class DigitsArchive:
 
 
 @lru_cache(maxsize=1)
+@torch.inference_mode(False)  # Else who comes first, in that mode, spoils them for training.
 def read_digits() -> DigitsArchive:
     """Reads the archive, once per process."""
     from sklearn.datasets import load_digits

@@ -21,6 +21,7 @@ __all__ = ["FrechetDistance", "frechet_distance"]
 import math
 
 from torch import Tensor
+from torch.nn.functional import pad
 
 from afmlib.interfaces import Metric
 from afmlib.metrics.evaluation import MAX_REAL, Evaluation
@@ -46,9 +47,9 @@ def frechet_distance(features: Tensor, real_features: Tensor) -> float:
     numbers = (len(features), len(real_features))
     if min(numbers) < 2:
         raise ValueError(f"A covariance needs at least two samples, got {numbers}.")
-    statistics = [
-        fid_features_to_statistics(rows.double().cpu()) for rows in (features, real_features)
-    ]
+    # A column of zeros changes nothing, but lets a covariance of one number be a matrix.
+    columns = [pad(rows.double().cpu(), (0, 1)) for rows in (features, real_features)]
+    statistics = [fid_features_to_statistics(rows) for rows in columns]
     return float(fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID])
 
 

@@ -77,7 +77,7 @@ class TransportMap(Metric):
         if noises is None:
             raise ValueError("A transport map is measured on samples whose noises are known.")
         count = len(noises)
-        if dataset.latent_shape != (1,):
+        if not _on_line(noises):
             count = min(count, self.max_points)
         samples, noises = evaluation.samples[:count].double(), noises[:count].double()
         held_out = evaluation.held_out
@@ -88,11 +88,16 @@ def _distances(samples: Latents, dataset: Dataset, held_out: Dataset | None) -> 
     training = _points(dataset, len(samples))
     if held_out is None:
         return {"wasserstein": _distance(samples, training)}
-    real = _points(held_out, len(samples))
+    # On the line sets of any two sizes can be compared, and the larger is the less noisy.
+    real = _points(held_out, len(held_out) if _on_line(samples) else len(samples))
     return {
         "wasserstein": _distance(samples, real),
         "wasserstein_floor": _distance(training, real),
     }
+
+
+def _on_line(points: Latents) -> bool:
+    return points.shape[1:] == (1,)
 
 
 def _points(dataset: Dataset, count: int) -> Latents:
@@ -101,7 +106,7 @@ def _points(dataset: Dataset, count: int) -> Latents:
 
 
 def _distance(points: Latents, others: Latents) -> float:
-    if points.shape[1:] == (1,):
+    if _on_line(points):
         return wasserstein_1(points, others)
     count = min(len(points), len(others))
     return wasserstein_2(points[:count], others[:count])

@@ -26,7 +26,7 @@ __all__ = ["AdversarialFlow", "AdversarialFlowDraws"]
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -58,7 +58,10 @@ from afmlib.ops.parameterisations import SamplePrediction, VelocityPrediction
 from afmlib.ops.schedules import scheduled_value
 from afmlib.ops.time_grid import draw_any_steps, draw_fixed_steps
 from afmlib.sampling import SampleModel
-from afmlib.typing import Labels, Latents, Logits, PerSample, Scalar, Timesteps
+from afmlib.typing import Labels, Latents, Logits, Scalar, Timesteps
+
+Penalised: TypeAlias = Float[Tensor, " penalised"]
+"""One value per sample of the penalised part of a batch."""
 
 
 @dataclass
@@ -224,7 +227,7 @@ class AdversarialFlow(Objective):
         both = torch.cat([real, fake])
         logits = self.discriminator(both, labels.repeat(2), draws.timesteps_tgt.repeat(2))
         logits_real, logits_fake = logits.chunk(2)
-        r1, r2 = self._penalties(real, fake, labels, logits, draws).chunk(2)
+        r1, r2 = self._penalties(real, fake, labels, logits_real, logits_fake, draws)
         gp_scale = scheduled_value(self.gp_scale, self.num_images, self.total_images)
         cp_scale = scheduled_value(self.cp_scale, self.num_images, self.total_images)
         return {
@@ -288,10 +291,11 @@ class AdversarialFlow(Objective):
         real: Latents,
         fake: Latents,
         labels: Labels,
-        logits: Logits,
+        logits_real: Logits,
+        logits_fake: Logits,
         draws: AdversarialFlowDraws,
-    ) -> PerSample:
-        """Returns R1 and then R2 of the penalised part, weighted by the width of each step."""
+    ) -> tuple[Penalised, Penalised]:
+        """Returns R1 and R2 of the penalised part, weighted by the width of each step."""
         size = self.num_penalised(len(real))
         points = torch.cat([real[:size], fake[:size]])
         labels = labels[:size].repeat(2)
@@ -305,11 +309,11 @@ class AdversarialFlow(Objective):
                 points = points.float()
                 slopes = self.penalty(critic, points, critic(points), noises)
         else:
-            logits_real, logits_fake = logits.chunk(2)
             clean = torch.cat([logits_real[:size], logits_fake[:size]])
             slopes = self.penalty(critic, points, clean, noises)
         widths = step_width(draws.timesteps_src, draws.timesteps_tgt)
-        return slopes * widths[:size].repeat(2).to(slopes.dtype)
+        r1, r2 = slopes.chunk(2)
+        return r1 * widths[:size].to(r1.dtype), r2 * widths[:size].to(r2.dtype)
 
     def _score(self, latents: Latents, labels: Labels, timesteps: Timesteps) -> Logits:
         return self.discriminator(latents, labels, timesteps)

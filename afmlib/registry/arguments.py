@@ -86,10 +86,8 @@ def _has_type(value: Any, hint: Any) -> bool:
 
 
 def _describe(hint: Any) -> str:
-    return " or ".join(
-        getattr(part, "__name__", str(part)) if inspect.isclass(part) else str(part)
-        for part in union(hint)
-    ).replace("typing.", "")
+    parts = (part.__name__ if inspect.isclass(part) else str(part) for part in union(hint))
+    return " or ".join(parts).replace("typing.", "").replace("NoneType", "None")
 
 
 def _shorten(value: Any) -> str:

@@ -22,9 +22,8 @@ def png(value=None, size=8):
 
 @pytest.fixture(params=["local", "memory"])
 def root(request, tmp_path):
-    """Returns the URL of an empty folder and a function that fills it."""
-    url = str(tmp_path) if request.param == "local" else f"memory://{uuid.uuid4()}"
-    return url
+    """Returns the path or URL of an empty folder."""
+    return str(tmp_path) if request.param == "local" else f"memory://{uuid.uuid4()}"
 
 
 def fill(root, **files):
@@ -93,14 +92,10 @@ def test_bad_files_are_named_and_counted(root, cache_bytes):
 
 @pytest.mark.parametrize("cache_bytes", [0, 2**30])
 def test_bad_files_are_left_out_with_a_warning(tmp_path, caplog, cache_bytes):
-    fill(
-        str(tmp_path), **{"a/1.png": png(0), "a/2.png": b"", "b/3.png": b"", "c/4.png": png(255)}
-    )
+    fill(str(tmp_path), **{"a/1.png": png(0), "a/2.png": b"", "b/3.png": b"", "c/4.png": png(255)})
 
     with caplog.at_level(logging.WARNING, "afmlib"):
-        data = ImageFolder(
-            str(tmp_path), size=8, skip_unreadable=True, cache_bytes=cache_bytes
-        )
+        data = ImageFolder(str(tmp_path), size=8, skip_unreadable=True, cache_bytes=cache_bytes)
     images, labels = images_of(data)
 
     assert "2 of 4 files" in caplog.text

@@ -118,6 +118,17 @@ def test_penalty_trains_the_critic_and_not_the_samples():
     assert x.grad is None
 
 
+def test_the_exact_penalty_leaves_the_samples_out_of_training():
+    critic = smooth_critic((3,))
+    x, trained = torch.randn(4, 3), torch.randn(4, 3, requires_grad=True)
+
+    for samples in (x, trained):
+        AutogradPenalty()(critic, samples, critic(samples), samples).mean().backward()
+
+    assert not x.requires_grad
+    assert trained.grad is None
+
+
 @pytest.mark.parametrize("eps", [0.0, -0.1, float("nan")])
 def test_step_must_be_positive(eps):
     with pytest.raises(ValueError, match="eps must be positive"):

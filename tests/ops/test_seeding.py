@@ -27,6 +27,7 @@ def test_a_name_always_means_the_same_stream(name):
 @example((5,), (5, 0))  # What SeedSequence takes for one another:
 @example((0,), (0, 0, 0))
 @example((2**32,), (0, 1))
+@example((2**32, 5), (0, 1 + 5 * 2**32))
 @example((1, 2), (2, 1))
 def test_different_names_mean_different_streams(left, right):
     assert (start_of(left) == start_of(right)) == (left == right)

@@ -72,7 +72,7 @@ def test_loss_of_the_graph_is_caught_as_a_missing_compile():
             torch._dynamo.graph_break()
             return super().attend(queries, keys, values)
 
-    with pytest.raises(AssertionError, match="^Breaks: it declares compile"):
+    with pytest.raises(AssertionError, match=r"^Breaks: it declares compile"):
         check_attention_backend(Breaks())
 
 
@@ -83,7 +83,7 @@ def test_data_dependent_branch_is_caught_as_a_missing_vmap():
         def attend(self, queries, keys, values):
             return super().attend(queries, keys, values) if queries.sum() else queries
 
-    with pytest.raises(AssertionError, match="^Branches: it declares vmap"):
+    with pytest.raises(AssertionError, match=r"^Branches: it declares vmap"):
         check_attention_backend(Branches())
 
 
@@ -95,7 +95,7 @@ def test_upcast_is_caught_as_a_missing_bf16():
             made = super().attend(queries, keys, values)
             return made.float() if made.dtype == torch.bfloat16 else made
 
-    with pytest.raises(AssertionError, match="^Upcasts: it declares bf16.*float32"):
+    with pytest.raises(AssertionError, match=r"^Upcasts: it declares bf16.*float32"):
         check_attention_backend(Upcasts())
 
 

@@ -143,7 +143,7 @@ def test_broken_dataset_is_named_with_what_it_breaks(broken, contract):
 
 def test_what_is_held_out_is_checked_as_well():
     check_dataset(Noise())
-    with pytest.raises(AssertionError, match="^Empty: a dataset has samples"):
+    with pytest.raises(AssertionError, match=r"^Empty: a dataset has samples"):
         check_dataset(HoldsOutNothing())
 
 
@@ -152,7 +152,7 @@ def test_points_have_their_optimal_targets():
         def optimal_targets(self, noises):
             return noises[:1]
 
-    with pytest.raises(AssertionError, match="^OneTarget: .*one point of the data per noise"):
+    with pytest.raises(AssertionError, match=r"^OneTarget: .*one point of the data per noise"):
         check_dataset(OneTarget())
 
 

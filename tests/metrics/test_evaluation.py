@@ -1,0 +1,68 @@
+"""Tests for afmlib.metrics.evaluation."""
+
+import pytest
+import torch
+
+from afmlib.metrics.evaluation import Evaluation, read_images
+
+
+def labels_of(samples):
+    return torch.zeros(len(samples), dtype=torch.long)
+
+
+def test_real_features_are_computed_once_per_data_and_extractor(tensors, identity):
+    data, samples = tensors(torch.randn(5, 1, 2, 2)), torch.randn(3, 1, 2, 2)
+
+    for _ in range(2):
+        evaluation = Evaluation(
+            samples=samples, labels=labels_of(samples), dataset=data, extractor=identity
+        )
+        assert torch.equal(evaluation.real_features, data.images.flatten(1))
+        assert evaluation.real_features is evaluation.real_features
+
+    assert identity.calls == 1
+    assert torch.equal(evaluation.sample_features, samples.flatten(1))
+    assert evaluation.sample_features is evaluation.sample_features
+    assert identity.calls == 2
+
+
+def test_batches_change_nothing(tensors, identity):
+    data = tensors(torch.randn(7, 1, 2, 2))
+
+    evaluation = Evaluation(
+        samples=data.images, labels=data.labels, dataset=data, extractor=identity, batch_size=3
+    )
+
+    assert torch.equal(evaluation.sample_features, data.images.flatten(1))
+    assert torch.equal(evaluation.real_images()[0], data.images)
+
+
+def test_of_many_images_the_same_are_taken(tensors):
+    data = tensors(torch.arange(50.0).reshape(50, 1))
+
+    first, again = (torch.cat([x for x, _ in read_images(data, 4, limit=10)]) for _ in range(2))
+
+    assert torch.equal(first, again)
+    assert len(first.unique()) == 10
+    assert torch.equal(torch.cat([x for x, _ in read_images(data, 4, limit=60)]), data.images)
+
+
+def test_what_does_not_fit_together_is_refused(tensors):
+    data = tensors(torch.randn(5, 2))
+    with pytest.raises(ValueError, match="'samples': 5, 'labels': 4"):
+        Evaluation(samples=data.images, labels=data.labels[:4], dataset=data)
+    with pytest.raises(ValueError, match="'noises': 3"):
+        Evaluation(samples=data.images, labels=data.labels, dataset=data, noises=torch.ones(3, 2))
+    with pytest.raises(ValueError, match="'samples': 0"):
+        Evaluation(samples=data.images[:0], labels=data.labels[:0], dataset=data)
+    broken = data.images.clone()
+    broken[2, 1] = float("nan")
+    with pytest.raises(ValueError, match="1 of 5 samples are not finite"):
+        Evaluation(samples=broken, labels=data.labels, dataset=data)
+
+
+def test_features_need_an_extractor(tensors):
+    data = tensors(torch.randn(5, 2))
+
+    with pytest.raises(ValueError, match="choose an extractor"):
+        _ = Evaluation(samples=data.images, labels=data.labels, dataset=data).sample_features

@@ -1,0 +1,28 @@
+"""Tests for afmlib.metrics.rgb."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from afmlib.metrics.rgb import to_rgb_bytes
+
+
+@given(st.integers(0, 255), st.floats(-0.4, 0.4))
+def test_it_rounds_to_the_nearest_byte(value, offset):
+    images = torch.full((1, 3, 1, 1), (value + offset) / 127.5 - 1)
+
+    assert to_rgb_bytes(images).flatten().tolist() == [value] * 3
+
+
+def test_grey_becomes_three_equal_channels_and_excess_is_clipped():
+    images = torch.tensor([-7.0, -1.0, 1.0, 7.0]).reshape(4, 1, 1, 1)
+
+    expected = torch.tensor([0, 0, 255, 255], dtype=torch.uint8)
+    assert torch.equal(to_rgb_bytes(images)[:, :, 0, 0], expected.unsqueeze(1).expand(4, 3))
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 8, 8), (2, 8)])
+def test_other_shapes_are_refused(shape):
+    with pytest.raises(ValueError, match="1 or 3 channels"):
+        to_rgb_bytes(torch.zeros(shape))

@@ -1,0 +1,124 @@
+"""Tests for afmlib.metrics.timm_extractor, with random weights: none are downloaded."""
+
+import pickle
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from afmlib.metrics.rgb import to_rgb_bytes
+from afmlib.metrics.timm_extractor import TimmExtractor
+
+MODEL = "test_efficientnet"
+
+
+@pytest.fixture(scope="module")
+def network():
+    return timm.create_model(MODEL, pretrained=False).eval()
+
+
+@pytest.fixture
+def weights(network, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file(network.state_dict(), path)
+    return str(path)
+
+
+def test_features_are_those_of_the_network_on_normalised_pixels(network, weights):
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    before = torch.get_rng_state()
+
+    extractor = TimmExtractor(MODEL, weights=weights, input_size=32)
+
+    assert torch.equal(torch.get_rng_state(), before)
+    config = network.pretrained_cfg
+    mean, std = (torch.tensor(config[key]).reshape(3, 1, 1) for key in ("mean", "std"))
+    pixels = (to_rgb_bytes(images) / 255 - mean) / std
+    pooled = network.forward_head(network.forward_features(pixels), pre_logits=True)
+    torch.testing.assert_close(extractor(images), pooled, rtol=1e-4, atol=1e-5)
+    assert not extractor.training
+    assert not extractor(images).requires_grad
+
+
+def test_grey_images_of_any_size_have_features(weights):
+    extractor = TimmExtractor(MODEL, weights=weights, input_size=32)
+
+    grey = torch.rand(2, 1, 8, 8) * 2 - 1
+
+    assert torch.equal(extractor(grey), extractor(grey.expand(-1, 3, -1, -1)))
+
+
+def test_the_name_tells_weights_and_sizes_apart(network, weights, tmp_path):
+    other = tmp_path / "other.pth"
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    torch.save({"state_dict": state}, other)
+    same = TimmExtractor(MODEL, weights=str(other), input_size=32)
+    state["conv_stem.weight"] += 1
+    torch.save(state, other)
+    changed = TimmExtractor(MODEL, weights=str(other), input_size=32)
+    name = TimmExtractor(MODEL, weights=weights, input_size=32).name
+
+    assert same.name == name
+    assert changed.name != name
+    assert TimmExtractor(MODEL, weights=weights, input_size=64).name != name
+
+
+def test_the_names_of_the_package_with_weights_are_known(tmp_path):
+    network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    state = {f"_{i}": tensor for i, tensor in enumerate(network.state_dict().values())}
+    state = {"_conv_stem.weight": state.pop("_0")} | state
+    path = tmp_path / "weights.pth"
+    torch.save(state, path)
+
+    extractor = TimmExtractor(weights=str(path))
+
+    own = extractor.network.state_dict()
+    assert all(torch.equal(own[name], network.state_dict()[name]) for name in own)
+
+
+def test_random_weights_and_unknown_models_are_refused(weights):
+    with pytest.raises(ValueError, match="random weights mean nothing"):
+        TimmExtractor(MODEL)
+    with pytest.raises(ValueError, match="either weights=PATH or"):
+        TimmExtractor(MODEL, weights=weights, pretrained=True)
+    with pytest.raises(ValueError, match=r"no model 'efficientnet_lite'.*efficientnet_lite0"):
+        TimmExtractor("efficientnet_lite", weights=weights)
+
+
+def test_weights_that_do_not_fit_are_refused(network, tmp_path):
+    state = dict(network.state_dict())
+    del state["conv_stem.weight"]
+    path = tmp_path / "weights.pth"
+    torch.save(state, path)
+
+    with pytest.raises(ValueError, match=r"(?s)do not fit the model.*conv_stem\.weight"):
+        TimmExtractor(MODEL, weights=str(path))
+    with pytest.raises(FileNotFoundError):
+        TimmExtractor(MODEL, weights=str(tmp_path / "nowhere.pth"))
+
+
+class Harmful:
+    def __reduce__(self):
+        return print, ("Run!",)
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+def test_files_that_run_code_are_refused(tmp_path, capsys, name):
+    path = tmp_path / name
+    for content in (Harmful(), {"state_dict": Harmful()}):
+        torch.save(content, path)
+        with pytest.raises(ValueError, match="damaged, or holds more than tensors"):
+            TimmExtractor(MODEL, weights=str(path))
+    path.write_bytes(pickle.dumps(Harmful(), protocol=2))
+    with pytest.raises(ValueError, match="damaged, or holds more than tensors"):
+        TimmExtractor(MODEL, weights=str(path))
+    assert capsys.readouterr().out == ""
+
+
+def test_files_without_weights_are_refused(tmp_path):
+    path = tmp_path / "weights.pth"
+    for content in ([1, 2], {}, {"epoch": 3}):
+        torch.save(content, path)
+        with pytest.raises(ValueError, match="no weights by name"):
+            TimmExtractor(MODEL, weights=str(path))

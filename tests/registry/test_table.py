@@ -1,0 +1,101 @@
+"""Tests for afmlib.registry.table: what it lists is there, and listing imports nothing."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+import afmlib
+from afmlib import list_components
+from afmlib.registry import DEPTHS, GENERATORS, REGISTRIES
+
+GROUPS = """generators discriminators classifiers losses penalties depths guidance augmentations
+schedules parameterisations objectives datasets autoencoders extractors metrics attention"""
+
+
+def run(code):
+    """Runs code in a fresh interpreter and returns what it printed."""
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_groups_are_those_of_the_design():
+    assert sorted(REGISTRIES) == sorted(GROUPS.split())
+    assert all(registry.group == group for group, registry in REGISTRIES.items())
+
+
+@pytest.mark.parametrize("group", GROUPS.split())
+def test_every_builtin_can_be_imported_and_implements_its_interface(group):
+    registry = REGISTRIES[group]
+
+    for name in registry.builtins:
+        cls = registry.get(name)
+        assert issubclass(cls, registry.interface)
+        assert group == "attention" or cls.__name__ == name
+
+
+@pytest.mark.parametrize("group", GROUPS.split())
+def test_every_preset_passes_its_check(group):
+    registry = REGISTRIES[group]
+
+    for name in registry.presets:
+        registry.check(name, name)
+
+
+def test_every_builtin_is_in_all_of_its_module():
+    for registry in REGISTRIES.values():
+        for path in registry.builtins.values():
+            module, _, name = path.partition(":")
+            assert name in importlib.import_module(module).__all__
+
+
+def test_builtins_are_listed_with_the_library_that_brings_them():
+    listed = list_components("losses")
+
+    assert listed["RelativisticLoss"] == "afmlib"
+    assert {name for name, origin in listed.items() if origin == "afmlib"} == set(
+        REGISTRIES["losses"].builtins
+    )
+
+
+def test_generators_include_the_depth_wrappers():
+    assert set(DEPTHS.components()) < set(GENERATORS.components())
+    assert GENERATORS.get("RepeatDepth") is DEPTHS.get("RepeatDepth")
+
+
+def test_registry_knows_what_it_holds():
+    assert "DiTGenerator" in GENERATORS
+    assert "RepeatDepth" in GENERATORS
+    assert "nobody" not in GENERATORS
+    assert len(GENERATORS) == len(GENERATORS.components()) > 0
+    assert GENERATORS
+
+
+def test_import_and_listing_are_light():
+    code = """
+import sys
+import afmlib
+from afmlib import build_generator, list_components
+from afmlib.registry import REGISTRIES
+for group in REGISTRIES:
+    list_components(group)
+print(sorted({"torch", "torchvision", "timm", "mmengine.runner", "afmlib.nn"} & set(sys.modules)))
+"""
+
+    assert run(code) == "[]\n"
+
+
+def test_bare_import_does_not_import_the_registry():
+    code = "import sys, afmlib; print(sorted(m for m in sys.modules if m.startswith('afmlib.')))"
+
+    assert run(code) == "[]\n"
+
+
+def test_public_names_are_there():
+    for name in afmlib.__all__:
+        assert getattr(afmlib, name) is not None
+    assert set(afmlib.__all__) <= set(dir(afmlib))
+    with pytest.raises(AttributeError, match="no attribute 'build_nothing'"):
+        afmlib.build_nothing  # noqa: B018
