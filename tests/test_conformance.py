@@ -3,21 +3,36 @@
 A component that is registered and has no entry in ``SMALL`` fails: nothing escapes.
 """
 
+import hashlib
 import importlib.util
 import inspect
 
+import numpy as np
 import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch_fidelity import feature_extractor_inceptionv3 as fidelity
 
-from afmlib.interfaces import RepeatableGenerator
+from afmlib.data.digits import Digits
+from afmlib.data.latent_folder import write_latents
+from afmlib.data.points import FourGaussians
+from afmlib.interfaces import FeatureExtractor, RepeatableGenerator
+from afmlib.metrics import inception_extractor
+from afmlib.metrics.evaluation import Evaluation
 from afmlib.registry import REGISTRIES
 from afmlib.testing import (
     check_adversarial_loss,
     check_attention_backend,
     check_classifier,
+    check_dataset,
     check_depth_wrapper,
     check_discriminator,
+    check_feature_extractor,
     check_generator,
     check_gradient_penalty,
+    check_metric,
     check_objective,
     check_parameterisation,
     check_repeatable_generator,
@@ -39,6 +54,7 @@ ANY_STEP = dict(
 )
 COSINE = dict(type="CosineSchedule", start=0.2, end=0.005)
 
+# Group -> name -> the arguments of each small one that is tried, or a fixture that returns them.
 SMALL = {
     "generators": {
         "DiTGenerator": [
@@ -78,6 +94,29 @@ SMALL = {
         "VelocityPrediction": [{}],
     },
     "attention": {name: [{}] for name in ("auto", "math", "sdpa", "xformers")},
+    "datasets": {
+        "Digits": [{}],
+        "EightGaussians": [{}],
+        "FourGaussians": [{}],
+        "ImageFolder": ["image_folder"],
+        "LatentFolder": ["latent_folder"],
+    },
+    "extractors": {
+        "DigitsExtractor": ["digits_extractor"],
+        "InceptionExtractor": ["inception"],
+        "TimmExtractor": ["backbone"],
+    },
+    "metrics": {
+        name: [{}]
+        for name in (
+            "ClassAccuracy",
+            "Diversity",
+            "FrechetDistance",
+            "NearestTrainingImage",
+            "PrecisionRecall",
+            "TransportMap",
+        )
+    },
     "objectives": {
         "AdversarialFlow": [
             GAME,
@@ -91,6 +130,83 @@ SMALL = {
         ],
     },
 }
+
+
+# --- What is needed to build them ----------------------------------------------------------------
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    numbers = np.random.default_rng(0)
+    for index in range(6):
+        folder = tmp_path / f"class_{index % 2}"
+        folder.mkdir(exist_ok=True)
+        pixels = numbers.integers(0, 256, (10, 12, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+    return dict(path=str(tmp_path), size=8, horizontal_flip_prob=0.5)
+
+
+@pytest.fixture
+def latent_folder(tmp_path):
+    means, labels = torch.randn(6, 2, 4, 3, 3), torch.arange(6) % 2
+    write_latents(str(tmp_path), means, means.exp(), labels, latent_scale=0.2, num_classes=2)
+    return dict(path=str(tmp_path))
+
+
+@pytest.fixture
+def digits_extractor(tmp_path, monkeypatch):
+    monkeypatch.setenv("AFMLIB_CACHE", str(tmp_path))
+    return {}
+
+
+@pytest.fixture
+def backbone(tmp_path):
+    model = "test_efficientnet"
+    path = tmp_path / "weights.safetensors"
+    save_file(timm.create_model(model, pretrained=False).state_dict(), path)
+    return dict(model=model, weights=str(path), input_size=32)
+
+
+@pytest.fixture
+def inception(tmp_path, monkeypatch):
+    """Random weights in the place of the published ones, which are not here."""
+    path = tmp_path / "weights.pth"
+    cls = fidelity.FeatureExtractorInceptionV3
+    with monkeypatch.context() as patch:
+        patch.setattr(fidelity, "load_state_dict_from_url", lambda *_, **__: {})
+        patch.setattr(cls, "load_state_dict", lambda *_: None)
+        torch.save(cls("inception-v3-compat", ["2048"]).state_dict(), path)
+    content = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(inception_extractor, "SHA256", content)
+    return dict(weights_path=str(path))
+
+
+class Pixels(FeatureExtractor):
+    name = "pixels"
+
+    def forward(self, images):
+        return images.flatten(1)
+
+
+def images_to_judge():
+    digits = Digits()
+    samples, labels = digits.__getitems__(range(100))
+    samples = (samples + 0.1 * torch.randn_like(samples)).clamp(-1, 1)
+    return Evaluation(samples=samples, labels=labels, dataset=digits, extractor=Pixels())
+
+
+def points_to_judge():
+    points, noises = FourGaussians(), torch.randn(100, 1)
+    return Evaluation(
+        samples=points.optimal_targets(noises) + 0.1,
+        labels=torch.zeros(100, dtype=torch.long),
+        dataset=points,
+        noises=noises,
+        held_out=points.held_out(),
+    )
+
+
+# --- The checks -----------------------------------------------------------------------------------
 
 
 # AutoAttention.choose logs while it is traced, and attend cannot do all that is declared.
@@ -116,6 +232,16 @@ def latent_shape(network):
     return next(shape for name, shape in SHAPES.items() if type(network).__name__.startswith(name))
 
 
+def check_any_extractor(extractor):
+    digits = type(extractor).__name__ == "DigitsExtractor"
+    check_feature_extractor(extractor, (1, 8, 8) if digits else (3, 32, 32))
+
+
+def check_any_metric(metric):
+    points = type(metric).__name__ == "TransportMap"
+    check_metric(metric, points_to_judge() if points else images_to_judge())
+
+
 CHECKS = {
     "generators": check_any_generator,
     "depths": check_depth_wrapper,
@@ -127,6 +253,9 @@ CHECKS = {
     "parameterisations": check_parameterisation,
     "attention": check_attention,
     "objectives": check_objective,
+    "datasets": check_dataset,
+    "extractors": check_any_extractor,
+    "metrics": check_any_metric,
 }
 
 
@@ -143,9 +272,12 @@ def registered():
 
 
 @pytest.mark.parametrize(("group", "name", "arguments"), list(registered()))
-def test_contract_is_kept(group, name, arguments):
+def test_contract_is_kept(group, name, arguments, request):
     assert arguments is not None, f"Say in SMALL how a small {name} of the {group} is built."
     assert group in CHECKS, f"Say in CHECKS which check is that of the {group}."
+
+    if isinstance(arguments, str):
+        arguments = request.getfixturevalue(arguments)
 
     CHECKS[group](REGISTRIES[group].build(dict(type=name, **arguments)))
 

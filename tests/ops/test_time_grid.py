@@ -54,6 +54,7 @@ def test_each_step_of_the_grid_has_the_same_share_of_the_unit_interval(nfe):
     times = torch.tensor(sampling_times(nfe)[::-1], dtype=torch.float64)
     torch.testing.assert_close(src, times[1:], rtol=0, atol=1e-15)
     torch.testing.assert_close(tgt, times[:-1], rtol=0, atol=1e-15)
+    assert torch.equal(tgt[1:], src[:-1])  # Where one step ends the next begins, to the last bit.
 
 
 @given(uniforms, counts)

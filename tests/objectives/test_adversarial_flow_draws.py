@@ -1,0 +1,144 @@
+"""Tests for the draws of afmlib.objectives.adversarial_flow."""
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from afmlib.discriminators.mlp import MLPDiscriminator
+from afmlib.generators.mlp import MLPGenerator
+from afmlib.interfaces import Augmentation, Guidance
+from afmlib.objectives.adversarial_flow import AdversarialFlow
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def stream(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def small(nfe=1, **settings):
+    generator = MLPGenerator(2, 4, 1, use_timestep_src=nfe != 1, use_timestep_tgt=nfe == "any")
+    discriminator = MLPDiscriminator(2, 4, 1, use_timestep=nfe != 1)
+    return AdversarialFlow(generator, discriminator, nfe=nfe, **settings)
+
+
+def tensors(draws):
+    return {
+        field.name: getattr(draws, field.name)
+        for field in dataclasses.fields(draws)
+        if getattr(draws, field.name) is not None
+    }
+
+
+class Late(Guidance):
+    """Renoises at late times."""
+
+    timesteps = (0.7, 0.9)
+
+    def forward(self, samples, labels, timesteps_tgt, noises_cg, timesteps_cg):
+        return samples.flatten(1).sum(1)
+
+
+class Shift(Augmentation):
+    """Moves all elements of a sample alike."""
+
+    def draw(self, latents, generator=None):
+        return torch.randn(len(latents), 1, generator=generator, dtype=latents.dtype)
+
+    def forward(self, latents, parameters, num_images):
+        return latents + parameters.reshape(-1, *(1,) * (latents.ndim - 1))
+
+
+@pytest.mark.parametrize("shape", [(2,), (3, 4, 4)])
+@given(size=st.integers(1, 40), fraction=st.floats(0.01, 1))
+def test_draws_have_a_row_per_sample_and_directions_for_the_penalised_ones(shape, size, fraction):
+    objective = small(gp_fraction=fraction, guidance=Late(), augmentation=Shift())
+
+    draws = objective.draw(torch.empty(size, *shape), stream())
+
+    penalised = max(round(fraction * size), 1)
+    assert objective.num_penalised(size) == penalised
+    assert {name: tuple(tensor.shape) for name, tensor in tensors(draws).items()} == {
+        "noises_src": (size, *shape),
+        "noises_tgt": (size, *shape),
+        "timesteps_src": (size,),
+        "timesteps_tgt": (size,),
+        "noises_r1": (penalised, *shape),
+        "noises_r2": (penalised, *shape),
+        "noises_cg": (size, *shape),
+        "timesteps_cg": (size,),
+        "augmentation": (size, 1),
+    }
+
+
+def test_what_nobody_uses_is_not_drawn():
+    draws = small().draw(torch.empty(4, 2))
+
+    assert draws.noises_cg is None
+    assert draws.timesteps_cg is None
+    assert draws.augmentation is None
+
+
+def test_no_two_tensors_of_a_draw_are_the_same_noise():
+    draws = small(gp_fraction=1.0, guidance=Late()).draw(torch.empty(4, 2), stream())
+
+    noises = [tensor for name, tensor in tensors(draws).items() if name.startswith("noises")]
+
+    values = torch.cat([tensor.flatten() for tensor in noises])
+    assert len(noises) == 5
+    assert len(values.unique()) == len(values)
+
+
+@given(seeds)
+def test_one_step_always_goes_from_noise_to_data(seed):
+    draws = small(1).draw(torch.empty(5, 2), stream(seed))
+
+    assert torch.equal(draws.timesteps_src, torch.ones(5))
+    assert torch.equal(draws.timesteps_tgt, torch.zeros(5))
+
+
+@given(seeds, st.integers(2, 8))
+def test_fixed_steps_lie_on_the_grid(seed, nfe):
+    draws = small(nfe).draw(torch.empty(50, 2), stream(seed))
+
+    index = draws.timesteps_src * nfe
+    torch.testing.assert_close(index, index.round())
+    assert set(index.round().int().tolist()) <= set(range(1, nfe + 1))
+    torch.testing.assert_close(draws.timesteps_src - draws.timesteps_tgt, torch.ones(50) / nfe)
+
+
+@given(seeds)
+def test_any_step_goes_down(seed):
+    draws = small("any").draw(torch.empty(50, 2), stream(seed))
+
+    assert (draws.timesteps_tgt >= 0).all()
+    assert (draws.timesteps_tgt <= draws.timesteps_src).all()
+    assert (draws.timesteps_src < 1).all()
+    assert len(draws.timesteps_src.unique()) == 50
+
+
+@given(seeds)
+def test_times_of_the_guidance_stay_in_its_range(seed):
+    draws = small(guidance=Late()).draw(torch.empty(50, 2), stream(seed))
+
+    assert draws.timesteps_cg.min() >= 0.7
+    assert draws.timesteps_cg.max() < 0.9
+
+
+@given(seeds)
+def test_draws_are_a_function_of_the_generator_alone(seed):
+    objective = small("any", guidance=Late(), augmentation=Shift())
+    first = tensors(objective.draw(torch.empty(4, 2), stream(seed)))
+    torch.manual_seed(seed + 1)
+    global_state = torch.get_rng_state()
+
+    again = tensors(objective.draw(torch.randn(4, 2, generator=stream()), stream(seed)))
+
+    assert first.keys() == again.keys()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert torch.equal(torch.get_rng_state(), global_state)
