@@ -16,7 +16,7 @@ from afmlib.ops.parameterisations import (
     SamplePrediction,
     VelocityPrediction,
 )
-from afmlib.ops.seeding import generator_for
+from afmlib.ops.seeding import indexed_noises
 from afmlib.sampling import SampleModel, sample, to_uint8
 
 SHAPE = (2, 4, 4)
@@ -80,8 +80,7 @@ def test_a_sample_depends_on_its_seed_index_and_label_alone(seed, labels, batch_
     longer = sample(model, labels + [1] * more, seed=seed, batch_size=batch_size)
     assert torch.equal(longer[: len(labels)], whole)
     for i, label in enumerate(labels):
-        noise = torch.randn(SHAPE, generator=generator_for(seed, i))
-        alone = sample(model, [label], noises=noise[None])
+        alone = sample(model, [label], noises=indexed_noises(seed, [i], SHAPE))
         assert torch.equal(alone[0], whole[i])
 
 

@@ -73,6 +73,8 @@ def evaluate_samples(
     Returns:
         ``protocol`` and ``values``.
     """
+    if len(dataset.latent_shape) == 3 and dataset.latent_scale == 1:
+        samples = samples.clamp(-1, 1)  # Images are judged as they would be saved.
     extractor = _extractor(json.dumps(config.extractor)) if config.extractor is not None else None
     evaluation = Evaluation(
         samples=samples.float(),

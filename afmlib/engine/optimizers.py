@@ -33,7 +33,8 @@ class PlayerOptimizer(OptimWrapper):
     def __init__(self, config: OptimizerConfig, network: nn.Module) -> None:
         arguments: dict[str, Any] = {"weight_decay": config.weight_decay}
         if config.type != "SGD":
-            arguments |= {"betas": tuple(config.betas), "eps": config.eps}
+            # Torch refuses an int beside a float.
+            arguments |= {"betas": tuple(map(float, config.betas)), "eps": config.eps}
         trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
         optimizer = _TYPES[config.type](trainable, lr=0.0, **arguments)  # type: ignore[call-arg]
         clip = {"max_norm": config.clip_grad_norm} if config.clip_grad_norm else None

@@ -71,8 +71,14 @@ def save_checkpoint(
     for name, content in files.items():
         storage.write_atomically(storage.join(folder, name), content)
     checksums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    text = json.dumps({"format": FORMAT, **manifest, "files": checksums}, indent=2)
+    content = {"format": FORMAT, **manifest, "files": checksums}
+    text = json.dumps({**content, "checksum": _checksum(content)}, indent=2)
     storage.write_atomically(storage.join(folder, MANIFEST), text.encode())
+
+
+def _checksum(manifest: Mapping[str, Any]) -> str:
+    """Returns the checksum of what a manifest says."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _pack(state: Mapping[str, Tensor]) -> bytes:
@@ -106,6 +112,9 @@ def read_manifest(folder: str) -> dict[str, Any]:
         raise CheckpointError(
             f"{folder} has format {manifest.get('format')!r}; this version reads {FORMAT}."
         )
+    checksum = manifest.pop("checksum", None)
+    if checksum != _checksum(manifest):
+        raise CheckpointError(f"{path} is damaged: its checksum differs from what it says.")
     return manifest
 
 

@@ -31,8 +31,7 @@ def draw_fixed_steps(uniform: torch.Tensor, nfe: int) -> tuple[Timesteps, Timest
         uniform: Numbers in [0, 1), one per sample.
         nfe: The number :math:`N` of steps.
     """
-    # min: a number next to 1 may round up to N.
-    index = (uniform * nfe).floor().clamp(max=nfe - 1)
+    index = (uniform * nfe).floor()
     return (index + 1) / nfe, index / nfe
 
 

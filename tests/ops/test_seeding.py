@@ -58,8 +58,6 @@ def test_the_noise_of_an_image_does_not_depend_on_its_batch(seed, images):
 
     for noises, image in zip(together, images, strict=True):
         assert torch.equal(noises, indexed_noises(seed, [image], (3, 2))[0])
-        expected = torch.randn(3, 2, generator=generator_for(seed, image))
-        assert torch.equal(noises, expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
