@@ -1,0 +1,97 @@
+r"""A small convolutional discriminator of images, as a plugin of afmlib.
+
+Convolutions turn an image :math:`x` into features :math:`h(x)`, averaged over its positions. The
+label :math:`y` enters by an inner product with them, and so does the time :math:`t` if it is
+embedded:
+
+.. math:: D(x, y, t) = w^\top h(x) + b + (e_y + e_t)^\top h(x)
+
+References:
+    | cGANs with Projection Discriminator (Miyato and Koyama, 2018)
+    | https://arxiv.org/abs/1802.05637
+"""
+
+__all__ = ["ConvDiscriminator"]
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from afmlib.interfaces import Discriminator
+from afmlib.typing import Labels, Latents, Logits, Timesteps
+
+
+class ConvDiscriminator(Discriminator):
+    """Convolutions, each stage at half the size and twice the channels of the one before.
+
+    Nothing is normalised over the batch, and the activation is smooth, as gradient penalties want.
+
+    Args:
+        input_size: The height and width of the images.
+        in_channels: The number of channels of the images.
+        num_classes: The number of classes.
+        channels: The number of channels of the first stage.
+        num_stages: How often the size is halved, which it must allow.
+        num_waves: The number of sinusoids of the time.
+        use_timestep: Whether the time of the images is embedded.
+
+    Raises:
+        ValueError: If a number is out of its domain, or the size cannot be halved so often.
+
+    Example:
+        >>> discriminator = ConvDiscriminator(input_size=8, in_channels=1, num_classes=10)
+        >>> discriminator(torch.zeros(3, 1, 8, 8), torch.tensor([0, 4, 9])).shape
+        torch.Size([3])
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        in_channels: int,
+        num_classes: int = 1,
+        channels: int = 32,
+        num_stages: int = 2,
+        num_waves: int = 16,
+        use_timestep: bool = False,
+    ) -> None:
+        super().__init__()
+        if min(input_size, in_channels, num_classes, channels, num_stages, num_waves) < 1:
+            raise ValueError(
+                "All sizes must be at least 1, got "
+                f"{(input_size, in_channels, num_classes, channels, num_stages, num_waves)}."
+            )
+        if input_size % 2**num_stages:
+            raise ValueError(f"input_size {input_size} cannot be halved {num_stages} times.")
+        layers: list[nn.Module] = [nn.Conv2d(in_channels, channels, 3, padding=1), nn.SiLU()]
+        for _ in range(num_stages):
+            layers += [nn.Conv2d(channels, 2 * channels, 4, stride=2, padding=1), nn.SiLU()]
+            channels *= 2
+        layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.SiLU()]
+        self.layers = nn.Sequential(*layers)
+        self.head = nn.Linear(channels, 1)
+        self.y_embedder = nn.Embedding(num_classes, channels)
+        nn.init.normal_(self.y_embedder.weight, std=channels**-0.5)
+        self.num_waves = num_waves
+        self.t_embedder = nn.Linear(num_waves, channels) if use_timestep else None
+
+    def forward(
+        self, latents: Latents, labels: Labels, timesteps: Timesteps | None = None
+    ) -> Logits:
+        """Scores images; the time is ignored if there is no embedder for it.
+
+        Raises:
+            ValueError: If it is missing and there is one.
+        """
+        features = self.layers(latents).mean((2, 3))  # (N, C)
+        directions = self.y_embedder(labels)
+        if self.t_embedder is not None:
+            if timesteps is None:
+                raise ValueError("This discriminator embeds timesteps, which are missing.")
+            directions = directions + self.t_embedder(self._waves(timesteps.to(latents.dtype)))
+        return self.head(features).squeeze(1) + (directions * features).sum(1)
+
+    def _waves(self, timesteps: Tensor) -> Tensor:
+        r"""Returns :math:`\cos(\pi k t)` for :math:`k = 1, 2, \dots`."""
+        orders = torch.arange(1, self.num_waves + 1).to(timesteps)
+        return torch.cos(math.pi * orders * timesteps[:, None])

@@ -1,0 +1,212 @@
+"""Tests for benchmarks/run.py, run as its users run it."""
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RUN = ROOT / "benchmarks/run.py"
+
+MY_DISCRIMINATOR = """
+from torch import nn
+
+from afmlib.interfaces import Discriminator
+from afmlib.registry import DISCRIMINATORS
+
+
+@DISCRIMINATORS.register_module()
+class MyDiscriminator(Discriminator):
+    def __init__(self, input_size: int, in_channels: int, num_classes: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Flatten(), nn.Linear(in_channels * input_size**2, 32), nn.SiLU(),
+            nn.Linear(32, num_classes),
+        )
+
+    def forward(self, latents, labels, timesteps=None):
+        return self.layers(latents).gather(1, labels[:, None]).squeeze(1)
+
+
+@DISCRIMINATORS.register_module()
+class Suicidal(MyDiscriminator):
+    def forward(self, latents, labels, timesteps=None):
+        import os
+        os._exit(7)
+"""
+
+
+def benchmark(folder, *argv):
+    return subprocess.run(
+        [sys.executable, str(RUN), *argv, "--out", "out"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"},
+    )
+
+
+@pytest.fixture
+def main(monkeypatch):
+    """Returns the program's main function, for what needs no process of its own."""
+    monkeypatch.syspath_prepend(str(RUN.parent))
+    return importlib.import_module("run").main
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """One run with contenders that work, fail, die and lack their data."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    (folder / "mine.py").write_text(MY_DISCRIMINATOR)
+    small = "objective.generator.hidden_size=16"
+    done = benchmark(
+        folder,
+        f"afm_digits:{small}",
+        f"flow_matching_digits:{small}",
+        f"afm_digits:{small}:objective.discriminator.type=MyDiscriminator",
+        "afm_digits:objective.discriminator.type=Suicidal",
+        "afm_digits:objective.generator.patch_size=3",
+        "afm_b2",
+        *("--budget", "64img", "--slice", "0.1", "--plugin", "mine.py"),
+    )
+    assert done.returncode == 1, done.stderr  # Two of them fail.
+    return done, json.loads((folder / "out/results.json").read_text()), folder / "out"
+
+
+def row_of(results, part):
+    (row,) = [row for row in results[1]["rows"] if part in row["contender"]]
+    return row
+
+
+def test_a_contender_is_trained_timed_and_evaluated(results):
+    row = row_of(results, "flow_matching")
+
+    assert row["status"] == "done"
+    assert row["trained"]["num_images"] == 64
+    assert row["trained"]["updates"] == 2
+    assert [e["nfe"] for e in row["evaluations"]] == [1, 50]
+    assert [e["own"] for e in row["evaluations"]] == [False, True]
+    for evaluation in row["evaluations"]:
+        assert {"frechet_distance", "recall", "diversity"} <= set(evaluation["values"])
+        assert evaluation["protocol"]["num_samples"] == 360
+        assert evaluation["images_per_second"] > 0
+        assert (results[2] / evaluation["picture"]).exists()
+    assert row["curve"][-1]["num_images"] == 64
+    assert row["log"]
+
+
+def test_a_discriminator_of_ones_own_takes_part(results):
+    row = row_of(results, "MyDiscriminator")
+
+    assert row["status"] == "done"
+    assert row["parameters"]["discriminator"] == 65 * 32 + 33 * 10
+
+
+def test_one_that_dies_or_fails_is_a_row_with_its_reason(results):
+    assert row_of(results, "Suicidal")["status"] == "failed"
+    assert "status 7" in row_of(results, "Suicidal")["reason"]
+    assert "does not divide" in row_of(results, "patch_size=3")["reason"]
+
+
+def test_one_without_its_data_is_not_run_and_its_parameters_are_counted(results):
+    row = row_of(results, "afm_b2")
+
+    assert row["status"] == "not run"
+    assert "latents/imagenet256" in row["reason"]
+    assert round(row["parameters"]["generator"] / 1e6) == 130
+    assert round(row["parameters"]["discriminator"] / 1e6) == 129
+
+
+def test_real_data_and_class_means_are_rows_of_reference(results):
+    real, means = results[1]["references"]
+
+    assert (real["name"], means["name"]) == ("real test split", "class means")
+    assert real["values"]["recall"] > 0.8
+    assert means["values"]["recall"] == 0
+    assert means["values"]["class_accuracy"] == 1
+    assert real["values"]["frechet_distance"] < means["values"]["frechet_distance"] / 4
+
+
+def test_the_end_prints_the_table_and_the_path_of_the_report(results):
+    done, _, out = results
+
+    assert "afm_digits" in done.stdout
+    assert done.stdout.rstrip().endswith(str(out / "report.html"))
+    assert sorted(path.name for path in out.iterdir()) == [
+        "pictures",
+        "report.html",
+        "results.json",
+        "runs",
+        "table.md",
+    ]
+
+
+def test_what_it_was_made_with_stands_in_the_results(results):
+    content = results[1]
+
+    assert content["seeds"] == [0]
+    assert content["budget"] == "64 images"
+    assert "--budget 64img" in content["command"]
+    assert content["machine"]["threads"] == 1
+    assert {"afmlib", "torch", "python"} <= set(content["versions"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["afm_digit"], "Did you mean 'afm_digits'"),
+        (["afm_digits:seed"], "is not an override"),
+        (["afm_digits:sed=1"], "'seed'"),
+        (["afm_digits", "--budget", "90"], "--budget is such as"),
+        (["afm_digits", "--seeds", "0"], "must be positive"),
+        (["afm_digits", "--plugin", "nowhere.py"], "There is no plugin file"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_leaves_nothing(argv, message, main, tmp_path, capsys):
+    assert main([*argv, "--out", str(tmp_path / "out")]) == 2
+
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_results_is_refused(results, main, capsys):
+    assert main(["afm_digits", "--out", str(results[2])]) == 2
+
+    assert "holds results already" in capsys.readouterr().err
+
+
+def test_a_budget_of_seconds_sets_the_length_of_the_run(tmp_path):
+    done = benchmark(tmp_path, "gan_gaussians2d", "--budget", "2s", "--slice", "1")
+
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads((tmp_path / "out/results.json").read_text())["rows"]
+    assert 0 < row["trained"]["num_images"] < 512_000
+    assert list((tmp_path / "out/runs").glob("*/checkpoints/*/manifest.json"))
+
+
+def test_ctrl_c_writes_the_report_of_what_is_done(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, str(RUN), "gan_gaussians1d", "--out", "out", "--slice", "0.5"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    deadline = time.monotonic() + 120
+    while "%" not in process.stdout.readline():
+        assert time.monotonic() < deadline
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=120)
+
+    assert process.returncode == 130
+    (row,) = json.loads((tmp_path / "out/results.json").read_text())["rows"]
+    assert (row["status"], row["reason"]) == ("not run", "interrupted")
+    assert (tmp_path / "out/report.html").exists()
