@@ -210,6 +210,7 @@ def _draw(
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    axes.set_xlim(left=0)
     axes.set_xlabel(unit, color=TEXT, fontsize=8)
     axes.tick_params(colors=TEXT, labelsize=8, length=0, which="both")
     axes.grid(color=GRID, linewidth=0.6)

@@ -27,8 +27,8 @@ from templates.tables import Line, Table, quality_tables, sampling_table, size_t
 
 SCHEMA = 1
 STALE, USAGE = 1, 2
-MAX_NAME = 28
-"""Characters of a name on a line of a terminal; a longer one takes several lines."""
+HEAD_WIDTHS = (24, 15, 12)
+"""Characters of the heads on a line of a terminal; what is longer takes several lines."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -194,8 +194,8 @@ def _width(table: Table, console: Console) -> int:
 
 def _draw(table: Table) -> rich.table.Table:
     drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for head in table.heads:
-        drawn.add_column(Text(head), overflow="fold", vertical="bottom", max_width=MAX_NAME)
+    for head, width in zip(table.heads, HEAD_WIDTHS, strict=True):
+        drawn.add_column(Text(head), overflow="fold", vertical="bottom", max_width=width)
     for column in table.columns:
         head = column.head.replace(" ", "\n", column.head.count(" ") - bool(column.goal.arrow))
         drawn.add_column(Text(head), justify="right", vertical="bottom")

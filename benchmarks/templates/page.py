@@ -5,6 +5,7 @@ The words are here, the elements in :mod:`templates.elements`, the look in ``pag
 
 __all__ = ["render_page"]
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from string import Template
@@ -38,9 +39,7 @@ def render_page(results: Mapping[str, Any], folder: Path) -> str:
         style=_read("page.css"),
         script=_read("page.js"),
         quality=_quality(results, names),
-        speed="".join(
-            table_section(t, names) for t in (size_table(results), sampling_table(results))
-        ),
+        speed=_speed(results, names),
         curves=_curves(results, names),
         samples=sample_grids(results, folder),
         failures=_failures(results, names),
@@ -56,7 +55,7 @@ def _lead(results: Mapping[str, Any]) -> str:
     machine, count = results["machine"], len(by_contender(results))
     seeds = len(results["seeds"])
     parts = [
-        f"{count} contender{'' if count == 1 else 's'} side by side",
+        "one contender" if count == 1 else f"{count} contenders side by side",
         f"budget: {results['budget']}",
         f"{seeds} seeds" if seeds > 1 else "one seed, no spread",
         f"on {machine.get('device')} ({machine.get('cpu')}, {machine.get('cores')} cores)",
@@ -74,6 +73,12 @@ def _quality(results: Mapping[str, Any], names: list[str]) -> str:
         "column is bold, and a lead smaller than the spread means little. nfe: network "
         f"evaluations per sample.</p>{tables}"
     )
+
+
+def _speed(results: Mapping[str, Any], names: list[str]) -> str:
+    if not names:
+        return "<p>Nothing was run.</p>"
+    return "".join(table_section(t, names) for t in (size_table(results), sampling_table(results)))
 
 
 def _names(names: Iterable[str], further: str = "") -> str:
@@ -143,15 +148,15 @@ def _details(results: Mapping[str, Any], names: list[str]) -> str:
         name: f"config {rows[0]['config']}; {', '.join(rows[0]['overrides']) or 'no overrides'}"
         for name, rows in by_contender(results).items()
     }
-    protocols = "".join(
-        f'<h4>{escape(table.title)}</h4><p class="about">{escape(table.about)}</p>'
-        for table in seed_tables(results)
-    )
+    entries = [entry for row in results["rows"] for entry in row["evaluations"]]
+    records = [entry["protocol"] for entry in (*entries, *results["references"])]
+    distinct = {json.dumps(record, sort_keys=True): record for record in records if record}
+    protocols = "".join(terms(record) for record in distinct.values())
     seeds = "".join(table_section(table, names) for table in seed_tables(results))
     return "".join(
         [
             fold("Each seed's own numbers", seeds or "<p>There are none.</p>"),
-            fold("Protocols", protocols or "<p>There are none.</p>"),
+            fold("Protocols, as recorded", protocols or "<p>There are none.</p>"),
             fold("Command", f"<p><code>{escape(results['command'])}</code></p>{terms(run)}"),
             fold("Contenders", terms(configs)),
             fold("Machine", terms(results["machine"])),

@@ -56,28 +56,27 @@ class Protocol:
             ("metrics", "metrics {}"),
         )
         parts = [
-            text.format(_words(value))
+            text.format(clean(value))
             for name, text in known
             if (value := fields.pop(name, None)) is not None
         ]
-        edition = [_words(fields.pop(name)) for name in ("name", "version") if name in fields]
+        edition = [clean(fields.pop(name)) for name in ("name", "version") if name in fields]
         parts += [f"protocol {' '.join(edition)}"] if edition else []
-        parts += [f"{clean(name)} {_words(value)}" for name, value in fields.items()]
+        parts += [f"{clean(name)} {clean(value)}" for name, value in fields.items()]
         return f"{'; '.join(parts)}." if parts else "No protocol was recorded."
 
 
-def clean(text: Any) -> str:
-    """Returns text on one line and without control characters.
+def clean(value: Any) -> str:
+    """Returns text on one line and without control characters, of a list its members.
 
     Example:
-        >>> clean("two  words")
-        'two words'
+        >>> clean(["two  words", 3])
+        'two words, 3'
     """
-    return "".join(char if char.isprintable() else "�" for char in " ".join(str(text).split()))
-
-
-def _words(value: Any) -> str:
-    return ", ".join(map(clean, value)) if isinstance(value, list | tuple) else clean(value)
+    if isinstance(value, list | tuple):
+        return ", ".join(map(clean, value))
+    text = " ".join(str(value).split())
+    return "".join(char if char.isprintable() else "�" for char in text)
 
 
 def by_contender(results: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:

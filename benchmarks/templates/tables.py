@@ -123,7 +123,7 @@ def size_table(results: Mapping[str, Any]) -> Table:
     """Returns the table of parameters and training, with a line per contender."""
     networks = list(dict.fromkeys(name for row in results["rows"] for name in row["parameters"]))
     columns = [
-        *(Column(clean(name), "parameters in millions", UNJUDGED) for name in networks),
+        *(Column(f"{clean(name)}, M", "parameters in millions") for name in networks),
         Column("images", "images that training has seen"),
         Column("updates", "updates of the networks"),
         Column("seconds", "seconds of training, without evaluations"),
