@@ -6,6 +6,7 @@ Nothing heavy is imported here, so that ``--help`` is instant.
 __all__ = ["main"]
 
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = str(arguments.command)
     options = arguments[command]
     signal.signal(signal.SIGTERM, _terminate)
+    _show_log()
     try:
         run = importlib.import_module(f"afmlib.cli.{command}").run
         return int(run(options) or DONE)
@@ -56,6 +58,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"afmlib: {_message(error)}", file=sys.stderr)
         return USAGE if _is_usage(error) else TROUBLE
+
+
+class _StderrHandler(logging.Handler):
+    """Prints what the library logs to whatever standard error is by then: also above a bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"afmlib: {record.getMessage()}", file=sys.stderr)
+
+
+def _show_log() -> None:
+    """Shows what the library logs, such as the attention that was chosen, once."""
+    logger = logging.getLogger("afmlib")
+    if not any(isinstance(handler, _StderrHandler) for handler in logger.handlers):
+        logger.addHandler(_StderrHandler())
+        logger.setLevel(logging.INFO)
 
 
 class _Terminated(BaseException):

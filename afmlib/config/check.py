@@ -50,9 +50,7 @@ def check_config(config: Mapping[str, Any]) -> RunConfig:
     """
     if not isinstance(config.get("optimizers"), Mapping):
         raise ConfigError("optimizers: expected one for each player.")
-    sections = {
-        name: section(cls, config.get(name, {}), name) for name, cls in _SECTIONS.items()
-    }
+    sections = {name: section(cls, config.get(name, {}), name) for name, cls in _SECTIONS.items()}
     run = section(RunConfig, {**config, **sections, "optimizers": {}}, "")
     for plugin in run.plugins:
         load_plugin_file(Path(plugin))

@@ -159,8 +159,8 @@ class Runner(MMEngineRunner):
 
     @property
     def timestamp(self) -> str:
-        """The name of the folder that mmengine wants; a new one per start would litter the run."""
-        return "logs"
+        """The folder that mmengine makes for each start: the folder of the run itself."""
+        return "."
 
     def build_logger(self, log_level: Any = "INFO", log_file: Any = None, **kwargs: Any) -> Any:
         """Returns our own logger: mmengine's prints 168 lines for a run of five iterations."""
@@ -183,7 +183,9 @@ class Runner(MMEngineRunner):
                 raise TrainingError(
                     "log.tensorboard needs TensorBoard: pip install 'afmlib[tensorboard]'."
                 ) from None
-            backends.append(TensorboardVisBackend(save_dir=self._log_dir))
+            backends.append(
+                TensorboardVisBackend(save_dir=str(Path(self.work_dir) / "tensorboard"))
+            )
         return Visualizer(name=self._experiment_name, vis_backends=backends or None)
 
     def dump_config(self) -> None:

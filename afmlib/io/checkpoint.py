@@ -71,8 +71,8 @@ def save_checkpoint(
     for name, content in files.items():
         storage.write_atomically(storage.join(folder, name), content)
     checksums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    content = {"format": FORMAT, **manifest, "files": checksums}
-    text = json.dumps({**content, "checksum": _checksum(content)}, indent=2)
+    filled = {"format": FORMAT, **manifest, "files": checksums}
+    text = json.dumps({**filled, "checksum": _checksum(filled)}, indent=2)
     storage.write_atomically(storage.join(folder, MANIFEST), text.encode())
 
 

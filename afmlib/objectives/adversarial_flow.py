@@ -25,7 +25,6 @@ __all__ = ["AdversarialFlow", "AdversarialFlowDraws"]
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
@@ -42,7 +41,6 @@ from afmlib.interfaces import (
     GradientPenalty,
     Guidance,
     Objective,
-    Parameterisation,
     Schedule,
 )
 from afmlib.losses.gradient_penalty import FiniteDifferencePenalty
@@ -50,11 +48,12 @@ from afmlib.losses.logit_centering import logit_centering
 from afmlib.losses.relativistic import RelativisticLoss
 from afmlib.losses.transport import transport_loss
 from afmlib.nn.attention import require_capabilities
+from afmlib.objectives.adversarial_flow_draws import AdversarialFlowDraws
 from afmlib.objectives.averaged import averaged_copy, check_player, frozen
 from afmlib.ops.drawing import normal_like, uniform_like
 from afmlib.ops.flow import interpolate, step_width
 from afmlib.ops.gradient_normalization import GradientNormalization
-from afmlib.ops.parameterisations import SamplePrediction, VelocityPrediction
+from afmlib.ops.parameterisations import parameterisation_of
 from afmlib.ops.schedules import scheduled_value
 from afmlib.ops.time_grid import draw_any_steps, draw_fixed_steps
 from afmlib.sampling import SampleModel
@@ -62,38 +61,6 @@ from afmlib.typing import Labels, Latents, Logits, Scalar, Timesteps
 
 Penalised: TypeAlias = Float[Tensor, " penalised"]
 """One value per sample of the penalised part of a batch."""
-
-
-@dataclass
-class AdversarialFlowDraws:
-    """All that is random in one update."""
-
-    noises_src: Latents
-    """The noise in the source samples."""
-
-    noises_tgt: Latents
-    """The noise in the real samples at the target time."""
-
-    timesteps_src: Timesteps
-    """Where the generator starts."""
-
-    timesteps_tgt: Timesteps
-    """Where it ends."""
-
-    noises_r1: Float[Tensor, " penalised *latent"]
-    """Directions of the penalty on real samples, for the penalised part of the batch."""
-
-    noises_r2: Float[Tensor, " penalised *latent"]
-    """Directions of the penalty on generated samples, for the penalised part of the batch."""
-
-    noises_cg: Latents | None = None
-    """Noises for the guidance."""
-
-    timesteps_cg: Timesteps | None = None
-    """Times for the guidance, within its range."""
-
-    augmentation: Tensor | None = None
-    """Parameters of the augmentation, one row per pair."""
 
 
 class AdversarialFlow(Objective):
@@ -154,7 +121,7 @@ class AdversarialFlow(Objective):
         self.penalty = FiniteDifferencePenalty() if penalty is None else penalty
         require_capabilities(discriminator, self.penalty.requires)
         self.nfe: int | Literal["any"] = nfe
-        self.parameterisation = _parameterisation(prediction)
+        self.parameterisation = parameterisation_of(prediction)
         self.ot_scale = ot_scale
         self.gp_scale = gp_scale
         self.gp_fraction = gp_fraction
@@ -360,13 +327,3 @@ def _gradient_normalization(
     if isinstance(setting, Mapping):
         return GradientNormalization(**setting)
     return GradientNormalization() if setting else None
-
-
-def _parameterisation(prediction: str) -> Parameterisation:
-    choices: dict[str, type[Parameterisation]] = {
-        "sample": SamplePrediction,
-        "velocity": VelocityPrediction,
-    }
-    if prediction not in choices:
-        raise ValueError(f"prediction is one of {list(choices)}, got {prediction!r}.")
-    return choices[prediction]()

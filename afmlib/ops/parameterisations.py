@@ -5,7 +5,12 @@ References:
     | https://arxiv.org/abs/2511.22475
 """
 
-__all__ = ["InstantaneousVelocity", "SamplePrediction", "VelocityPrediction"]
+__all__ = [
+    "InstantaneousVelocity",
+    "SamplePrediction",
+    "VelocityPrediction",
+    "parameterisation_of",
+]
 
 from afmlib.interfaces import Generator, Parameterisation
 from afmlib.ops.flow import expand
@@ -63,3 +68,18 @@ class InstantaneousVelocity(Parameterisation):
         """Maps latents at ``timesteps_src`` to latents at ``timesteps_tgt``."""
         velocity = generator(latents, labels, timesteps_src, timesteps_src)
         return latents - expand(timesteps_src - timesteps_tgt, latents) * velocity
+
+
+def parameterisation_of(prediction: str) -> Parameterisation:
+    """Returns the reading of what a network is said to predict.
+
+    Raises:
+        ValueError: If that is neither "sample" nor "velocity".
+    """
+    choices: dict[str, type[Parameterisation]] = {
+        "sample": SamplePrediction,
+        "velocity": VelocityPrediction,
+    }
+    if prediction not in choices:
+        raise ValueError(f"prediction is one of {list(choices)}, got {prediction!r}.")
+    return choices[prediction]()

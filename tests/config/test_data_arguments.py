@@ -26,8 +26,9 @@ def test_sizes_channels_and_classes_come_from_the_data():
     objective = with_data_arguments(load_config("afm_digits")["objective"], _Photos())
 
     for role in ("generator", "discriminator"):
-        assert objective[role] | {"input_size": 16, "in_channels": 3, "num_classes": 7} == (
-            objective[role]
+        assert (
+            objective[role] | {"input_size": 16, "in_channels": 3, "num_classes": 7}
+            == (objective[role])
         )
     assert build_objective(objective).generator.latent_shape == (3, 16, 16)
 

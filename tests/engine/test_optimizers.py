@@ -9,9 +9,7 @@ from afmlib.engine.optimizers import PlayerOptimizer
 
 
 def test_the_rate_follows_its_schedule_and_factor():
-    config = OptimizerConfig(
-        lr={"type": "LinearSchedule", "start": 1.0, "end": 0.0}, lr_factor=0.5
-    )
+    config = OptimizerConfig(lr={"type": "LinearSchedule", "start": 1.0, "end": 0.0}, lr_factor=0.5)
     optimizer = PlayerOptimizer(config, nn.Linear(2, 2))
 
     rates = []

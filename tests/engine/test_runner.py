@@ -179,7 +179,9 @@ def test_a_folder_that_holds_a_run_is_refused_unless_resumed(run):
 
 
 def test_resuming_in_an_empty_folder_starts_the_run(run, tmp_path):
-    assert_equal_bit_for_bit(run(work_dir=tmp_path / "a", resume=True), run(work_dir=tmp_path / "b"))
+    assert_equal_bit_for_bit(
+        run(work_dir=tmp_path / "a", resume=True), run(work_dir=tmp_path / "b")
+    )
 
 
 def test_resuming_a_finished_run_changes_nothing(run, tmp_path):

@@ -1,0 +1,96 @@
+"""What the paper claims and this library shows: committed results, and short runs of the same."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from afmlib.config import load_config
+from afmlib.engine import Runner
+
+RESULTS = Path(__file__).parents[1] / "benchmarks/results"
+
+
+def committed(name, contender, metric):
+    """Returns a number of each seed, at the contender's own number of evaluations."""
+    content = json.loads((RESULTS / name / "results.json").read_text())
+    rows = [row for row in content["rows"] if row["contender"] == contender]
+    assert [row["status"] for row in rows] == ["done"] * len(content["seeds"])
+    evaluations = [e for row in rows for e in row["evaluations"] if e["own"]]
+    assert len(evaluations) == len(content["seeds"]) == 3
+    return np.array([evaluation["values"][metric] for evaluation in evaluations])
+
+
+def reference(name, row, metric):
+    content = json.loads((RESULTS / name / "results.json").read_text())
+    (found,) = [r for r in content["references"] if r["name"] == row]
+    return found["values"][metric]
+
+
+def test_on_digits_the_transport_loss_prevents_collapse():
+    assert committed("digits", "afm_digits", "class_accuracy").mean() >= 0.97
+    assert committed("digits", "afm_digits", "diversity").mean() >= 0.55
+    recall = committed("digits", "afm_digits", "recall").mean()
+    assert recall >= 0.3
+    assert recall >= 5 * committed("digits", "gan_digits", "recall").mean()
+
+
+def test_on_digits_the_distance_is_far_below_that_of_class_means():
+    distance = committed("digits", "afm_digits", "frechet_distance").mean()
+
+    assert distance <= 2.5
+    assert reference("digits", "real test split", "frechet_distance") < 0.5
+    assert reference("digits", "class means", "frechet_distance") > 4.4
+
+
+def test_in_one_dimension_the_map_is_the_optimal_one_for_every_seed():
+    afm = committed("gaussians", "afm_gaussians1d", "map_rmse")
+    gan = committed("gaussians", "gan_gaussians1d", "map_rmse")
+
+    assert afm.max() <= 0.3
+    assert gan.mean() >= 2 * afm.mean()
+    assert committed("gaussians", "afm_gaussians1d", "wasserstein").max() <= 0.12
+
+
+def test_in_two_dimensions_the_transport_is_nearly_optimal():
+    afm = committed("gaussians", "afm_gaussians2d", "transport_cost")
+    gan = committed("gaussians", "gan_gaussians2d", "transport_cost")
+    optimal = committed("gaussians", "afm_gaussians2d", "optimal_cost")
+
+    assert (np.abs(afm / optimal - 1) <= 0.25).all()
+    assert gan.mean() >= 3 * afm.mean()
+    assert committed("gaussians", "afm_gaussians2d", "wasserstein").max() <= 0.35
+
+
+@pytest.fixture
+def short_run(tmp_path):
+    """Trains a shipped config for a fraction of its length and returns its numbers."""
+
+    def train(name, num_images):
+        config = load_config(name, [f"num_images={num_images}", "evaluation.num_samples=360"])
+        Runner(config, tmp_path / name, device="cpu").train()
+        (line,) = (tmp_path / name / "evaluations.jsonl").read_text().splitlines()
+        return json.loads(line)["values"]
+
+    return train
+
+
+def test_a_short_run_in_one_dimension_moves_noise_less_than_a_gan(short_run):
+    afm, gan = (short_run(f"{name}_gaussians1d", 102_400) for name in ("afm", "gan"))
+
+    assert afm["map_rmse"] < gan["map_rmse"] / 2
+
+
+def test_a_short_run_in_two_dimensions_moves_noise_less_than_a_gan(short_run):
+    afm, gan = (short_run(f"{name}_gaussians2d", 102_400) for name in ("afm", "gan"))
+
+    assert afm["transport_cost"] < 2 * afm["optimal_cost"]
+    assert gan["transport_cost"] > 2 * afm["transport_cost"]
+
+
+def test_a_short_run_on_digits_makes_digits(short_run):
+    values = short_run("afm_digits", 9_600)
+
+    assert values["class_accuracy"] > 0.8
+    assert values["diversity"] > 0.3
