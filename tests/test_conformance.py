@@ -209,10 +209,6 @@ def points_to_judge():
 # --- The checks -----------------------------------------------------------------------------------
 
 
-# AutoAttention.choose logs while it is traced, and attend cannot do all that is declared.
-NOT_YET = {("attention", "auto"): pytest.mark.xfail(strict=True)}
-
-
 def check_any_generator(generator):
     repeatable = isinstance(generator, RepeatableGenerator)
     (check_repeatable_generator if repeatable else check_generator)(generator)
@@ -266,9 +262,8 @@ def registered():
         for name, origin in registry.components().items():
             if origin == "afmlib" and name not in elsewhere:
                 for index, arguments in enumerate(SMALL.get(group, {}).get(name, [None])):
-                    marks = NOT_YET.get((group, name), ())
                     label = f"{group}-{name}-{index}"
-                    yield pytest.param(group, name, arguments, id=label, marks=marks)
+                    yield pytest.param(group, name, arguments, id=label)
 
 
 @pytest.mark.parametrize(("group", "name", "arguments"), list(registered()))

@@ -114,26 +114,33 @@ class AutoAttention(AttentionBackend):
         return True
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Computes attention by the back-end for no requirement."""
-        return self.choose(queries.device.type, frozenset()).attend(queries, keys, values)
+        """Computes attention by a back-end that can do all that this one declares."""
+        return self.choose(queries.device.type, self.capabilities).attend(queries, keys, values)
 
     @staticmethod
-    @functools.cache
     def choose(device_type: str, required: frozenset[str]) -> AttentionBackend:
         """Returns the back-end for a kind of device and a set of required capabilities."""
-        device = torch.device(device_type)
-        backend = next(
-            backend
-            for backend in (cls() for cls in AutoAttention.preference)
-            if required <= backend.capabilities and backend.is_available(device)
-        )
-        logging.getLogger("afmlib").info(
-            "Attention on %s: %s%s.",
-            device_type,
-            type(backend).__name__,
-            f", for {', '.join(sorted(required))}" if required else "",
-        )
-        return backend
+        return AutoAttention.preference[_choice(device_type, required)]()
+
+
+# torch.compile runs this, and does not trace it: it looks for modules and logs.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _choice(device_type: str, required: frozenset[str]) -> int:
+    return _logged_choice(device_type, required)
+
+
+@functools.cache
+def _logged_choice(device_type: str, required: frozenset[str]) -> int:
+    """Returns the index of the first preferred back-end that can do it there."""
+    device = torch.device(device_type)
+    index, name = next(
+        (index, cls.__name__)
+        for index, cls in enumerate(AutoAttention.preference)
+        if required <= cls.capabilities and cls().is_available(device)
+    )
+    wanted = f", for {', '.join(sorted(required))}" if required else ""
+    logging.getLogger("afmlib").info("Attention on %s: %s%s.", device_type, name, wanted)
+    return index
 
 
 _BY_NAME: dict[str, type[AttentionBackend]] = {

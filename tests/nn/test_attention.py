@@ -236,10 +236,7 @@ def test_unknown_backend_is_answered_with_those_there_are():
         Attention(8, 2, attention="flash")
 
 
-NOT_YET = pytest.mark.xfail(strict=True, reason="AutoAttention.choose logs while it is traced.")
-
-
-@pytest.mark.parametrize("name", [pytest.param("auto", marks=NOT_YET), "math", "sdpa"])
+@pytest.mark.parametrize("name", ["auto", "math", "sdpa"])
 def test_layer_compiles_without_a_graph_break(name, fresh):
     layer = fresh.Attention(8, 2, attention=name)
     tokens = torch.randn(2, 3, 8)
