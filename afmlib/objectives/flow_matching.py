@@ -20,7 +20,7 @@ from typing import ClassVar
 
 import torch
 
-from afmlib.interfaces import Conventions, Generator, Objective
+from afmlib.interfaces import Conventions, DepthWrapper, Generator, Objective
 from afmlib.objectives.averaged import averaged_copy, check_player
 from afmlib.ops.drawing import normal_like, uniform_like
 from afmlib.ops.flow import interpolate
@@ -52,7 +52,7 @@ class FlowMatching(Objective):
         nfe: The number of Euler steps of a sample, unless asked otherwise.
 
     Raises:
-        ValueError: If ``nfe`` is not positive.
+        ValueError: If ``nfe`` is not positive, or the generator repeats depth instead of steps.
     """
 
     players: ClassVar[Mapping[str, int]] = {"generator": 1}
@@ -61,6 +61,10 @@ class FlowMatching(Objective):
         super().__init__()
         if isinstance(nfe, bool) or not isinstance(nfe, int) or nfe < 1:
             raise ValueError(f"nfe must be at least 1, got {nfe!r}.")
+        if isinstance(generator, DepthWrapper):
+            raise ValueError(
+                f"{type(generator).__name__} ignores the time, which flow matching depends on."
+            )
         self.generator = generator
         self.generator_ema = averaged_copy(generator)
         self.nfe = nfe

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from afmlib import build_generator
 from afmlib.interfaces import Generator
 from afmlib.objectives.flow_matching import FlowMatching
 from afmlib.sampling import sample
@@ -236,3 +237,11 @@ def test_the_averaged_generator_is_a_frozen_copy_which_is_sampled(networks):
 def test_nfe_is_a_positive_integer(nfe):
     with pytest.raises(ValueError, match=f"nfe must be at least 1, got {nfe!r}"):
         FlowMatching(Recorder(), nfe=nfe)
+
+
+def test_a_generator_that_ignores_the_time_is_refused():
+    tiny = dict(type="DiTGenerator", input_size=4, hidden_size=8, depth=1, num_heads=1)
+    generator = build_generator(dict(type="RepeatDepth", repeats=2, generator=tiny))
+
+    with pytest.raises(ValueError, match="RepeatDepth ignores the time"):
+        FlowMatching(generator)
