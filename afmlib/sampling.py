@@ -115,7 +115,13 @@ def sample(
     if isinstance(model, Objective):
         model = model.sample_model
     nfe = model.check_nfe(nfe)
-    labels = torch.as_tensor(labels, dtype=torch.long).cpu()
+    labels = torch.as_tensor(labels).cpu()
+    if labels.is_floating_point() and labels.numel():
+        raise ValueError("Labels are whole numbers.")
+    labels = labels.long()
+    dtype = None if dtype == torch.float32 else dtype
+    if dtype not in (None, torch.bfloat16, torch.float16):
+        raise ValueError(f"dtype is bfloat16, float16 or float32, got {dtype}.")
     _check_labels(labels, model.conventions)
     if output not in ("float", "uint8"):
         raise ValueError(f"output is 'float' or 'uint8', got {output!r}.")

@@ -66,10 +66,13 @@ def parse_contender(text: str) -> Contender:
     Raises:
         ConfigError: If an override is not ``key=value``.
     """
-    config, *overrides = text.split(":")
+    # A colon inside a value, as in {type: HingeLoss}, is no separator.
+    config, *overrides = re.split(r":(?=[A-Za-z_][\w.]*=)", text)
+    if ":" in config:
+        raise ConfigError(f"In {text!r}, {config.split(':')[1]!r} is not an override key=value.")
     for override in overrides:
-        if "=" not in override:
-            raise ConfigError(f"In {text!r}, {override!r} is not an override key=value.")
+        if override.startswith("seed="):
+            raise ConfigError(f"In {text!r}: seeds are for --seeds to say.")
     return Contender(text, config, tuple(overrides))
 
 

@@ -183,7 +183,8 @@ def _references(contenders: list[Contender], out: Path) -> list[dict[str, Any]]:
         if key not in rows:
             try:
                 rows[key] = reference_rows(config, out)
-            except FileNotFoundError:  # Its contender says so.
+            except (OSError, ValueError, RuntimeError) as error:
+                print(f"{contender.name}: no rows of reference: {error}", file=sys.stderr)
                 rows[key] = []
     return [row for part in rows.values() for row in part]
 

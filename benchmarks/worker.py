@@ -78,7 +78,7 @@ def _run(
     if budget.images is not None:
         overrides.append(f"num_images={budget.images}")
     config = contender.load(*overrides)
-    config["plugins"] = [*config.get("plugins", []), *plugins]
+    config["plugins"] = [*(config.get("plugins") or []), *plugins]
     checked = check_config(config)
     row["objective"] = config["objective"]["type"]
     if checked.evaluation.metrics and checked.evaluate_every is None:

@@ -84,14 +84,14 @@ def test_a_short_run_in_one_dimension_comes_near_the_optimal_map(short_run):
 
 
 def test_a_short_run_in_two_dimensions_moves_noise_less_than_a_gan(short_run):
-    afm, gan = (short_run(f"{name}_gaussians2d", 102_400) for name in ("afm", "gan"))
+    afm, gan = (short_run(f"{name}_gaussians2d", 256_000) for name in ("afm", "gan"))
 
     assert afm["transport_cost"] < 2 * afm["optimal_cost"]
     assert gan["transport_cost"] > 2 * afm["transport_cost"]
 
 
 def test_a_short_run_on_digits_makes_digits(short_run):
-    values = short_run("afm_digits", 9_600)
+    values = short_run("afm_digits", 16_000)
 
-    assert values["class_accuracy"] > 0.8
+    assert values["class_accuracy"] > 0.6  # By chance it would be 0.1.
     assert values["diversity"] > 0.3

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 import afmlib
+from afmlib.cli.files import report_plugin_files
 from afmlib.nn.attention import AutoAttention
-from afmlib.registry import ATTENTION, REGISTRIES, load_plugin_file
+from afmlib.registry import ATTENTION, REGISTRIES
 
 PACKAGES = (
     "torch",
@@ -30,8 +31,7 @@ EXTRAS = {"xformers": "xformers", "tensorboard": "tensorboard"}
 
 def run(options: Any) -> int:
     """Prints the report."""
-    for plugin in options.plugin:
-        load_plugin_file(plugin)
+    report_plugin_files(options.plugin)
     for title, lines in (
         ("versions", _versions()),
         ("devices", _devices()),
@@ -83,10 +83,10 @@ def _plugins() -> Iterator[str]:
     found = False
     for group, registry in REGISTRIES.items():
         problems = registry.problems()
-        for name in registry.entry_points():
-            found = True
-            state = problems.get(name, "works")
-            yield f"{group} {name} from {registry.components()[name]}: {state}"
+        for name, origin in registry.components().items():
+            if origin != "afmlib" or name in problems:
+                found = True
+                yield f"{group} {name} from {origin}: {problems.get(name, 'works')}"
     if not found:
         yield "none installed"
 

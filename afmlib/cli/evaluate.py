@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from afmlib.cli.files import device_of, require_writable
-from afmlib.config import ConfigError, check_config
+from afmlib.config import ConfigError, check_evaluation
 from afmlib.config.compose import apply_override
 from afmlib.config.yaml_files import parse
 from afmlib.io import storage
@@ -26,19 +26,18 @@ def run(options: Any) -> int:
         require_writable(options.out)
     folder = find_checkpoint(options.checkpoint)
     text = storage.read_bytes(storage.join(folder, "config.yaml")).decode()
-    # The plugins of a run are named, never loaded: that is for its user to ask for.
-    config = {**parse(text, f"The config of {folder}"), "plugins": []}
+    config = parse(text, f"The config of {folder}")
     for override in options.set:
         config = apply_override(config, override)
-    checked = check_config(config)
-    if not checked.evaluation.metrics:
+    data, evaluation = check_evaluation(config)
+    if not evaluation.metrics:
         raise ConfigError("The config names no metrics: --set evaluation.metrics='[...]'.")
 
     from afmlib.engine import evaluate_model
 
     model = load_checkpoint(folder, ema=not options.online, device=device_of(options.device))
-    dataset = build_dataset(checked.data)
-    result = evaluate_model(model, dataset, checked.evaluation, options.nfe, progress=True)
+    dataset = build_dataset(data)
+    result = evaluate_model(model, dataset, evaluation, options.nfe, progress=True)
     table = Table(title=f"{folder}")
     table.add_column("metric")
     table.add_column("value", justify="right")

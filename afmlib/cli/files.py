@@ -1,11 +1,15 @@
 """Where a command reads from and writes to."""
 
-__all__ = ["device_of", "require_writable"]
+__all__ = ["device_of", "report_plugin_files", "require_writable"]
 
 import os
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+
+from afmlib.registry import PluginError, load_plugin_file
 
 
 def device_of(name: str | None) -> torch.device:
@@ -34,3 +38,12 @@ def require_writable(path: str) -> None:
         raise FileNotFoundError(2, "No such folder", str(parent))
     if not os.access(parent, os.W_OK):
         raise PermissionError(13, "No permission to write to", str(parent))
+
+
+def report_plugin_files(paths: Iterable[str]) -> None:
+    """Loads plugin files and names those that are broken, for commands that tell what there is."""
+    for path in paths:
+        try:
+            load_plugin_file(path)
+        except PluginError as error:
+            print(f"afmlib: {error}", file=sys.stderr)

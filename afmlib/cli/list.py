@@ -8,14 +8,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from afmlib.cli.files import report_plugin_files
 from afmlib.config import config_names
-from afmlib.registry import REGISTRIES, UnknownComponentError, load_plugin_file, nearest
+from afmlib.registry import REGISTRIES, UnknownComponentError, nearest
 
 
 def run(options: Any) -> int:
     """Prints the components of one group or of all."""
-    for plugin in options.plugin:
-        load_plugin_file(plugin)
+    report_plugin_files(options.plugin)
     groups = [*REGISTRIES, "configs"]
     if options.group is not None and options.group not in groups:
         raise UnknownComponentError(

@@ -21,6 +21,9 @@ def run(options: Any) -> int:
         load_plugin_file(plugin)
     if options.num < 1:
         raise ValueError(f"--num must be at least 1, got {options.num}.")
+    suffix = "" if options.out.endswith("/") else Path(options.out).suffix
+    if suffix not in ("", ".png", ".npz"):
+        raise ValueError(f"--out is a .png, an .npz or a folder/, not {options.out!r}.")
     require_writable(options.out)
     model = load_checkpoint(options.checkpoint, ema=not options.online)
     labels = _labels(options, model)

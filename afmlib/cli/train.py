@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from afmlib.cli.files import device_of
 from afmlib.config import ConfigError, check_config, dump, load_config
 from afmlib.registry import load_plugin_file
 
@@ -21,7 +22,7 @@ def run(options: Any) -> int:
     config = load_config(options.name, options.set)
     if options.plugin:
         paths = [str(Path(plugin).resolve()) for plugin in options.plugin]
-        config["plugins"] = [*config.get("plugins", []), *paths]
+        config["plugins"] = [*(config.get("plugins") or []), *paths]
     check_config(config)
     if options.print_config:
         print(dump(config), end="")
@@ -31,7 +32,7 @@ def run(options: Any) -> int:
     if "://" in work_dir:
         raise ConfigError(f"--work-dir is a local folder, not {work_dir}.")
 
-    from afmlib.engine import Runner
+    from afmlib.engine import Runner, TrainingError
 
     console = Console(stderr=True)
     runner = Runner(
@@ -39,19 +40,22 @@ def run(options: Any) -> int:
         work_dir,
         name=name,
         resume=options.resume,
-        device=options.device,
+        device=str(device_of(options.device)),
         console=console,
     )
     for line in runner.describe():
         runner.report(line)
     stopped_by = _stop_on_signals(runner)
-    runner.train()
+    try:
+        runner.train()
+    except (TypeError, ValueError) as error:  # Nothing that was asked for: that was checked.
+        raise TrainingError(f"{type(error).__name__}: {error}") from error
     loop = runner.train_loop
     if stopped_by and loop.num_images < loop.total_images:
         folder = runner.save()
         runner.report(f"stopped and saved {folder}; the same command with --resume goes on")
         return STATUS[stopped_by[0]]
-    runner.report(f"done: checkpoints, samples, log.jsonl and evaluations.jsonl are in {work_dir}")
+    runner.report(f"done: checkpoints, samples and logs are in {work_dir}")
     runner.report(f"next: afmlib sample --checkpoint {work_dir} --out samples.png")
     return 0
 

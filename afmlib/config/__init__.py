@@ -8,13 +8,14 @@ __all__ = [
     "OptimizerConfig",
     "RunConfig",
     "check_config",
+    "check_evaluation",
     "config_names",
     "dump",
     "load_config",
     "with_data_arguments",
 ]
 
-from afmlib.config.check import check_config
+from afmlib.config.check import check_config, check_evaluation
 from afmlib.config.compose import config_names, load_config
 from afmlib.config.data_arguments import with_data_arguments
 from afmlib.config.schema import (

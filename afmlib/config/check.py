@@ -1,6 +1,6 @@
 """The check of a whole config, before anything is built or any data is read."""
 
-__all__ = ["check_config"]
+__all__ = ["check_config", "check_evaluation"]
 
 import dataclasses
 from collections.abc import Mapping
@@ -54,18 +54,42 @@ def check_config(config: Mapping[str, Any]) -> RunConfig:
     run = section(RunConfig, {**config, **sections, "optimizers": {}}, "")
     for plugin in run.plugins:
         load_plugin_file(Path(plugin))
+    _check_data_and_evaluation(run.data, run.evaluation)
     try:
         OBJECTIVES.check(run.objective, "objective", DATA_ARGUMENTS)
-        DATASETS.check(run.data, "data")
         players = OBJECTIVES.resolve(run.objective)[0].players  # type: ignore[attr-defined]
-        for index, metric in enumerate(run.evaluation.metrics):
-            METRICS.check(metric, f"evaluation.metrics[{index}]")
-        if run.evaluation.extractor is not None:
-            EXTRACTORS.check(run.evaluation.extractor, "evaluation.extractor")
         optimizers = _optimizers(config["optimizers"], players)
     except ComponentError as error:
         raise ConfigError(str(error)) from error
     return dataclasses.replace(run, optimizers=optimizers)
+
+
+def check_evaluation(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], EvaluationConfig]:
+    """Checks what an evaluation needs of a config: the data and the protocol, no networks.
+
+    Returns:
+        The spec of the data, and the protocol.
+
+    Raises:
+        ConfigError: Says which key is wrong, and the nearest right one.
+    """
+    data = config.get("data")
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"data: expected keys and values, got {data!r}.")
+    evaluation = section(EvaluationConfig, config.get("evaluation", {}), "evaluation")
+    _check_data_and_evaluation(data, evaluation)
+    return data, evaluation
+
+
+def _check_data_and_evaluation(data: Mapping[str, Any], evaluation: EvaluationConfig) -> None:
+    try:
+        DATASETS.check(data, "data")
+        for index, metric in enumerate(evaluation.metrics):
+            METRICS.check(metric, f"evaluation.metrics[{index}]")
+        if evaluation.extractor is not None:
+            EXTRACTORS.check(evaluation.extractor, "evaluation.extractor")
+    except ComponentError as error:
+        raise ConfigError(str(error)) from error
 
 
 def section(cls: type[Section], values: Mapping[str, Any], path: str) -> Section:

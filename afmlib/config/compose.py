@@ -9,12 +9,14 @@ __all__ = ["apply_override", "config_names", "load_config", "merge"]
 
 import copy
 import importlib.resources
+import itertools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from afmlib.config.data_arguments import DATA_ARGUMENTS
 from afmlib.config.yaml_files import ConfigError, parse, read
-from afmlib.registry import DEPTHS, OBJECTIVES, ComponentError, nearest
+from afmlib.registry import DEPTHS, OBJECTIVES, ComponentError, load_plugin_file, nearest
 
 SHIPPED = Path(str(importlib.resources.files("afmlib"))) / "configs"
 BASE = "_base_"
@@ -23,9 +25,20 @@ BASE = "_base_"
 def config_names() -> list[str]:
     """Returns the names of all shipped configs, exact files and compositions."""
     exact = {path.stem for path in SHIPPED.glob("*.yaml")}
-    methods = [path.stem for path in (SHIPPED / "methods").glob("*.yaml")]
-    scales = [path.stem for path in (SHIPPED / "scales").glob("*.yaml")]
-    return sorted(exact | {f"{method}_{scale}" for method in methods for scale in scales})
+    methods = (SHIPPED / "methods").glob("*.yaml")
+    pairs = itertools.product(methods, (SHIPPED / "scales").glob("*.yaml"))
+    composed = {f"{method.stem}_{scale.stem}" for method, scale in pairs if _fits(method, scale)}
+    return sorted(exact | composed)
+
+
+def _fits(method: Path, scale: Path) -> bool:
+    """Tells whether a method can be had on a scale: not every network can be repeated."""
+    objective = merge(read(scale), read(method))["objective"]
+    try:
+        OBJECTIVES.check(objective, "objective", DATA_ARGUMENTS)
+    except ComponentError:
+        return False
+    return True
 
 
 def load_config(name: str, overrides: Iterable[str] = ()) -> dict[str, Any]:
@@ -70,11 +83,24 @@ def _load_file(path: Path, parents: tuple[Path, ...]) -> dict[str, Any]:
     if path in parents:
         raise ConfigError(f"The config {path} is a base of itself.")
     config = read(path)
+    _load_plugins(config, path)
     bases = config.pop(BASE, [])
     merged: dict[str, Any] = {}
     for base in [bases] if isinstance(bases, str) else bases:
         merged = merge(merged, _load_file(_base_path(str(base), path), (*parents, path)))
     return merge(merged, config)
+
+
+def _load_plugins(config: dict[str, Any], path: Path) -> None:
+    """Loads the plugins that a file of the user's own names, beside itself: merging needs them."""
+    plugins = config.get("plugins") or []
+    if not isinstance(plugins, list) or not all(isinstance(name, str) for name in plugins):
+        raise ConfigError(f"plugins in {path} is a list of files, not {plugins!r}.")
+    config["plugins"] = [str((path.parent / name).resolve()) for name in plugins]
+    for plugin in config["plugins"]:
+        load_plugin_file(plugin)
+    if not config["plugins"]:
+        del config["plugins"]
 
 
 def _base_path(base: str, path: Path) -> Path:
@@ -160,7 +186,8 @@ def apply_override(config: dict[str, Any], override: str) -> dict[str, Any]:
     value = parse(text, f"The value of the override {override!r}")
     node: Any = config
     for depth, key in enumerate(keys[:-1]):
-        node = node.get(key, {})
+        node = node.get(key)
+        node = {} if node is None else node
         if not isinstance(node, Mapping):
             where = ".".join(keys[: depth + 1])
             raise ConfigError(f"The override {override!r} goes below {where}, which is {node!r}.")

@@ -32,12 +32,17 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper, which quotes what the loader above would take for a number."""
+
+
 # YAML 1.1 wants a dot in a number with an exponent; everybody writes 1e-4.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+        list("-+0123456789"),
+    )
 
 
 def parse(text: str, source: str) -> Any:
@@ -71,4 +76,4 @@ def read(path: Path) -> dict[str, Any]:
 
 def dump(config: dict[str, Any]) -> str:
     """Writes a config as YAML."""
-    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    return yaml.dump(config, Dumper=_Dumper, sort_keys=False, allow_unicode=True)

@@ -22,6 +22,7 @@ from torch import nn
 
 from afmlib.config import RunConfig, check_config, dump, with_data_arguments
 from afmlib.engine.batches import PlayerBatches
+from afmlib.engine.fit import check_fit
 from afmlib.engine.hooks import (
     CheckpointHook,
     EvaluationHook,
@@ -32,13 +33,14 @@ from afmlib.engine.hooks import (
 from afmlib.engine.loop import ImageLoop
 from afmlib.engine.objective_model import ObjectiveModel, TrainingError
 from afmlib.engine.optimizers import build_optimizers
-from afmlib.engine.state import load_run, save_run
+from afmlib.engine.state import check_same_run, load_run, save_run
 from afmlib.interfaces import Dataset, Objective
 from afmlib.io import storage
 from afmlib.io.checkpoint import (
     CHECKPOINTS,
     checkpoint_folders,
     find_checkpoint,
+    is_complete,
     remove_old,
 )
 from afmlib.registry import build_dataset, build_objective
@@ -102,7 +104,7 @@ class Runner(MMEngineRunner):
             # Two runs of one second would share mmengine's global message hub otherwise.
             experiment_name=uuid.uuid4().hex,
         )
-        storage.write_atomically(str(folder / CONFIG_FILE), dump(dict(config)).encode())
+        self.plain_config = dict(config)
 
     # --- Building ---
 
@@ -116,6 +118,7 @@ class Runner(MMEngineRunner):
         if self.run_config.precision == "tf32":
             torch.set_float32_matmul_precision("high")
         objective.total_images = self.run_config.num_images
+        check_fit(objective, self.dataset)
         if self.run_config.compile:
             for player in objective.players:
                 objective.get_submodule(player).compile()
@@ -145,6 +148,8 @@ class Runner(MMEngineRunner):
         return [
             self.progress,
             LogHook(folder / "log.jsonl", every),
+            # Before what may fail, so that no model is lost to a metric.
+            CheckpointHook(config.checkpoint_every),
             SampleHook(
                 folder / "samples",
                 config.sample_every,
@@ -152,7 +157,6 @@ class Runner(MMEngineRunner):
                 config.log.grid_rows,
             ),
             EvaluationHook(folder / "evaluations.jsonl", config.evaluate_every, config.evaluation),
-            CheckpointHook(config.checkpoint_every),
         ]
 
     # --- What mmengine does otherwise ---
@@ -204,9 +208,13 @@ class Runner(MMEngineRunner):
 
     def load_or_resume(self) -> None:
         """Goes on from the newest whole checkpoint, if asked to and there is one."""
-        if not self._resume or not checkpoint_folders(self.work_dir):
-            return
-        folder = find_checkpoint(self.work_dir)
+        if self._resume and any(map(is_complete, checkpoint_folders(self.work_dir))):
+            self._go_on(find_checkpoint(self.work_dir))
+        path = storage.join(self.work_dir, CONFIG_FILE)
+        storage.write_atomically(path, dump(self.plain_config).encode())
+
+    def _go_on(self, folder: str) -> None:
+        check_same_run(folder, self.full_config)
         seen = load_run(folder, self.model, self.optim_wrapper, self._conventions())
         self._train_loop = ImageLoop(self, self._batches(seen), self.objective)
         self.objective.num_images = self.train_loop.num_images
@@ -222,7 +230,7 @@ class Runner(MMEngineRunner):
     # --- Running ---
 
     def train(self) -> nn.Module:
-        """Trains to the end, and saves when it is interrupted."""
+        """Trains to the end."""
         try:
             return super().train()
         finally:

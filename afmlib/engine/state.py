@@ -1,6 +1,6 @@
 """The state of a run, as it goes into a checkpoint and comes out of one."""
 
-__all__ = ["load_run", "save_run"]
+__all__ = ["check_same_run", "load_run", "save_run"]
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,8 +9,10 @@ import torch
 from mmengine.optim import OptimWrapperDict
 
 import afmlib
+from afmlib.config.yaml_files import parse
 from afmlib.engine.objective_model import ObjectiveModel
 from afmlib.interfaces import Objective
+from afmlib.io import storage
 from afmlib.io.checkpoint import (
     CheckpointError,
     load_tensors,
@@ -91,6 +93,22 @@ def load_run(
         raise CheckpointError(f"The checkpoint {folder} does not fit this run: {error}") from error
     model.generator_updates = state["generator_updates"]
     return {player: int(state["seen"][player]) for player in objective.players}
+
+
+def check_same_run(folder: str, config: Mapping[str, Any]) -> None:
+    """Refuses to go on with a run by another config; its length and what it logs may change.
+
+    Raises:
+        CheckpointError: Names the key that differs.
+    """
+    text = storage.read_bytes(storage.join(folder, "config.yaml")).decode()
+    stored = parse(text, f"The config of {folder}")
+    for key in ("objective", "data", "seed", "global_batch"):
+        if stored.get(key) != config.get(key):
+            raise CheckpointError(
+                f"The checkpoint {folder} is of another run: its {key} differs from the config's. "
+                "Go on by the same config, or name another folder."
+            )
 
 
 def _check_conventions(folder: str, conventions: Mapping[str, Any]) -> None:

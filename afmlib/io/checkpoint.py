@@ -11,6 +11,7 @@ __all__ = [
     "CheckpointError",
     "checkpoint_folders",
     "find_checkpoint",
+    "is_complete",
     "load_tensors",
     "load_training_state",
     "read_manifest",
@@ -170,6 +171,11 @@ def checkpoint_folders(work_dir: str) -> list[str]:
     return [storage.join(work_dir, CHECKPOINTS, name) for name in sorted(names, key=int)[::-1]]
 
 
+def is_complete(folder: str) -> bool:
+    """Tells whether the checkpoint in a folder was written to its end."""
+    return storage.exists(storage.join(folder, MANIFEST))
+
+
 def _verify(folder: str) -> None:
     manifest = read_manifest(folder)
     for name in manifest["files"]:
@@ -216,7 +222,7 @@ def remove_old(work_dir: str, keep_last: int, keep_every: int | None) -> None:
         )
     num_complete = 0
     for folder in checkpoint_folders(work_dir):
-        complete = storage.exists(storage.join(folder, MANIFEST))
+        complete = is_complete(folder)
         num_complete += complete
         num_images = int(folder.rsplit("/", 1)[-1])
         recent = num_complete <= keep_last if complete else num_complete == 0

@@ -79,6 +79,8 @@ class XformersAttention(AttentionBackend):
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Computes attention."""
+        if queries.device.type != "cuda":
+            raise ValueError("xformers runs on CUDA alone: use attention 'auto'.")
         # xformers has no float64 kernel, and wants (N, T, H, D).
         if queries.dtype == torch.float64:
             return SDPAttention().attend(queries, keys, values)
@@ -90,8 +92,13 @@ class XformersAttention(AttentionBackend):
 def _memory_efficient_attention() -> Any:
     # Its import costs a second and warns at length where there is no GPU.
     logging.getLogger("xformers").setLevel(logging.ERROR)
-    from xformers.ops import memory_efficient_attention
-
+    try:
+        from xformers.ops import memory_efficient_attention
+    except ImportError as error:
+        raise ValueError(
+            f"xformers cannot be imported ({error}): pip install 'afmlib[xformers]', or use "
+            "attention 'auto'."
+        ) from error
     return memory_efficient_attention
 
 

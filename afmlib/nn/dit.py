@@ -129,9 +129,9 @@ def dit_blocks(
     Raises:
         ValueError: If a number is out of its domain.
     """
-    if depth < 1 or num_heads < 1 or not mlp_ratio > 0:
+    if depth < 1 or num_heads < 1 or not mlp_ratio * hidden_size >= 1:
         raise ValueError(
-            "depth and num_heads must be at least 1 and mlp_ratio positive, "
+            "depth and num_heads must be at least 1, and mlp_ratio leave the MLP a width, "
             f"got {depth}, {num_heads} and {mlp_ratio}."
         )
     return nn.ModuleList(

@@ -72,6 +72,11 @@ class PatchEmbed(nn.Module):
         self, input_size: int, patch_size: int, in_channels: int, hidden_size: int
     ) -> None:
         super().__init__()
+        if in_channels < 1 or hidden_size < 1:
+            raise ValueError(
+                "in_channels and hidden_size must be at least 1, "
+                f"got {in_channels} and {hidden_size}."
+            )
         if patch_size < 1 or input_size < 1 or input_size % patch_size:
             raise ValueError(f"patch_size {patch_size} does not divide input_size {input_size}.")
         self.proj = nn.Conv2d(in_channels, hidden_size, patch_size, patch_size)

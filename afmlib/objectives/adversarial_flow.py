@@ -303,8 +303,10 @@ class AdversarialFlow(Objective):
 
 def _check_scales(**scales: float | Schedule) -> None:
     for name, scale in scales.items():
-        if not isinstance(scale, Schedule) and not scale >= 0:
-            raise ValueError(f"{name} must not be negative, got {scale}.")
+        ends = (scale(0, 1), scale(2**62, 1)) if isinstance(scale, Schedule) else (scale,)
+        for value in ends:
+            if not value >= 0:
+                raise ValueError(f"{name} must not be negative, got {value}.")
 
 
 def _check_steps(nfe: int | str, generator: Generator) -> None:

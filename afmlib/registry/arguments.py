@@ -82,12 +82,28 @@ def _has_type(value: Any, hint: Any) -> bool:
 
     if isinstance(value, bool):  # Python counts True as an int; a config does not.
         return hint is Any or bool in union(hint)
+    if isinstance(value, str) and not _takes_text(hint):
+        return False  # To Python a text is a sequence of texts; to a config it is one.
     return is_bearable(value, hint, conf=BeartypeConf(is_pep484_tower=True))
 
 
+def _takes_text(hint: Any) -> bool:
+    parts = union(hint)
+    return any(part in (str, Any) or typing.get_origin(part) is typing.Literal for part in parts)
+
+
 def _describe(hint: Any) -> str:
-    parts = (part.__name__ if inspect.isclass(part) else str(part) for part in union(hint))
-    return " or ".join(parts).replace("typing.", "").replace("NoneType", "None")
+    return " or ".join(map(_describe_part, union(hint)))
+
+
+def _describe_part(part: Any) -> str:
+    origin = typing.get_origin(part)
+    if inspect.isclass(origin) and issubclass(origin, Mapping):
+        return "keys and values"
+    text = part.__name__ if inspect.isclass(part) and origin is None else str(part)
+    for prefix in ("collections.abc.", "typing."):
+        text = text.replace(prefix, "")
+    return text.replace("NoneType", "None")
 
 
 def _shorten(value: Any) -> str:

@@ -260,6 +260,13 @@ class ComponentRegistry(Registry):
             raise type(error)(f"{path}: {error}") from error
         for name, registry in specs.items():
             registry.check(arguments[name], f"{path}.{name}", provided)
+            nested, _ = registry.resolve(arguments[name])
+            wanted = [part for part in union(annotations(cls)[name]) if inspect.isclass(part)]
+            if not any(issubclass(nested, part) for part in wanted):
+                raise InterfaceError(
+                    f"{path}.{name}: {cls.__name__} needs a {wanted[0].__name__}, which "
+                    f"{nested.__name__} is not."
+                )
 
 
 def _import(path: str) -> Any:

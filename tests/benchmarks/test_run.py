@@ -163,6 +163,7 @@ def test_what_it_was_made_with_stands_in_the_results(results):
         (["afm_digit"], "Did you mean 'afm_digits'"),
         (["afm_digits:seed"], "is not an override"),
         (["afm_digits:sed=1"], "'seed'"),
+        (["afm_digits:seed=1"], "--seeds"),
         (["afm_digits", "--budget", "90"], "--budget is such as"),
         (["afm_digits", "--seeds", "0"], "must be positive"),
         (["afm_digits", "--plugin", "nowhere.py"], "There is no plugin file"),

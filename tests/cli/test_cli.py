@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from afmlib.cli import main
+from afmlib.registry import DISCRIMINATORS
 
 TINY = [
     *("--set", "objective.generator.hidden_size=16"),
@@ -111,6 +112,9 @@ MISTAKES = [
     (["train", "afm_digits", "--set", "seed"], "key=value"),
     (["train", "nowhere.yaml"], "cannot be read"),
     (["list", "generator"], "Did you mean 'generators'"),
+    (["train", "afm_digits", "--device", "nonsense"], "There is no device 'nonsense'"),
+    (["train", "afm_digits", "--set", "objective.ot_scale.start=-1"], "must not be negative"),
+    (["train", "afm_digits", "--set", "objective.generator.attention=xformers"], "'auto'"),
 ]
 
 
@@ -140,6 +144,7 @@ def test_a_mistake_with_debug_shows_the_traceback(here, capsys):
         (["--num", "0"], "--num must be at least 1"),
         (["--batch-size", "0"], "batch_size must be at least 1"),
         (["--device", "nonsense"], "There is no device"),
+        (["--out", "x.jpg"], "--out is a .png, an .npz or a folder/"),
     ],
 )
 def test_bad_options_of_sample_are_refused(options, message, trained, capsys):
@@ -218,6 +223,39 @@ def test_doctor_tells_versions_devices_attention_plugins_and_extras(capsys):
     for word in ("versions", "torch", "devices", "cpu", "attention", "double_backward", "plugins"):
         assert word in text
     assert "pip install 'afmlib[xformers]'" in text or "xformers 0" in text
+
+
+def test_a_model_is_evaluated_without_the_plugin_of_its_discriminator(here, monkeypatch):
+    (here / "disc.py").write_text(
+        "from torch import nn\n"
+        "from afmlib.interfaces import Discriminator\n"
+        "from afmlib.registry import DISCRIMINATORS\n"
+        "@DISCRIMINATORS.register_module()\n"
+        "class EvaluatedWithout(Discriminator):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.layer = nn.Linear(64, 1)\n"
+        "    def forward(self, latents, labels, timesteps=None):\n"
+        "        return self.layer(latents.flatten(1)).squeeze(1)\n"
+    )
+    train = [*("--set", "objective.discriminator={type: EvaluatedWithout}"), "--plugin", "disc.py"]
+    assert TINY[2:4] == ["--set", "objective.discriminator.hidden_size=16"]
+    tiny = TINY[:2] + TINY[4:]
+    assert main(["train", "afm_digits", "--work-dir", "run", *tiny, *train]) == 0
+    monkeypatch.delitem(DISCRIMINATORS._module_dict, "EvaluatedWithout")
+
+    assert main(["evaluate", "--checkpoint", "run"]) == 0
+    assert main(["sample", "--checkpoint", "run", "--out", "x.png"]) == 0
+
+
+def test_doctor_and_list_name_a_broken_plugin_file_beside_the_rest(here, capsys):
+    (here / "broken.py").write_text("raise RuntimeError('half written')")
+
+    for command in ("doctor", "list"):
+        assert main([command, "--plugin", "broken.py"]) == 0
+        output = capsys.readouterr()
+        assert "half written" in output.err
+        assert "afmlib" in output.out
 
 
 def test_a_component_of_ones_own_in_a_file(here, capsys):

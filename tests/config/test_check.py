@@ -82,6 +82,8 @@ WRONG = [
     ("evaluation.num_samples=0", "num_samples must be at least 1"),
     ("log.every=0", "log: every must be at least 1"),
     ("plugins=[nowhere.py]", "There is no plugin file"),
+    ("evaluation.metrics=FrechetDistance", "metrics is Sequence"),
+    ("data=Digits", "data is keys and values"),
 ]
 
 
@@ -95,6 +97,14 @@ def test_what_is_wrong_is_named_before_anything_is_built(override, message, monk
 
 def _refuse(self, *args, **kwargs):
     raise AssertionError("A network was built.")
+
+
+def test_a_generator_that_cannot_be_repeated_is_named():
+    config = load_config("afm_gaussians1d", ["objective.generator.type=RepeatDepth"])
+    config["objective"]["generator"]["repeats"] = 2
+
+    with pytest.raises(ConfigError, match="RepeatDepth needs a RepeatableGenerator, which MLPG"):
+        check_config(config)
 
 
 @pytest.mark.parametrize("key", ["objective", "data", "optimizers", "global_batch", "num_images"])

@@ -166,6 +166,34 @@ def test_overrides_replace_add_and_reach_into_mappings():
     assert config["evaluation"]["metrics"] == ["Diversity"]
 
 
+def test_plugins_of_a_file_lie_beside_it_and_are_there_when_it_is_merged(tmp_path, monkeypatch):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "objective_of_mine.py").write_text(
+        "from afmlib.objectives.flow_matching import FlowMatching\n"
+        "from afmlib.registry import OBJECTIVES\n"
+        "OBJECTIVES.register_module(name='ObjectiveOfMine', module=FlowMatching)\n"
+    )
+    (folder / "run.yaml").write_text(
+        "_base_: scales/digits\nplugins: [objective_of_mine.py]\n"
+        "objective: {type: ObjectiveOfMine}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+
+    config = load_config("mine/run.yaml")
+
+    assert config["plugins"] == [str(folder / "objective_of_mine.py")]
+    assert set(config["objective"]) == {"type", "generator"}
+
+
+def test_an_override_reaches_below_nothing():
+    config = load_config(
+        "afm_digits", ["evaluation.extractor=null", "evaluation.extractor.type=DigitsExtractor"]
+    )
+
+    assert config["evaluation"]["extractor"] == {"type": "DigitsExtractor"}
+
+
 @pytest.mark.parametrize("override", ["seed", "=3", "a..b=1", ".seed=1", ""])
 def test_an_override_that_is_not_key_and_value_is_refused(override):
     with pytest.raises(ConfigError, match="key=value"):

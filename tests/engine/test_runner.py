@@ -16,9 +16,10 @@ from PIL import Image
 from rich.console import Console
 
 from afmlib import load_checkpoint, sample
-from afmlib.config import dump
+from afmlib.config import ConfigError, dump
 from afmlib.engine import Runner, TrainingError
 from afmlib.engine.batches import PlayerBatches
+from afmlib.engine.state import load_run
 from afmlib.interfaces import AdversarialLoss
 from afmlib.io.checkpoint import CheckpointError, checkpoint_folders, load_training_state
 from afmlib.registry import LOSSES
@@ -195,17 +196,68 @@ def test_resuming_a_finished_run_changes_nothing(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "message"),
+    ("override", "key"),
     [
-        (["objective.prediction=velocity"], "its parameterisation is 'SamplePrediction'"),
-        (["objective.generator.hidden_size=32"], "does not fit this run"),
+        ("objective.prediction=velocity", "objective"),
+        ("objective.generator.hidden_size=32", "objective"),
+        ("seed=5", "seed"),
+        ("global_batch=4", "global_batch"),
+        ("data.split=test", "data"),
     ],
 )
-def test_a_checkpoint_of_another_model_is_refused(run, overrides, message):
+def test_a_run_by_another_config_is_refused_and_left_alone(run, override, key, tmp_path):
+    run()
+    before = (tmp_path / "run/config.yaml").read_text()
+
+    with pytest.raises(CheckpointError, match=f"its {key} differs"):
+        run(override, resume=True)
+
+    assert (tmp_path / "run/config.yaml").read_text() == before
+
+
+def test_a_checkpoint_of_another_convention_is_refused(run, tmp_path):
+    runner = run()
+    (folder,) = checkpoint_folders(str(tmp_path / "run"))
+    conventions = runner.objective.sample_model.conventions.as_dict() | {"num_classes": 11}
+
+    with pytest.raises(CheckpointError, match="its num_classes is 10, not 11"):
+        load_run(folder, runner.model, runner.optim_wrapper, conventions)
+
+
+def test_a_longer_run_goes_on(run):
     run()
 
-    with pytest.raises(CheckpointError, match=message):
-        run(*overrides, resume=True)
+    assert run("num_images=96", resume=True).train_loop.num_images == 96
+
+
+def test_a_run_that_was_killed_in_its_first_checkpoint_starts_again(run, tmp_path):
+    (tmp_path / "run/checkpoints/000000032").mkdir(parents=True)
+    (tmp_path / "run/config.yaml").write_text("seed: 0")
+
+    assert run(resume=True).train_loop.num_images == 64
+
+
+def test_no_model_is_lost_to_a_metric(run, tmp_path):
+    with pytest.raises(ValueError, match="is not known"):
+        run("evaluation.metrics=[TransportMap]", "evaluation.num_samples=20")
+
+    assert load_checkpoint(str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("objective.generator.num_classes=5", "knows 5 classes; the data have 10"),
+        ("objective.generator.input_size=16", r"shape \(1, 16, 16\); the data are of \(1, 8, 8\)"),
+        ("objective.discriminator.input_size=16", "terms of the discriminator, .* size"),
+        ("objective.discriminator.num_classes=5", "terms of the discriminator, index out of range"),
+    ],
+)
+def test_networks_that_do_not_fit_are_refused_before_the_run(run, override, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        run(override)
+
+    assert not (tmp_path / "run").exists()
 
 
 def test_training_state_loads_without_unpickling_code(run, tmp_path):
@@ -232,7 +284,8 @@ def test_a_term_that_is_not_finite_stops_the_run_before_the_update(run, tiny_con
 
             def generator_loss(self, logits_real, logits_fake):
                 self.calls += 1
-                return -logits_fake * (float("nan") if self.calls == 3 else 1.0)
+                # The first call is the try-out of the networks before the run.
+                return -logits_fake * (float("nan") if self.calls == 4 else 1.0)
 
     runner = Runner(tiny_config("afm_digits", f"objective.loss={name}"), tmp_path / "nan")
     states = []
