@@ -9,8 +9,9 @@ batch size nor on how many images are made.
 
 __all__ = ["SampleModel", "load_checkpoint", "sample", "to_uint8"]
 
+import contextlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -115,44 +116,58 @@ def sample(
     if isinstance(model, Objective):
         model = model.sample_model
     nfe = model.check_nfe(nfe)
-    labels = torch.as_tensor(labels).cpu()
-    if labels.is_floating_point() and labels.numel():
-        raise ValueError("Labels are whole numbers.")
-    labels = labels.long()
-    dtype = None if dtype == torch.float32 else dtype
-    if dtype not in (None, torch.bfloat16, torch.float16):
-        raise ValueError(f"dtype is bfloat16, float16 or float32, got {dtype}.")
-    _check_labels(labels, model.conventions)
-    if output not in ("float", "uint8"):
-        raise ValueError(f"output is 'float' or 'uint8', got {output!r}.")
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+    dtype = _check_options(output, batch_size, dtype)
+    labels = _check_labels(labels, model.conventions)
     shape = _latent_shape(model.conventions, noises, len(labels))
     if device is not None:
         model = model.to(device)
     weights = next(model.generator.parameters(), torch.empty(0, device=device))
-    was_training = [module for module in model.generator.modules() if module.training]
-    model.generator.eval()
-    batches = torch.split(torch.arange(len(labels)), batch_size or DEFAULT_BATCH_SIZE)
     # Made outside of inference mode, whose own tensors can be neither trained on nor changed.
     samples = torch.empty(len(labels), *shape, dtype=weights.dtype)
-    try:
-        with torch.inference_mode():
-            for indices in _track(batches, progress):
-                if noises is None:
-                    part = indexed_noises(seed, indices.tolist(), shape)
-                else:
-                    part = noises[indices]
-                with torch.autocast(weights.device.type, dtype, enabled=dtype is not None):
-                    made = model(part.to(weights), labels[indices].to(weights.device), nfe)
-                samples[indices] = made.to(samples)
-    finally:
-        for module in was_training:
-            module.training = True
+    batches = torch.split(torch.arange(len(labels)), batch_size or DEFAULT_BATCH_SIZE)
+    with _evaluating(model.generator), torch.inference_mode():
+        for indices in _track(batches, progress):
+            if noises is None:
+                part = indexed_noises(seed, indices.tolist(), shape)
+            else:
+                part = noises[indices]
+            with torch.autocast(weights.device.type, dtype, enabled=dtype is not None):
+                made = model(part.to(weights), labels[indices].to(weights.device), nfe)
+            samples[indices] = made.to(samples)
     return to_uint8(samples) if output == "uint8" else samples
 
 
-def _check_labels(labels: Tensor, conventions: Conventions) -> None:
+@contextlib.contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """Puts a network in evaluation mode, and each module back in the mode that it was in."""
+    training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _check_options(
+    output: str, batch_size: int | None, dtype: torch.dtype | None
+) -> torch.dtype | None:
+    """Checks options and returns the dtype of the autocast, None for none."""
+    if output not in ("float", "uint8"):
+        raise ValueError(f"output is 'float' or 'uint8', got {output!r}.")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+    if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
+        raise ValueError(f"dtype is bfloat16, float16 or float32, got {dtype}.")
+    return None if dtype == torch.float32 else dtype
+
+
+def _check_labels(labels: Labels | Sequence[int], conventions: Conventions) -> Tensor:
+    """Returns labels as a tensor on the CPU."""
+    labels = torch.as_tensor(labels).cpu()
+    if labels.is_floating_point() and labels.numel():
+        raise ValueError("Labels are whole numbers.")
+    labels = labels.long()
     if labels.ndim != 1:
         raise ValueError(f"labels must be one number per sample, got shape {tuple(labels.shape)}.")
     num_classes = conventions.num_classes
@@ -160,6 +175,7 @@ def _check_labels(labels: Tensor, conventions: Conventions) -> None:
     if wrong.any():
         classes = f"0 to {num_classes - 1}" if num_classes else "not negative"
         raise ValueError(f"Labels are {classes}; got {labels[wrong][0].item()}.")
+    return labels
 
 
 def _latent_shape(conventions: Conventions, noises: Tensor | None, count: int) -> tuple[int, ...]:

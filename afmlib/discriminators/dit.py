@@ -19,6 +19,7 @@ from afmlib.nn.embeddings import (
     LabelEmbedder,
     PatchEmbed,
     TimestepEmbedder,
+    add_time,
     position_embedding,
 )
 from afmlib.typing import Labels, Latents, Logits, Timesteps
@@ -89,10 +90,7 @@ class DiTDiscriminator(Discriminator):
         token = self.dis_embed.expand(len(patches), 1, -1).to(patches.dtype)
         tokens = torch.cat([token, patches], dim=1)  # (N, 1 + T, D)
         condition = self.y_embedder(labels)
-        if self.t_embedder is not None:
-            if timesteps is None:
-                raise ValueError("This discriminator embeds timesteps, which are missing.")
-            condition = condition + self.t_embedder(timesteps)
+        condition = add_time(condition, self.t_embedder, timesteps, "timesteps")
         for block in self.blocks:
             tokens = block(tokens, condition)
         return self.final_layer(tokens[:, 0]).squeeze(1)

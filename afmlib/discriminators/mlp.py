@@ -5,7 +5,7 @@ __all__ = ["MLPDiscriminator"]
 import torch
 
 from afmlib.interfaces import Discriminator
-from afmlib.nn.embeddings import LabelEmbedder, TimestepEmbedder
+from afmlib.nn.embeddings import LabelEmbedder, TimestepEmbedder, add_time
 from afmlib.nn.points import PointFeatures, hidden_layers
 from afmlib.typing import Labels, Latents, Logits, Timesteps
 
@@ -53,8 +53,5 @@ class MLPDiscriminator(Discriminator):
             ValueError: If it is missing and there is one.
         """
         condition = self.y_embedder(labels)
-        if self.t_embedder is not None:
-            if timesteps is None:
-                raise ValueError("This discriminator embeds timesteps, which are missing.")
-            condition = condition + self.t_embedder(timesteps)
+        condition = add_time(condition, self.t_embedder, timesteps, "timesteps")
         return self.layers(torch.cat([self.features(latents), condition], dim=1)).squeeze(1)

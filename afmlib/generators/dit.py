@@ -25,6 +25,7 @@ from afmlib.nn.embeddings import (
     LabelEmbedder,
     PatchEmbed,
     TimestepEmbedder,
+    add_time,
     position_embedding,
 )
 from afmlib.typing import Labels, Latents, Timesteps
@@ -139,14 +140,8 @@ class DiTGenerator(RepeatableGenerator):
             ValueError: If a time for which there is an embedder is missing.
         """
         tokens, condition = self.embed(latents, labels)
-        for embedder, times, name in (
-            (self.t_embedder, timesteps_src, "timesteps_src"),
-            (self.t_tgt_embedder, timesteps_tgt, "timesteps_tgt"),
-        ):
-            if embedder is not None:
-                if times is None:
-                    raise ValueError(f"This generator embeds {name}, which are missing.")
-                condition = condition + embedder(times)
+        condition = add_time(condition, self.t_embedder, timesteps_src, "timesteps_src")
+        condition = add_time(condition, self.t_tgt_embedder, timesteps_tgt, "timesteps_tgt")
         for index in range(self.num_blocks):
             tokens = self.run_block(index, tokens, condition)
         return self.head(tokens, condition)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from afmlib.interfaces import Generator
-from afmlib.nn.embeddings import LabelEmbedder, TimestepEmbedder
+from afmlib.nn.embeddings import LabelEmbedder, TimestepEmbedder, add_time
 from afmlib.nn.points import PointFeatures, hidden_layers
 from afmlib.typing import Labels, Latents, Timesteps
 
@@ -68,12 +68,6 @@ class MLPGenerator(Generator):
             ValueError: If a time for which there is an embedder is missing.
         """
         condition = self.y_embedder(labels)
-        for embedder, times, name in (
-            (self.t_embedder, timesteps_src, "timesteps_src"),
-            (self.t_tgt_embedder, timesteps_tgt, "timesteps_tgt"),
-        ):
-            if embedder is not None:
-                if times is None:
-                    raise ValueError(f"This generator embeds {name}, which are missing.")
-                condition = condition + embedder(times)
+        condition = add_time(condition, self.t_embedder, timesteps_src, "timesteps_src")
+        condition = add_time(condition, self.t_tgt_embedder, timesteps_tgt, "timesteps_tgt")
         return self.layers(torch.cat([self.features(latents), condition], dim=1))

@@ -9,6 +9,7 @@ __all__ = [
     "LabelEmbedder",
     "PatchEmbed",
     "TimestepEmbedder",
+    "add_time",
     "position_embedding",
     "sinusoids",
 ]
@@ -130,3 +131,18 @@ class TimestepEmbedder(nn.Module):
         """Embeds times in [0, 1]."""
         waves = sinusoids(1000 * timesteps.float(), self.frequency_size)
         return self.mlp(waves.to(next(self.mlp.parameters()).dtype))
+
+
+def add_time(
+    condition: Tensor, embedder: TimestepEmbedder | None, timesteps: Timesteps | None, name: str
+) -> Tensor:
+    """Adds the embedding of a time to a condition; without an embedder the time is ignored.
+
+    Raises:
+        ValueError: If there is an embedder and no time.
+    """
+    if embedder is None:
+        return condition
+    if timesteps is None:
+        raise ValueError(f"This network embeds {name}, which are missing.")
+    return condition + embedder(timesteps)

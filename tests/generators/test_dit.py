@@ -224,7 +224,7 @@ def test_autocast_keeps_the_weights_and_is_near():
         (dict(hidden_size=18), "divisible by 4, got 18"),
         (dict(depth=0), "depth and num_heads must be at least 1"),
         (dict(num_heads=0), "depth and num_heads must be at least 1"),
-        (dict(mlp_ratio=0.0), "mlp_ratio positive"),
+        (dict(mlp_ratio=0.0), "leave the MLP a width"),
         (dict(num_classes=0), "num_classes must be at least 1"),
         (dict(class_dropout_prob=-0.1), "class_dropout_prob in"),
         (dict(class_dropout_prob=1.1), "class_dropout_prob in"),
