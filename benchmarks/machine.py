@@ -12,7 +12,7 @@ import torch
 
 
 def describe_machine() -> dict[str, Any]:
-    """Returns processor, memory, device and threads."""
+    """Returns processor, memory and device."""
     cuda = torch.cuda.is_available()
     return {
         "cpu": _processor(),
@@ -21,7 +21,6 @@ def describe_machine() -> dict[str, Any]:
         else os.cpu_count(),
         "memory_gib": _memory_gib(),
         "device": torch.cuda.get_device_name() if cuda else "cpu",
-        "threads": torch.get_num_threads(),
         "platform": platform.platform(),
     }
 

@@ -112,13 +112,14 @@ def _train(
     from turns import run_in_turns
 
     plugins = [str(Path(plugin).resolve()) for plugin in arguments.plugin]
+    plain = _PlainLines(not console.is_terminal)
     with _progress(console) as progress:
         for seed in results["seeds"]:
             tasks = [progress.add_task(f"{c.name}, seed {seed}", total=1.0) for c in contenders]
 
-            def show(index: int, share: float, tasks: list[Any] = tasks) -> None:
+            def show(index: int, share: float, tasks: list[Any] = tasks, seed: int = seed) -> None:
                 progress.update(tasks[index], completed=0.97 * share)
-                _plain(console, contenders[index], share)
+                plain.show(contenders[index], seed, share)
 
             def keep(index: int, row: dict[str, Any], tasks: list[Any] = tasks) -> None:
                 results["rows"].append(row)
@@ -167,10 +168,20 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def _plain(console: Console, contender: Contender, share: float) -> None:
-    """Prints a line where there is no terminal for bars."""
-    if not console.is_terminal:
-        print(f"{contender.name}: {100 * share:.0f} %", flush=True)
+class _PlainLines:
+    """Prints a line for every tenth of a run, where there is no terminal for bars."""
+
+    def __init__(self, enabled: bool) -> None:
+        self.enabled = enabled
+        self.shown: dict[tuple[str, int], int] = {}
+
+    def show(self, contender: Contender, seed: int, share: float) -> None:
+        tenths = int(10 * share)
+        if not self.enabled or tenths <= self.shown.get((contender.name, seed), -1):
+            return
+        self.shown[contender.name, seed] = tenths
+        state = "trained, being evaluated" if share >= 1 else f"{10 * tenths} %"
+        print(f"{contender.name}, seed {seed}: {state}", flush=True)
 
 
 def _references(contenders: list[Contender], out: Path) -> list[dict[str, Any]]:

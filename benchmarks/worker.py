@@ -140,6 +140,8 @@ def _count_on_meta(config: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _trained(runner: Any, turns: Any) -> dict[str, Any]:
+    import torch
+
     loop = runner.train_loop
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
@@ -147,6 +149,7 @@ def _trained(runner: Any, turns: Any) -> dict[str, Any]:
         "updates": loop.iter,
         "seconds": round(turns.seconds, 2),
         "images_per_second": round(loop.num_images / turns.seconds, 1),
+        "threads": torch.get_num_threads(),
         "peak_memory_mib": round(peak / (2**20 if sys.platform == "darwin" else 2**10)),
     }
 

@@ -36,7 +36,11 @@ def build_parser() -> ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status."""
-    arguments = build_parser().parse_args(argv)
+    parser = build_parser()
+    if not (sys.argv[1:] if argv is None else argv):
+        parser.print_help()
+        return USAGE
+    arguments = parser.parse_args(argv)
     command = str(arguments.command)
     options = arguments[command]
     signal.signal(signal.SIGTERM, _terminate)

@@ -182,6 +182,10 @@ class RunConfig:
     num_workers: int = 0
     """Processes that load data; 0 for none but the main one."""
 
+    num_threads: int | None = None
+    """CPU threads of torch; its default unless given. With one, small networks train nearly as fast
+    on an idle machine and thrice as fast on a busy one, and sums have the same order everywhere."""
+
     plugins: Sequence[str] = ()
     """Python files that register components."""
 
@@ -197,5 +201,6 @@ class RunConfig:
             keep_every=self.keep_every,
             sample_every=self.sample_every,
             evaluate_every=self.evaluate_every,
+            num_threads=self.num_threads,
         )
         _at_least("", 0, seed=self.seed, num_workers=self.num_workers)

@@ -145,7 +145,7 @@ def _leave_out(store: ImageStore, reasons: Mapping[int, str], skip_unreadable: b
     message = f"{len(bad)} of {len(store.files)} files in {store.folder} cannot be read: "
     message += f"{_some(bad)}."
     if not skip_unreadable:
-        raise ValueError(f"{message} Remove them, or give skip_unreadable=True.")
+        raise ValueError(f"{message} Remove them, or set skip_unreadable to true.")
     if len(bad) == len(store.files):
         raise ValueError(f"{message} None are left.")
     logger.warning("%s They are left out.", message)

@@ -84,6 +84,8 @@ class Runner(MMEngineRunner):
         self.console = console or Console(quiet=True)
         folder = Path(work_dir)
         _check_work_dir(folder, resume)
+        if self.run_config.num_threads is not None:
+            torch.set_num_threads(self.run_config.num_threads)
         self.dataset: Dataset = build_dataset(self.run_config.data)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         filled = with_data_arguments(self.run_config.objective, self.dataset)
@@ -168,7 +170,9 @@ class Runner(MMEngineRunner):
 
     def build_logger(self, log_level: Any = "INFO", log_file: Any = None, **kwargs: Any) -> Any:
         """Returns our own logger: mmengine's prints 168 lines for a run of five iterations."""
-        return logging.getLogger("afmlib.mmengine")
+        logger = logging.getLogger("afmlib.mmengine")
+        logger.setLevel(logging.WARNING)
+        return logger
 
     def _log_env(self, env_cfg: Any) -> None:
         """Prints nothing: ``afmlib doctor`` tells about the environment."""
@@ -283,7 +287,8 @@ class Runner(MMEngineRunner):
             f"{config.num_images} images in {iterations} iterations; global batch "
             f"{config.global_batch} = 1 process x {config.global_batch}"
         )
-        threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
+        count = torch.get_num_threads()
+        threads = f", {count} thread{'s' * (count > 1)}" if self.device.type == "cpu" else ""
         yield f"on {self.device}{threads}, {config.precision}, seed {config.seed}"
         yield f"into {self.work_dir}"
 
@@ -292,7 +297,8 @@ def _check_work_dir(folder: Path, resume: bool) -> None:
     holds_run = (folder / CONFIG_FILE).exists() or (folder / CHECKPOINTS).exists()
     if holds_run and not resume:
         raise FileExistsError(
-            f"{folder} holds a run already: go on with it by --resume, or name another folder."
+            f"{folder} holds a run already: go on with it by --resume, or name another folder by "
+            "--work-dir."
         )
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file, not a folder.")

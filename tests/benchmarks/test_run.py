@@ -153,7 +153,7 @@ def test_what_it_was_made_with_stands_in_the_results(results):
     assert content["seeds"] == [0]
     assert content["budget"] == "64 images"
     assert "--budget 64img" in content["command"]
-    assert content["machine"]["threads"] == 1
+    assert row_of(results, "flow_matching")["trained"]["threads"] == 1
     assert {"afmlib", "torch", "python"} <= set(content["versions"])
 
 

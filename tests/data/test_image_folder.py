@@ -87,7 +87,7 @@ def test_bad_files_are_named_and_counted(root, cache_bytes):
         ImageFolder(root, size=8, cache_bytes=cache_bytes)
 
     assert "object at" not in str(caught.value)
-    assert "skip_unreadable=True" in str(caught.value)
+    assert "set skip_unreadable to true" in str(caught.value)
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 2**30])

@@ -370,7 +370,6 @@ def test_compiled_networks_train_to_the_same_weights(run, tiny_config, tmp_path)
 
 
 def test_tensorboard_gets_the_scalars(run, tmp_path):
-    pytest.importorskip("tensorboard")
     run("log.tensorboard=true")
 
     assert list((tmp_path / "run").rglob("events.out.tfevents*"))
