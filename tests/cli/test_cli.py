@@ -291,3 +291,9 @@ def test_a_signal_saves_and_tells_how_to_go_on(number, status, here):
     assert process.returncode == status, error
     assert "--resume goes on" in error
     assert list((here / "run/checkpoints").glob("*/manifest.json"))
+
+
+def test_without_a_command_it_helps(capsys):
+    assert main([]) == 2
+
+    assert "train" in capsys.readouterr().out
