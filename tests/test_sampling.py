@@ -229,11 +229,17 @@ def test_a_model_of_any_shape_needs_noises():
         (dict(output="png"), "output is 'float' or 'uint8', got 'png'"),
         (dict(batch_size=0), "batch_size must be at least 1, got 0"),
         (dict(seed=-1), "Seeds must be in"),
+        (dict(dtype=torch.float64), "dtype is bfloat16, float16 or float32"),
     ],
 )
 def test_other_arguments_have_domains(arguments, message):
     with pytest.raises(ValueError, match=message):
         sample(model_of(Wave()), [0], **arguments)
+
+
+def test_labels_are_whole_numbers_and_not_rounded_to_them():
+    with pytest.raises(ValueError, match="Labels are whole numbers"):
+        sample(model_of(Wave()), [0.7])
 
 
 # --- What sampling does to the model ---
