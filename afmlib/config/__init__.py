@@ -4,6 +4,7 @@ __all__ = [
     "ConfigError",
     "EMAConfig",
     "EvaluationConfig",
+    "InitConfig",
     "LogConfig",
     "OptimizerConfig",
     "RunConfig",
@@ -21,6 +22,7 @@ from afmlib.config.data_arguments import with_data_arguments
 from afmlib.config.schema import (
     EMAConfig,
     EvaluationConfig,
+    InitConfig,
     LogConfig,
     OptimizerConfig,
     RunConfig,

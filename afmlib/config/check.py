@@ -3,7 +3,7 @@
 __all__ = ["check_config", "check_evaluation"]
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +11,7 @@ from afmlib.config.data_arguments import DATA_ARGUMENTS
 from afmlib.config.schema import (
     EMAConfig,
     EvaluationConfig,
+    InitConfig,
     LogConfig,
     OptimizerConfig,
     RunConfig,
@@ -25,6 +26,7 @@ from afmlib.registry import (
     ComponentError,
     load_plugin_file,
     nearest,
+    shorten,
 )
 from afmlib.registry.arguments import check_arguments
 
@@ -51,6 +53,8 @@ def check_config(config: Mapping[str, Any]) -> RunConfig:
     if not isinstance(config.get("optimizers"), Mapping):
         raise ConfigError("optimizers: expected one for each player.")
     sections = {name: section(cls, config.get(name, {}), name) for name, cls in _SECTIONS.items()}
+    if config.get("init_from") is not None:
+        sections["init_from"] = _init_from(config["init_from"])
     run = section(RunConfig, {**config, **sections, "optimizers": {}}, "")
     for plugin in run.plugins:
         load_plugin_file(Path(plugin))
@@ -59,9 +63,24 @@ def check_config(config: Mapping[str, Any]) -> RunConfig:
         OBJECTIVES.check(run.objective, "objective", DATA_ARGUMENTS)
         players = OBJECTIVES.resolve(run.objective)[0].players  # type: ignore[attr-defined]
         optimizers = _optimizers(config["optimizers"], players)
+        _check_players(run.init_from, players)
     except ComponentError as error:
         raise ConfigError(str(error)) from error
     return dataclasses.replace(run, optimizers=optimizers)
+
+
+def _init_from(value: Any) -> InitConfig:
+    """Returns the section; a path alone stands for it."""
+    return section(InitConfig, {"path": value} if isinstance(value, str) else value, "init_from")
+
+
+def _check_players(init_from: InitConfig | None, players: Iterable[str]) -> None:
+    for player in (init_from and init_from.players) or ():
+        if player not in players:
+            raise ConfigError(
+                f"init_from: there is no player {shorten(player)}.{nearest(player, players)} "
+                f"There are: {', '.join(players)}."
+            )
 
 
 def check_evaluation(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], EvaluationConfig]:
@@ -75,7 +94,7 @@ def check_evaluation(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Eval
     """
     data = config.get("data")
     if not isinstance(data, Mapping):
-        raise ConfigError(f"data: expected keys and values, got {data!r}.")
+        raise ConfigError(f"data: expected keys and values, got {shorten(data)}.")
     evaluation = section(EvaluationConfig, config.get("evaluation", {}), "evaluation")
     _check_data_and_evaluation(data, evaluation)
     return data, evaluation
@@ -100,12 +119,12 @@ def section(cls: type[Section], values: Mapping[str, Any], path: str) -> Section
     """
     where = f"{path}: " if path else ""
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{where}expected keys and values, got {values!r}.")
+        raise ConfigError(f"{where}expected keys and values, got {shorten(values)}.")
     names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for name in values:
         if name not in names:
             raise ConfigError(
-                f"{where}there is no key {name!r}.{nearest(name, names)} "
+                f"{where}there is no key {shorten(name)}.{nearest(name, names)} "
                 f"There are: {', '.join(names)}."
             )
     try:
@@ -121,7 +140,7 @@ def _optimizers(
     for name in optimizers:
         if name not in players:
             raise ConfigError(
-                f"optimizers: there is no player {name!r}.{nearest(name, players)} "
+                f"optimizers: there is no player {shorten(name)}.{nearest(name, players)} "
                 f"There are: {', '.join(players)}."
             )
     checked = {}

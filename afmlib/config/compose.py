@@ -3,6 +3,8 @@
 A name such as ``afm_digits`` is the shipped file ``afm_digits.yaml`` if there is one, else the
 method ``methods/afm.yaml`` on the scale ``scales/digits.yaml``. A file may name ``_base_`` files,
 shipped or relative to itself, over which it is laid.
+
+A name, a base and an override may be any text: whatever is wrong with it is a ``ConfigError``.
 """
 
 __all__ = ["apply_override", "config_names", "load_config", "merge"]
@@ -15,11 +17,22 @@ from pathlib import Path
 from typing import Any
 
 from afmlib.config.data_arguments import DATA_ARGUMENTS
-from afmlib.config.yaml_files import ConfigError, parse, read
-from afmlib.registry import DEPTHS, OBJECTIVES, ComponentError, load_plugin_file, nearest
+from afmlib.config.yaml_files import MAX_DEPTH, ConfigError, parse, read
+from afmlib.registry import (
+    DEPTHS,
+    OBJECTIVES,
+    ComponentError,
+    load_plugin_file,
+    nearest,
+    shorten,
+)
+from afmlib.registry.arguments import accepts
 
 SHIPPED = Path(str(importlib.resources.files("afmlib"))) / "configs"
 BASE = "_base_"
+
+MAX_BASES = 16
+"""Bases that may stand on one another."""
 
 
 def config_names() -> list[str]:
@@ -53,10 +66,14 @@ def load_config(name: str, overrides: Iterable[str] = ()) -> dict[str, Any]:
 
     Raises:
         ConfigError: If there is no such config, or it cannot be read.
+        PluginError: If a plugin that it names cannot be loaded.
     """
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
-        config = _load_file(path.resolve(), ())
+        found = _file(path)
+        if found is None:
+            raise ConfigError(f"There is no config file {shorten(name)}.")
+        config = _load_file(found, (), {})
     else:
         config = _load_shipped(name)
     for override in overrides:
@@ -65,51 +82,78 @@ def load_config(name: str, overrides: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def _load_shipped(name: str) -> dict[str, Any]:
-    exact = SHIPPED / f"{name}.yaml"
-    if "/" not in name and exact.is_file():
-        return _load_file(exact, ())
-    for scale in sorted((SHIPPED / "scales").glob("*.yaml"), key=lambda path: -len(path.stem)):
-        method = SHIPPED / "methods" / f"{name.removesuffix('_' + scale.stem)}.yaml"
-        if name.endswith("_" + scale.stem) and method.is_file():
-            return merge(_load_file(scale, ()), _load_file(method, ()))
+    exact, methods, scales = (
+        {path.stem: path for path in folder.glob("*.yaml")}
+        for folder in (SHIPPED, SHIPPED / "methods", SHIPPED / "scales")
+    )
+    if name in exact:
+        return _load_file(exact[name], (), {})
+    for scale in sorted(scales, key=len, reverse=True):
+        method = name.removesuffix(f"_{scale}")
+        if name.endswith(f"_{scale}") and method in methods:
+            return merge(_load_file(scales[scale], (), {}), _load_file(methods[method], (), {}))
     names = config_names()
     raise ConfigError(
-        f"There is no config {name!r}.{nearest(name, names)} There are: {', '.join(names)}; "
-        "or give the path of a .yaml file."
+        f"There is no config {shorten(name)}.{nearest(name, names)} There are: "
+        f"{', '.join(names)}; or give the path of a .yaml file."
     )
 
 
-def _load_file(path: Path, parents: tuple[Path, ...]) -> dict[str, Any]:
+def _load_file(
+    path: Path, parents: tuple[Path, ...], loaded: dict[Path, dict[str, Any]]
+) -> dict[str, Any]:
+    """Loads a file on its bases, each once: by several of each, few files ask for thousands."""
     if path in parents:
         raise ConfigError(f"The config {path} is a base of itself.")
-    config = read(path)
-    _load_plugins(config, path)
+    if len(parents) > MAX_BASES:
+        raise ConfigError(f"The config {parents[0]} stands on more than {MAX_BASES} bases.")
+    if path not in loaded:
+        config = read(path)
+        _load_plugins(config, path)
+        merged: dict[str, Any] = {}
+        for base in _bases(config, path):
+            merged = merge(merged, _load_file(base, (*parents, path), loaded))
+        loaded[path] = merge(merged, config)
+    return loaded[path]
+
+
+def _bases(config: dict[str, Any], path: Path) -> list[Path]:
+    """Takes the bases out of a config and returns their files."""
     bases = config.pop(BASE, [])
-    merged: dict[str, Any] = {}
-    for base in [bases] if isinstance(bases, str) else bases:
-        merged = merge(merged, _load_file(_base_path(str(base), path), (*parents, path)))
-    return merge(merged, config)
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise ConfigError(f"{BASE} in {path} is a name or a list of names, not {shorten(bases)}.")
+    return [_base_path(base, path) for base in bases]
 
 
 def _load_plugins(config: dict[str, Any], path: Path) -> None:
     """Loads the plugins that a file of the user's own names, beside itself: merging needs them."""
     plugins = config.get("plugins") or []
     if not isinstance(plugins, list) or not all(isinstance(name, str) for name in plugins):
-        raise ConfigError(f"plugins in {path} is a list of files, not {plugins!r}.")
+        raise ConfigError(f"plugins in {path} is a list of files, not {shorten(plugins)}.")
+    for name in plugins:
+        load_plugin_file(path.parent / name)
     config["plugins"] = [str((path.parent / name).resolve()) for name in plugins]
-    for plugin in config["plugins"]:
-        load_plugin_file(plugin)
     if not config["plugins"]:
         del config["plugins"]
 
 
 def _base_path(base: str, path: Path) -> Path:
-    beside = (path.parent / base).resolve()
-    candidates = [beside, beside.with_name(beside.name + ".yaml"), SHIPPED / f"{base}.yaml"]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    raise ConfigError(f"The config {path} names the base {base!r}, which does not exist.")
+    beside = path.parent / base
+    for candidate in (beside, Path(f"{beside}.yaml"), SHIPPED / f"{base}.yaml"):
+        found = _file(candidate)
+        if found is not None:
+            return found
+    raise ConfigError(f"The config {path} names the base {shorten(base)}, which does not exist.")
+
+
+def _file(path: Path) -> Path | None:
+    """Returns the whole path of a file, or nothing if there is none or can be none."""
+    try:
+        found = path.resolve()
+        return found if found.is_file() else None
+    except (OSError, ValueError, RuntimeError):  # Such as a name that is too long.
+        return None
 
 
 # --- Merging --------------------------------------------------------------------------------------
@@ -124,10 +168,11 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     it has use for.
     """
     merged = dict(copy.deepcopy(base))
-    if "objective" in merged and "type" not in merged["objective"]:
+    objective = merged.get("objective")
+    if isinstance(objective, Mapping) and "type" not in objective:
         kind = _mapping(over.get("objective")).get("type")
         if kind is not None:
-            _keep_what_fits(merged, kind)
+            _keep_what_fits(merged, objective, kind)
     return _merge(merged, over, key="")
 
 
@@ -145,26 +190,26 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any], key: str) -> dict[s
 
 
 def _change_type(base: Mapping[str, Any], kind: Any, key: str) -> dict[str, Any]:
-    wrappers = DEPTHS.components()
-    if kind in wrappers:
-        return dict(base) if base["type"] in wrappers else {key: dict(base)}
+    if _is_wrapper(kind):
+        return dict(base) if _is_wrapper(base["type"]) else {key: dict(base)}
     return {}
 
 
-def _keep_what_fits(config: dict[str, Any], kind: Any) -> None:
+def _is_wrapper(kind: Any) -> bool:
+    return isinstance(kind, str) and kind in DEPTHS
+
+
+def _keep_what_fits(config: dict[str, Any], objective: Mapping[str, Any], kind: Any) -> None:
     try:
         cls, _ = OBJECTIVES.resolve(kind)
     except ComponentError as error:
         raise ConfigError(f"objective: {error}") from error
-    from afmlib.registry.arguments import accepts
-
-    config["objective"] = {
-        name: value for name, value in config["objective"].items() if accepts(cls, name)
-    }
-    if "optimizers" in config:
+    config["objective"] = {name: value for name, value in objective.items() if accepts(cls, name)}
+    optimizers = config.get("optimizers")
+    if isinstance(optimizers, Mapping):
         config["optimizers"] = {
             player: value
-            for player, value in config["optimizers"].items()
+            for player, value in optimizers.items()
             if player in cls.players  # type: ignore[attr-defined]
         }
 
@@ -181,16 +226,19 @@ def apply_override(config: dict[str, Any], override: str) -> dict[str, Any]:
     """
     path, separator, text = override.partition("=")
     keys = path.strip().split(".")
+    shown = shorten(override)
     if not separator or not all(keys):
-        raise ConfigError(f"An override is written key=value, got {override!r}.")
-    value = parse(text, f"The value of the override {override!r}")
+        raise ConfigError(f"An override is written key=value, got {shown}.")
+    if len(keys) > MAX_DEPTH:
+        raise ConfigError(f"The override {shown} goes below {MAX_DEPTH} levels.")
+    value = parse(text, f"The value of the override {shown}")
     node: Any = config
     for depth, key in enumerate(keys[:-1]):
         node = node.get(key)
         node = {} if node is None else node
         if not isinstance(node, Mapping):
             where = ".".join(keys[: depth + 1])
-            raise ConfigError(f"The override {override!r} goes below {where}, which is {node!r}.")
+            raise ConfigError(f"The override {shown} goes below {where}, which is {shorten(node)}.")
     for key in reversed(keys):
         value = {key: value}
     return _merge(config, value, key="")

@@ -1,13 +1,20 @@
 """What a config may say: every key, its type, default and domain."""
 
-__all__ = ["EMAConfig", "EvaluationConfig", "LogConfig", "OptimizerConfig", "RunConfig"]
+__all__ = [
+    "EMAConfig",
+    "EvaluationConfig",
+    "InitConfig",
+    "LogConfig",
+    "OptimizerConfig",
+    "RunConfig",
+]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from afmlib.config.yaml_files import ConfigError
-from afmlib.registry import nearest
+from afmlib.registry import nearest, shorten
 
 OPTIMIZERS = ("AdamW", "Adam", "RAdam", "SGD")
 
@@ -47,7 +54,7 @@ class OptimizerConfig:
         """Checks the domains."""
         if self.type not in OPTIMIZERS:
             raise ConfigError(
-                f"type is one of {', '.join(OPTIMIZERS)}, got {self.type!r}."
+                f"type is one of {', '.join(OPTIMIZERS)}, got {shorten(self.type)}."
                 f"{nearest(self.type, OPTIMIZERS)}"
             )
         if not isinstance(self.lr, Mapping) and not self.lr > 0:
@@ -55,7 +62,7 @@ class OptimizerConfig:
         if not self.lr_factor > 0:
             raise ConfigError(f"lr_factor must be positive, got {self.lr_factor}.")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ConfigError(f"betas are two numbers in [0, 1), got {list(self.betas)}.")
+            raise ConfigError(f"betas are two numbers in [0, 1), got {shorten(list(self.betas))}.")
         _at_least("", 0, weight_decay=self.weight_decay, eps=self.eps)
         if self.clip_grad_norm is not None and not self.clip_grad_norm > 0:
             raise ConfigError(f"clip_grad_norm must be positive, got {self.clip_grad_norm}.")
@@ -106,6 +113,20 @@ class EvaluationConfig:
 
 
 @dataclass
+class InitConfig:
+    """Weights to start with, which is not a resume: images, optimisers and averages start anew."""
+
+    path: str
+    """A checkpoint, or the folder of a run: a path or a URL."""
+
+    players: Sequence[str] | None = None
+    """Whose weights are taken; those of all players that both runs have unless given."""
+
+    ema: bool = True
+    """Whether the generator starts with the averaged weights rather than the online ones."""
+
+
+@dataclass
 class LogConfig:
     """What is written down in the course of a run."""
 
@@ -114,6 +135,9 @@ class LogConfig:
 
     tensorboard: bool = False
     """Whether scalars go to TensorBoard too; needs the extra ``tensorboard``."""
+
+    wandb: str | None = None
+    """The Weights & Biases project that scalars go to as well; needs the extra ``wandb``."""
 
     grid_classes: int = 10
     """Columns of a sample grid: the first so many classes."""
@@ -161,6 +185,17 @@ class RunConfig:
     compile: bool = False
     """Whether each network is compiled."""
 
+    distributed: Literal["ddp", "fsdp"] = "ddp"
+    """How several processes share the work: each has whole networks, or a share of each parameter.
+    """
+
+    micro_batch: int | None = None
+    """How many samples a process takes through the networks at once, at most; the gradients of the
+    parts of its share are accumulated. All of its share at once unless given."""
+
+    init_from: InitConfig | None = None
+    """The run whose weights this one starts with; drawn anew unless given."""
+
     checkpoint_every: int | None = None
     """Images between two checkpoints; only the end of the run unless given."""
 
@@ -195,6 +230,7 @@ class RunConfig:
             "",
             1,
             global_batch=self.global_batch,
+            micro_batch=self.micro_batch,
             num_images=self.num_images,
             checkpoint_every=self.checkpoint_every,
             keep_last=self.keep_last,

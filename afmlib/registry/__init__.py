@@ -45,6 +45,7 @@ __all__ = [
     "load_plugin_file",
     "nearest",
     "nested_registries",
+    "shorten",
 ]
 
 from afmlib.registry.build import (
@@ -65,6 +66,7 @@ from afmlib.registry.errors import (
     PluginError,
     UnknownComponentError,
     nearest,
+    shorten,
 )
 from afmlib.registry.plugin_files import load_plugin_file
 from afmlib.registry.table import (

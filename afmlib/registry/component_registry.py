@@ -20,6 +20,7 @@ from afmlib.registry.errors import (
     PluginError,
     UnknownComponentError,
     nearest,
+    shorten,
 )
 from afmlib.registry.interface_check import check_interface
 
@@ -151,7 +152,10 @@ class ComponentRegistry(Registry):
         if self.presets:
             listing += f"; presets: {', '.join(self.presets)}"
         hint = nearest(key, [*components, *self.presets])
-        return f"There is no {key!r} among the {self.group}.{hint} There are: {listing or 'none'}."
+        return (
+            f"There is no {shorten(key)} among the {self.group}.{hint} "
+            f"There are: {listing or 'none'}."
+        )
 
     def _load(self, point: EntryPoint) -> type:
         where = f"{self.group} {point.name!r} from {_distributions([point])}"
@@ -199,15 +203,17 @@ class ComponentRegistry(Registry):
         if not isinstance(spec, Mapping):
             raise InterfaceError(
                 f"{self.group} are built from a name, a dict with 'type' or a "
-                f"{self.interface.__name__}, not from {type(spec).__name__}: {spec!r}."
+                f"{self.interface.__name__}, not from {type(spec).__name__}: {shorten(spec)}."
             )
         arguments = {**spec, **overrides}
         for name in arguments:
             if not isinstance(name, str):
-                raise ComponentArgumentError(f"The names of arguments are words, not {name!r}.")
+                raise ComponentArgumentError(
+                    f"The names of arguments are words, not {shorten(name)}."
+                )
         if "type" not in arguments:
             raise ComponentArgumentError(
-                f"A spec of {self.group} needs a 'type'; it has {sorted(arguments)}."
+                f"A spec of {self.group} needs a 'type'; it has {shorten(sorted(arguments))}."
             )
         kind = arguments.pop("type")
         if isinstance(kind, str) and kind in self.presets:

@@ -7,10 +7,13 @@ __all__ = [
     "PluginError",
     "UnknownComponentError",
     "nearest",
+    "shorten",
 ]
 
 import difflib
+import reprlib
 from collections.abc import Iterable
+from typing import Any
 
 
 class ComponentError(ValueError):
@@ -36,8 +39,31 @@ class PluginError(ComponentError):
     """A plugin that cannot be loaded, or a name that two of them claim."""
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
+def nearest(name: Any, names: Iterable[str]) -> str:
     """Returns " Did you mean ...?" for the nearest of the names, or nothing."""
+    if not isinstance(name, str):
+        return ""
     lowered = {candidate.lower(): candidate for candidate in names}
     matches = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
     return f" Did you mean {lowered[matches[0]]!r}?" if matches else ""
+
+
+class _Repr(reprlib.Repr):
+    """Reprs of bounded length, which are cut before they are made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 3
+        self.maxdict = self.maxlist = self.maxtuple = 10
+        self.maxstring = self.maxother = 80
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Python refuses to write more than some thousand decimal digits."""
+        del level
+        return repr(x) if x.bit_length() <= 256 else f"a whole number of {x.bit_length()} bits"
+
+
+def shorten(value: Any, limit: int = 80) -> str:
+    """Returns the repr of a value for a message: on one line, and cut where it is long."""
+    text = " ".join(_Repr().repr(value).split())  # That of a network has a thousand lines.
+    return text if len(text) <= limit else f"{text[: limit - 20]}..."

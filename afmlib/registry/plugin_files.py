@@ -4,11 +4,12 @@ __all__ = ["load_plugin_file"]
 
 import hashlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
 from afmlib.registry.component_registry import PLUGIN_FILE_PREFIX, REGISTRIES
-from afmlib.registry.errors import ComponentError, PluginError
+from afmlib.registry.errors import ComponentError, PluginError, shorten
 
 
 def load_plugin_file(path: str | Path) -> None:
@@ -19,11 +20,11 @@ def load_plugin_file(path: str | Path) -> None:
     Raises:
         PluginError: If the file does not exist or raises.
     """
-    path = Path(path).expanduser().resolve()
+    path, exists = _resolve(path)
     name = _module_name(path)
     if name in sys.modules:
         return
-    if not path.is_file():
+    if not exists:
         raise PluginError(f"There is no plugin file {path}.")
     module_spec = importlib.util.spec_from_file_location(name, path)
     if module_spec is None or module_spec.loader is None:
@@ -43,7 +44,16 @@ def load_plugin_file(path: str | Path) -> None:
         ) from error
 
 
+def _resolve(path: str | Path) -> tuple[Path, bool]:
+    """Returns the whole path and whether a file is there."""
+    try:
+        path = Path(path).expanduser().resolve()
+        return path, path.is_file()
+    except (OSError, ValueError, RuntimeError):  # No such home, or a name that no file can have.
+        raise PluginError(f"There is no plugin file {shorten(str(path))}.") from None
+
+
 def _module_name(path: Path) -> str:
     """Returns a name that files of the same name in different folders do not share."""
-    digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
     return f"{PLUGIN_FILE_PREFIX}{path.stem}_{digest}"

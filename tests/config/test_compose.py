@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from afmlib.config import ConfigError, config_names, load_config
+from afmlib.config import ConfigError, compose, config_names, load_config
 from afmlib.config.compose import apply_override, merge
 
 keys = st.sampled_from(["a", "b", "c"])
@@ -203,3 +203,103 @@ def test_an_override_that_is_not_key_and_value_is_refused(override):
 def test_an_override_below_a_number_is_refused():
     with pytest.raises(ConfigError, match="goes below seed"):
         load_config("afm_digits", ["seed=1", "seed.deep.er=1"])
+
+
+# --- Whatever a config says -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bases", ["3", "null", "{a: 1}", "[1]", "[[afm_digits]]", "[null]"])
+def test_bases_are_names(bases, tmp_path):
+    (tmp_path / "run.yaml").write_text(f"_base_: {bases}")
+
+    with pytest.raises(ConfigError, match=r"_base_ in .* is a name or a list of names, not"):
+        load_config(str(tmp_path / "run.yaml"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "/", "..", "x" * 5000, "x\\0", "\\ud800"],
+    ids=["empty", "root", "parent", "long", "null", "surrogate"],
+)
+def test_a_base_that_can_be_no_file_does_not_exist(name, tmp_path):
+    (tmp_path / "run.yaml").write_text(f'_base_: "{name}"')
+
+    with pytest.raises(ConfigError, match="which does not exist") as caught:
+        load_config(str(tmp_path / "run.yaml"))
+
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 5000, "x\0", "\ud800", "a\nb"], ids=["long", "null", "surrogate", "lines"]
+)
+def test_a_name_that_can_be_no_file_is_unknown(name):
+    with pytest.raises(ConfigError, match="There is no config"):
+        load_config(name)
+    with pytest.raises(ConfigError, match="There is no config file"):
+        load_config(name + ".yaml")
+
+
+def test_a_shipped_name_leads_to_no_other_folder(tmp_path):
+    with pytest.raises(ConfigError, match="There is no config"):
+        load_config("../scales/digits")
+    with pytest.raises(ConfigError, match="There is no config"):
+        load_config("../methods/afm_digits")
+
+
+def test_a_file_is_loaded_once_however_many_stand_on_it(tmp_path, monkeypatch):
+    reads = []
+    read = compose.read
+    monkeypatch.setattr(compose, "read", lambda path: reads.append(path) or read(path))
+    (tmp_path / "f0.yaml").write_text("seed: 1")
+    for n in range(1, 9):
+        (tmp_path / f"f{n}.yaml").write_text(f"_base_: [f{n - 1}, f{n - 1}, f{n - 1}]")
+
+    assert load_config(str(tmp_path / "f8.yaml")) == {"seed": 1}
+    assert len(reads) == 9
+
+
+def test_a_tower_of_bases_is_refused(tmp_path):
+    (tmp_path / "f0.yaml").write_text("seed: 1")
+    for n in range(1, 2000):
+        (tmp_path / f"f{n}.yaml").write_text(f"_base_: f{n - 1}")
+
+    with pytest.raises(ConfigError, match="stands on more than 16 bases"):
+        load_config(str(tmp_path / "f1999.yaml"))
+
+
+@pytest.mark.parametrize("junk", [None, 3, "text", [1], {}])
+def test_merging_asks_for_nothing_of_what_is_no_mapping(junk):
+    method = load_config("afm_digits")
+
+    for base in ({"objective": junk}, {"objective": {"nfe": 1}, "optimizers": junk}):
+        assert merge(base, method)["objective"]["type"] == "AdversarialFlow"
+
+
+@pytest.mark.parametrize("kind", [[1], {"type": "RepeatDepth"}, {}, 3, 0.5])
+def test_a_type_that_is_no_name_is_merged_like_any_value(kind):
+    merged = merge({"loss": {"type": "HingeLoss", "margin": 1}}, {"loss": {"type": kind}})
+
+    assert merged == {"loss": {"type": kind}}
+    assert merge(merged, {"loss": {"type": "HingeLoss"}}) == {"loss": {"type": "HingeLoss"}}
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["a." * 40 + "a=1", "a=" + "[" * 40, "a=" + "b" * 300_000],
+    ids=["deep key", "deep value", "long value"],
+)
+def test_an_override_that_is_too_deep_or_too_long_is_refused(override):
+    with pytest.raises(ConfigError, match=r"levels|longer than") as caught:
+        apply_override({}, override)
+
+    assert len(str(caught.value)) < 500
+
+
+def test_a_long_value_that_an_override_meets_is_shortened():
+    config = {"a": "x" * 10**5, "b": list(range(10**5))}
+
+    for key in config:
+        with pytest.raises(ConfigError, match=f"goes below {key}, which is") as caught:
+            apply_override(config, f"{key}.c=1")
+        assert len(str(caught.value)) < 300

@@ -18,7 +18,7 @@ class _Photos(Dataset):
     def __getitems__(self, indices):
         return torch.zeros(len(indices), *self.latent_shape), torch.zeros(len(indices)).long()
 
-    def augment(self, stored, generator):
+    def augment(self, stored, draws):
         return stored
 
 

@@ -1,19 +1,23 @@
 """Tests for afmlib.config.yaml_files."""
 
 import contextlib
+import tracemalloc
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from afmlib.config.yaml_files import ConfigError, dump, parse, read
+from afmlib.config.yaml_files import MAX_DEPTH, MAX_LENGTH, ConfigError, dump, parse, read
 
 plain = st.recursive(
     st.none()
     | st.booleans()
     | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(min_codepoint=32, max_codepoint=126)),
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.text("0123456789xbeEinf.:-+_~=<&*!", max_size=12)
+    | st.text("ab \t\n\r\x85\u2028\ufeff", max_size=12),
     lambda inner: st.lists(inner) | st.dictionaries(st.text("abcdef_", min_size=1), inner),
 )
 
@@ -21,6 +25,28 @@ plain = st.recursive(
 @given(st.dictionaries(st.text("abcdef_", min_size=1), plain))
 def test_plain_data_survive_dump_and_parse(config):
     assert parse(dump(config), "text") == config
+
+
+@given(st.dictionaries(st.text("abcdef_", min_size=1), plain))
+def test_another_reader_of_yaml_finds_the_same(config):
+    def texts(value):
+        if isinstance(value, dict | list):
+            for inner in value.values() if isinstance(value, dict) else value:
+                yield from texts(inner)
+        elif isinstance(value, str):
+            yield value
+
+    assert list(texts(yaml.safe_load(dump(config)))) == list(texts(config))
+
+
+def test_what_stands_twice_is_written_twice():
+    betas, spec = [0.0, 0.9], {"type": "HingeLoss"}
+    config = {"a": betas, "b": betas, "c": {"d": spec, "e": [spec, spec]}}
+
+    text = dump(config)
+
+    assert "&" not in text
+    assert parse(text, "text") == config
 
 
 @pytest.mark.parametrize(("text", "value"), [("1e-4", 1e-4), ("2E3", 2000.0), ("-1e+2", -100.0)])
@@ -33,18 +59,35 @@ def test_what_only_looks_like_an_exponent_stays_text(text):
     assert parse(f"name: {text}", "text") == {"name": text}
 
 
+@pytest.mark.parametrize("text", ["2001-01-01", "12:30", "1:30.5", "=", "<<", "1" * 101])
+def test_dates_times_and_endless_numbers_stay_text(text):
+    assert parse(f"path: {text}", "text") == {"path": text}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1_000", 1000), ("0x1F", 31), ("0b11", 3), ("-7", -7), (".5", 0.5), ("-1.", -1.0)],
+)
+def test_numbers_are_those_of_yaml(text, value):
+    assert parse(text, "text") == value
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "a: !!python/object/apply:os.system ['touch executed']",
         "a: !!python/name:os.system",
         "!!python/object/new:os.system {}",
+        "!!set {a}",
+        "!!binary aaaa",
+        "a: ! b",
+        "%TAG ! tag:yaml.org,2002:python/\n---\na: !name:os.system",
     ],
 )
 def test_a_tag_runs_nothing(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    with pytest.raises(ConfigError, match="not valid YAML"):
+    with pytest.raises(ConfigError, match=r"not valid YAML: tags \(!\) are not taken"):
         parse(text, "text")
 
     assert not (tmp_path / "executed").exists()
@@ -77,3 +120,58 @@ def test_a_file_that_is_missing_or_not_text_is_refused(tmp_path):
     for name in ("binary.yaml", "missing.yaml"):
         with pytest.raises(ConfigError, match=f"{name} cannot be read"):
             read(tmp_path / name)
+
+
+def test_text_that_stands_for_a_billion_items_is_refused_at_once():
+    lines = ["a0: &a0 [x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
+    tracemalloc.start()
+
+    with pytest.raises(ConfigError, match=r"anchors and aliases \(& and \*\) are not taken"):
+        parse("\n".join(lines), "text")
+
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("text", ["*a", "&a 1", "a: &a {b: 1}\nc: {<<: *a}", "&a [*a]"])
+def test_anchors_and_aliases_are_refused(text):
+    with pytest.raises(ConfigError, match="anchors and aliases"):
+        parse(text, "text")
+
+
+@pytest.mark.parametrize("bracket", ["[", "- ", "? ", "{a: "])
+def test_deep_nesting_is_refused(bracket):
+    with pytest.raises(ConfigError, match=f"more than {MAX_DEPTH} levels"):
+        parse(bracket * 10_000, "text")
+
+
+def test_nesting_is_taken_to_its_limit():
+    parse("[" * MAX_DEPTH + "]" * MAX_DEPTH, "text")
+
+    with pytest.raises(ConfigError, match="levels"):
+        parse("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1), "text")
+
+
+def test_long_text_is_refused_before_it_is_parsed(tmp_path):
+    path = tmp_path / "long.yaml"
+    path.write_text("a: " + "é" * MAX_LENGTH)
+
+    with pytest.raises(ConfigError, match="longer than"):
+        parse(path.read_text(), "text")
+    with pytest.raises(ConfigError, match="longer than"):
+        read(path)
+
+
+@pytest.mark.parametrize("text", ["x" * 10**5 + ": 1\n" + "x" * 10**5 + ": 2", "[" + "9," * 999])
+def test_message_about_a_long_text_is_short(text):
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "text")
+
+    assert len(str(caught.value)) < 500
+    assert "\n" not in str(caught.value)
+
+
+def test_letter_that_does_not_exist_is_refused():
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        parse('"\\UFFFFFFFF"', "text")

@@ -1,8 +1,10 @@
 """Tests for afmlib.registry.errors."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from afmlib.registry import UnknownComponentError, nearest
+from afmlib.registry import UnknownComponentError, nearest, shorten
 
 NAMES = ["DiTGenerator", "MLPGenerator", "dit_xl_2"]
 
@@ -19,3 +21,39 @@ def test_no_name_is_guessed_where_none_is_near(names):
 
 def test_message_of_an_unknown_name_is_shown_as_it_is():
     assert str(UnknownComponentError("There is no 'x'.")) == "There is no 'x'."
+
+
+@given(
+    st.recursive(
+        st.one_of(
+            *(st.none(), st.integers(), st.text()),
+            st.integers(0, 5000).map(lambda digits: 10**digits),
+            st.integers(0, 10**5).map(lambda length: "x" * length),
+        ),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    ),
+    st.integers(40, 100),
+)
+def test_whatever_is_shown_is_one_short_line(value, limit):
+    text = shorten(value, limit)
+
+    assert len(text) <= limit
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("value", ["word", 3, -0.5, None, [1, 2], {"a": [1]}, "a\nb"])
+def test_what_is_short_is_shown_as_it_is(value):
+    assert shorten(value) == repr(value)
+
+
+def test_what_is_shown_is_not_written_out_first():
+    shared = ["x"] * 10
+    for _ in range(30):
+        shared = [shared] * 10  # Written out, a text of 10^31 letters.
+
+    assert len(shorten(shared)) <= 80
+
+
+def test_what_is_no_word_is_near_to_none():
+    for name in (None, 1, ["HingeLoss"]):
+        assert nearest(name, ["HingeLoss"]) == ""

@@ -141,3 +141,15 @@ def test_second_plugin_of_a_name_is_refused_and_the_first_is_named(write):
         load_plugin_file(two)
 
     assert list_components("losses")["MyLoss"] == str(one)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["x" * 5000 + ".py", "x\0.py", "~no_such_user/x.py", "\ud800.py"],
+    ids=["long", "null", "home", "surrogate"],
+)
+def test_name_that_can_be_no_file_is_refused(name):
+    with pytest.raises(PluginError, match="There is no plugin file") as caught:
+        load_plugin_file(name)
+
+    assert len(str(caught.value)) < 200
