@@ -7,21 +7,30 @@ The noise of image :math:`i` is drawn from the stream (seed, i), so that it depe
 batch size nor on how many images are made.
 """
 
-__all__ = ["SampleModel", "load_checkpoint", "sample", "to_uint8"]
+__all__ = ["SampleModel", "load_checkpoint", "sample", "to_uint8", "track"]
 
 import contextlib
 import itertools
+import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import torch
+from beartype import BeartypeConf
+from beartype.door import is_bearable
 from torch import Tensor, nn
 
 from afmlib.interfaces import Conventions, Generator, Objective, Parameterisation
 from afmlib.io.checkpoint import CheckpointError, find_checkpoint, load_tensors, read_manifest
+from afmlib.io.size_limit import build_for
 from afmlib.ops.seeding import indexed_noises
 from afmlib.ops.time_grid import sampling_times
-from afmlib.registry import PARAMETERISATIONS, ComponentError, build_generator
+from afmlib.registry import (
+    PARAMETERISATIONS,
+    ComponentError,
+    UnknownComponentError,
+    build_generator,
+)
 from afmlib.typing import Labels, Latents
 
 DEFAULT_BATCH_SIZE = 256
@@ -92,6 +101,7 @@ def sample(
     dtype: torch.dtype | None = None,
     output: Literal["float", "uint8"] = "float",
     progress: bool = False,
+    indices: Sequence[int] | None = None,
 ) -> Tensor:
     """Makes one sample per label.
 
@@ -106,6 +116,8 @@ def sample(
         dtype: Half precision, by autocast; that of the weights unless given.
         output: "float" for latents or images in [-1, 1], "uint8" for images.
         progress: Whether to show a progress bar.
+        indices: Which samples of the seed are made, one index per label; the first ones unless
+            given.
 
     Returns:
         The samples, on the CPU.
@@ -118,6 +130,9 @@ def sample(
     nfe = model.check_nfe(nfe)
     dtype = _check_options(output, batch_size, dtype)
     labels = _check_labels(labels, model.conventions)
+    names = range(len(labels)) if indices is None else indices
+    if len(names) != len(labels):
+        raise ValueError(f"{len(labels)} labels need as many indices, got {len(names)}.")
     shape = _latent_shape(model.conventions, noises, len(labels))
     if device is not None:
         model = model.to(device)
@@ -126,14 +141,14 @@ def sample(
     samples = torch.empty(len(labels), *shape, dtype=weights.dtype)
     batches = torch.split(torch.arange(len(labels)), batch_size or DEFAULT_BATCH_SIZE)
     with _evaluating(model.generator), torch.inference_mode():
-        for indices in _track(batches, progress):
+        for rows in track(batches, progress):
             if noises is None:
-                part = indexed_noises(seed, indices.tolist(), shape)
+                part = indexed_noises(seed, [names[row] for row in rows.tolist()], shape)
             else:
-                part = noises[indices]
+                part = noises[rows]
             with torch.autocast(weights.device.type, dtype, enabled=dtype is not None):
-                made = model(part.to(weights), labels[indices].to(weights.device), nfe)
-            samples[indices] = made.to(samples)
+                made = model(part.to(weights), labels[rows].to(weights.device), nfe)
+            samples[rows] = made.to(samples)
     return to_uint8(samples) if output == "uint8" else samples
 
 
@@ -192,13 +207,14 @@ def _latent_shape(conventions: Conventions, noises: Tensor | None, count: int) -
     return tuple(shape)
 
 
-def _track(batches: Sequence[Tensor], progress: bool) -> Any:
+def track(batches: Sequence[Any], progress: bool) -> Any:
+    """Shows the progress of sampling, if asked to."""
     if not progress:
         return batches
+    from rich import progress as bars
     from rich.console import Console
-    from rich.progress import track
 
-    return track(batches, "Sampling", console=Console(stderr=True), transient=True)
+    return bars.track(batches, "Sampling", console=Console(stderr=True), transient=True)
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -219,17 +235,18 @@ def load_checkpoint(path: str, ema: bool = True, device: torch.device | str = "c
     """
     folder = find_checkpoint(str(path))
     manifest = read_manifest(folder)
+    state = load_tensors(folder, "generator_ema" if ema else "generator")
     try:
         conventions = _conventions(**manifest["conventions"])
-        generator = build_generator(manifest["generator"])
+        generator = build_for(state, lambda: build_generator(manifest["generator"]))
         parameterisation = PARAMETERISATIONS.build(conventions.parameterisation)
-    except KeyError as error:
-        if isinstance(error, ComponentError):
-            raise CheckpointError(_unknown_component(folder, manifest, error)) from error
-        raise CheckpointError(f"The manifest of {folder} has no {error}.") from None
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"The model in {folder} cannot be built: {error}") from error
-    state = load_tensors(folder, "generator_ema" if ema else "generator")
+    except OSError:
+        raise
+    except UnknownComponentError as error:
+        raise CheckpointError(_unknown_component(folder, manifest, error)) from error
+    except Exception as error:  # What a constructor makes of odd arguments is up to it.
+        text = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise CheckpointError(f"The model in {folder} cannot be built: {text}") from error
     try:
         generator.load_state_dict(state, strict=True)
     except RuntimeError as error:
@@ -240,12 +257,19 @@ def load_checkpoint(path: str, ema: bool = True, device: torch.device | str = "c
 
 def _conventions(latent_shape: Sequence[int] | None = None, **others: Any) -> Conventions:
     shape = None if latent_shape is None else tuple(latent_shape)  # JSON has no tuples.
-    return Conventions(latent_shape=shape, **others)
+    conventions = Conventions(latent_shape=shape, **others)
+    for name, hint in get_type_hints(Conventions).items():
+        value = getattr(conventions, name)
+        if not is_bearable(value, hint, conf=BeartypeConf(is_pep484_tower=True)):
+            raise TypeError(f"{name} is {repr(value)[:80]}.")
+    counts = (conventions.nfe, *(shape or ()), conventions.num_classes or 1)
+    if min(counts) < 1 or not 0 < conventions.latent_scale < math.inf:
+        raise ValueError(f"{conventions} has numbers that are not positive.")
+    return conventions
 
 
 def _unknown_component(folder: str, manifest: dict[str, Any], error: ComponentError) -> str:
-    plugins = manifest.get("plugins") or []
-    hint = f" The run used the plugins {', '.join(plugins)}: give them with --plugin." * bool(
-        plugins
-    )
+    plugins = manifest.get("plugins")
+    names = ", ".join(map(str, plugins)) if isinstance(plugins, list) else ""
+    hint = f" The run used the plugins {names}: give them with --plugin." if names else ""
     return f"The model in {folder} cannot be built: {error}{hint}"

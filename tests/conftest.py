@@ -1,6 +1,9 @@
 """What all tests share: seeds, precision, the profile of hypothesis, and checked shapes."""
 
+import logging
+import os
 import random
+import uuid
 
 import jaxtyping
 import numpy as np
@@ -65,3 +68,33 @@ def unchecked():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """Starts a server that speaks S3 on this machine, with the one bucket "bucket"."""
+    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", port=0)
+    s3fs = pytest.importorskip("s3fs")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # It logs every request.
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        # By these alone a process reaches it: ours, and those that tests start.
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        variables = {key: value for key, value in os.environ.items() if key.startswith("AWS_")}
+        s3fs.S3FileSystem.clear_instance_cache()
+        s3fs.S3FileSystem().mkdir("bucket")
+    yield variables
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
+
+
+@pytest.fixture
+def s3_folder(s3_server, monkeypatch):
+    """The URL of a folder that is new to each test, on an object store of our own."""
+    for name, value in s3_server.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://bucket/{uuid.uuid4()}"

@@ -18,6 +18,8 @@ __all__ = ["LatentFolder", "write_latents"]
 
 import io
 import json
+import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,11 +29,13 @@ from torch import Tensor
 
 from afmlib.interfaces import Conventions, Dataset
 from afmlib.io import storage
-from afmlib.ops.drawing import normal_like, uniform_like
 from afmlib.typing import Labels, Latents
 
 MEANS, STDS, LABELS, CONVENTIONS = "means.npy", "stds.npy", "labels.npy", "conventions.json"
 TIME = Conventions.time
+MAX_CLASSES = 10**6  # Each is named, so that a damaged number must not be believed.
+FLOATS = {np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)}
+"""What torch can read, in the order of bytes of this machine."""
 
 
 class LatentFolder(Dataset):
@@ -84,13 +88,19 @@ class LatentFolder(Dataset):
         parts = [torch.from_numpy(np.array(part[rows])) for part in (self._means, self._stds)]
         return torch.stack(parts, dim=2).to(torch.float32), self.labels[torch.from_numpy(rows)]
 
-    def augment(self, stored: Tensor, generator: torch.Generator | None) -> Latents:
-        """Samples latents from a view at random; without a generator, the means of the first."""
-        if generator is None:
+    def draw(self, size: int, generator: torch.Generator) -> Tensor:
+        """Draws, for each sample, a number in [0, 1) that picks the view, and the noises."""
+        views = torch.rand(size, 1, generator=generator)
+        noises = torch.randn(size, math.prod(self.latent_shape), generator=generator)
+        return torch.cat([views, noises], dim=1)
+
+    def augment(self, stored: Tensor, draws: Tensor | None) -> Latents:
+        """Samples latents from a view at random; without draws, returns the means of the first."""
+        if draws is None:
             return self.latent_scale * stored[:, 0, 0]
-        views = (uniform_like(stored, generator) * stored.shape[1]).long()
+        views = (draws[:, 0] * stored.shape[1]).long()
         means, stds = stored[torch.arange(len(stored), device=stored.device), views].unbind(1)
-        noises = normal_like(means, len(means), generator)
+        noises = draws[:, 1:].reshape(means.shape)
         return self.latent_scale * (means + stds * noises)
 
 
@@ -136,17 +146,20 @@ def write_latents(
 
 
 def _read_array(folder: str, name: str) -> np.ndarray[Any, Any]:
-    import fsspec
-    from fsspec.implementations.local import LocalFileSystem
-
     path = storage.join(folder, name)
-    fs, local = fsspec.core.url_to_fs(path)
+    local = storage.local_path(path)
     try:
-        if isinstance(fs, LocalFileSystem):
-            return np.load(local, mmap_mode="r", allow_pickle=False)
-        return np.load(io.BytesIO(storage.read_bytes(path)), allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is damaged or no plain array: {error}") from None
+        if local is not None:
+            array = np.load(local, mmap_mode="r", allow_pickle=False)
+        else:
+            array = np.load(io.BytesIO(storage.read_bytes(path)), allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as error:  # What a damaged header makes of numpy is anybody's guess.
+        raise ValueError(f"{path} is damaged or no plain array: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path} is damaged or no plain array: it is an archive.")
+    return array
 
 
 def _read_conventions(folder: str) -> dict[str, Any]:
@@ -155,15 +168,27 @@ def _read_conventions(folder: str) -> dict[str, Any]:
         conventions = json.loads(storage.read_bytes(path))
         scale, num_classes = conventions["latent_scale"], conventions["num_classes"]
         time = conventions["time"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged or incomplete: {error}.") from None
-    if not (isinstance(scale, (int, float)) and scale > 0):
-        raise ValueError(f"latent_scale must be positive in {path}, got {scale!r}.")
-    if not (isinstance(num_classes, int) and num_classes >= 1):
-        raise ValueError(f"num_classes must be at least 1 in {path}, got {num_classes!r}.")
+    if type(scale) not in (int, float) or not 0 < scale <= sys.float_info.max:
+        raise ValueError(f"latent_scale must be positive in {path}, got {_shown(scale)}.")
+    if type(num_classes) is not int or not 1 <= num_classes <= MAX_CLASSES:
+        raise ValueError(
+            f"num_classes must be at least 1 in {path}, and at most {MAX_CLASSES}, "
+            f"got {_shown(num_classes)}."
+        )
     if time != TIME:
-        raise ValueError(f"The time of {path} is {time!r}; here it is {TIME!r}.")
+        raise ValueError(f"The time of {path} is {_shown(time)}; here it is {TIME!r}.")
+    names = conventions.get("class_names")
+    if names is not None and not (
+        isinstance(names, list) and all(isinstance(name, str) for name in names)
+    ):
+        raise ValueError(f"class_names must be a list of names in {path}, got {_shown(names)}.")
     return dict(conventions)
+
+
+def _shown(value: object) -> str:
+    return repr(value)[:80]  # Whatever stands in a file, the message is one line.
 
 
 def _check(
@@ -179,9 +204,9 @@ def _check(
             f"The latents of {path} do not fit together: means {means.shape}, stds {stds.shape}, "
             f"labels {labels.shape}; (N, views, C, H, W), the same, and (N,) are expected."
         )
-    if not len(labels) or means.shape[1] not in (1, 2):
+    if 0 in means.shape or means.shape[1] > 2:
         raise ValueError(f"{path} needs at least one sample and 1 or 2 views, got {means.shape}.")
-    if means.dtype.kind != "f" or stds.dtype.kind != "f" or labels.dtype.kind not in "iu":
+    if not {means.dtype, stds.dtype} <= FLOATS or labels.dtype.kind not in "iu":
         raise ValueError(
             f"In {path}, means and stds must be floating point and labels integers, "
             f"got {means.dtype}, {stds.dtype} and {labels.dtype}."

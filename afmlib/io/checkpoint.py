@@ -17,33 +17,37 @@ __all__ = [
     "read_manifest",
     "remove_old",
     "save_checkpoint",
+    "set_aside_damaged",
 ]
 
+import contextlib
 import hashlib
-import io
 import json
 import logging
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from afmlib.io import storage
+from afmlib.io.checked_files import (
+    CheckpointError,
+    open_checked,
+    read_plain_data,
+    read_tensors,
+    write_checked,
+    write_tensors,
+)
 
 CHECKPOINTS = "checkpoints"
 MANIFEST = "manifest.json"
 TRAINING = "training.pt"
 CONFIG = "config.yaml"
 FORMAT = 1
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint that is missing, damaged or does not fit."""
+DAMAGED_SUFFIX = ".damaged"
 
 
 def save_checkpoint(
@@ -55,6 +59,9 @@ def save_checkpoint(
 ) -> None:
     """Writes a checkpoint, its manifest last.
 
+    A checkpoint that is in the folder already ceases to be one before any of it is replaced. If
+    writing fails, nothing of the new one is left.
+
     Args:
         folder: Where to; its name is the number of images seen.
         networks: The state dict of each network, by the name of its file.
@@ -65,30 +72,38 @@ def save_checkpoint(
     Raises:
         OSError: If there is no space or no permission.
     """
-    files = {f"{name}.safetensors": _pack(state) for name, state in networks.items()}
-    buffer = io.BytesIO()
-    torch.save(dict(training), buffer)
-    files |= {TRAINING: buffer.getvalue(), CONFIG: config.encode()}
-    for name, content in files.items():
-        storage.write_atomically(storage.join(folder, name), content)
-    checksums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    filled = {"format": FORMAT, **manifest, "files": checksums}
-    text = json.dumps({**filled, "checksum": _checksum(filled)}, indent=2)
-    storage.write_atomically(storage.join(folder, MANIFEST), text.encode())
+    contents: dict[str, storage.Content] = {
+        f"{name}.safetensors": partial(write_tensors, state) for name, state in networks.items()
+    }
+    contents |= {TRAINING: partial(torch.save, dict(training)), CONFIG: config.encode()}
+    storage.remove_file(storage.join(folder, MANIFEST))
+    storage.remove_temporaries(folder)
+    try:
+        checksums = {
+            name: write_checked(storage.join(folder, name), content)
+            for name, content in contents.items()
+        }
+        filled = {"format": FORMAT, **manifest, "files": checksums}
+        text = json.dumps({**filled, "checksum": _checksum(filled)}, indent=2)
+        storage.write_atomically(storage.join(folder, MANIFEST), text.encode())
+    except BaseException:
+        _remove(folder, contents)
+        raise
+
+
+def _remove(folder: str, names: Iterable[str]) -> None:
+    """Removes the files of a checkpoint that failed, as far as can be: the manifest before all."""
+    for name in (MANIFEST, *names):
+        with contextlib.suppress(OSError):  # The failure itself is what the user has to see.
+            storage.remove_file(storage.join(folder, name))
+    with contextlib.suppress(OSError):
+        if not storage.list_files(folder) and not storage.list_folders(folder):
+            storage.remove_folder(folder)
 
 
 def _checksum(manifest: Mapping[str, Any]) -> str:
     """Returns the checksum of what a manifest says."""
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
-def _pack(state: Mapping[str, Tensor]) -> bytes:
-    # A copy of each: safetensors refuses tensors that share memory, or are not contiguous.
-    copies = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in state.items()
-    }
-    return save_safetensors(copies)
 
 
 def read_manifest(folder: str) -> dict[str, Any]:
@@ -100,6 +115,8 @@ def read_manifest(folder: str) -> dict[str, Any]:
     path = storage.join(folder, MANIFEST)
     try:
         manifest = json.loads(storage.read_bytes(path))
+        checksum = manifest.pop("checksum", None) if isinstance(manifest, dict) else None
+        right = checksum == _checksum(manifest)
     except FileNotFoundError:
         raise CheckpointError(f"{folder} is not a checkpoint: it has no {MANIFEST}.") from None
     except (ValueError, RecursionError) as error:
@@ -107,29 +124,24 @@ def read_manifest(folder: str) -> dict[str, Any]:
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         raise CheckpointError(f"{path} is damaged: it lists no files.")
     for name in manifest["files"]:
-        if not re.fullmatch(r"\w[\w.-]*", name):  # Never a path or a URL to somewhere else.
-            raise CheckpointError(f"{path} is damaged: it lists {name!r} as a file.")
+        # Never a path or a URL to somewhere else, nor what no file system has a name for.
+        if not re.fullmatch(r"\w[\w.-]{0,99}", name, re.ASCII):
+            raise CheckpointError(f"{path} is damaged: it lists {name[:120]!r} as a file.")
     if manifest.get("format") != FORMAT:
         raise CheckpointError(
             f"{folder} has format {manifest.get('format')!r}; this version reads {FORMAT}."
         )
-    checksum = manifest.pop("checksum", None)
-    if checksum != _checksum(manifest):
+    if not right:
         raise CheckpointError(f"{path} is damaged: its checksum differs from what it says.")
     return manifest
 
 
-def _read_verified(folder: str, name: str, manifest: Mapping[str, Any]) -> bytes:
-    path = storage.join(folder, name)
+def _verified(
+    folder: str, name: str, manifest: Mapping[str, Any]
+) -> contextlib.AbstractContextManager[BinaryIO]:
     if name not in manifest["files"]:
         raise CheckpointError(f"{folder} holds no {name}; it has {sorted(manifest['files'])}.")
-    try:
-        content = storage.read_bytes(path)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing.") from None
-    if hashlib.sha256(content).hexdigest() != manifest["files"][name]:
-        raise CheckpointError(f"{path} is damaged: its checksum differs from the manifest's.")
-    return content
+    return open_checked(storage.join(folder, name), manifest["files"][name])
 
 
 def load_tensors(folder: str, network: str) -> dict[str, Tensor]:
@@ -139,11 +151,8 @@ def load_tensors(folder: str, network: str) -> dict[str, Tensor]:
         CheckpointError: If it is missing or damaged.
     """
     name = f"{network}.safetensors"
-    content = _read_verified(folder, name, read_manifest(folder))
-    try:
-        return load_safetensors(content)
-    except SafetensorError as error:
-        raise CheckpointError(f"{storage.join(folder, name)} is damaged: {error}.") from None
+    with _verified(folder, name, read_manifest(folder)) as file:
+        return read_tensors(file, storage.join(folder, name))
 
 
 def load_training_state(folder: str) -> dict[str, Any]:
@@ -152,13 +161,8 @@ def load_training_state(folder: str) -> dict[str, Any]:
     Raises:
         CheckpointError: If it is missing or damaged, or holds anything but plain data.
     """
-    content = _read_verified(folder, TRAINING, read_manifest(folder))
-    try:
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # What a foreign file makes of the unpickler is anybody's guess.
-        raise CheckpointError(
-            f"{storage.join(folder, TRAINING)} holds more than plain data, or is damaged: {error}"
-        ) from error
+    with _verified(folder, TRAINING, read_manifest(folder)) as file:
+        return read_plain_data(file, storage.join(folder, TRAINING))
 
 
 def checkpoint_folders(work_dir: str) -> list[str]:
@@ -179,7 +183,8 @@ def is_complete(folder: str) -> bool:
 def _verify(folder: str) -> None:
     manifest = read_manifest(folder)
     for name in manifest["files"]:
-        _read_verified(folder, name, manifest)
+        with _verified(folder, name, manifest):
+            pass
 
 
 def find_checkpoint(path: str) -> str:
@@ -189,6 +194,7 @@ def find_checkpoint(path: str) -> str:
 
     Raises:
         CheckpointError: If there is none.
+        OSError: If one cannot be read, which says nothing about it.
     """
     if storage.exists(storage.join(path, MANIFEST)):
         return path
@@ -200,6 +206,39 @@ def find_checkpoint(path: str) -> str:
         else:
             return folder
     raise CheckpointError(f"There is no checkpoint in {path}.")
+
+
+def set_aside_damaged(work_dir: str) -> list[str]:
+    """Renames the damaged checkpoints after the newest whole one, which a run goes on from.
+
+    The run will write theirs anew. ``<num_images>.damaged`` is no name of a checkpoint, and never
+    removed, except by the next of the same name. Where none is whole, nothing is touched. Folders
+    without a manifest are left to `remove_old`.
+
+    Args:
+        work_dir: The folder of the run.
+
+    Returns:
+        The new paths of those renamed, the newest first.
+
+    Raises:
+        OSError: If one cannot be read or renamed.
+    """
+    damaged = {}
+    for folder in filter(is_complete, checkpoint_folders(work_dir)):
+        try:
+            _verify(folder)
+        except CheckpointError as error:
+            damaged[folder] = str(error)
+        else:
+            break
+    else:
+        return []
+    for folder, reason in damaged.items():
+        logging.getLogger("afmlib").warning("Setting a checkpoint aside: %s", reason)
+        storage.remove_folder(folder + DAMAGED_SUFFIX)
+        storage.rename_folder(folder, folder + DAMAGED_SUFFIX)
+    return [folder + DAMAGED_SUFFIX for folder in damaged]
 
 
 def remove_old(work_dir: str, keep_last: int, keep_every: int | None) -> None:
@@ -228,4 +267,5 @@ def remove_old(work_dir: str, keep_last: int, keep_every: int | None) -> None:
         recent = num_complete <= keep_last if complete else num_complete == 0
         periodic = complete and keep_every is not None and num_images % keep_every == 0
         if not recent and not periodic:
+            storage.remove_file(storage.join(folder, MANIFEST))  # Half removed, it is none.
             storage.remove_folder(folder)

@@ -1,23 +1,43 @@
-"""Reading and writing on any file system that fsspec reaches."""
+"""Reading and writing on any file system that fsspec reaches.
 
-__all__ = ["exists", "join", "list_folders", "read_bytes", "remove_folder", "write_atomically"]
+A path is a local one, or a URL: ``memory://``, ``s3://`` and ``gs://`` to read and write,
+``https://`` and ``hf://`` to read. Whatever a network library raises comes out as an `OSError` that
+names the path. Nothing is taken from a cache of listings, for other processes write there too.
+"""
+
+__all__ = [
+    "Content",
+    "exists",
+    "is_local",
+    "join",
+    "list_files",
+    "list_folders",
+    "local_path",
+    "open_to_read",
+    "read_bytes",
+    "remove_file",
+    "remove_folder",
+    "remove_temporaries",
+    "rename_folder",
+    "write_atomically",
+]
 
 import contextlib
+import io
 import os
 import tempfile
-from typing import Any
+from collections.abc import Callable
+from typing import Any, BinaryIO, TypeAlias
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
+from afmlib.io.file_systems import BUCKETS, READ_ONLY, is_local_system, is_of, open_path, reaching
 
 TEMPORARY_SUFFIX = ".part"
 
+Content: TypeAlias = bytes | Callable[[Any], object]
+"""What goes into a file: all of it, or a function that writes it into a binary file."""
 
-def _open(path: str) -> tuple[Any, str]:
-    try:
-        return fsspec.core.url_to_fs(str(path))
-    except ImportError as error:
-        raise OSError(f"{path} needs a package that is not installed: {error}") from error
+
+# --- Names ---
 
 
 def join(folder: str, *names: str) -> str:
@@ -25,10 +45,73 @@ def join(folder: str, *names: str) -> str:
     return "/".join([str(folder).rstrip("/"), *names])
 
 
+def local_path(path: str) -> str | None:
+    """Returns the name by which the operating system knows a local path or URL; None elsewhere."""
+    with reaching(path) as (fs, name):
+        return name if is_local_system(fs) else None
+
+
+def is_local(path: str) -> bool:
+    """Tells whether a path or URL is on a file system of this machine."""
+    return local_path(path) is not None
+
+
+# --- Looking ---
+
+
 def exists(path: str) -> bool:
-    """Tells whether a file or folder exists."""
-    fs, name = _open(path)
-    return bool(fs.exists(name))
+    """Tells whether a file or folder exists.
+
+    Raises:
+        OSError: If it cannot be told, as when the network is down or access is refused.
+    """
+    with reaching(path) as (fs, name):
+        try:
+            if is_local_system(fs):
+                os.stat(name)
+            else:
+                fs.invalidate_cache(name)
+                fs.info(name)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if is_of(fs, READ_ONLY) and getattr(error.__cause__, "status", 0) not in (404, 410):
+                raise error.__cause__ or error from None  # To fsspec all that fails is missing.
+            return False
+    return True
+
+
+def list_folders(path: str) -> list[str]:
+    """Returns the names of the folders in a folder; none if it does not exist.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    return _list(path, "directory")
+
+
+def list_files(path: str) -> list[str]:
+    """Returns the names of the plain files directly in a folder; none if it does not exist.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    return _list(path, "file")
+
+
+def _list(path: str, kind: str) -> list[str]:
+    with reaching(path) as (fs, name):
+        try:
+            fs.invalidate_cache(name)
+            entries = fs.ls(name, detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        found = [str(entry["name"]).rstrip("/") for entry in entries if entry["type"] == kind]
+        if is_of(fs, READ_ONLY):  # A page may link to anywhere: to the folder above, say.
+            found = [link for link in found if link.startswith(join(name, ""))]
+    # An object store lists an empty folder, or a file, as its own content.
+    return sorted(link.rsplit("/", 1)[-1] for link in found if link != name.rstrip("/"))
+
+
+# --- Reading ---
 
 
 def read_bytes(path: str) -> bytes:
@@ -37,30 +120,62 @@ def read_bytes(path: str) -> bytes:
     Raises:
         OSError: If it cannot be read.
     """
-    fs, name = _open(path)
-    return bytes(fs.cat_file(name))
+    with reaching(path) as (fs, name):
+        return bytes(fs.cat_file(name))
 
 
-def write_atomically(path: str, content: bytes) -> None:
+def open_to_read(path: str) -> BinaryIO:
+    """Opens a file to read in it as one likes: a local one as it is, another read as a whole.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    local = local_path(path)
+    return io.BytesIO(read_bytes(path)) if local is None else open(local, "rb")
+
+
+# --- Writing ---
+
+
+def write_atomically(path: str, content: Content) -> None:
     """Writes a file so that it is there as a whole, or not at all.
 
     On a local disk it is written beside its place, flushed to the disk and renamed; object stores
-    show an object only when it is complete.
+    show an object only when it is complete. A bucket that does not exist is never made.
 
     Raises:
         OSError: If there is no space or no permission; nothing is left behind.
     """
-    fs, name = _open(path)
-    if not isinstance(fs, LocalFileSystem):
-        fs.makedirs(fs._parent(name), exist_ok=True)
-        fs.pipe_file(name, content)
+    local = local_path(path)
+    if local is not None:
+        _write_locally(local, content)
         return
+    if not isinstance(content, bytes):
+        content = _collect(content)
+    with reaching(path) as (fs, name):
+        if is_of(fs, READ_ONLY):
+            raise OSError(f"{path} cannot be written: it is on a web server, to read only.")
+        if not is_of(fs, BUCKETS):
+            fs.makedirs(fs._parent(name), exist_ok=True)
+        fs.pipe_file(name, content)
+
+
+def _collect(write: Callable[[Any], object]) -> bytes:
+    buffer = io.BytesIO()
+    write(buffer)
+    return buffer.getvalue()
+
+
+def _write_locally(name: str, content: Content) -> None:
     folder = os.path.dirname(name)
     os.makedirs(folder, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=folder, suffix=TEMPORARY_SUFFIX)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                content(file)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp leaves it to its owner alone.
@@ -87,22 +202,63 @@ def _sync_folder(folder: str) -> None:
             os.close(handle)
 
 
-def list_folders(path: str) -> list[str]:
-    """Returns the names of the folders in a folder; none if it does not exist."""
-    fs, name = _open(path)
-    if not fs.exists(name):
-        return []
-    fs.invalidate_cache(name)
-    entries = fs.ls(name, detail=True)
-    return sorted(
-        str(entry["name"]).rstrip("/").rsplit("/", 1)[-1]
-        for entry in entries
-        if entry["type"] == "directory"
-    )
+# --- Removing and renaming ---
+
+
+def remove_file(path: str) -> None:
+    """Removes a file, if it exists.
+
+    Raises:
+        OSError: If it cannot be removed.
+    """
+    with reaching(path) as (fs, name), contextlib.suppress(FileNotFoundError):
+        fs.rm_file(name)
 
 
 def remove_folder(path: str) -> None:
-    """Removes a folder and all in it, if it exists."""
-    fs, name = _open(path)
-    if fs.exists(name):
+    """Removes a folder and all in it, if it exists.
+
+    Raises:
+        OSError: If it cannot be removed.
+    """
+    if not exists(path):
+        return
+    with reaching(path) as (fs, name):
         fs.rm(name, recursive=True)
+
+
+def remove_temporaries(folder: str) -> None:
+    """Removes the unfinished files that a killed process left directly in a local folder.
+
+    Elsewhere there are none: what is not a local disk shows no unfinished files.
+
+    Raises:
+        OSError: If one cannot be removed.
+    """
+    if is_local(folder):
+        for name in list_files(folder):
+            if name.endswith(TEMPORARY_SUFFIX):
+                remove_file(join(folder, name))
+
+
+def rename_folder(path: str, new: str) -> None:
+    """Gives a folder another path on the same file system, where there must be nothing yet.
+
+    On a local disk it happens at once. On an object store all is copied, and removed then.
+
+    Raises:
+        FileExistsError: If there is something.
+        OSError: If it cannot be done.
+    """
+    if exists(new):
+        raise FileExistsError(f"{new} exists already.")
+    with reaching(path) as (fs, name):
+        _, target = open_path(str(new))
+        if is_local_system(fs):
+            os.rename(name, target)
+        elif is_of(fs, BUCKETS):
+            for file in fs.find(name):  # fs.mv would want to copy the folder too, which is none.
+                fs.cp_file(file, target + file[len(name) :])
+            fs.rm(name, recursive=True)
+        else:
+            fs.mv(name, target, recursive=True)

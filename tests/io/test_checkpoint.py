@@ -1,22 +1,29 @@
 """Tests for afmlib.io.checkpoint."""
 
+import contextlib
+import errno
 import logging
+import subprocess
+import sys
+import uuid
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from afmlib.io import storage
+from afmlib.io import checkpoint, storage
 from afmlib.io.checkpoint import (
     CheckpointError,
     checkpoint_folders,
     find_checkpoint,
+    is_complete,
     load_tensors,
     load_training_state,
     read_manifest,
     remove_old,
     save_checkpoint,
+    set_aside_damaged,
 )
 
 FILES = ["generator.safetensors", "discriminator.safetensors", "training.pt", "config.yaml"]
@@ -31,12 +38,25 @@ DTYPES = [
 ]
 
 
+def names_in(work_dir):
+    return sorted((int(path.name) for path in (work_dir / "checkpoints").iterdir()), reverse=True)
+
+
 # --- The way there and back ---
 
 
-@pytest.mark.parametrize("root", ["disk", "memory"])
-def test_all_comes_back_as_it_was(save, networks, assert_same_tensors, root, tmp_path):
-    folder = str(tmp_path / "run") if root == "disk" else "memory://checkpoint-tests/run"
+@pytest.fixture(params=["disk", "memory", "s3"])
+def run(request, tmp_path):
+    """The folder of a run: on a disk, in memory, and on an object store."""
+    if request.param == "disk":
+        return str(tmp_path)
+    if request.param == "memory":
+        return f"memory://checkpoint-tests/{uuid.uuid4()}"
+    return request.getfixturevalue("s3_folder")
+
+
+def test_all_comes_back_as_it_was(save, networks, assert_same_tensors, run):
+    folder = storage.join(run, "checkpoints", "100")
     save(folder)
 
     for network, state in networks.items():
@@ -111,29 +131,154 @@ def test_without_a_manifest_there_is_no_checkpoint(save, tmp_path):
         find_checkpoint(str(folder))
 
 
+class Killed(BaseException):
+    """What happens to a process without a chance to clean up."""
+
+
+@pytest.fixture
+def kill():
+    """Kills the process before it has written so many files, and after the last."""
+    write = storage.write_atomically
+
+    def install(written):
+        count = 0
+
+        def killed(path, content):
+            nonlocal count
+            if count == written:
+                raise Killed
+            count += 1
+            write(path, content)
+
+        patch.setattr(storage, "write_atomically", killed)
+        patch.setattr(checkpoint, "_remove", lambda *_: None)
+
+    with pytest.MonkeyPatch.context() as patch:
+        yield install
+
+
 @pytest.mark.parametrize("written", range(6))
 def test_a_run_killed_while_saving_has_the_new_checkpoint_or_the_one_before(
-    save, tmp_path, monkeypatch, written
+    save, run, kill, written
 ):
-    save(tmp_path / "checkpoints" / "100")
+    folders = [storage.join(run, "checkpoints", name) for name in ("100", "200")]
+    save(folders[0])
+
+    kill(written)
+    if written < 5:
+        with pytest.raises(Killed):
+            save(folders[1])
+    else:
+        save(folders[1])
+
+    assert find_checkpoint(run) == folders[written == 5]
+
+
+@pytest.mark.parametrize("written", range(6))
+def test_a_run_killed_while_it_writes_a_checkpoint_anew_leaves_no_torn_one(
+    save, networks, run, kill, caplog, written
+):
+    folders = [storage.join(run, "checkpoints", name) for name in ("100", "200")]
+    for folder in folders:
+        save(folder)
+    others = {
+        name: {key: tensor + 1 for key, tensor in state.items()} for name, state in networks.items()
+    }
+
+    kill(written)
+    with contextlib.suppress(Killed):
+        save_checkpoint(folders[1], others, {"num_images": 200}, "seed: 1\n", {})
+
+    assert is_complete(folders[1]) == (written == 5)
+    assert find_checkpoint(run) == folders[written == 5]
+    assert "damaged" not in caplog.text
+    kill(100)
+    save(folders[1])  # The next attempt makes it whole.
+    assert find_checkpoint(run) == folders[1]
+
+
+def test_what_a_killed_run_was_writing_is_removed_when_the_folder_is_written_again(save, tmp_path):
+    folder = tmp_path / "checkpoints" / "100"
+    folder.mkdir(parents=True)
+    (folder / "tmp123.part").write_bytes(b"half of a file")
+
+    save(folder)
+
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*FILES, "manifest.json"])
+
+
+# --- A write that fails ---
+
+
+@pytest.mark.parametrize("written", range(5))
+def test_a_write_that_fails_leaves_nothing_of_the_new_checkpoint(save, run, monkeypatch, written):
+    folders = [storage.join(run, "checkpoints", name) for name in ("100", "200")]
+    save(folders[0])
     write, count = storage.write_atomically, 0
 
-    def killed(path, content):
+    def full(path, content):
         nonlocal count
         if count == written:
-            raise KeyboardInterrupt
+            raise OSError(errno.ENOSPC, "No space left on device")
         count += 1
         write(path, content)
 
-    monkeypatch.setattr(storage, "write_atomically", killed)
-    if written < 5:
-        with pytest.raises(KeyboardInterrupt):
-            save(tmp_path / "checkpoints" / "200")
-    else:
-        save(tmp_path / "checkpoints" / "200")
+    monkeypatch.setattr(storage, "write_atomically", full)
+    with pytest.raises(OSError, match="No space left"):
+        save(folders[1])
 
-    expected = "200" if written == 5 else "100"
-    assert find_checkpoint(str(tmp_path)) == str(tmp_path / "checkpoints" / expected)
+    assert checkpoint_folders(run) == folders[:1]
+    assert find_checkpoint(run) == folders[0]
+
+
+def test_a_failure_is_not_hidden_by_one_of_its_clean_up(save, tmp_path, monkeypatch):
+    def fail(path, *_):
+        raise OSError(f"{path} failed")
+
+    save(tmp_path / "100")
+    monkeypatch.setattr(storage, "write_atomically", fail)
+    monkeypatch.setattr(storage, "remove_folder", fail)
+    with pytest.raises(OSError, match=r"200/generator\.safetensors failed"):
+        save(tmp_path / "200")
+
+
+def test_what_else_lies_in_the_folder_of_a_failed_checkpoint_stays(save, tmp_path, monkeypatch):
+    (tmp_path / "notes.txt").write_text("mine")
+    monkeypatch.setattr(checkpoint.json, "dumps", lambda *_, **__: 1 / 0)
+
+    with pytest.raises(ZeroDivisionError):
+        save(tmp_path)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+FULL_DISK = """
+import resource, signal, sys, torch
+from afmlib.io.checkpoint import save_checkpoint
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
+large = {"x": torch.zeros(300_000)}
+for networks, training in (({"generator": large}, {}), ({"generator": {}}, large)):
+    try:
+        save_checkpoint(sys.argv[1], networks, training, "", {})
+    except OSError as error:
+        print(error.strerror)
+"""
+
+
+def test_a_disk_that_is_really_full_costs_the_new_checkpoint_alone(save, tmp_path):
+    pytest.importorskip("resource")
+    last, new = tmp_path / "checkpoints" / "100", tmp_path / "checkpoints" / "200"
+    save(last)
+
+    result = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(new)], capture_output=True, text=True, check=True
+    )
+
+    assert result.stdout.splitlines() == ["File too large"] * 2, result.stderr
+    assert not new.exists()
+    assert find_checkpoint(str(tmp_path)) == str(last)
+    assert set(load_tensors(str(last), "generator")) == {"weight", "bias"}
 
 
 def test_the_newest_is_the_one_with_most_images(save, tmp_path):
@@ -169,11 +314,95 @@ def test_a_checkpoint_is_found_by_its_own_folder(save, tmp_path):
     assert find_checkpoint(str(tmp_path / "anywhere")) == str(tmp_path / "anywhere")
 
 
+def test_a_checkpoint_is_read_from_a_web_server(save, networks, assert_same_tensors, web, tmp_path):
+    save(tmp_path / "run" / "checkpoints" / "100")
+    save(tmp_path / "run" / "checkpoints" / "000000200")
+
+    assert find_checkpoint(f"{web}/run/checkpoints/100") == f"{web}/run/checkpoints/100"
+    folder = find_checkpoint(f"{web}/run")  # The server lists its folders.
+
+    assert folder == f"{web}/run/checkpoints/000000200"
+    assert_same_tensors(load_tensors(folder, "generator"), networks["generator"])
+    with pytest.raises(CheckpointError, match="There is no checkpoint in"):
+        find_checkpoint(f"{web}/nowhere")
+
+
+# --- What is set aside ---
+
+
+def damage(folder):
+    storage.write_atomically(storage.join(folder, "training.pt"), b"damaged")
+
+
+def test_damaged_checkpoints_after_the_newest_whole_one_are_set_aside(save, run, caplog):
+    paths = {count: storage.join(run, "checkpoints", str(count)) for count in range(100, 700, 100)}
+    for folder in paths.values():
+        save(folder)
+    for count in (200, 400, 500):
+        damage(paths[count])
+    storage.remove_file(storage.join(paths[600], "manifest.json"))
+
+    with caplog.at_level(logging.WARNING, logger="afmlib"):
+        renamed = set_aside_damaged(run)
+
+    assert renamed == [paths[500] + ".damaged", paths[400] + ".damaged"]
+    names = [folder.rsplit("/", 1)[-1] for folder in checkpoint_folders(run)]
+    assert names == ["600", "300", "200", "100"]
+    assert storage.read_bytes(storage.join(renamed[0], "training.pt")) == b"damaged"
+    assert all("training.pt is damaged" in record.getMessage() for record in caplog.records)
+    assert find_checkpoint(run) == paths[300]
+    assert set_aside_damaged(run) == []
+
+
+def test_one_that_was_set_aside_is_replaced_by_the_next_and_never_removed(save, tmp_path):
+    folders = [tmp_path / "checkpoints" / name for name in ("100", "200")]
+    for mark in (b"first", b"second"):
+        for folder in folders:
+            save(folder)
+        (folders[1] / "training.pt").write_bytes(mark)
+        set_aside_damaged(str(tmp_path))
+    save(tmp_path / "checkpoints" / "300")
+
+    remove_old(str(tmp_path), keep_last=1, keep_every=None)
+
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["200.damaged", "300"]
+    assert (tmp_path / "checkpoints/200.damaged/training.pt").read_bytes() == b"second"
+
+
+def test_where_none_is_whole_nothing_is_touched(save, tmp_path):
+    save(tmp_path / "checkpoints" / "100")
+    damage(str(tmp_path / "checkpoints" / "100"))
+
+    assert set_aside_damaged(str(tmp_path)) == []
+    assert set_aside_damaged(str(tmp_path / "nowhere")) == []
+
+    with pytest.raises(CheckpointError, match="There is no checkpoint in"):
+        find_checkpoint(str(tmp_path))
+    assert names_in(tmp_path) == [100]
+
+
+@pytest.mark.parametrize("call", [set_aside_damaged, find_checkpoint])
+def test_a_checkpoint_that_cannot_be_read_is_not_taken_for_damaged(
+    save, tmp_path, monkeypatch, call
+):
+    for name in ("100", "200"):
+        save(tmp_path / "checkpoints" / name)
+    read = storage.open_to_read
+
+    def unreachable(path):
+        if "200/training" in path:
+            raise OSError("The network is down")
+        return read(path)
+
+    monkeypatch.setattr(storage, "open_to_read", unreachable)
+    with pytest.raises(OSError, match="The network is down"):
+        call(str(tmp_path))
+
+    assert names_in(tmp_path) == [200, 100]
+
+
 # --- What stays ---
-
-
-def names_in(work_dir):
-    return sorted((int(path.name) for path in (work_dir / "checkpoints").iterdir()), reverse=True)
 
 
 @given(
@@ -214,3 +443,17 @@ def test_keeping_nothing_is_refused(save, tmp_path, numbers):
     with pytest.raises(ValueError, match="must be at least 1"):
         remove_old(str(tmp_path), *numbers)
     assert names_in(tmp_path) == [100]
+
+
+def test_a_checkpoint_half_removed_is_none(save, tmp_path, monkeypatch):
+    for name in ("100", "200"):
+        save(tmp_path / "checkpoints" / name)
+
+    def killed(path):
+        raise Killed
+
+    monkeypatch.setattr(storage, "remove_folder", killed)
+    with pytest.raises(Killed):
+        remove_old(str(tmp_path), keep_last=1, keep_every=None)
+
+    assert [is_complete(folder) for folder in checkpoint_folders(str(tmp_path))] == [True, False]

@@ -3,22 +3,26 @@
 import errno
 import os
 import stat
+import subprocess
+import sys
 import threading
+import uuid
 
 import fsspec
 import pytest
+from fsspec.registry import _registry, known_implementations
 
 from afmlib.io import storage
 
 
-@pytest.fixture(params=["disk", "memory"])
+@pytest.fixture(params=["disk", "memory", "s3"])
 def root(request, tmp_path):
-    """A folder on a disk, and one on a file system that is none."""
+    """A folder on a disk, one in memory, and one on an object store."""
     if request.param == "disk":
-        yield str(tmp_path)
-        return
-    yield "memory://storage-tests"
-    fsspec.filesystem("memory").rm("/storage-tests", recursive=True)
+        return str(tmp_path)
+    if request.param == "memory":
+        return f"memory://storage-tests/{uuid.uuid4()}"
+    return request.getfixturevalue("s3_folder")
 
 
 def no_space(*_, **__):
@@ -70,6 +74,69 @@ def test_a_folder_is_removed_with_all_in_it(root):
     assert not storage.exists(storage.join(folder, "deep/two"))
 
 
+def test_files_are_listed_without_folders_and_removed_one_by_one(root):
+    for name in ("b", "a", "folder/file"):
+        storage.write_atomically(storage.join(root, "run", name), b"1")
+
+    assert storage.list_files(storage.join(root, "run")) == ["a", "b"]
+    storage.remove_file(storage.join(root, "run", "a"))
+    storage.remove_file(storage.join(root, "run", "a"))  # It is not there any more.
+
+    assert storage.list_files(storage.join(root, "run")) == ["b"]
+    assert storage.list_files(storage.join(root, "nowhere")) == []
+
+
+def test_a_renamed_folder_holds_what_it_held(root):
+    old, new = storage.join(root, "run", "10"), storage.join(root, "run", "10.damaged")
+    contents = {"a": b"1", "deep/b": b"2"}
+    for name, content in contents.items():
+        storage.write_atomically(storage.join(old, name), content)
+
+    storage.rename_folder(old, new)
+
+    assert storage.list_folders(storage.join(root, "run")) == ["10.damaged"]
+    assert {name: storage.read_bytes(storage.join(new, name)) for name in contents} == contents
+    storage.write_atomically(storage.join(old, "a"), b"3")
+    with pytest.raises(FileExistsError, match="damaged exists"):
+        storage.rename_folder(old, new)
+    assert storage.read_bytes(storage.join(new, "a")) == b"1"
+
+
+def test_a_function_may_write_the_content_and_its_error_is_its_own(root):
+    path = storage.join(root, "file")
+
+    def fail(file):
+        file.write(b"half")
+        raise KeyError("mine")
+
+    storage.write_atomically(path, lambda file: [file.write(b"1"), file.write(b"2")])
+    with pytest.raises(KeyError, match="mine"):
+        storage.write_atomically(path, fail)
+
+    assert storage.read_bytes(path) == b"12"
+    with storage.open_to_read(path) as file:
+        assert (file.read(1), file.seek(0), file.read()) == (b"1", 0, b"12")
+    assert storage.list_files(root) == ["file"]
+
+
+def test_temporaries_are_removed_and_nothing_else(tmp_path):
+    for name in ("tmp1.part", "state", "folder/tmp2.part"):
+        storage.write_atomically(str(tmp_path / name), b"1")
+
+    storage.remove_temporaries(str(tmp_path))
+    storage.remove_temporaries(str(tmp_path / "nowhere"))
+
+    assert storage.list_files(str(tmp_path)) == ["state"]
+    assert storage.list_files(str(tmp_path / "folder")) == ["tmp2.part"]
+
+
+def test_local_paths_are_told_from_others(tmp_path):
+    assert storage.is_local(str(tmp_path))
+    assert storage.local_path(f"file://{tmp_path}/x") == f"{tmp_path}/x"
+    assert not storage.is_local("memory://x")
+    assert storage.local_path("memory://x") is None
+
+
 def test_names_are_joined_below_folders_and_urls():
     assert storage.join("a/", "b", "c") == "a/b/c"
     assert storage.join("s3://bucket/run/", "x") == "s3://bucket/run/x"
@@ -83,14 +150,109 @@ def test_a_bare_file_name_lies_in_the_working_directory(tmp_path, monkeypatch):
     assert (tmp_path / "bare.txt").read_bytes() == b"1"
 
 
-def test_a_file_system_whose_package_is_missing_is_an_os_error(monkeypatch):
-    def missing(*_, **__):
-        raise ImportError("Install s3fs to access S3")
+# --- What is not there ---
 
-    monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
 
-    with pytest.raises(OSError, match=r"s3://bucket needs a package.*s3fs"):
-        storage.exists("s3://bucket")
+@pytest.mark.parametrize(
+    ("url", "package", "extra"),
+    [
+        ("s3://bucket/x", "s3fs", "s3"),
+        ("s3a://bucket/x", "s3fs", "s3"),
+        ("gs://bucket/x", "gcsfs", "gcs"),
+        ("gcs://bucket/x", "gcsfs", "gcs"),
+        ("https://host/x", "aiohttp", "http"),
+        ("http://host/x", "aiohttp", "http"),
+        ("hf://user/model/x", "huggingface_hub", "hf"),
+    ],
+)
+def test_a_package_that_is_missing_is_named_with_the_extra_that_brings_it(
+    monkeypatch, url, package, extra
+):
+    protocol = url.partition("://")[0]
+    module = known_implementations[protocol]["class"].rpartition(".")[0]
+    for name in (package, module):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(_registry, protocol, raising=False)
+
+    for call in (storage.exists, storage.read_bytes, storage.list_folders, storage.is_local):
+        with pytest.raises(OSError) as caught:
+            call(url)
+        assert str(caught.value) == (
+            f"{url} needs the package {package}: pip install 'afmlib[{extra}]'"
+        )
+
+
+@pytest.mark.parametrize("call", [storage.exists, storage.read_bytes, storage.remove_folder])
+def test_a_misspelt_protocol_is_answered_with_the_nearest(call):
+    with pytest.raises(ValueError, match=r"s4://b/x is on no .*Did you mean s3://\?.* memory"):
+        call("s4://b/x")
+
+
+def test_a_bucket_that_is_missing_is_an_error_and_is_not_made(s3_folder):
+    path = f"s3://missing-{uuid.uuid4()}/run/x"
+
+    with pytest.raises(FileNotFoundError, match=f"{path}: The specified bucket does not exist"):
+        storage.write_atomically(path, b"1")
+
+    assert not storage.exists(path)
+    assert storage.list_folders(path) == []
+    assert "missing" not in "".join(fsspec.filesystem("s3").ls("", refresh=True))
+
+
+def test_a_network_that_is_down_is_an_os_error_and_nothing_missing(s3_folder, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    urls = [s3_folder, "http://127.0.0.1:9/run"]
+
+    for url in urls:
+        for call in (storage.exists, storage.list_folders, storage.read_bytes):
+            with pytest.raises(OSError, match=f"^{url}: ") as caught:
+                call(url)
+            assert not isinstance(caught.value, FileNotFoundError)
+            assert "\n" not in str(caught.value)
+
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+def test_what_another_process_does_is_seen(s3_folder):
+    program = (
+        "import sys; from afmlib.io import storage; url = sys.argv[1]\n"
+        "assert storage.list_folders(url) == ['a']\n"
+        "storage.remove_folder(url + '/a')\n"
+        "storage.write_atomically(url + '/b/file', b'theirs')\n"
+    )
+    storage.write_atomically(f"{s3_folder}/a/file", b"ours")
+    assert storage.list_folders(s3_folder) == ["a"]  # From here on it could be in a cache,
+    assert storage.list_files(f"{s3_folder}/a") == ["file"]  # and this too.
+
+    subprocess.run([sys.executable, "-c", program, s3_folder], check=True)  # By the environment.
+
+    assert storage.list_folders(s3_folder) == ["b"]
+    assert not storage.exists(f"{s3_folder}/a/file")
+    assert storage.exists(f"{s3_folder}/b/file")
+
+
+def test_a_web_server_is_read_and_never_written(web, tmp_path):
+    storage.write_atomically(str(tmp_path / "run" / "10" / "file"), b"1")
+    storage.write_atomically(str(tmp_path / "run" / "file"), b"2")
+
+    assert storage.exists(f"{web}/run/10/file")
+    assert not storage.exists(f"{web}/run/11/file")
+    assert storage.read_bytes(f"{web}/run/file") == b"2"
+    assert storage.list_folders(f"{web}/run") == ["10"]
+    assert storage.list_files(f"{web}/run") == ["file"]
+    assert storage.list_folders(f"{web}/nowhere") == []
+    assert not storage.is_local(web)
+    for call in (
+        lambda: storage.write_atomically(f"{web}/run/file", b"3"),
+        lambda: storage.remove_file(f"{web}/run/file"),
+        lambda: storage.remove_folder(f"{web}/run"),
+        lambda: storage.rename_folder(f"{web}/run", f"{web}/new"),
+    ):
+        with pytest.raises(OSError, match=r"http://.*read only"):
+            call()
+    assert storage.read_bytes(f"{web}/run/file") == b"2"
 
 
 # --- Whole or not at all ---
