@@ -23,6 +23,7 @@ __all__ = [
     "GradientPenalty",
     "Guidance",
     "Metric",
+    "Minibatch",
     "Objective",
     "Parameterisation",
     "PointDataset",
@@ -30,9 +31,11 @@ __all__ = [
     "Schedule",
 ]
 
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import torch
@@ -45,7 +48,22 @@ if TYPE_CHECKING:
     from afmlib.sampling import SampleModel
 
 Draws: TypeAlias = Any
-"""A flat dataclass of tensors: all that is random in one update, made by ``Objective.draw``."""
+"""A flat dataclass of tensors: all that is random in one update, made by ``Objective.draw``.
+
+Each tensor has one row per sample of the batch, or per sample of a leading part of it, so that a
+process takes its rows of the batch and of the draws alike; what is not drawn is None.
+"""
+
+
+@dataclass
+class Minibatch:
+    """What one forward and backward pass consumes: a batch, or the part of it that one takes."""
+
+    latents: Latents
+    labels: Labels
+    draws: Draws
+    network_seed: int
+    """The seed of what a network draws by itself, such as dropout."""
 
 
 # --- Networks -----------------------------------------------------------------------------------
@@ -355,6 +373,13 @@ class Objective(nn.Module, ABC):
     total_images: int | None = None
     """Length of the run in images; written by the training loop."""
 
+    observations: Mapping[str, Tensor] = MappingProxyType({})
+    """What the last call of `terms`, and its backward pass, saw beside the terms, for the log.
+
+    One number per sample, of which mean and spread are logged, or one for the batch, without a
+    graph. They must be finite, as the terms must.
+    """
+
     @abstractmethod
     def draw(self, latents: Latents, generator: torch.Generator | None = None) -> Draws:
         """Draws every random tensor of one update on a batch like ``latents``."""
@@ -369,6 +394,24 @@ class Objective(nn.Module, ABC):
             ValueError: If ``player`` is not among `players`.
         """
 
+    def terms_of_parts(
+        self, player: str, parts: Sequence[Minibatch]
+    ) -> Sequence[Callable[[], dict[str, Scalar]]]:
+        """Returns what computes the terms of each part of a batch.
+
+        A training loop calls and back-propagates one after the other, so that the memory is that of
+        one part. Their mean is the loss of the batch: an objective of which this is not true of
+        `terms`, because something depends on the whole batch, overrides it.
+
+        Raises:
+            ValueError: If ``player`` is not among `players`.
+        """
+        return [functools.partial(self._seeded_terms, player, part) for part in parts]
+
+    def _seeded_terms(self, player: str, part: Minibatch) -> dict[str, Scalar]:
+        torch.manual_seed(part.network_seed)
+        return self.terms(player, part.latents, part.labels, part.draws)
+
     @property
     @abstractmethod
     def sample_model(self) -> "SampleModel":
@@ -381,8 +424,9 @@ class Objective(nn.Module, ABC):
 class Dataset(ABC):
     """Samples by index, in two parts: what is stored, and what is random about it.
 
-    The random part (flips, posterior noise) is applied to a whole batch in the training step,
-    with a generator that the engine seeds, so that a resumed run sees the same batch again.
+    The random part (flips, posterior noise) is drawn for a whole batch with a generator that the
+    engine seeds, and applied in the training step to the rows that a process has. So a resumed run
+    sees the same batch again, and so do two processes together.
     """
 
     latent_shape: tuple[int, ...]
@@ -405,9 +449,16 @@ class Dataset(ABC):
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Labels]:
         """Returns what is stored of some samples, stacked, and their labels."""
 
+    def draw(self, size: int, generator: torch.Generator) -> Tensor:
+        """Draws what is random about some samples, one row each; nothing unless overridden."""
+        return torch.empty(size, 0)
+
     @abstractmethod
-    def augment(self, stored: Tensor, generator: torch.Generator | None) -> Latents:
-        """Turns what is stored into latents; without a generator, into their plain form."""
+    def augment(self, stored: Tensor, draws: Tensor | None) -> Latents:
+        """Turns what is stored into latents by their draws; without, into their plain form.
+
+        A latent depends on its own rows of ``stored`` and ``draws`` alone.
+        """
 
     def held_out(self) -> "Dataset | None":
         """Returns the part that is kept from training, for evaluation; None if there is none."""

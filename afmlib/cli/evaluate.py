@@ -3,6 +3,7 @@
 __all__ = ["run"]
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -33,11 +34,18 @@ def run(options: Any) -> int:
     if not evaluation.metrics:
         raise ConfigError("The config names no metrics: --set evaluation.metrics='[...]'.")
 
-    from afmlib.engine import evaluate_model
+    from afmlib.engine import evaluate_model, join_processes
 
-    model = load_checkpoint(folder, ema=not options.online, device=device_of(options.device))
+    device = join_processes(device_of(options.device))
+    model = load_checkpoint(folder, ema=not options.online, device=device)
     dataset = build_dataset(data)
     result = evaluate_model(model, dataset, evaluation, options.nfe, progress=True)
+    if result is not None:  # Of several processes, the first one has it.
+        _report(result, folder, options.out)
+    return 0
+
+
+def _report(result: Mapping[str, Any], folder: str, out: str | None) -> None:
     table = Table()
     table.add_column("metric")
     table.add_column("value", justify="right")
@@ -48,6 +56,5 @@ def run(options: Any) -> int:
     console.print(table)
     protocol = ", ".join(f"{key} {value}" for key, value in result["protocol"].items())
     console.print(f"protocol: {protocol}", highlight=False, soft_wrap=True)
-    if options.out:
-        storage.write_atomically(options.out, json.dumps(result, indent=2).encode())
-    return 0
+    if out:
+        storage.write_atomically(out, json.dumps(result, indent=2).encode())

@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if options.debug:
             traceback.print_exc()
-        print(f"afmlib: {_message(error)}", file=sys.stderr)
+        print(f"afmlib: {_process()}{_message(error)}", file=sys.stderr)
         return USAGE if _is_usage(error) else TROUBLE
 
 
@@ -68,6 +68,8 @@ class _StderrHandler(logging.Handler):
     """Prints what the library logs to whatever standard error is by then: also above a bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno < logging.WARNING and os.environ.get("RANK", "0") != "0":
+            return  # The first of several processes says it.
         print(f"afmlib: {record.getMessage()}", file=sys.stderr)
 
 
@@ -92,6 +94,12 @@ def _is_usage(error: Exception) -> bool:
     return isinstance(error, ValueError | TypeError | FileExistsError) and not isinstance(
         error, UnicodeError
     )
+
+
+def _process() -> str:
+    """Names the process, if torchrun started several."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return f"process {os.environ['RANK']}: " if several else ""
 
 
 def _message(error: Exception) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from afmlib.cli.files import device_of, require_writable
 from afmlib.registry import load_plugin_file
-from afmlib.sampling import SampleModel, load_checkpoint, sample, to_uint8
+from afmlib.sampling import SampleModel, load_checkpoint, to_uint8
 
 
 def run(options: Any) -> int:
@@ -25,18 +25,24 @@ def run(options: Any) -> int:
     if suffix not in ("", ".png", ".npz"):
         raise ValueError(f"--out is a .png, an .npz or a folder/, not {options.out!r}.")
     require_writable(options.out)
+
+    from afmlib.engine import join_processes, sample_together
+
+    device = join_processes(device_of(options.device))
     model = load_checkpoint(options.checkpoint, ema=not options.online)
     labels = _labels(options, model)
-    samples = sample(
+    samples = sample_together(
         model,
         labels,
         nfe=options.nfe,
         seed=options.seed,
         batch_size=options.batch_size,
-        device=device_of(options.device),
+        device=device,
         dtype=None if options.dtype == "float32" else getattr(torch, options.dtype),
         progress=True,
     )
+    if samples is None:  # Of several processes, the first one has them.
+        return 0
     _write(samples, options, len(set(labels)))
     print(f"{len(samples)} samples, seed {options.seed}: {options.out}")
     return 0

@@ -3,16 +3,22 @@
 __all__ = ["run"]
 
 import signal
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from afmlib.cli.files import device_of
-from afmlib.config import ConfigError, check_config, dump, load_config
+from afmlib.config import check_config, dump, load_config
+from afmlib.ops import processes
 from afmlib.registry import load_plugin_file
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+SAME_SIGNAL = 5.0
+"""Seconds in which torchrun passes on what the terminal sent to all processes already."""
 
 
 def run(options: Any) -> int:
@@ -28,36 +34,51 @@ def run(options: Any) -> int:
         print(dump(config), end="")
         return 0
     name = Path(options.name).stem
-    work_dir = options.work_dir or f"runs/{name}"
-    if "://" in work_dir:
-        raise ConfigError(f"--work-dir is a local folder, not {work_dir}.")
 
-    from afmlib.engine import Runner, TrainingError
+    from afmlib.engine import Runner
 
-    console = Console(stderr=True)
     runner = Runner(
         config,
-        work_dir,
+        options.work_dir or f"runs/{name}",
         name=name,
         resume=options.resume,
         device=str(device_of(options.device)),
-        console=console,
+        console=Console(stderr=True),
     )
     for line in runner.describe():
         runner.report(line)
+    return _train(runner)
+
+
+def _train(runner: Any) -> int:
+    from afmlib.engine import TrainingError
+
     stopped_by = _stop_on_signals(runner)
     try:
         runner.train()
     except (TypeError, ValueError) as error:  # Nothing that was asked for: that was checked.
         raise TrainingError(f"{type(error).__name__}: {error}") from error
+    except OSError:
+        runner.report(f"the last good checkpoint is {runner.last_checkpoint or 'none yet'}")
+        raise
     loop = runner.train_loop
-    if stopped_by and loop.num_images < loop.total_images:
+    is_unfinished = loop.num_images < loop.total_images or runner.has_abandoned
+    if processes.any_of(bool(stopped_by)) and is_unfinished:
         folder = runner.save()
         runner.report(f"stopped and saved {folder}; the same command with --resume goes on")
-        return STATUS[stopped_by[0]]
-    runner.report(f"done: checkpoints, samples and logs are in {work_dir}")
-    runner.report(f"next: afmlib sample --checkpoint {work_dir} --out samples.png")
+        return STATUS[stopped_by[0] if stopped_by else signal.SIGTERM]
+    for line in _farewell(runner):
+        runner.report(line)
     return 0
+
+
+def _farewell(runner: Any) -> Iterator[str]:
+    """Yields where everything is and what to type next."""
+    folder = runner.folder
+    yield f"done: the model is {runner.last_checkpoint}"
+    yield f"in {folder}: samples/ has pictures, log.jsonl the losses, evaluations.jsonl the metrics"
+    yield f"next: afmlib sample --checkpoint {folder} --out samples.png"
+    yield f"      afmlib evaluate --checkpoint {folder}"
 
 
 def _stop_on_signals(runner: Any) -> list[signal.Signals]:
@@ -67,12 +88,16 @@ def _stop_on_signals(runner: Any) -> list[signal.Signals]:
         A list that the signal is put into.
     """
     received: list[signal.Signals] = []
+    first = 0.0
 
     def stop(signum: int, frame: Any) -> None:
-        if received:
+        nonlocal first
+        if received and (processes.size() == 1 or time.monotonic() - first > SAME_SIGNAL):
             raise KeyboardInterrupt
-        received.append(signal.Signals(signum))
-        runner.train_loop.stop_training = True
+        if not received:
+            first = time.monotonic()
+            received.append(signal.Signals(signum))
+            runner.stop()
 
     for number in STATUS:
         signal.signal(number, stop)

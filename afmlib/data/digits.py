@@ -54,7 +54,7 @@ class Digits(Dataset):
         rows = torch.as_tensor(indices, dtype=torch.long)
         return self.images[rows], self.labels[rows]
 
-    def augment(self, stored: Tensor, generator: torch.Generator | None) -> Latents:
+    def augment(self, stored: Tensor, draws: Tensor | None) -> Latents:
         """Returns the images as they are."""
         return stored
 

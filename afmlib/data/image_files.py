@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from afmlib.io import storage
+from afmlib.io.file_systems import reaching
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -48,17 +49,14 @@ def list_files(path: str) -> FileListing:
         OSError: If it, or a folder in it, cannot be read.
         ValueError: If the path is a URL of an unknown kind.
     """
-    import fsspec
-    from fsspec.implementations.local import LocalFileSystem
-
     if not storage.exists(path):
         raise FileNotFoundError(f"There is no folder {path}.")
-    fs, root = fsspec.core.url_to_fs(path)
-    if not fs.isdir(root):
-        raise NotADirectoryError(f"{path} is a file; a folder of images is needed.")
     # By default a local folder that must not be read looks empty.
-    strict = {"on_error": "raise"} if isinstance(fs, LocalFileSystem) else {}
-    entries = fs.find(root, withdirs=True, detail=True, **strict)
+    strict = {"on_error": "raise"} if storage.is_local(path) else {}
+    with reaching(path) as (fs, root):
+        if not fs.isdir(root):
+            raise NotADirectoryError(f"{path} is a file; a folder of images is needed.")
+        entries = fs.find(root, withdirs=True, detail=True, **strict)
     names: dict[str, list[str]] = {"file": [], "directory": []}
     for name, entry in sorted(entries.items()):
         relative = name[len(root) :].strip("/")

@@ -13,7 +13,6 @@ from torch import Tensor
 from afmlib.data.image_files import EXTENSIONS, FileListing, list_files
 from afmlib.data.image_store import ImageStore
 from afmlib.interfaces import Dataset
-from afmlib.ops.drawing import uniform_like
 from afmlib.typing import Labels, Latents
 
 MAX_NAMED = 5
@@ -92,12 +91,16 @@ class ImageFolder(Dataset):
         rows = torch.as_tensor(indices, dtype=torch.long)
         return self._store.read(rows), self.labels[rows]
 
-    def augment(self, stored: Tensor, generator: torch.Generator | None) -> Latents:
-        """Scales images to [-1, 1], and mirrors some if there is a generator."""
+    def draw(self, size: int, generator: torch.Generator) -> Tensor:
+        """Draws one number in [0, 1) for each image, which decides whether it is mirrored."""
+        return torch.rand(size, 1, generator=generator)
+
+    def augment(self, stored: Tensor, draws: Tensor | None) -> Latents:
+        """Scales images to [-1, 1], and mirrors those whose draw is below the probability."""
         images = stored.to(torch.float32) / 127.5 - 1
-        if generator is None or self.horizontal_flip_prob == 0:
+        if draws is None:
             return images
-        mirrored = uniform_like(images, generator) < self.horizontal_flip_prob
+        mirrored = draws < self.horizontal_flip_prob
         return torch.where(mirrored.reshape(-1, 1, 1, 1), images.flip(-1), images)
 
 

@@ -123,7 +123,7 @@ class FourGaussians(PointDataset):
         """Returns points and their labels, which are 0."""
         return _take(self.points, indices)
 
-    def augment(self, stored: Tensor, generator: torch.Generator | None) -> Latents:
+    def augment(self, stored: Tensor, draws: Tensor | None) -> Latents:
         """Returns the points as they are."""
         return stored
 
@@ -176,7 +176,7 @@ class EightGaussians(PointDataset):
         """Returns points and their labels, which are 0."""
         return _take(self.points, indices)
 
-    def augment(self, stored: Tensor, generator: torch.Generator | None) -> Latents:
+    def augment(self, stored: Tensor, draws: Tensor | None) -> Latents:
         """Returns the points as they are."""
         return stored
 

@@ -1,11 +1,20 @@
 """The engine: what turns an objective, data and a config into a run, on mmengine's Runner."""
 
-__all__ = ["Runner", "TrainingError", "evaluate_model", "evaluate_samples"]
+__all__ = [
+    "Runner",
+    "TrainingError",
+    "evaluate_model",
+    "evaluate_samples",
+    "join_processes",
+    "sample_together",
+]
 
 from afmlib.engine.opencv import ensure_importable
 
 ensure_importable()  # Before anything imports mmengine, which imports OpenCV.
 
 from afmlib.engine.evaluation import evaluate_model, evaluate_samples  # noqa: E402
-from afmlib.engine.objective_model import TrainingError  # noqa: E402
+from afmlib.engine.launch import join_processes  # noqa: E402
+from afmlib.engine.panel import TrainingError  # noqa: E402
 from afmlib.engine.runner import Runner  # noqa: E402
+from afmlib.engine.sampling import sample_together  # noqa: E402

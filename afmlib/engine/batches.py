@@ -4,44 +4,38 @@ Each epoch of a player is one permutation of the data. Batch :math:`k` of :math:
 positions :math:`kB \dots kB + B - 1` of the endless sequence of epochs, so that any batch is found
 without replaying those before it. Draws and augmentation come from streams of their own, by the
 same three numbers.
+
+All is drawn for the whole batch. Of it, process :math:`r` of :math:`R` takes the rows
+:math:`r, r + R, \dots`, and in turn part :math:`m` of :math:`M` every :math:`M`-th of these. So
+neither the number of processes nor that of the parts changes what a run sees.
 """
 
-__all__ = ["Minibatch", "PlayerBatches"]
+__all__ = ["PlayerBatches", "take_rows"]
 
+import dataclasses
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from afmlib.interfaces import Dataset, Draws, Objective
+from afmlib.engine.shares import Shares
+from afmlib.interfaces import Dataset, Draws, Minibatch, Objective
 from afmlib.ops.seeding import generator_for, permutation
-from afmlib.typing import Labels, Latents
+from afmlib.typing import Labels
 
 ORDER, DRAWS, AUGMENTATION, NETWORKS = range(4)
 """The streams of a player."""
 
 
-@dataclass
-class Minibatch:
-    """What one update of a player consumes."""
-
-    latents: Latents
-    labels: Labels
-    draws: Draws
-    network_seed: int
-    """The seed of what a network draws by itself, such as dropout."""
-
-
 class _IndexSampler:
-    """Yields the indices of batch after batch, from an image on."""
+    """Yields the indices of a process's rows of batch after batch, from an image on."""
 
-    def __init__(self, size: int, batch: int, start: int, *name: int) -> None:
+    def __init__(self, size: int, shares: Shares, start: int, *name: int) -> None:
         self.size = size
-        self.batch = batch
+        self.shares = shares
         self.start = start
         self.permutation = functools.lru_cache(2)(
             lambda epoch: permutation(size, *name, ORDER, epoch)
@@ -50,22 +44,48 @@ class _IndexSampler:
     def __iter__(self) -> Iterator[list[int]]:
         position = self.start
         while True:
-            positions = range(position, position + self.batch)
+            stop = position + self.shares.global_batch
+            positions = range(position + self.shares.rank, stop, self.shares.num_processes)
             yield [self.permutation(p // self.size)[p % self.size] for p in positions]
-            position += self.batch
+            position = stop
 
 
 def _as_is(batch: Any) -> Any:
     return batch
 
 
+def take_rows(draws: Draws, start: int, step: int) -> Draws:
+    """Returns the rows ``start``, ``start + step``, ... of each tensor of a record of draws.
+
+    Raises:
+        ValueError: If the rows of one do not divide by the step.
+    """
+    taken = {}
+    for field in dataclasses.fields(draws):
+        tensor = getattr(draws, field.name)
+        if isinstance(tensor, Tensor):
+            if len(tensor) % step:
+                raise ValueError(f"the {len(tensor)} rows of {field.name} do not divide by {step}")
+            taken[field.name] = tensor[start::step]
+    return dataclasses.replace(draws, **taken)
+
+
+def _to_device(draws: Draws, device: torch.device) -> Draws:
+    tensors = {
+        field.name: getattr(draws, field.name).to(device, non_blocking=True)
+        for field in dataclasses.fields(draws)
+        if isinstance(getattr(draws, field.name), Tensor)
+    }
+    return dataclasses.replace(draws, **tensors)
+
+
 class PlayerBatches:
-    """The minibatches of one player.
+    """The minibatches of one player: of each batch, the parts that this process takes.
 
     Args:
         dataset: The training data.
         objective: Draws what is random.
-        batch: The number of samples of a minibatch.
+        shares: How a batch is shared.
         name: The seed of the run and the number of the player.
         num_images: How many images the player has seen.
         device: Where the batches go.
@@ -76,7 +96,7 @@ class PlayerBatches:
         self,
         dataset: Dataset,
         objective: Objective,
-        batch: int,
+        shares: Shares,
         name: tuple[int, int],
         num_images: int,
         device: torch.device,
@@ -84,12 +104,12 @@ class PlayerBatches:
     ) -> None:
         self.dataset = dataset
         self.objective = objective
-        self.batch = batch
+        self.shares = shares
         self.name = name
         self.num_images = num_images
         self.device = device
         self.dtype = next(objective.parameters(), torch.empty(0)).dtype
-        sampler = _IndexSampler(len(dataset), batch, num_images, *name)
+        sampler = _IndexSampler(len(dataset), shares, num_images, *name)
         loader: DataLoader[Any] = DataLoader(
             dataset,  # type: ignore[arg-type]
             batch_sampler=sampler,
@@ -100,16 +120,44 @@ class PlayerBatches:
         )
         self._stored: Iterator[tuple[Tensor, Labels]] = iter(loader)
 
-    def next(self) -> Minibatch:
-        """Returns the next minibatch and counts its images."""
+    def next(self) -> list[Minibatch]:
+        """Returns the parts of the next batch and counts the images of the whole of it."""
         stored, labels = next(self._stored)
+        batch, shares = self.shares.global_batch, self.shares
+        data_draws = self.dataset.draw(batch, self._stream(AUGMENTATION))
+        # Draws depend on the shape of a batch alone: what a process does not have stays one row.
+        like = torch.empty(1, *self.dataset.latent_shape, dtype=self.dtype).expand(
+            batch, *self.dataset.latent_shape
+        )
+        draws = self.objective.draw(like, self._stream(DRAWS))
+        parts = [
+            self._part(
+                stored[part :: shares.num_parts],
+                labels[part :: shares.num_parts],
+                data_draws[shares.first_row(part) :: shares.num_slices],
+                take_rows(draws, shares.first_row(part), shares.num_slices),
+                self._network_seed(shares.first_row(part)),
+            )
+            for part in range(shares.num_parts)
+        ]
+        self.num_images += batch
+        return parts
+
+    def _part(
+        self, stored: Tensor, labels: Labels, data_draws: Tensor, draws: Draws, seed: int
+    ) -> Minibatch:
         stored = stored.to(self.device, non_blocking=True)
-        labels = labels.to(self.device, non_blocking=True)
-        latents = self.dataset.augment(stored, self._stream(AUGMENTATION)).to(self.dtype)
-        draws = self.objective.draw(latents, self._stream(DRAWS))
-        seed = int(torch.randint(2**62, (), generator=self._stream(NETWORKS)))
-        self.num_images += self.batch
-        return Minibatch(latents, labels, draws, seed)
+        latents = self.dataset.augment(stored, data_draws.to(self.device, non_blocking=True))
+        return Minibatch(
+            latents.to(self.dtype),
+            labels.to(self.device, non_blocking=True),
+            _to_device(draws, self.device),
+            seed,
+        )
+
+    def _network_seed(self, first_row: int) -> int:
+        stream = generator_for(*self.name, NETWORKS, self.num_images, first_row)
+        return int(torch.randint(2**62, (), generator=stream))
 
     def _stream(self, stream: int) -> torch.Generator:
         return generator_for(*self.name, stream, self.num_images)

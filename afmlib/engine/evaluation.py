@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from afmlib.config import EvaluationConfig
+from afmlib.engine.sampling import sample_together
 from afmlib.interfaces import Dataset, FeatureExtractor
 from afmlib.metrics.evaluation import Evaluation
 from afmlib.metrics.protocol import EvalProtocol, balanced_labels
 from afmlib.ops.seeding import indexed_noises
 from afmlib.registry import EXTRACTORS, METRICS
-from afmlib.sampling import SampleModel, sample
+from afmlib.sampling import SampleModel
 from afmlib.typing import Labels, Latents
 
 
@@ -26,8 +27,8 @@ def evaluate_model(
     config: EvaluationConfig,
     nfe: int | None = None,
     progress: bool = False,
-) -> dict[str, Any]:
-    """Samples a model and evaluates the samples.
+) -> dict[str, Any] | None:
+    """Samples a model, by all processes together, and evaluates the samples, in the first.
 
     Args:
         model: The model.
@@ -37,7 +38,8 @@ def evaluate_model(
         progress: Whether to show a progress bar.
 
     Returns:
-        ``protocol`` and ``values``: a number stands with how it was made.
+        ``protocol`` and ``values``: a number stands with how it was made; None but in the first
+        of several processes.
 
     Raises:
         ValueError: If the model does not fit the data or cannot be sampled so.
@@ -45,10 +47,12 @@ def evaluate_model(
     _check_fit(model, dataset)
     nfe = model.check_nfe(config.nfe if nfe is None else nfe)
     labels = balanced_labels(config.num_samples, dataset.num_classes, config.seed)
-    noises = indexed_noises(config.seed, range(config.num_samples), dataset.latent_shape)
-    samples = sample(
-        model, labels, nfe=nfe, noises=noises, batch_size=config.batch_size, progress=progress
+    samples = sample_together(
+        model, labels, nfe=nfe, seed=config.seed, batch_size=config.batch_size, progress=progress
     )
+    if samples is None:
+        return None
+    noises = indexed_noises(config.seed, range(config.num_samples), dataset.latent_shape)
     return evaluate_samples(samples, labels, dataset, config, nfe=nfe, noises=noises)
 
 

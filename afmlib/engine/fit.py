@@ -5,12 +5,14 @@ __all__ = ["check_fit"]
 import torch
 
 from afmlib.config import ConfigError
+from afmlib.engine.batches import take_rows
+from afmlib.engine.shares import Shares
 from afmlib.interfaces import Dataset, Objective
 from afmlib.ops.seeding import generator_for
 
 
-def check_fit(objective: Objective, dataset: Dataset) -> None:
-    """Computes the terms of every player once, on two samples.
+def check_fit(objective: Objective, dataset: Dataset, shares: Shares) -> None:
+    """Computes the terms of every player once, on two samples, and divides what is drawn.
 
     Raises:
         ConfigError: Says what does not fit.
@@ -27,6 +29,7 @@ def check_fit(objective: Objective, dataset: Dataset) -> None:
             f"The generator knows {generator.num_classes} classes; the data have "
             f"{dataset.num_classes}."
         )
+    _check_division(objective, dataset, shares)
     stored, _ = dataset.__getitems__([0, 0])
     parameter = next(objective.parameters(), torch.empty(0))
     latents = dataset.augment(stored, None).to(parameter)
@@ -41,3 +44,14 @@ def check_fit(objective: Objective, dataset: Dataset) -> None:
                 f"The networks do not fit the data or one another: in the terms of the {player}, "
                 f"{str(error).splitlines()[0]}"
             ) from error
+
+
+def _check_division(objective: Objective, dataset: Dataset, shares: Shares) -> None:
+    latents = torch.empty(shares.global_batch, *dataset.latent_shape)
+    try:
+        take_rows(objective.draw(latents, generator_for(0)), 0, shares.num_slices)
+    except ValueError as error:
+        raise ConfigError(
+            f"The batch cannot be shared: {error}, processes times parts ({shares}). Change "
+            "global_batch, micro_batch or what decides on these rows, such as gp_fraction."
+        ) from error

@@ -9,6 +9,7 @@ from mmengine.runner import BaseLoop
 
 from afmlib.engine.batches import PlayerBatches
 from afmlib.interfaces import Objective
+from afmlib.ops import processes
 
 
 class ImageLoop(BaseLoop):
@@ -26,7 +27,8 @@ class ImageLoop(BaseLoop):
         super().__init__(runner, MappingProxyType(batches))  # mmengine takes a dict for a config.
         self.objective = objective
         self.last_player = "generator" if "generator" in batches else list(batches)[-1]
-        self.images_per_iter = batches[self.last_player].batch * objective.players[self.last_player]
+        batch = batches[self.last_player].shares.global_batch
+        self.images_per_iter = batch * objective.players[self.last_player]
         self.stop_training = False
 
     @property
@@ -74,7 +76,7 @@ class ImageLoop(BaseLoop):
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
         self.objective.generator_ema.eval()
-        while self.num_images < self.total_images and not self.stop_training:
+        while self.num_images < self.total_images and not processes.any_of(self.stop_training):
             self.run_iter()
         self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")

@@ -1,9 +1,9 @@
 """The adapter that makes an objective an mmengine model: one iteration of all players."""
 
-__all__ = ["ObjectiveModel", "TrainingError"]
+__all__ = ["ObjectiveModel"]
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,14 +12,12 @@ from mmengine.optim import OptimWrapperDict
 from torch import Tensor
 
 from afmlib.config import EMAConfig
-from afmlib.engine.batches import Minibatch, PlayerBatches
+from afmlib.engine.batches import PlayerBatches
+from afmlib.engine.distribution import SingleProcess
 from afmlib.engine.ema import decay_at, update_average
 from afmlib.engine.optimizers import PlayerOptimizer
-from afmlib.interfaces import Objective
-
-
-class TrainingError(RuntimeError):
-    """A run that cannot go on."""
+from afmlib.engine.panel import Panel, TrainingError
+from afmlib.interfaces import Minibatch, Objective
 
 
 class ObjectiveModel(BaseModel):
@@ -29,15 +27,21 @@ class ObjectiveModel(BaseModel):
         objective: What is trained.
         ema: The average of the generator.
         autocast: The dtype of the forward passes, if it is not that of the weights.
+        distribution: How several processes share the work.
     """
 
     def __init__(
-        self, objective: Objective, ema: EMAConfig, autocast: torch.dtype | None = None
+        self,
+        objective: Objective,
+        ema: EMAConfig,
+        autocast: torch.dtype | None = None,
+        distribution: SingleProcess | None = None,
     ) -> None:
         super().__init__()
         self.objective = objective
         self.ema = ema
         self.autocast = autocast
+        self.distribution = distribution or SingleProcess()
         self.generator_updates = 0
 
     def forward(self, inputs: Any, data_samples: Any = None, mode: str = "tensor") -> Any:
@@ -54,43 +58,60 @@ class ObjectiveModel(BaseModel):
             optim_wrapper: The optimiser of each player.
 
         Returns:
-            The terms of each player's last update, as ``player/term``.
+            The panel of each player's last update: terms, observations and the norm of the
+            gradient, as ``player/name``, of the whole batch.
 
         Raises:
-            TrainingError: If a term is not finite; nothing was updated with it.
+            TrainingError: If a number is not finite; nothing was updated with it.
         """
         logged: dict[str, Tensor] = {}
         for player, updates in self.objective.players.items():
             for _ in range(updates):
-                terms = self._update(player, data[player].next(), optim_wrapper[player])
-            logged |= {f"{player}/{name}": term.detach() for name, term in terms.items()}
-            logged[f"{player}/loss"] = torch.stack([t.detach() for t in terms.values()]).sum()
+                numbers = self._update(player, data[player].next(), optim_wrapper[player])
+            logged |= numbers
         return logged
 
     def _update(
-        self, player: str, batch: Minibatch, optimizer: PlayerOptimizer
+        self, player: str, parts: list[Minibatch], optimizer: PlayerOptimizer
     ) -> dict[str, Tensor]:
         objective = self.objective
         optimizer.set_progress(objective.num_images, objective.total_images)
-        torch.manual_seed(batch.network_seed)
-        with self._autocast(batch.latents.device.type):
-            terms = objective.terms(player, batch.latents, batch.labels, batch.draws)
-        loss = torch.stack(list(terms.values())).sum()
-        if not torch.isfinite(loss):
-            wrong = [name for name, term in terms.items() if not torch.isfinite(term)]
-            raise TrainingError(
-                f"{player}/{wrong[0] if wrong else 'loss'} is not finite after "
-                f"{objective.num_images} images: nothing was updated with it."
-            )
+        optimizer.zero_grad()  # Under FSDP2, another player's step may have left some.
+        panel = Panel(player)
         try:
-            optimizer.update_params(loss)
+            with self.distribution.turn(player):
+                self._back_propagate(player, parts, panel)
+            gradient_norm = optimizer.finish_gradients(len(parts), self.distribution)
+            numbers = panel.finish(gradient_norm)
         except FloatingPointError as error:
-            raise TrainingError(f"{error} After {objective.num_images} images.") from error
+            wrong = panel.first_wrong() or str(error).removesuffix(".")
+            raise TrainingError(
+                f"{wrong} after {objective.num_images} images: nothing was updated with it."
+            ) from error
+        optimizer.clip_and_step(gradient_norm)
+        optimizer.zero_grad()
         if player == "generator":
             self.generator_updates += 1
             decay = decay_at(self.generator_updates, self.ema.decay, self.ema.warmup)
             update_average(objective.generator_ema, objective.generator, decay)
-        return terms
+        return numbers
+
+    def _back_propagate(self, player: str, parts: list[Minibatch], panel: Panel) -> None:
+        device = parts[0].latents.device.type
+        with self._autocast(device):
+            computations = self.objective.terms_of_parts(player, parts)
+        for index, compute in enumerate(computations):
+            with self.distribution.part(player, is_last=index == len(parts) - 1):
+                self._back_propagate_part(player, compute, panel, device)
+
+    def _back_propagate_part(
+        self, player: str, compute: Callable[[], dict[str, Tensor]], panel: Panel, device: str
+    ) -> None:
+        with self._autocast(device):
+            terms = self.distribution.terms(player, compute)
+        panel.add_terms(terms)
+        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+        panel.add_observations(self.objective.observations)
 
     def _autocast(self, device_type: str) -> contextlib.AbstractContextManager[Any]:
         if self.autocast is None:

@@ -1,4 +1,4 @@
-"""The optimiser of each player, on mmengine's wrapper for clipping, with a scheduled rate."""
+"""The optimiser of each player, on mmengine's wrapper, with a scheduled rate."""
 
 __all__ = ["PlayerOptimizer", "build_optimizers"]
 
@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 from mmengine.optim import OptimWrapper, OptimWrapperDict
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from afmlib.config import OptimizerConfig
+from afmlib.engine.distribution import SingleProcess
 from afmlib.interfaces import Objective, Schedule
 from afmlib.ops.schedules import ConstantSchedule
 from afmlib.registry import SCHEDULES
@@ -37,8 +39,9 @@ class PlayerOptimizer(OptimWrapper):
             arguments |= {"betas": tuple(map(float, config.betas)), "eps": config.eps}
         trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
         optimizer = _TYPES[config.type](trainable, lr=0.0, **arguments)  # type: ignore[call-arg]
-        clip = {"max_norm": config.clip_grad_norm} if config.clip_grad_norm else None
-        super().__init__(optimizer, clip_grad=clip)
+        super().__init__(optimizer)
+        self.trainable = trainable
+        self.clip_grad_norm = config.clip_grad_norm
         self.schedule: Schedule = (
             SCHEDULES.build(config.lr)
             if isinstance(config.lr, Mapping)
@@ -46,11 +49,34 @@ class PlayerOptimizer(OptimWrapper):
         )
         self.lr_factor = config.lr_factor
 
+    @property
+    def gradients(self) -> list[Tensor]:
+        """The gradients that there are."""
+        return [p.grad for p in self.trainable if p.grad is not None]
+
     def set_progress(self, num_images: int, total: int | None) -> None:
         """Sets the learning rate for what the generator has seen."""
         rate = self.lr_factor * self.schedule(num_images, total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+
+    @torch.no_grad()
+    def finish_gradients(self, num_parts: int, distribution: SingleProcess) -> Tensor:
+        """Turns gradients that were summed over parts into their mean; returns its norm.
+
+        The norm is that of the whole gradient, and the same in all processes.
+        """
+        gradients = self.gradients
+        if num_parts > 1 and gradients:
+            torch._foreach_div_(gradients, num_parts)
+        return distribution.gather(get_total_norm(gradients))
+
+    @torch.no_grad()
+    def clip_and_step(self, gradient_norm: Tensor) -> None:
+        """Clips the gradients, whose norm is given, if the config says so, and steps."""
+        if self.clip_grad_norm is not None:
+            clip_grads_with_norm_(self.trainable, self.clip_grad_norm, gradient_norm)
+        self.optimizer.step()
 
 
 def build_optimizers(

@@ -1,7 +1,8 @@
 """Pictures of samples: grids of images, plots of points."""
 
-__all__ = ["image_grid", "save_picture"]
+__all__ = ["image_grid", "picture", "save_picture"]
 
+import io
 import math
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from afmlib.io import storage
 from afmlib.sampling import to_uint8
 from afmlib.typing import Latents
 
@@ -41,27 +43,33 @@ def image_grid(images: Tensor, columns: int) -> np.ndarray:
     gap = GAP * factor
     rows = math.ceil(count / columns)
     shape = (rows * (height + gap) + gap, columns * (width + gap) + gap, 3)
-    picture = np.full(shape, BACKGROUND, np.uint8)
+    grid = np.full(shape, BACKGROUND, np.uint8)
     for index, tile in enumerate(tiles.permute(0, 2, 3, 1).numpy()):
         top = gap + index // columns * (height + gap)
         left = gap + index % columns * (width + gap)
-        picture[top : top + height, left : left + width] = tile
-    return picture
+        grid[top : top + height, left : left + width] = tile
+    return grid
 
 
-def save_picture(samples: Latents, path: Path, columns: int) -> None:
-    """Saves a grid of images, or a plot of points, as PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def picture(samples: Latents, columns: int) -> bytes:
+    """Returns a grid of images, or a plot of points, as a PNG file."""
     samples = samples.float().cpu()
+    file = io.BytesIO()
     if samples.ndim == 4:
         from PIL import Image
 
-        Image.fromarray(image_grid(samples, columns)).save(path, format="PNG")
+        Image.fromarray(image_grid(samples, columns)).save(file, format="PNG")
     else:
-        _plot_points(samples.flatten(1), path)
+        _plot_points(samples.flatten(1), file)
+    return file.getvalue()
 
 
-def _plot_points(points: Tensor, path: Path) -> None:
+def save_picture(samples: Latents, path: str | Path, columns: int) -> None:
+    """Saves a grid of images, or a plot of points, as PNG; the path may be a URL."""
+    storage.write_atomically(str(path), picture(samples, columns))
+
+
+def _plot_points(points: Tensor, file: io.BytesIO) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4, 4), dpi=100)
@@ -71,4 +79,4 @@ def _plot_points(points: Tensor, path: Path) -> None:
     else:
         axes.scatter(points[:, 0].numpy(), points[:, 1].numpy(), s=2, alpha=0.5)
         axes.set_aspect("equal")
-    figure.savefig(path)
+    figure.savefig(file, format="png")

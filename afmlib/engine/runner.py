@@ -6,8 +6,10 @@ live in our own loop and state, not in mmengine's.
 
 __all__ = ["Runner"]
 
+import contextlib
 import logging
 import multiprocessing
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,12 +18,13 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner as MMEngineRunner
-from mmengine.visualization import TensorboardVisBackend, Visualizer
+from mmengine.visualization import Visualizer
 from rich.console import Console
 from torch import nn
 
 from afmlib.config import RunConfig, check_config, dump, with_data_arguments
 from afmlib.engine.batches import PlayerBatches
+from afmlib.engine.distribution import distribution_of, refuse_double_backward
 from afmlib.engine.fit import check_fit
 from afmlib.engine.hooks import (
     CheckpointHook,
@@ -30,10 +33,15 @@ from afmlib.engine.hooks import (
     ProgressHook,
     SampleHook,
 )
+from afmlib.engine.initial_weights import check_conventions, load_initial_weights
+from afmlib.engine.launch import join_processes
 from afmlib.engine.loop import ImageLoop
-from afmlib.engine.objective_model import ObjectiveModel, TrainingError
+from afmlib.engine.objective_model import ObjectiveModel
 from afmlib.engine.optimizers import build_optimizers
-from afmlib.engine.state import check_same_run, load_run, save_run
+from afmlib.engine.panel import TrainingError
+from afmlib.engine.shares import Shares
+from afmlib.engine.state import RunState, check_same_run, load_run, save_run
+from afmlib.engine.visualization import backends_of
 from afmlib.interfaces import Dataset, Objective
 from afmlib.io import storage
 from afmlib.io.checkpoint import (
@@ -41,8 +49,11 @@ from afmlib.io.checkpoint import (
     checkpoint_folders,
     find_checkpoint,
     is_complete,
+    read_manifest,
     remove_old,
+    set_aside_damaged,
 )
+from afmlib.ops import processes
 from afmlib.registry import build_dataset, build_objective
 
 CONFIG_FILE = "config.yaml"
@@ -51,12 +62,19 @@ NO_DEFAULT_HOOKS = dict.fromkeys(
 )
 
 
+class EvaluationAbandoned(BaseException):
+    """A signal came while a run was evaluated."""
+
+
 class Runner(MMEngineRunner):
     """Trains an objective and leaves checkpoints, a log, sample grids and evaluations.
 
+    Where torchrun started several processes, each makes a Runner of the same arguments; the first
+    one writes and reports.
+
     Args:
         config: The config as plain data; it is checked before anything is built.
-        work_dir: The folder of the run.
+        work_dir: The folder of the run: a path or a URL.
         name: What the run is called in messages.
         resume: Whether to go on from the newest whole checkpoint in the folder, if there is one.
         device: Where to train; CUDA where there is one unless given.
@@ -81,24 +99,37 @@ class Runner(MMEngineRunner):
     ) -> None:
         self.run_config: RunConfig = check_config(config)
         self.name = name
-        self.console = console or Console(quiet=True)
-        folder = Path(work_dir)
-        _check_work_dir(folder, resume)
+        self.device = join_processes(device)
+        is_first = processes.rank() == 0
+        self.console = console if console is not None and is_first else Console(quiet=True)
+        self.folder = str(work_dir)  # To mmengine, work_dir is a local path.
+        _check_work_dir(self.folder, resume)
+        self.shares = Shares.of(self.run_config.global_batch, self.run_config.micro_batch)
         if self.run_config.num_threads is not None:
             torch.set_num_threads(self.run_config.num_threads)
         self.dataset: Dataset = build_dataset(self.run_config.data)
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         filled = with_data_arguments(self.run_config.objective, self.dataset)
         self.full_config = {**config, "objective": filled}
         self.objective = self._build_objective(filled)
+        self.initialised_from = self._initialise()
+        self.networks = {
+            player: type(self.objective.get_submodule(player)).__name__
+            for player in self.objective.players
+        }  # FSDP2 renames them.
+        distribution = distribution_of(self.run_config.distributed)
+        distribution.distribute(self.objective)
+        self.last_checkpoint: str | None = None
+        self._is_evaluating = self.has_abandoned = False
         super().__init__(
-            model=ObjectiveModel(self.objective, self.run_config.ema, self._autocast()),
-            work_dir=str(folder),
+            model=ObjectiveModel(
+                self.objective, self.run_config.ema, self._autocast(), distribution
+            ),
+            work_dir=self._local_folder(),
             train_dataloader=self._batches(),
             train_cfg={},
             optim_wrapper=build_optimizers(self.run_config.optimizers, self.objective),
             default_hooks=NO_DEFAULT_HOOKS,
-            custom_hooks=[*self._hooks_of_run(folder), *hooks],
+            custom_hooks=[*self._hooks_of_run(), *hooks],
             resume=resume,
             randomness={"seed": self.run_config.seed},
             # Or it forces another start method on the program, with a warning.
@@ -120,11 +151,27 @@ class Runner(MMEngineRunner):
         if self.run_config.precision == "tf32":
             torch.set_float32_matmul_precision("high")
         objective.total_images = self.run_config.num_images
-        check_fit(objective, self.dataset)
+        if self.run_config.distributed == "fsdp":
+            refuse_double_backward(objective)
+        check_fit(objective, self.dataset, self.shares)
         if self.run_config.compile:
             for player in objective.players:
                 objective.get_submodule(player).compile()
         return objective
+
+    def _initialise(self) -> str | None:
+        """Loads the weights that the run starts with, and says which, if the config names some."""
+        if self.run_config.init_from is None:
+            return None
+        return load_initial_weights(self.objective, self.run_config.init_from, self._conventions())
+
+    def _local_folder(self) -> str:
+        """Returns a folder for mmengine, which knows no URLs, and writes nothing of ours."""
+        local = storage.local_path(self.folder)
+        if local is not None:
+            return local
+        self._temporary = tempfile.TemporaryDirectory(prefix="afmlib-")
+        return self._temporary.name
 
     def _autocast(self) -> torch.dtype | None:
         return torch.bfloat16 if self.run_config.precision == "bfloat16" else None
@@ -134,7 +181,7 @@ class Runner(MMEngineRunner):
             player: PlayerBatches(
                 self.dataset,
                 self.objective,
-                self.run_config.global_batch,
+                self.shares,
                 (self.run_config.seed, index),
                 (seen or {}).get(player, 0),
                 self.device,
@@ -143,22 +190,27 @@ class Runner(MMEngineRunner):
             for index, player in enumerate(self.objective.players)
         }
 
-    def _hooks_of_run(self, folder: Path) -> list[Hook]:
+    def _hooks_of_run(self) -> list[Hook]:
         config = self.run_config
         every = config.log.every or max(config.num_images // 100, 1)
-        self.progress = ProgressHook(self.name, self.console)
+        self.progress = ProgressHook(self.name, self.console, config.checkpoint_every)
+        self.log = LogHook(storage.join(self.folder, "log.jsonl"), every)
         return [
             self.progress,
-            LogHook(folder / "log.jsonl", every),
+            self.log,
             # Before what may fail, so that no model is lost to a metric.
             CheckpointHook(config.checkpoint_every),
             SampleHook(
-                folder / "samples",
+                storage.join(self.folder, "samples"),
                 config.sample_every,
                 config.log.grid_classes,
                 config.log.grid_rows,
             ),
-            EvaluationHook(folder / "evaluations.jsonl", config.evaluate_every, config.evaluation),
+            EvaluationHook(
+                storage.join(self.folder, "evaluations.jsonl"),
+                config.evaluate_every,
+                config.evaluation,
+            ),
         ]
 
     # --- What mmengine does otherwise ---
@@ -183,17 +235,9 @@ class Runner(MMEngineRunner):
 
     def build_visualizer(self, visualizer: Any = None) -> Any:
         """Returns a visualiser with the back-ends that the config asks for."""
-        backends = []
-        if self.run_config.log.tensorboard:
-            try:
-                import tensorboard  # noqa: F401
-            except ImportError:
-                raise TrainingError(
-                    "log.tensorboard needs TensorBoard: pip install 'afmlib[tensorboard]'."
-                ) from None
-            backends.append(
-                TensorboardVisBackend(save_dir=str(Path(self.work_dir) / "tensorboard"))
-            )
+        local = storage.local_path(self.folder)
+        is_first = processes.rank() == 0
+        backends = backends_of(self.run_config.log, local, self.name) if is_first else []
         return Visualizer(name=self._experiment_name, vis_backends=backends or None)
 
     def dump_config(self) -> None:
@@ -212,17 +256,39 @@ class Runner(MMEngineRunner):
 
     def load_or_resume(self) -> None:
         """Goes on from the newest whole checkpoint, if asked to and there is one."""
-        if self._resume and any(map(is_complete, checkpoint_folders(self.work_dir))):
-            self._go_on(find_checkpoint(self.work_dir))
-        path = storage.join(self.work_dir, CONFIG_FILE)
-        storage.write_atomically(path, dump(self.plain_config).encode())
+        if self._resume:
+            folder = processes.from_first(self._newest() if processes.rank() == 0 else None)
+            if folder is not None:
+                self._go_on(folder)
+        if self.last_checkpoint is None and self.initialised_from is not None:
+            self.report(self.initialised_from)
+        if processes.rank() == 0:
+            path = storage.join(self.folder, CONFIG_FILE)
+            storage.write_atomically(path, dump(self.plain_config).encode())
+
+    def _newest(self) -> str | None:
+        """Clears up after a run that was killed, and returns its newest whole checkpoint."""
+        storage.remove_temporaries(self.folder)
+        if not any(map(is_complete, checkpoint_folders(self.folder))):
+            return None
+        for damaged in set_aside_damaged(self.folder):
+            self.report(f"a damaged checkpoint was set aside: {damaged}")
+        return find_checkpoint(self.folder)
 
     def _go_on(self, folder: str) -> None:
+        conventions = self._conventions()
+        check_conventions(folder, read_manifest(folder), conventions)
         check_same_run(folder, self.full_config)
-        seen = load_run(folder, self.model, self.optim_wrapper, self._conventions())
-        self._train_loop = ImageLoop(self, self._batches(seen), self.objective)
-        self.objective.num_images = self.train_loop.num_images
-        self.report(f"going on from {folder}, {self.objective.num_images} images")
+        state = load_run(folder, self.model, self.optim_wrapper, conventions)
+        stop_training = self.train_loop.stop_training
+        self._train_loop = ImageLoop(self, self._batches(state.seen), self.objective)
+        self._train_loop.stop_training = stop_training
+        self.log.load_state_dict(state.log)
+        self.last_checkpoint = folder
+        num_images = self.objective.num_images = self.train_loop.num_images
+        self.report(f"going on from {folder}, {num_images} images")
+        if num_images >= self.train_loop.total_images:
+            self.report(f"nothing to do: the run has its {self.train_loop.total_images} images")
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Calls the hooks; mmengine's hides where a TypeError in one comes from."""
@@ -234,20 +300,55 @@ class Runner(MMEngineRunner):
     # --- Running ---
 
     def train(self) -> nn.Module:
-        """Trains to the end."""
+        """Trains to the end.
+
+        Raises:
+            TrainingError: If a number is not finite; it names the last good checkpoint.
+        """
         try:
             return super().train()
+        except TrainingError as error:
+            last = self.last_checkpoint
+            kept = f"The last good checkpoint is {last}." if last else "There is no checkpoint yet."
+            raise TrainingError(f"{error} {kept}") from error
         finally:
             self.progress.close()
+
+    def stop(self) -> None:
+        """Ends the run after its iteration; for signal handlers, which may call it at any time.
+
+        An evaluation is not waited for, if this is the only process: a scheduler that announces its
+        kill does not wait that long.
+        """
+        self.train_loop.stop_training = True
+        if self._is_evaluating and processes.size() == 1:
+            raise EvaluationAbandoned
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Surrounds an evaluation, which a resumed run makes up for if it was abandoned."""
+        self._is_evaluating = True
+        try:
+            yield
+        except EvaluationAbandoned:
+            self.has_abandoned = True
+        finally:
+            self._is_evaluating = False
 
     def report(self, message: str) -> None:
         """Prints a line about the run."""
         self.console.print(f"{self.name}: {message}", highlight=False, soft_wrap=True)
 
     def save(self) -> str:
-        """Saves a checkpoint, then removes old ones; returns its folder."""
+        """Saves a checkpoint, then removes old ones; returns its folder.
+
+        Of several processes all must call it, and the first one writes.
+        """
         num_images = self.train_loop.num_images
-        folder = storage.join(self.work_dir, CHECKPOINTS, f"{num_images:09d}")
+        folder = storage.join(self.folder, CHECKPOINTS, f"{num_images:09d}")
+        if folder == self.last_checkpoint:  # A signal came just after it was saved.
+            return folder
+        self.log.file.flush()
         manifest = {
             "num_images": num_images,
             "conventions": self._conventions(),
@@ -257,9 +358,12 @@ class Runner(MMEngineRunner):
         seen = {
             player: batches.num_images for player, batches in self.train_loop.dataloader.items()
         }
+        state = RunState(seen, self.log.state_dict())
         config = dump(self.full_config)
-        save_run(folder, self.model, self.optim_wrapper, seen, config, manifest)
-        remove_old(self.work_dir, self.run_config.keep_last, self.run_config.keep_every)
+        save_run(folder, self.model, self.optim_wrapper, state, config, manifest)
+        self.last_checkpoint = folder
+        if processes.rank() == 0:
+            remove_old(self.folder, self.run_config.keep_last, self.run_config.keep_every)
         return folder
 
     def _conventions(self) -> dict[str, Any]:
@@ -281,24 +385,29 @@ class Runner(MMEngineRunner):
         for player in self.objective.players:
             network = self.objective.get_submodule(player)
             count = sum(parameter.numel() for parameter in network.parameters())
-            yield f"{player}: {type(network).__name__}, {count / 1e6:.3g} M parameters"
+            yield f"{player}: {self.networks[player]}, {count / 1e6:.3g} M parameters"
         iterations = -(-config.num_images // config.global_batch)
         yield (
-            f"{config.num_images} images in {iterations} iterations; global batch "
-            f"{config.global_batch} = 1 process x {config.global_batch}"
+            f"{config.num_images} images in {iterations} iterations; {self.shares}"
+            f"{', ' + config.distributed.upper() if self.shares.num_processes > 1 else ''}"
         )
         count = torch.get_num_threads()
         threads = f", {count} thread{'s' * (count > 1)}" if self.device.type == "cpu" else ""
         yield f"on {self.device}{threads}, {config.precision}, seed {config.seed}"
-        yield f"into {self.work_dir}"
+        yield f"into {self.folder}"
 
 
-def _check_work_dir(folder: Path, resume: bool) -> None:
-    holds_run = (folder / CONFIG_FILE).exists() or (folder / CHECKPOINTS).exists()
+def _check_work_dir(folder: str, resume: bool) -> None:
+    local = storage.local_path(folder)
+    if local is not None and Path(local).is_file():
+        raise NotADirectoryError(f"{folder} is a file, not a folder.")
+    # Asked by the first process alone: it may have begun to write before another one looks.
+    holds_run = processes.from_first(
+        processes.rank() == 0
+        and any(storage.exists(storage.join(folder, name)) for name in (CONFIG_FILE, CHECKPOINTS))
+    )
     if holds_run and not resume:
         raise FileExistsError(
             f"{folder} holds a run already: go on with it by --resume, or name another folder by "
             "--work-dir."
         )
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is a file, not a folder.")

@@ -1,16 +1,20 @@
 """The state of a run, as it goes into a checkpoint and comes out of one."""
 
-__all__ = ["check_same_run", "load_run", "save_run"]
+__all__ = ["RunState", "check_same_run", "load_run", "save_run"]
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from mmengine.optim import OptimWrapperDict
+from torch import Tensor
 
 import afmlib
 from afmlib.config.yaml_files import parse
+from afmlib.engine.initial_weights import check_conventions
 from afmlib.engine.objective_model import ObjectiveModel
+from afmlib.engine.optimizers import PlayerOptimizer
 from afmlib.interfaces import Objective
 from afmlib.io import storage
 from afmlib.io.checkpoint import (
@@ -20,6 +24,18 @@ from afmlib.io.checkpoint import (
     read_manifest,
     save_checkpoint,
 )
+from afmlib.ops import processes
+
+
+@dataclass
+class RunState:
+    """What a run is beside its model and its optimisers."""
+
+    seen: dict[str, int]
+    """Images that each player has seen."""
+
+    log: dict[str, Any]
+    """What the next entry of the log has so far."""
 
 
 def _network_names(objective: Objective) -> list[str]:
@@ -31,38 +47,56 @@ def save_run(
     folder: str,
     model: ObjectiveModel,
     optimizers: OptimWrapperDict,
-    seen: Mapping[str, int],
+    state: RunState,
     config: str,
     manifest: Mapping[str, Any],
 ) -> None:
-    """Saves a run.
+    """Saves a run, which all processes gather and the first one writes.
 
     Args:
         folder: Where to.
         model: The objective and its average.
         optimizers: The optimisers.
-        seen: Images that each player has seen.
+        state: What else the run is.
         config: The text of the config.
         manifest: The conventions, and what else describes the run.
     """
     objective = model.objective
-    names = _network_names(objective)
-    networks = {name: objective.get_submodule(name).state_dict() for name in names}
+    whole = model.distribution.gather
+    networks = {
+        name: _map_tensors(objective.get_submodule(name).state_dict(), whole)
+        for name in _network_names(objective)
+    }
     rest = {
         key: value
         for key, value in objective.state_dict().items()
-        if key.split(".")[0] not in names
+        if key.split(".")[0] not in networks
     }
+    moments = {
+        player: _map_tensors(optimizers[player].optimizer.state_dict(), whole)
+        for player in objective.players
+    }
+    if processes.rank() > 0:
+        return
     training = {
         "objective": rest,
-        "optimizers": {
-            player: optimizers[player].optimizer.state_dict() for player in objective.players
-        },
-        "seen": dict(seen),
+        "optimizers": moments,
+        "seen": dict(state.seen),
         "generator_updates": model.generator_updates,
+        "log": _map_tensors(state.log, torch.Tensor.cpu),
     }
     versions = {"afmlib": afmlib.__version__, "torch": torch.__version__}
     save_checkpoint(folder, networks, training, config, {**manifest, "versions": versions})
+
+
+def _map_tensors(tree: Any, change: Any) -> Any:
+    """Returns plain data with its tensors changed; those of all but the first process are freed."""
+    if isinstance(tree, Tensor):
+        changed = change(tree.detach())
+        return changed.cpu() if processes.rank() == 0 else None
+    if isinstance(tree, Mapping):
+        return {key: _map_tensors(value, change) for key, value in tree.items()}
+    return tree
 
 
 def load_run(
@@ -70,29 +104,53 @@ def load_run(
     model: ObjectiveModel,
     optimizers: OptimWrapperDict,
     conventions: Mapping[str, Any],
-) -> dict[str, int]:
+) -> RunState:
     """Restores a run.
-
-    Returns:
-        Images that each player has seen.
 
     Raises:
         CheckpointError: If the checkpoint is damaged or of another run.
     """
-    _check_conventions(folder, conventions)
+    check_conventions(folder, read_manifest(folder), conventions)
     objective = model.objective
     state = load_training_state(folder)
-    tensors = dict(state["objective"])
-    for name in _network_names(objective):
-        tensors |= {f"{name}.{key}": value for key, value in load_tensors(folder, name).items()}
     try:
-        objective.load_state_dict(tensors, strict=True)
+        tensors = dict(state["objective"])
+        for name in _network_names(objective):
+            tensors |= {f"{name}.{key}": value for key, value in load_tensors(folder, name).items()}
+        _load_tensors(model, tensors)
         for player in objective.players:
-            optimizers[player].optimizer.load_state_dict(state["optimizers"][player])
-    except (RuntimeError, ValueError, KeyError) as error:
+            _load_optimizer(optimizers[player], state["optimizers"][player], model)
+        model.generator_updates = int(state["generator_updates"])
+        seen = {player: int(state["seen"][player]) for player in objective.players}
+        return RunState(seen, dict(state["log"]))
+    except CheckpointError:
+        raise
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"The checkpoint {folder} does not fit this run: {error}") from error
-    model.generator_updates = state["generator_updates"]
-    return {player: int(state["seen"][player]) for player in objective.players}
+
+
+def _load_tensors(model: ObjectiveModel, tensors: Mapping[str, Tensor]) -> None:
+    own = model.objective.state_dict()
+    spread = {
+        name: model.distribution.spread_like(value, own[name]) if name in own else value
+        for name, value in sorted(tensors.items())  # Together: a file has no order of its own.
+    }
+    model.objective.load_state_dict(spread, strict=True)
+
+
+def _load_optimizer(
+    optimizer: PlayerOptimizer, state: Mapping[str, Any], model: ObjectiveModel
+) -> None:
+    spread = {}
+    for index, moments in state["state"].items():
+        parameter = optimizer.trainable[index]
+        spread[index] = {
+            name: model.distribution.spread_like(value, parameter)
+            if isinstance(value, Tensor) and value.shape == parameter.shape
+            else value
+            for name, value in moments.items()
+        }
+    optimizer.optimizer.load_state_dict({**state, "state": spread})
 
 
 def check_same_run(folder: str, config: Mapping[str, Any]) -> None:
@@ -103,22 +161,23 @@ def check_same_run(folder: str, config: Mapping[str, Any]) -> None:
     """
     text = storage.read_bytes(storage.join(folder, "config.yaml")).decode()
     stored = parse(text, f"The config of {folder}")
+    if not isinstance(stored, Mapping):
+        raise CheckpointError(f"The config of {folder} holds no keys and values.")
     for key in ("objective", "data", "seed", "global_batch"):
-        if stored.get(key) != config.get(key):
+        difference = _difference(key, stored.get(key), config.get(key))
+        if difference:
             raise CheckpointError(
-                f"The checkpoint {folder} is of another run: its {key} differs from the config's. "
-                "Go on by the same config, or name another folder."
+                f"The checkpoint {folder} is of another run: {difference}. Go on by the same "
+                "config, or name another folder."
             )
 
 
-def _check_conventions(folder: str, conventions: Mapping[str, Any]) -> None:
-    stored = read_manifest(folder)["conventions"]
-    for name, value in conventions.items():
-        there = stored.get(name)
-        if (list(there) if isinstance(there, list | tuple) else there) != (
-            list(value) if isinstance(value, list | tuple) else value
-        ):
-            raise CheckpointError(
-                f"The checkpoint {folder} is of another model: its {name} is {there!r}, "
-                f"not {value!r}."
-            )
+def _difference(path: str, stored: Any, here: Any) -> str | None:
+    """Says where two configs differ first, None if they do not."""
+    if isinstance(stored, Mapping) and isinstance(here, Mapping):
+        for key in sorted({*stored, *here}):
+            found = _difference(f"{path}.{key}", stored.get(key), here.get(key))
+            if found:
+                return found
+        return None
+    return None if stored == here else f"its {path} is {stored!r}, not {here!r}"

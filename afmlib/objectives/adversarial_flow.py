@@ -24,7 +24,7 @@ References:
 __all__ = ["AdversarialFlow", "AdversarialFlowDraws"]
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
@@ -40,6 +40,7 @@ from afmlib.interfaces import (
     Generator,
     GradientPenalty,
     Guidance,
+    Minibatch,
     Objective,
     Schedule,
 )
@@ -52,6 +53,7 @@ from afmlib.objectives.adversarial_flow_draws import AdversarialFlowDraws
 from afmlib.objectives.averaged import averaged_copy, check_player, frozen
 from afmlib.ops.drawing import normal_like, uniform_like
 from afmlib.ops.flow import interpolate, step_width
+from afmlib.ops.gradient_access import observe_gradient, value_with_gradient
 from afmlib.ops.gradient_normalization import GradientNormalization
 from afmlib.ops.parameterisations import parameterisation_of
 from afmlib.ops.schedules import scheduled_value
@@ -194,6 +196,10 @@ class AdversarialFlow(Objective):
         both = torch.cat([real, fake])
         logits = self.discriminator(both, labels.repeat(2), draws.timesteps_tgt.repeat(2))
         logits_real, logits_fake = logits.chunk(2)
+        self.observations = {
+            **_observed_logits(logits_real, logits_fake),
+            "sign_rate": logits_real.detach().sign().mean(),
+        }
         r1, r2 = self._penalties(real, fake, labels, logits_real, logits_fake, draws)
         gp_scale = scheduled_value(self.gp_scale, self.num_images, self.total_images)
         cp_scale = scheduled_value(self.cp_scale, self.num_images, self.total_images)
@@ -211,21 +217,45 @@ class AdversarialFlow(Objective):
 
         Their backward pass updates the average of the gradient normalisation.
         """
+        seen: dict[str, Tensor] = {}
         samples, sources = self._generate(latents, labels, draws)
-        fake = self._augment(samples, draws)
+        fake = self._augment(observe_gradient(samples, seen, "gradient_adversarial"), draws)
         if self.gradient_normalization is not None:
             fake = self.gradient_normalization(fake)
+        adversarial = self._adversarial_term(fake, latents, labels, draws, seen)
+        self.observations = seen
+        regularisers = self._regularisers(samples, sources, labels, draws, seen)
+        return {"adversarial": adversarial, **regularisers}
+
+    def _adversarial_term(
+        self,
+        fake: Latents,
+        latents: Latents,
+        labels: Labels,
+        draws: AdversarialFlowDraws,
+        seen: dict[str, Tensor],
+    ) -> Scalar:
         with frozen(self.discriminator):
             with torch.no_grad():
                 real = self._augment(self._real(latents, draws), draws)
                 logits_real = self.discriminator(real, labels, draws.timesteps_tgt)
             logits_fake = self.discriminator(fake, labels, draws.timesteps_tgt)
+        seen |= _observed_logits(logits_real, logits_fake)
+        return self.loss.generator_loss(logits_real, logits_fake).mean()
+
+    def _regularisers(
+        self,
+        samples: Latents,
+        sources: Latents,
+        labels: Labels,
+        draws: AdversarialFlowDraws,
+        seen: dict[str, Tensor],
+    ) -> dict[str, Scalar]:
+        """Returns the terms that see the samples as they are."""
         widths = step_width(draws.timesteps_src, draws.timesteps_tgt)
         ot_scale = scheduled_value(self.ot_scale, self.num_images, self.total_images)
-        terms = {
-            "adversarial": self.loss.generator_loss(logits_real, logits_fake).mean(),
-            "transport": ot_scale * transport_loss(samples, sources, widths).mean(),
-        }
+        moved = observe_gradient(samples, seen, "gradient_transport")
+        terms = {"transport": ot_scale * transport_loss(moved, sources, widths).mean()}
         if self.guidance is not None:
             assert draws.noises_cg is not None
             assert draws.timesteps_cg is not None
@@ -234,6 +264,51 @@ class AdversarialFlow(Objective):
             )
             terms["guidance"] = guided.mean()
         return terms
+
+    def terms_of_parts(
+        self, player: str, parts: Sequence[Minibatch]
+    ) -> Sequence[Callable[[], dict[str, Scalar]]]:
+        """Returns what computes the terms of each part of a batch.
+
+        The adversarial gradient is normalised by that of the whole batch, which has to be known
+        before the first part is back-propagated through the generator. So the discriminator's
+        gradient at the samples of every part comes first, at the price of another forward pass of
+        the generator.
+        """
+        normalization = self.gradient_normalization
+        if player != "generator" or normalization is None or len(parts) == 1:
+            return super().terms_of_parts(player, parts)
+        measured = [self._adversarial_gradient(part) for part in parts]
+        gradients = normalization.rescale([gradient for _, gradient, _ in measured])
+        return [
+            functools.partial(self._terms_by_gradient, part, loss, gradient, seen)
+            for part, gradient, (loss, _, seen) in zip(parts, gradients, measured, strict=True)
+        ]
+
+    def _adversarial_gradient(
+        self, part: Minibatch
+    ) -> tuple[Scalar, Latents, Mapping[str, Tensor]]:
+        """Returns the adversarial loss, its gradient at what D sees, and what was observed."""
+        torch.manual_seed(part.network_seed)
+        seen: dict[str, Tensor] = {}
+        with torch.no_grad():
+            samples, _ = self._generate(part.latents, part.labels, part.draws)
+            fake = self._augment(samples, part.draws)
+        fake.requires_grad_()
+        loss = self._adversarial_term(fake, part.latents, part.labels, part.draws, seen)
+        (gradient,) = torch.autograd.grad(loss, fake)
+        return loss.detach(), gradient, seen
+
+    def _terms_by_gradient(
+        self, part: Minibatch, loss: Scalar, gradient: Latents, seen: Mapping[str, Tensor]
+    ) -> dict[str, Scalar]:
+        """Returns the generator's terms, with the gradient of the adversarial one given."""
+        torch.manual_seed(part.network_seed)  # The same samples again.
+        self.observations = seen = dict(seen)
+        samples, sources = self._generate(part.latents, part.labels, part.draws)
+        fake = self._augment(observe_gradient(samples, seen, "gradient_adversarial"), part.draws)
+        regularisers = self._regularisers(samples, sources, part.labels, part.draws, seen)
+        return {"adversarial": value_with_gradient(fake, loss, gradient), **regularisers}
 
     def _generate(
         self, latents: Latents, labels: Labels, draws: AdversarialFlowDraws
@@ -263,7 +338,7 @@ class AdversarialFlow(Objective):
         draws: AdversarialFlowDraws,
     ) -> tuple[Penalised, Penalised]:
         """Returns R1 and R2 of the penalised part, weighted by the width of each step."""
-        size = self.num_penalised(len(real))
+        size = len(draws.noises_r1)
         points = torch.cat([real[:size], fake[:size]])
         labels = labels[:size].repeat(2)
         timesteps = draws.timesteps_tgt[:size].repeat(2)
@@ -299,6 +374,10 @@ class AdversarialFlow(Objective):
             latent_shape=self.generator_ema.latent_shape,
         )
         return SampleModel(self.generator_ema, self.parameterisation, conventions)
+
+
+def _observed_logits(logits_real: Logits, logits_fake: Logits) -> dict[str, Tensor]:
+    return {"logits_real": logits_real.detach(), "logits_fake": logits_fake.detach()}
 
 
 def _check_scales(**scales: float | Schedule) -> None:

@@ -7,10 +7,13 @@ References:
 
 __all__ = ["GradientNormalization"]
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from afmlib.ops import processes
 
 
 class GradientNormalization(nn.Module):
@@ -26,8 +29,9 @@ class GradientNormalization(nn.Module):
     number without consequence, so that ``ot_scale`` alone sets the balance with the transport
     loss.
 
-    Since a mean loss makes :math:`n \, \| g \|^2` independent of the batch size, :math:`v` is
-    the same for a batch and for a part of it.
+    Since a mean loss makes :math:`n \, \| g \|^2` independent of the batch size, that of a batch is
+    the mean of those of its parts: so it is computed over the processes that train together, and
+    over the parts of a batch that are back-propagated one after the other.
 
     Args:
         decay: The smoothing :math:`\beta`, in :math:`[0, 1)`.
@@ -76,14 +80,20 @@ class GradientNormalization(nn.Module):
         return _RescaleGradient.apply(x, self)  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
-    def rescale(self, gradient: Tensor) -> Tensor:
-        """Updates the running average with a gradient and returns the rescaled gradient.
+    def rescale(self, gradients: Sequence[Tensor]) -> list[Tensor]:
+        """Updates the running average once and returns the rescaled gradients.
+
+        Args:
+            gradients: The gradient of a mean loss, or of several parts of a batch of equal size,
+                each of the mean loss of its part. Processes that train together have more parts,
+                and must call this together.
 
         Raises:
-            FloatingPointError: If the gradient is not finite; the average is left as it was.
+            FloatingPointError: If one is not finite; the average is left as it was.
         """
-        wide = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
-        square = wide.square().sum() * wide.numel()
+        wide = [g.to(torch.promote_types(g.dtype, torch.float32)) for g in gradients]
+        squares = torch.stack([g.square().sum() * g.numel() for g in wide])
+        square = processes.mean(squares.mean())
         if not torch.isfinite(square):  # One of them would stay in the average for ever.
             raise FloatingPointError("The adversarial gradient at the samples is not finite.")
         self.square_avg.lerp_(square.to(self.square_avg), 1 - self.decay)
@@ -91,7 +101,8 @@ class GradientNormalization(nn.Module):
         average = self.square_avg
         if self.bias_correction:
             average = average / (1 - self.decay ** self.num_updates.item())
-        return (wide * (self.scale / (average.sqrt() + self.eps))).to(gradient)
+        factor = self.scale / (average.sqrt() + self.eps)
+        return [(g * factor).to(gradients[0]) for g in wide]
 
 
 class _RescaleGradient(torch.autograd.Function):
@@ -102,4 +113,4 @@ class _RescaleGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return ctx.owner.rescale(gradient), None
+        return ctx.owner.rescale([gradient])[0], None

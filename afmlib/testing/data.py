@@ -24,7 +24,8 @@ def check_dataset(dataset: Dataset) -> None:
     """Checks a dataset, and the part of it that is held out.
 
     Samples are what is stored of them and one label in range; an index always gives the same; what
-    is random happens in ``augment`` alone, repeats with its generator, and is off without one.
+    is random is drawn by ``draw`` alone, with the generator that it is given, and each latent takes
+    its own row of it.
 
     Args:
         dataset: The dataset.
@@ -85,12 +86,19 @@ def _check_items(dataset: Dataset, indices: list[int]) -> Tensor:
 
 def _check_augment(dataset: Dataset, stored: Tensor) -> None:
     before = stored.clone()
-    plain = "augment without a generator returns the plain form of the latents"
-    random = "augment with a generator draws from that generator alone"
+    plain = "augment without draws returns the plain form of the latents"
+    random = "draw uses the generator that it is given alone, and augment none"
     with promise(dataset, plain), no_global_draws(dataset, plain):
         results = [dataset.augment(stored, None) for _ in range(2)]
     with promise(dataset, random), no_global_draws(dataset, random):
-        augmented = [dataset.augment(stored, stream(0)) for _ in range(2)]
+        draws, again = (dataset.draw(len(stored), stream(0)) for _ in range(2))
+        augmented = [dataset.augment(stored, some) for some in (draws, again)]
+    contract = "draw returns one row per sample"
+    require(len(draws) == len(stored), dataset, contract, f"it returned {tuple(draws.shape)}")
+    with promise(dataset, random):
+        part = dataset.augment(stored[::2], draws[::2])
+    contract = "a latent depends on its own rows alone"
+    require(torch.equal(part, augmented[0][::2]), dataset, contract)
     require(torch.equal(stored, before), dataset, "augment leaves what is stored as it is")
     for contract, (first, second) in ((plain, results), (random, augmented)):
         shape = (len(stored), *dataset.latent_shape)

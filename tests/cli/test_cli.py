@@ -110,7 +110,7 @@ MISTAKES = [
     (["train", "afm_digits", "--set", "objective.generator.hiden_size=5"], "'hidden_size'"),
     (["train", "afm_digits", "--plugin", "nowhere.py"], "There is no plugin file"),
     (["train", "afm_digits", "--set", "seed"], "key=value"),
-    (["train", "nowhere.yaml"], "cannot be read"),
+    (["train", "nowhere.yaml"], "There is no config file"),
     (["list", "generator"], "Did you mean 'generators'"),
     (["train", "afm_digits", "--device", "nonsense"], "There is no device 'nonsense'"),
     (["train", "afm_digits", "--set", "objective.ot_scale.start=-1"], "must not be negative"),

@@ -38,7 +38,8 @@ def fill(root, **files):
 
 def images_of(dataset, generator=None):
     stored, labels = dataset.__getitems__(range(len(dataset)))
-    return dataset.augment(stored, generator), labels
+    draws = None if generator is None else dataset.draw(len(dataset), generator)
+    return dataset.augment(stored, draws), labels
 
 
 def test_each_sub_folder_is_a_class(root):

@@ -66,7 +66,8 @@ def test_without_spread_a_sample_is_the_mean_of_one_of_the_views(tmp_path):
     data = write(str(tmp_path), means, stds, labels, latent_scale=1.0)
     stored, _ = data.__getitems__(range(200))
 
-    drawn, again = (data.augment(stored, torch.Generator().manual_seed(5)) for _ in range(2))
+    draws = [data.draw(200, torch.Generator().manual_seed(5)) for _ in range(2)]
+    drawn, again = (data.augment(stored, some) for some in draws)
 
     assert torch.equal(drawn, again)
     first, second = ((drawn == means[:, view]).flatten(1).all(1) for view in (0, 1))
@@ -79,7 +80,8 @@ def test_samples_have_the_moments_of_the_posterior(tmp_path):
     means, stds = torch.full((num, 1, *SHAPE), 3.0), torch.full((num, 1, *SHAPE), 0.5)
     data = write(str(tmp_path), means, stds, torch.zeros(num, dtype=torch.long), latent_scale=2.0)
 
-    drawn = data.augment(data.__getitems__(range(num))[0], torch.Generator())
+    draws = data.draw(num, torch.Generator())
+    drawn = data.augment(data.__getitems__(range(num))[0], draws)
 
     torch.testing.assert_close(drawn.mean().item(), 6.0, atol=0.02, rtol=0)
     torch.testing.assert_close(drawn.std().item(), 1.0, atol=0.02, rtol=0)

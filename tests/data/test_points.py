@@ -106,7 +106,9 @@ def test_rows_come_in_the_order_asked_for(kind):
 
     points, labels = data.__getitems__([3, 1, 3])
 
-    assert torch.equal(data.augment(points, torch.Generator()), data.points[[3, 1, 3]])
+    assert torch.equal(
+        data.augment(points, data.draw(3, torch.Generator())), data.points[[3, 1, 3]]
+    )
     assert labels.tolist() == [0, 0, 0]
     assert points.shape[1:] == data.latent_shape
 

@@ -1,6 +1,7 @@
 """Tests for afmlib.engine.batches."""
 
 from collections import Counter
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from afmlib.engine.batches import PlayerBatches
+from afmlib.engine.shares import Shares
 from afmlib.interfaces import Dataset, Objective
 
 CPU = torch.device("cpu")
@@ -27,15 +29,24 @@ class _Numbers(Dataset):
     def __getitems__(self, indices):
         return torch.tensor(indices, dtype=torch.float32)[:, None], torch.zeros(len(indices)).long()
 
-    def augment(self, stored, generator):
-        return stored + torch.rand(stored.shape, generator=generator) / 2
+    def draw(self, size, generator):
+        return torch.rand(size, 1, generator=generator)
+
+    def augment(self, stored, draws):
+        return stored + draws / 2
+
+
+@dataclass
+class _Noises:
+    noises: torch.Tensor
+    absent: None = None
 
 
 class _Draws(Objective):
     players = {"generator": 1}  # noqa: RUF012
 
     def draw(self, latents, generator=None):
-        return torch.randn(latents.shape, generator=generator)
+        return _Noises(torch.randn(latents.shape, generator=generator))
 
     def terms(self, player, latents, labels, draws):
         return {}
@@ -45,14 +56,24 @@ class _Draws(Objective):
         raise NotImplementedError
 
 
-def batches(size, batch, num_images=0, name=(0, 0)):
-    return PlayerBatches(_Numbers(size), _Draws(), batch, name, num_images, CPU)
+class _Whole:
+    """The minibatches of a player in one process and one part."""
+
+    def __init__(self, size, batch, num_images=0, name=(0, 0)):
+        self.stream = PlayerBatches(_Numbers(size), _Draws(), Shares(batch), name, num_images, CPU)
+
+    def next(self):
+        (part,) = self.stream.next()
+        return part
+
+
+batches = _Whole
 
 
 def equal(one, other):
     return (
         torch.equal(one.latents, other.latents)
-        and torch.equal(one.draws, other.draws)
+        and torch.equal(one.draws.noises, other.draws.noises)
         and one.network_seed == other.network_seed
     )
 
@@ -80,7 +101,7 @@ def test_seeds_and_players_see_other_batches(name):
     one, other = batches(1000, 50).next(), batches(1000, 50, name=name).next()
 
     assert not torch.equal(one.latents.floor(), other.latents.floor())
-    assert not torch.equal(one.draws, other.draws)
+    assert not torch.equal(one.draws.noises, other.draws.noises)
 
 
 def test_epochs_differ_in_their_order():
@@ -93,4 +114,36 @@ def test_images_are_counted():
     stream = batches(10, 4, num_images=8)
     stream.next()
 
-    assert stream.num_images == 12
+    assert stream.stream.num_images == 12
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.integers(1, 30))
+def test_processes_and_parts_share_the_batch_that_one_would_have(processes, parts, rows, size):
+    batch = processes * parts * rows
+    whole = batches(size, batch, num_images=batch).next()
+    latents, noises = torch.empty_like(whole.latents), torch.empty_like(whole.draws.noises)
+    seeds = set()
+
+    for rank in range(processes):
+        shares = Shares(batch, processes, parts, rank)
+        share = PlayerBatches(_Numbers(size), _Draws(), shares, (0, 0), batch, CPU).next()
+        for index, part in enumerate(share):
+            assert len(part.latents) == rows
+            first = rank + index * processes
+            latents[first :: processes * parts] = part.latents
+            noises[first :: processes * parts] = part.draws.noises
+            seeds.add(part.network_seed)
+
+    assert torch.equal(latents, whole.latents)
+    assert torch.equal(noises, whole.draws.noises)
+    assert len(seeds) == processes * parts
+
+
+@given(st.integers(1, 60), st.integers(1, 60))
+def test_a_batch_is_divided_into_as_few_parts_as_fit(batch, micro_batch):
+    shares = Shares.of(batch, micro_batch)
+
+    assert shares.num_parts * shares.part_size == batch
+    assert shares.part_size <= micro_batch
+    larger = [parts for parts in range(1, shares.num_parts) if batch % parts == 0]
+    assert all(batch // parts > micro_batch for parts in larger)

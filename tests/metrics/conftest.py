@@ -57,7 +57,7 @@ class TensorData(Dataset):
     def __getitems__(self, indices):
         return self.images[list(indices)], self.labels[list(indices)]
 
-    def augment(self, stored, generator):
+    def augment(self, stored, draws):
         return stored
 
 

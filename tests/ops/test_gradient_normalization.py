@@ -164,7 +164,7 @@ def test_half_precision_gradients_are_measured_in_full_precision(dtype):
     made = passed_back(operator, gradient)
 
     assert made.dtype == dtype
-    assert operator.rescale(gradient).dtype == dtype
+    assert operator.rescale([gradient])[0].dtype == dtype
     # n * sum(g^2) = (n g)^2 here.
     expected = (4096 * gradient[0, 0].item()) ** 2
     assert operator.square_avg.item() == pytest.approx(expected, rel=1e-6)

@@ -27,10 +27,11 @@ class Noise(Dataset):
         rows = torch.tensor(list(indices))
         return self.values[rows], self.labels[rows]
 
-    def augment(self, stored, generator):
-        if generator is None:
-            return stored
-        return stored + torch.rand(len(stored), 1, 1, generator=generator)
+    def draw(self, size, generator):
+        return torch.rand(size, 1, generator=generator)
+
+    def augment(self, stored, draws):
+        return stored if draws is None else stored + draws[:, :, None]
 
 
 class Empty(Noise):
@@ -70,32 +71,47 @@ class DrawsWhatIsStored(Noise):
 
 
 class AlwaysAugments(Noise):
-    def augment(self, stored, generator):
+    def augment(self, stored, draws):
         return stored + torch.rand(len(stored), 1, 1)
 
 
 class IgnoresTheGenerator(Noise):
-    def augment(self, stored, generator):
-        return stored if generator is None else stored + torch.rand(1)
+    def draw(self, size, generator):
+        return torch.rand(size, 1)
+
+
+class DrawsWhileItAugments(Noise):
+    def augment(self, stored, draws):
+        return stored if draws is None else stored + torch.rand(1)
+
+
+class DrawsOneRow(Noise):
+    def draw(self, size, generator):
+        return super().draw(1, generator)
+
+
+class MixesRows(Noise):
+    def augment(self, stored, draws):
+        return stored if draws is None else stored + draws.mean()
 
 
 class AugmentsInPlace(Noise):
-    def augment(self, stored, generator):
-        return stored if generator is None else stored.add_(1)
+    def augment(self, stored, draws):
+        return stored if draws is None else stored.add_(1)
 
 
 class AnotherShape(Noise):
-    def augment(self, stored, generator):
+    def augment(self, stored, draws):
         return stored.flatten(1)
 
 
 class Undecoded(Noise):
-    def augment(self, stored, generator):
+    def augment(self, stored, draws):
         return stored.to(torch.uint8)
 
 
 class NotFinite(Noise):
-    def augment(self, stored, generator):
+    def augment(self, stored, draws):
         return stored / 0
 
 
@@ -126,8 +142,11 @@ class HoldsOutNothing(Noise):
         (UnstackedItems, "__getitems__ returns what is stored, stacked"),
         (SortsItsIndices, "a sample depends on its index alone"),
         (DrawsWhatIsStored, "an index always gives the same"),
-        (AlwaysAugments, "augment without a generator returns the plain form"),
-        (IgnoresTheGenerator, "augment with a generator draws from that generator alone"),
+        (AlwaysAugments, "augment without draws returns the plain form"),
+        (IgnoresTheGenerator, "draw uses the generator that it is given alone"),
+        (DrawsWhileItAugments, "draw uses the generator that it is given alone, and augment none"),
+        (DrawsOneRow, r"draw returns one row per sample; it returned \(1, 1\)"),
+        (MixesRows, "a latent depends on its own rows alone"),
         (AugmentsInPlace, "augment leaves what is stored as it is"),
         (AnotherShape, "for \\(17, 2, 3\\) it returned \\(17, 6\\)"),
         (Undecoded, "it returned .* torch.uint8"),

@@ -9,7 +9,11 @@ def build_parser() -> ArgumentParser:
     """Builds the parser."""
     parser = ArgumentParser(description="Trains by a config and leaves all in a folder.")
     parser.add_argument("name", type=str, help="a config, such as afm_digits, or a .yaml file")
-    parser.add_argument("--work-dir", type=str, help="the folder of the run [runs/NAME]")
+    parser.add_argument(
+        "--work-dir",
+        type=str,
+        help="the folder of the run: a path, or a URL such as s3://bucket/run [runs/NAME]",
+    )
     parser.add_argument(
         "--set",
         type=str,

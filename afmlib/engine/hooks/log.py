@@ -1,45 +1,55 @@
-"""The log of a run: one line of JSON per entry, and TensorBoard if wanted."""
+"""The log of a run: one line of JSON per entry, and TensorBoard or W&B if wanted."""
 
 __all__ = ["LogHook"]
 
-import json
+import resource
+import sys
 import time
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from mmengine.hooks import Hook
+
+from afmlib.engine.json_lines import JsonLines
+from afmlib.ops import processes
 
 
 class LogHook(Hook):
-    """Writes down the mean of every term since the last entry.
+    """Writes down the mean of every number since the last entry.
 
     Args:
-        path: The file.
+        path: The file: a path or a URL.
         every: Images between two entries.
     """
 
-    def __init__(self, path: Path, every: int) -> None:
-        self.path = path
+    def __init__(self, path: str, every: int) -> None:
+        self.file = JsonLines(path)
         self.every = every
         self.sums: dict[str, Any] = {}
         self.count = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what the next entry has so far: a checkpoint may lie between two entries."""
+        return {"sums": dict(self.sums), "count": self.count}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on with an entry."""
+        self.sums, self.count = dict(state["sums"]), state["count"]
 
     def before_train(self, runner: Any) -> None:
         """Cuts the file back to where the run goes on."""
         self.last_time = time.monotonic()
         self.last_images = runner.train_loop.num_images
-        if not self.path.exists():
-            return
-        lines = self.path.read_text().splitlines()
-        kept = [line for line in lines if _images(line) <= self.last_images]
-        self.path.write_text("".join(line + "\n" for line in kept))
+        if processes.rank() == 0:
+            self.file.cut_back(self.last_images)
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Adds the terms up, and writes them down when it is time."""
+        """Adds the numbers up, and writes them down when it is time."""
         for key, value in outputs.items():
-            self.sums[key] = self.sums[key] + value if key in self.sums else value
+            self.sums[key] = self.sums[key].to(value) + value if key in self.sums else value
         self.count += 1
         if runner.train_loop.is_due(self.every):
             self.write(runner)
@@ -56,15 +66,21 @@ class LogHook(Hook):
         now = time.monotonic()
         rate = (loop.num_images - self.last_images) / max(now - self.last_time, 1e-9)
         entry["images_per_second"] = round(rate, 1)
-        runner.visualizer.add_scalars(entry, step=loop.num_images)
-        with self.path.open("a") as file:
-            file.write(json.dumps({"num_images": loop.num_images, **entry}) + "\n")
+        entry["peak_memory_gib"] = round(peak_memory(runner.device) / 2**30, 3)
+        if processes.rank() == 0:
+            runner.visualizer.add_scalars(entry, step=loop.num_images)
+            self.file.append({"num_images": loop.num_images, **entry})
         self.sums, self.count = {}, 0
         self.last_time, self.last_images = now, loop.num_images
 
+    def after_train(self, runner: Any) -> None:
+        """Brings all of the file to its place."""
+        self.file.flush()
 
-def _images(line: str) -> float:
-    try:
-        return int(json.loads(line)["num_images"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")  # The torn last line of a run that was killed.
+
+def peak_memory(device: torch.device) -> int:
+    """Returns the most memory, in bytes, of this process: on a device, or of all on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

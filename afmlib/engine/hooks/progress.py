@@ -14,16 +14,18 @@ PLAIN_INTERVAL = 10.0
 
 
 class ProgressHook(Hook):
-    """Shows how far a run is, its losses, images per second and the time left.
+    """Shows how far a run is, its losses, speed, the time left and the next checkpoint.
 
     Args:
         name: What the run is called.
         console: Where to.
+        checkpoint_every: Images between two checkpoints; only the end of the run if None.
     """
 
-    def __init__(self, name: str, console: Console) -> None:
+    def __init__(self, name: str, console: Console, checkpoint_every: int | None = None) -> None:
         self.name = name
         self.console = console
+        self.checkpoint_every = checkpoint_every
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
@@ -32,6 +34,7 @@ class ProgressHook(Hook):
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[checkpoint]}"),
             console=console,
             disable=not console.is_terminal,
         )
@@ -42,7 +45,12 @@ class ProgressHook(Hook):
         self.start_time = self.last_time = time.monotonic()
         self.start_images = loop.num_images
         self.task = self.bar.add_task(
-            self.name, total=loop.total_images, completed=loop.num_images, losses="", rate=0.0
+            self.name,
+            total=loop.total_images,
+            completed=loop.num_images,
+            losses="",
+            rate=0.0,
+            checkpoint="",
         )
         self.bar.start()
 
@@ -63,15 +71,29 @@ class ProgressHook(Hook):
             if key.endswith("/loss")
         )
         if self.console.is_terminal:
-            self.bar.update(self.task, completed=loop.num_images, losses=losses, rate=rate)
+            self.bar.update(
+                self.task,
+                completed=loop.num_images,
+                losses=losses,
+                rate=rate,
+                checkpoint=self._next_checkpoint(loop.num_images, loop.total_images, rate),
+            )
             return
         left = (loop.total_images - loop.num_images) / max(rate, 1e-9)
         self.console.print(
             f"{self.name}: {loop.num_images}/{loop.total_images} images, {losses}, "
-            f"{rate:.0f} img/s, {left:.0f} s left",
+            f"{rate:.0f} img/s, {duration(left)} left, "
+            f"{self._next_checkpoint(loop.num_images, loop.total_images, rate)}",
             highlight=False,
             soft_wrap=True,
         )
+
+    def _next_checkpoint(self, num_images: int, total: int, rate: float) -> str:
+        every = self.checkpoint_every or total
+        due = min((num_images // every + 1) * every, total)
+        if num_images >= total:
+            return "saved"
+        return f"checkpoint in {duration((due - num_images) / max(rate, 1e-9))}"
 
     def after_train(self, runner: Any) -> None:
         """Stops the line."""
@@ -80,3 +102,12 @@ class ProgressHook(Hook):
     def close(self) -> None:
         """Stops the line, also when a run ends early."""
         self.bar.stop()
+
+
+def duration(seconds: float) -> str:
+    """Writes seconds as ``42 s``, ``3:20 min`` or ``2:05 h``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes}:{rest:02d} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d} h"

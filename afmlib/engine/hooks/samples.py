@@ -2,15 +2,19 @@
 
 __all__ = ["SampleHook"]
 
-from pathlib import Path
+import io
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.hooks import Hook
+from PIL import Image
 
-from afmlib.engine.pictures import save_picture
+from afmlib.engine.pictures import picture
+from afmlib.engine.sampling import sample_together
 from afmlib.interfaces import PointDataset
-from afmlib.sampling import sample
+from afmlib.io import storage
+from afmlib.ops import processes
 
 NUM_POINTS = 2000
 
@@ -19,30 +23,48 @@ class SampleHook(Hook):
     """Saves a picture of the averaged generator's samples: a class per column.
 
     Args:
-        folder: Where to.
+        folder: Where to: a path or a URL.
         every: Images between two pictures; only the end of the run if None.
         columns: How many classes are shown.
         rows: How many samples of each.
     """
 
-    def __init__(self, folder: Path, every: int | None, columns: int, rows: int) -> None:
+    def __init__(self, folder: str, every: int | None, columns: int, rows: int) -> None:
         self.folder = folder
         self.every = every
         self.columns = columns
         self.rows = rows
 
+    def before_train(self, runner: Any) -> None:
+        """Makes up for a picture that a run which was killed after its checkpoint left out."""
+        loop = runner.train_loop
+        if loop.num_images and loop.is_due(self.every):
+            path = self._path(loop.num_images)
+            if not processes.from_first(storage.exists(path)):
+                self.save(runner)
+
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Saves a picture when it is time."""
-        loop = runner.train_loop
-        if not loop.is_due(self.every):
-            return
+        if runner.train_loop.is_due(self.every):
+            self.save(runner)
+
+    def save(self, runner: Any) -> None:
+        """Saves a picture."""
         columns = min(self.columns, runner.dataset.num_classes)
         if isinstance(runner.dataset, PointDataset):
             labels = torch.arange(NUM_POINTS) % runner.dataset.num_classes
         else:
             labels = torch.arange(columns).repeat(self.rows if columns > 1 else self.rows * 10)
             columns = columns if columns > 1 else 10
-        samples = sample(runner.objective, labels, seed=0)
-        save_picture(samples, self.folder / f"{loop.num_images:09d}.png", columns)
+        samples = sample_together(runner.objective, labels, seed=0)
+        if samples is None:
+            return
+        num_images, content = runner.train_loop.num_images, picture(samples, columns)
+        storage.write_atomically(self._path(num_images), content)
+        pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+        runner.visualizer.add_image("samples", pixels, step=num_images)
+
+    def _path(self, num_images: int) -> str:
+        return storage.join(self.folder, f"{num_images:09d}.png")

@@ -1,0 +1,78 @@
+"""The weights of another run, to start with."""
+
+__all__ = ["check_conventions", "load_initial_weights"]
+
+from collections.abc import Mapping
+from typing import Any
+
+from afmlib.config import InitConfig
+from afmlib.interfaces import Objective
+from afmlib.io.checkpoint import CheckpointError, find_checkpoint, load_tensors, read_manifest
+
+COMPARED = ("num_classes", "latent_shape", "latent_scale", "time")
+"""The conventions that weights must share; another objective may well go on with them."""
+
+
+def load_initial_weights(
+    objective: Objective, config: InitConfig, conventions: Mapping[str, Any]
+) -> str:
+    """Loads weights of another run into an objective; the average starts with the generator's.
+
+    Args:
+        objective: The objective, before it is distributed.
+        config: Which weights.
+        conventions: Those of this run.
+
+    Returns:
+        What was loaded, in words.
+
+    Raises:
+        CheckpointError: If there are none, or they do not fit; the field that differs is named.
+    """
+    folder = find_checkpoint(config.path)
+    manifest = read_manifest(folder)
+    check_conventions(folder, manifest, {name: conventions[name] for name in COMPARED})
+    stored = {name.removesuffix(".safetensors") for name in manifest["files"]}
+    players = config.players or [player for player in objective.players if player in stored]
+    if not players:
+        raise CheckpointError(
+            f"The checkpoint {folder} has the weights of no player: it has "
+            f"{', '.join(sorted(stored))}, and the players are {', '.join(objective.players)}."
+        )
+    taken = []
+    for player in players:
+        name = "generator_ema" if player == "generator" and config.ema else player
+        try:
+            objective.get_submodule(player).load_state_dict(load_tensors(folder, name))
+        except RuntimeError as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(
+                f"The weights {name} of {folder} do not fit the {player}: {error}"
+            ) from error
+        taken.append(name if name == player else f"{player} (averaged)")
+    if "generator" in players:
+        objective.generator_ema.load_state_dict(objective.generator.state_dict())
+    return f"starting anew, from the weights of {folder}: {', '.join(taken)}"
+
+
+def check_conventions(
+    folder: str, manifest: Mapping[str, Any], conventions: Mapping[str, Any]
+) -> None:
+    """Refuses a checkpoint of another model.
+
+    Raises:
+        CheckpointError: Names the field that differs.
+    """
+    stored = manifest.get("conventions")
+    for name, value in conventions.items():
+        there = stored.get(name) if isinstance(stored, Mapping) else None
+        if _plain(there) != _plain(value):
+            raise CheckpointError(
+                f"The checkpoint {folder} is of another model: its {name} is {there!r}, "
+                f"not {value!r}."
+            )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, list | tuple) else value  # JSON has no tuples.

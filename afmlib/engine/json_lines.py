@@ -1,0 +1,75 @@
+"""A file of JSON lines that grows in the course of a run, and is cut back when it goes on."""
+
+__all__ = ["JsonLines"]
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from afmlib.io import storage
+
+UPLOAD_INTERVAL = 30.0
+"""Seconds between two uploads of a file that cannot be appended to."""
+
+
+class JsonLines:
+    """Entries that each say after how many images they were written, as ``num_images``.
+
+    A local file is appended to. On an object store there is no appending: the file is uploaded as a
+    whole, now and then and when it is flushed, which the engine does before each checkpoint.
+
+    Args:
+        path: The file: a path or a URL.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.lines: list[str] = []
+        self.last_upload = time.monotonic()
+        self.is_uploaded = True
+
+    def cut_back(self, num_images: int) -> None:
+        """Forgets the entries after so many images, and what a killed run left of one."""
+        if not storage.exists(self.path):
+            return
+        text = storage.read_bytes(self.path).decode(errors="replace")
+        self.lines = [line for line in text.splitlines() if _images(line) <= num_images]
+        kept = _join(self.lines)
+        if kept != text:
+            storage.write_atomically(self.path, kept.encode())
+
+    def images(self) -> set[int]:
+        """Returns after how many images there are entries."""
+        return {int(_images(line)) for line in self.lines}
+
+    def append(self, entry: Mapping[str, Any]) -> None:
+        """Adds an entry."""
+        line = json.dumps(entry)
+        self.lines.append(line)
+        local = storage.local_path(self.path)
+        if local is not None:
+            with open(local, "a") as file:
+                file.write(line + "\n")
+            return
+        self.is_uploaded = False
+        if time.monotonic() - self.last_upload > UPLOAD_INTERVAL:
+            self.flush()
+
+    def flush(self) -> None:
+        """Uploads what has not been."""
+        if not self.is_uploaded:
+            storage.write_atomically(self.path, _join(self.lines).encode())
+            self.is_uploaded = True
+            self.last_upload = time.monotonic()
+
+
+def _join(lines: list[str]) -> str:
+    return "".join(line + "\n" for line in lines)
+
+
+def _images(line: str) -> float:
+    try:
+        return int(json.loads(line)["num_images"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")  # The torn last line of a run that was killed.

@@ -1,0 +1,43 @@
+"""The start of a process among several, as ``torchrun`` launches them."""
+
+__all__ = ["join_processes"]
+
+import atexit
+import datetime
+import os
+
+import torch
+import torch.distributed as dist
+
+TIMEOUT = datetime.timedelta(hours=2)
+"""How long the others wait while one evaluates; one that dies ends the job through torchrun."""
+
+
+def join_processes(device: torch.device | str | None = None) -> torch.device:
+    """Joins the other processes, if torchrun started more than one.
+
+    Args:
+        device: Where to compute; CUDA where there is one unless given. Of several CUDA devices,
+            each process takes one.
+
+    Returns:
+        The device of this process.
+    """
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return device
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    if not dist.is_initialized():
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        # What is said about the run stays on the CPU, tensors of the training on their device.
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=TIMEOUT)
+        atexit.register(_leave)
+    return device
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,60 @@
+"""Processes that train together: which one this is, how many there are, and means over them.
+
+Alone, nothing here communicates.
+"""
+
+__all__ = ["any_of", "from_first", "gather_rows", "mean", "rank", "size"]
+
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+Value = TypeVar("Value")
+
+
+def _is_together() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """Returns the number of this process, from 0."""
+    return dist.get_rank() if _is_together() else 0
+
+
+def size() -> int:
+    """Returns the number of processes."""
+    return dist.get_world_size() if _is_together() else 1
+
+
+def mean(values: Tensor) -> Tensor:
+    """Returns the mean of a tensor over all processes, each of which must call this."""
+    if size() == 1:
+        return values
+    total = values.detach().clone()
+    dist.all_reduce(total)
+    return total / size()
+
+
+def any_of(flag: bool) -> bool:
+    """Tells whether a flag is set in any process."""
+    return flag if size() == 1 else bool(mean(torch.tensor(float(flag))) > 0)
+
+
+def from_first(value: Value) -> Value:
+    """Returns the value, of plain data, that the first process has."""
+    if size() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]
+
+
+def gather_rows(rows: Tensor) -> list[Tensor] | None:
+    """Returns the tensors of all processes, of the same shape, in the first; None in the others."""
+    if size() == 1:
+        return [rows]
+    gathered = [torch.empty_like(rows) for _ in range(size())] if rank() == 0 else None
+    dist.gather(rows, gathered)
+    return gathered

@@ -1,0 +1,178 @@
+"""Tests for afmlib.engine.distribution: two processes do what one does."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from afmlib.config import ConfigError
+from afmlib.engine import Runner
+
+SCRIPT = Path(__file__).with_name("two_processes.py")
+LAUNCH = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+
+
+def _load_script():
+    spec = importlib.util.spec_from_file_location("two_processes", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+two_processes = _load_script()
+CASES = list(two_processes.CASES)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where runs lie; two are there that one process began."""
+    folder = tmp_path_factory.mktemp("distribution")
+    two_processes.train("afm", folder / "model")
+    for distributed in ("ddp", "fsdp"):
+        two_processes.stop_and_save("afm", folder / f"of-one-{distributed}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def of_two(folder):
+    """What each of two processes returns of all experiments."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *LAUNCH, str(SCRIPT), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+    assert done.returncode == 0, done.stderr[-5000:]
+    return [torch.load(folder / f"results-{rank}.pt") for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def of_one(folder):
+    """What one process does, by case."""
+    return {case: two_processes.gradients(case, folder / f"{case}-one") for case in CASES}
+
+
+def assert_close(one, other):
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor, other[name], rtol=1e-12, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize("distributed", ["ddp", "fsdp"])
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_have_the_gradients_of_one(of_one, of_two, case, distributed):
+    for results in of_two:
+        together = results[f"{case}-{distributed}"]
+        assert len(of_one[case]["gradients"]) in (3, 6)
+        for one, two in zip(of_one[case]["gradients"], together["gradients"], strict=True):
+            assert_close(one, two)
+        assert_close(of_one[case]["state"], together["state"])
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("micro_batch", [2, 4])
+def test_parts_have_the_gradients_of_the_whole(of_one, case, micro_batch, tmp_path):
+    parts = two_processes.gradients(case, tmp_path / "run", f"micro_batch={micro_batch}")
+
+    for one, two in zip(of_one[case]["gradients"], parts["gradients"], strict=True):
+        assert_close(one, two)
+    assert_close(of_one[case]["state"], parts["state"])
+
+
+@pytest.mark.parametrize("name", ["parts", "parts-fsdp"])
+def test_parts_in_two_processes_have_the_gradients_of_the_whole(of_one, of_two, name):
+    for one, two in zip(of_one["afm"]["gradients"], of_two[0][name]["gradients"], strict=True):
+        assert_close(one, two)
+
+
+@pytest.mark.parametrize("name", ["afm-ddp", "afm-fsdp", "deep-fsdp"])
+def test_the_average_is_the_same_in_every_process(of_two, name):
+    first, second = (results[name]["state"] for results in of_two)
+
+    assert any(key.startswith("generator_ema.") for key in first)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize("name", ["afm-ddp", "afm-fsdp", "flow-ddp", "parts"])
+def test_the_log_is_that_of_one_process(of_one, of_two, name):
+    case = "afm" if name == "parts" else name.split("-")[0]
+    one, two = (
+        [json.loads(line) for line in text.splitlines()]
+        for text in (of_one[case]["log"], of_two[0][name]["log"])
+    )
+
+    assert len(one) == len(two) == 3
+    for here, there in zip(one, two, strict=True):
+        assert here.keys() == there.keys()
+        for key in here.keys() - {"images_per_second", "peak_memory_gib"}:
+            assert here[key] == pytest.approx(there[key], rel=1e-9, abs=1e-9), key
+
+
+@pytest.mark.parametrize("distributed", ["ddp", "fsdp"])
+def test_a_checkpoint_of_two_processes_goes_on_in_one(of_one, of_two, folder, distributed):
+    assert [results[f"stopped-{distributed}"] for results in of_two] == [8, 8]
+
+    resumed = two_processes.resume("afm", folder / f"stopped-{distributed}")
+
+    assert_close(of_one["afm"]["state"], resumed)
+
+
+@pytest.mark.parametrize("distributed", ["ddp", "fsdp"])
+def test_a_checkpoint_of_one_process_goes_on_in_two(of_one, of_two, distributed):
+    for results in of_two:
+        assert_close(of_one["afm"]["state"], results[f"resumed-{distributed}"])
+
+
+@pytest.mark.parametrize("distributed", ["ddp", "fsdp"])
+def test_two_processes_that_go_on_are_those_that_were_not_stopped(of_two, distributed):
+    for results in of_two:
+        whole, resumed = results[f"afm-{distributed}"]["state"], results[f"both-{distributed}"]
+        assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_number_that_is_not_finite_in_one_process_stops_all(of_two):
+    for results in of_two:
+        assert "is not finite after 8 images" in results["not finite"]
+
+
+def test_two_processes_make_the_samples_of_one(of_two, folder):
+    alone = two_processes.samples(str(folder / "model"))
+
+    assert of_two[1]["samples"] is None
+    assert torch.equal(of_two[0]["samples"], alone)
+
+
+def test_the_second_derivative_is_refused_under_fsdp(tmp_path):
+    config = two_processes.config_of("afm", "objective.penalty=AutogradPenalty", "distributed=fsdp")
+    with pytest.raises(ConfigError, match="AutogradPenalty needs a second derivative"):
+        Runner(config, tmp_path / "run", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["micro_batch=2", "objective.gp_fraction=0.25"], "the 2 rows of noises_r1 do not divide"),
+        (["micro_batch=0"], "micro_batch must be at least 1"),
+        (["distributed=dpp"], "distributed"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused(overrides, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        Runner(two_processes.config_of("afm", *overrides), tmp_path / "run", device="cpu")
+
+
+def test_one_process_makes_no_distributed_call(monkeypatch, tmp_path):
+    harmless = {"is_available", "is_initialized"}
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("A distributed call in a single process.")
+
+    for name in torch.distributed.__all__ if hasattr(torch.distributed, "__all__") else []:
+        if callable(getattr(torch.distributed, name, None)) and name not in harmless:
+            monkeypatch.setattr(torch.distributed, name, refuse)
+    for name in ("init_process_group", "all_reduce", "broadcast", "barrier", "all_gather"):
+        monkeypatch.setattr(torch.distributed, name, refuse)
+
+    two_processes.train("afm", tmp_path / "run", "num_images=8")

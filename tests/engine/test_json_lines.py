@@ -1,0 +1,75 @@
+"""Tests for afmlib.engine.json_lines."""
+
+import json
+
+import fsspec
+import pytest
+
+from afmlib.engine import json_lines
+from afmlib.engine.json_lines import JsonLines
+from afmlib.io import storage
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def path(request, tmp_path):
+    """A file on each kind of file system."""
+    if request.param == "s3":
+        yield storage.join(request.getfixturevalue("s3_folder"), "log.jsonl")
+    elif request.param == "memory":
+        yield "memory://json-lines/log.jsonl"
+        fsspec.filesystem("memory").store.clear()
+    else:
+        yield str(tmp_path / "log.jsonl")
+
+
+def content(path):
+    return [json.loads(line) for line in storage.read_bytes(path).decode().splitlines()]
+
+
+def test_entries_are_there_when_it_is_flushed(path):
+    file = JsonLines(path)
+    for num_images in (1, 2):
+        file.append({"num_images": num_images, "loss": 0.5})
+    file.flush()
+
+    assert content(path) == [{"num_images": 1, "loss": 0.5}, {"num_images": 2, "loss": 0.5}]
+    assert file.images() == {1, 2}
+
+
+def test_it_is_cut_back_and_goes_on(path):
+    file = JsonLines(path)
+    for num_images in (8, 16, 24):
+        file.append({"num_images": num_images})
+    file.flush()
+    again = JsonLines(path)
+    again.cut_back(16)
+    again.append({"num_images": 32})
+    again.flush()
+
+    assert [entry["num_images"] for entry in content(path)] == [8, 16, 32]
+
+
+@pytest.mark.parametrize("torn", ['{"num_im', '"text"', "[1]", '{"loss": 1}', "\0\0\0"])
+def test_what_a_killed_run_left_is_cut_off(tmp_path, torn):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"num_images": 8}\n' + torn)
+
+    file = JsonLines(str(path))
+    file.cut_back(100)
+    file.append({"num_images": 16})
+
+    assert [entry["num_images"] for entry in content(str(path))] == [8, 16]
+
+
+def test_what_cannot_be_appended_to_is_uploaded_now_and_then(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(json_lines.time, "monotonic", lambda: now)
+    path = "memory://json-lines-upload/log.jsonl"
+    file = JsonLines(path)
+    file.append({"num_images": 8})
+    assert not storage.exists(path)
+
+    now = 31.0
+    file.append({"num_images": 16})
+
+    assert len(content(path)) == 2
