@@ -26,7 +26,15 @@ PACKAGES = (
     "safetensors",
     "scikit-learn",
 )
-EXTRAS = {"xformers": "xformers", "tensorboard": "tensorboard"}
+EXTRAS = {
+    "xformers": "xformers",
+    "tensorboard": "tensorboard",
+    "wandb": "wandb",
+    "s3fs": "s3",
+    "gcsfs": "gcs",
+    "aiohttp": "http",
+    "huggingface_hub": "hf",
+}
 
 
 def run(options: Any) -> int:

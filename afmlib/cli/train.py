@@ -76,7 +76,9 @@ def _farewell(runner: Any) -> Iterator[str]:
     """Yields where everything is and what to type next."""
     folder = runner.folder
     yield f"done: the model is {runner.last_checkpoint}"
-    yield f"in {folder}: samples/ has pictures, log.jsonl the losses, evaluations.jsonl the metrics"
+    yield f"pictures: {folder}/samples; losses and their like: {folder}/log.jsonl"
+    if runner.run_config.evaluation.metrics:
+        yield f"evaluations: {folder}/evaluations.jsonl"
     yield f"next: afmlib sample --checkpoint {folder} --out samples.png"
     yield f"      afmlib evaluate --checkpoint {folder}"
 

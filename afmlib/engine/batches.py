@@ -10,9 +10,8 @@ All is drawn for the whole batch. Of it, process :math:`r` of :math:`R` takes th
 neither the number of processes nor that of the parts changes what a run sees.
 """
 
-__all__ = ["PlayerBatches", "take_rows"]
+__all__ = ["PlayerBatches"]
 
-import dataclasses
 import functools
 from collections.abc import Iterator
 from typing import Any
@@ -23,6 +22,7 @@ from torch.utils.data import DataLoader
 
 from afmlib.engine.shares import Shares
 from afmlib.interfaces import Dataset, Draws, Minibatch, Objective
+from afmlib.ops.draws import take_rows, to_device
 from afmlib.ops.seeding import generator_for, permutation
 from afmlib.typing import Labels
 
@@ -52,31 +52,6 @@ class _IndexSampler:
 
 def _as_is(batch: Any) -> Any:
     return batch
-
-
-def take_rows(draws: Draws, start: int, step: int) -> Draws:
-    """Returns the rows ``start``, ``start + step``, ... of each tensor of a record of draws.
-
-    Raises:
-        ValueError: If the rows of one do not divide by the step.
-    """
-    taken = {}
-    for field in dataclasses.fields(draws):
-        tensor = getattr(draws, field.name)
-        if isinstance(tensor, Tensor):
-            if len(tensor) % step:
-                raise ValueError(f"the {len(tensor)} rows of {field.name} do not divide by {step}")
-            taken[field.name] = tensor[start::step]
-    return dataclasses.replace(draws, **taken)
-
-
-def _to_device(draws: Draws, device: torch.device) -> Draws:
-    tensors = {
-        field.name: getattr(draws, field.name).to(device, non_blocking=True)
-        for field in dataclasses.fields(draws)
-        if isinstance(getattr(draws, field.name), Tensor)
-    }
-    return dataclasses.replace(draws, **tensors)
 
 
 class PlayerBatches:
@@ -151,7 +126,7 @@ class PlayerBatches:
         return Minibatch(
             latents.to(self.dtype),
             labels.to(self.device, non_blocking=True),
-            _to_device(draws, self.device),
+            to_device(draws, self.device),
             seed,
         )
 

@@ -163,7 +163,8 @@ def _shard(network: nn.Module, mesh: Any) -> None:
     lists = [module for module in network.modules() if isinstance(module, nn.ModuleList)]
     for block in (block for blocks in lists for block in blocks):
         fully_shard(block, mesh=mesh)
-    fully_shard(network, mesh=mesh)
+    # By default the outermost stays gathered for a backward pass, which sampling has none of.
+    fully_shard(network, mesh=mesh, reshard_after_forward=True)
 
 
 def _gathered(network: nn.Module) -> list[nn.Parameter]:

@@ -5,9 +5,9 @@ __all__ = ["check_fit"]
 import torch
 
 from afmlib.config import ConfigError
-from afmlib.engine.batches import take_rows
 from afmlib.engine.shares import Shares
 from afmlib.interfaces import Dataset, Objective
+from afmlib.ops.draws import take_rows
 from afmlib.ops.seeding import generator_for
 
 

@@ -57,6 +57,7 @@ from afmlib.ops import processes
 from afmlib.registry import build_dataset, build_objective
 
 CONFIG_FILE = "config.yaml"
+SAMPLES = "samples"
 NO_DEFAULT_HOOKS = dict.fromkeys(
     ("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")
 )
@@ -201,7 +202,7 @@ class Runner(MMEngineRunner):
             # Before what may fail, so that no model is lost to a metric.
             CheckpointHook(config.checkpoint_every),
             SampleHook(
-                storage.join(self.folder, "samples"),
+                storage.join(self.folder, SAMPLES),
                 config.sample_every,
                 config.log.grid_classes,
                 config.log.grid_rows,
@@ -268,7 +269,8 @@ class Runner(MMEngineRunner):
 
     def _newest(self) -> str | None:
         """Clears up after a run that was killed, and returns its newest whole checkpoint."""
-        storage.remove_temporaries(self.folder)
+        for folder in (self.folder, storage.join(self.folder, SAMPLES)):
+            storage.remove_temporaries(folder)
         if not any(map(is_complete, checkpoint_folders(self.folder))):
             return None
         for damaged in set_aside_damaged(self.folder):
@@ -313,6 +315,7 @@ class Runner(MMEngineRunner):
             raise TrainingError(f"{error} {kept}") from error
         finally:
             self.progress.close()
+            self.visualizer.close()
 
     def stop(self) -> None:
         """Ends the run after its iteration; for signal handlers, which may call it at any time.

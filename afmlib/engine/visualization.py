@@ -18,10 +18,10 @@ STEP = "num_images"
 class _Wandb(WandbVisBackend):
     """mmengine's back-end, which drops the step and ends by a function that W&B has no more."""
 
-    def add_scalars(self, scalar_dict: Mapping[str, Any], step: int = 0, **kwargs: Any) -> None:
+    def add_scalars(self, scalar_dict: Mapping[str, Any], step: int = 0, *_: Any) -> None:
         self.experiment.log({**scalar_dict, STEP: step})
 
-    def add_image(self, name: str, image: np.ndarray, step: int = 0, **kwargs: Any) -> None:
+    def add_image(self, name: str, image: np.ndarray, step: int = 0, *_: Any) -> None:
         self.experiment.log({name: self.experiment.Image(image), STEP: step})
 
     def close(self) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afmlib.interfaces import Generator, Objective
+from afmlib.interfaces import Generator, Minibatch, Objective
+from afmlib.ops.draws import take_rows
 from afmlib.testing.contract import (
     Batch,
     independent_copy,
@@ -38,7 +39,8 @@ def check_objective(
 
     All that is random is in its draws, which repeat with their generator; its terms are finite
     scalars and functions of their arguments; each player has terms, whose gradient reaches that
-    player and nobody else; the averaged generator is frozen, and is what is sampled.
+    player and nobody else; two halves of a batch give together the gradient of the whole; the
+    averaged generator is frozen, and is what is sampled.
 
     Args:
         objective: The objective; it is left as it is.
@@ -66,6 +68,7 @@ def check_objective(
     for player in twin.players:
         _check_terms(twin, player, batch, draws)
         _check_gradients(twin, player, batch, draws)
+        _check_parts(twin, player, batch)
     if isinstance(generator, Generator):
         _check_average(twin)
         _check_sample_model(twin, batch)
@@ -156,6 +159,37 @@ def _check_gradients(objective: Objective, player: str, batch: Batch, draws: Any
         require(finite, objective, f"{contract}, and is finite", f"that of {name} is not")
         own = True
     require(own, objective, contract, "it reached nothing")
+
+
+def _check_parts(objective: Objective, player: str, batch: Batch) -> None:
+    """Compares the gradient of a batch with that of its halves, in float64, without dropout."""
+    contract = f"two halves of a batch give the {player!r} the gradient of the whole"
+    precise = copy.deepcopy(objective).double().eval()
+    latents = batch.latents.double()
+    draws = precise.draw(latents, stream(0))
+    gradients = []
+    for count in (1, 2):
+        with promise(objective, "every row of the draws belongs to one sample"):
+            parts = [
+                Minibatch(latents[part::count], batch.labels[part::count], some, network_seed=0)
+                for part, some in ((part, take_rows(draws, part, count)) for part in range(count))
+            ]
+        gradients.append(_gradient_of_parts(precise, player, parts, contract))
+    whole, halves = gradients
+    difference = torch.linalg.vector_norm(whole - halves)
+    kept = bool(difference <= 1e-8 * torch.linalg.vector_norm(whole))
+    require(kept, objective, contract, f"they differ by {difference.item():.1e}")
+
+
+def _gradient_of_parts(
+    objective: Objective, player: str, parts: Sequence[Minibatch], contract: str
+) -> Tensor:
+    twin = copy.deepcopy(objective)  # A backward pass may move running averages.
+    with promise(objective, contract), torch.random.fork_rng(devices=[]):
+        for compute in twin.terms_of_parts(player, parts):
+            torch.autograd.backward(torch.stack(list(compute().values())).sum() / len(parts))
+    gradients = [p.grad.flatten() for p in twin.parameters() if p.grad is not None]
+    return torch.cat(gradients)
 
 
 def _check_average(objective: Objective) -> None:

@@ -174,7 +174,13 @@ def test_a_process_that_dies_ends_the_job(tmp_path):
 
 @pytest.mark.slow
 def test_twenty_kills_at_random_moments(tmp_path):
-    settings = {"num_images": 6400, "checkpoint_every": 80, "sample_every": 160, "log.every": 24}
+    settings = {
+        "num_images": 60_000,
+        "checkpoint_every": 400,
+        "sample_every": 1000,
+        "evaluate_every": 2000,
+        "log.every": 240,
+    }
     assert start(tmp_path / "whole", **settings).returncode == 0
     moments = random.Random(0)
     kills = 0

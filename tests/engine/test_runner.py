@@ -370,12 +370,6 @@ def test_compiled_networks_train_to_the_same_weights(run, tiny_config, tmp_path)
         torch.testing.assert_close(compiled.generator.state_dict()[name], value)
 
 
-def test_tensorboard_gets_the_scalars(run, tmp_path):
-    run("log.tensorboard=true")
-
-    assert list((tmp_path / "run").rglob("events.out.tfevents*"))
-
-
 def test_what_is_overridden_of_mmengine_still_exists():
     ours = {
         name
@@ -399,3 +393,82 @@ def test_what_is_overridden_of_mmengine_still_exists():
 
     assert repaired <= ours
     assert all(hasattr(mmengine.runner.Runner, name) for name in repaired)
+
+
+def test_an_evaluation_is_abandoned_by_a_signal_and_made_up_for(run, tmp_path, monkeypatch):
+    settings = ["evaluation.metrics=[Diversity]", "evaluation.num_samples=20", "evaluate_every=32"]
+    whole = run(*settings, work_dir=tmp_path / "whole")
+    called = []
+
+    def stop_first(self, evaluation):
+        called.append(len(evaluation.samples))
+        if len(called) == 1:
+            runners[0].stop()
+        return diversity(self, evaluation)
+
+    from afmlib.metrics.diversity import Diversity
+
+    diversity = Diversity.__call__
+    monkeypatch.setattr(Diversity, "__call__", stop_first)
+    runners = []
+
+    class Keep(Hook):
+        def before_train(self, runner):
+            runners.append(runner)
+
+    stopped = run(*settings, work_dir=tmp_path / "parts", hooks=[Keep()])
+    assert stopped.has_abandoned
+    assert stopped.train_loop.num_images == 32
+    stopped.save()
+    resumed = run(*settings, work_dir=tmp_path / "parts", resume=True)
+
+    assert_equal_bit_for_bit(whole, resumed)
+    entries = [(tmp_path / name / "evaluations.jsonl").read_text() for name in ("whole", "parts")]
+    assert entries[0] == entries[1]
+    assert len(entries[0].splitlines()) == 2
+
+
+@pytest.mark.parametrize("split", [24, 40])
+def test_an_entry_of_the_log_may_lie_across_a_checkpoint(run, split, tmp_path):
+    def entries(name):
+        lines = (tmp_path / name / "log.jsonl").read_text().splitlines()
+        entries = [json.loads(line) for line in lines]
+        for entry in entries:
+            del entry["images_per_second"], entry["peak_memory_gib"]
+        return entries
+
+    run("log.every=32", work_dir=tmp_path / "whole")
+    run("log.every=32", work_dir=tmp_path / "parts", hooks=[_StopAt(split)]).save()
+    run("log.every=32", work_dir=tmp_path / "parts", resume=True)
+
+    assert entries("whole") == entries("parts")
+
+
+def test_saving_twice_writes_once(run, monkeypatch):
+    runner = run()
+    monkeypatch.setattr("afmlib.engine.runner.save_run", lambda *args: pytest.fail("written again"))
+
+    assert runner.save() == runner.last_checkpoint
+
+
+def test_a_run_that_cannot_be_saved_keeps_its_last_checkpoint(run, tmp_path, monkeypatch):
+    import errno
+
+    from afmlib.io import storage
+
+    written = []
+
+    def full(path, content):
+        written.append(path)
+        if "000000032/generator.s" in path:
+            raise OSError(errno.ENOSPC, "No space left on device", path)
+        return write(path, content)
+
+    write = storage.write_atomically
+    monkeypatch.setattr(storage, "write_atomically", full)
+    with pytest.raises(OSError, match="No space left"):
+        run("checkpoint_every=16")
+
+    (folder,) = checkpoint_folders(str(tmp_path / "run"))
+    assert folder.endswith("000000016")
+    assert load_training_state(folder)["seen"]["generator"] == 16

@@ -25,7 +25,7 @@ TINY = [
     "evaluation.metrics=[]",
     "evaluation.extractor=null",
     "checkpoint_every=null",
-    "sample_every=null",
+    "sample_every=8",
     "precision=float64",
     "objective.gp_fraction=0.5",
     # Some gradients are zero but for rounding, of which Adam would make steps of full length.

@@ -53,6 +53,12 @@ class DrawsTooMuch(AdversarialFlow):
         return draws
 
 
+class MixesTheBatch(AdversarialFlow):
+    def generator_terms(self, latents, labels, draws):
+        terms = super().generator_terms(latents, labels, draws)
+        return terms | {"transport": terms["transport"].square()}
+
+
 class AcceptsAnybody(AdversarialFlow):
     def terms(self, player, latents, labels, draws):
         return super().terms(
@@ -147,6 +153,7 @@ class NamesAnotherPlayer(AdversarialFlow):
         (DrawsGlobally, "draw uses the generator that it is given; it used the global random"),
         (DrawsConstants, "draw uses the generator that it is given$"),
         (DrawsTooMuch, "at most one row per sample; noises_cg has shape"),
+        (MixesTheBatch, "two halves of a batch give the 'generator' the gradient of the whole; th"),
         (AcceptsAnybody, "a player that there is not is refused by a ValueError"),
         (NoisyTerms, "terms of 'generator' are a function of the batch and the draws; it used"),
         (CountsItsCalls, "terms of 'generator' repeat to the last bit"),
