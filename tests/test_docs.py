@@ -106,3 +106,14 @@ def test_the_glossary_names_every_group():
         assert f"`{group}`" in page
         for name in registry.builtins:
             assert f"`{name}`" in page, name
+
+
+def test_the_tests_that_hold_the_guarantees_exist():
+    page = (ROOT / "docs/guarantees.md").read_text()
+    files = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+
+    names = re.findall(r"`(?:tests/)?([\w/]*?)(test_\w+\.py)(?:::(\w+))?`", page)
+    assert len(names) > 20
+    for _, file, test in names:
+        assert file in files, file
+        assert f"def {test}" in files[file], test
