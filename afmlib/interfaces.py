@@ -41,6 +41,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from afmlib.typing import Critic, Labels, Latents, Logits, PerSample, Scalar, Timesteps
 
@@ -131,6 +132,8 @@ class DepthWrapper(Generator):
         repeats: How often each block runs.
         generator: The generator that is repeated; when it is built from a spec, its source-time
             embedder is switched on.
+        activation_checkpointing: Whether activations are computed again in the backward pass, so
+            that memory hardly grows with the repetitions, at the price of another forward pass.
 
     Raises:
         ValueError: If ``repeats`` is not positive, or the generator embeds no time.
@@ -142,7 +145,12 @@ class DepthWrapper(Generator):
     }
     """What the registry adds to the spec of a component that it builds for this wrapper."""
 
-    def __init__(self, repeats: int, generator: RepeatableGenerator) -> None:
+    def __init__(
+        self,
+        repeats: int,
+        generator: RepeatableGenerator,
+        activation_checkpointing: bool = False,
+    ) -> None:
         super().__init__()
         if repeats < 1:
             raise ValueError(f"repeats must be at least 1, got {repeats}.")
@@ -151,6 +159,7 @@ class DepthWrapper(Generator):
         generator.embed_time(1.0)  # Raises where there is no embedder.
         self.repeats = repeats
         self.generator = generator
+        self.activation_checkpointing = activation_checkpointing
         self.latent_shape = generator.latent_shape
         self.num_classes = generator.num_classes
         self.class_dropout_prob = generator.class_dropout_prob
@@ -158,6 +167,12 @@ class DepthWrapper(Generator):
     def extra_repr(self) -> str:
         """Shows the settings in the module's representation."""
         return f"repeats={self.repeats}"
+
+    def run(self, body: Callable[..., Tensor], *arguments: Any) -> Tensor:
+        """Runs a part of the body, whose activations are kept or computed again."""
+        if self.activation_checkpointing and torch.is_grad_enabled():
+            return checkpoint(body, *arguments, use_reentrant=False)
+        return body(*arguments)
 
     def stages(self, condition: Tensor) -> list[Tensor]:
         r"""Returns the condition of each repetition :math:`r`, with the time :math:`1 - r / R`."""

@@ -47,7 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     _show_log()
     try:
         run = importlib.import_module(f"afmlib.cli.{command}").run
-        return int(run(options) or DONE)
+        status = int(run(options) or DONE)
+        _leave_processes()
+        return status
     except KeyboardInterrupt:
         print("afmlib: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -94,6 +96,13 @@ def _is_usage(error: Exception) -> bool:
     return isinstance(error, ValueError | TypeError | FileExistsError) and not isinstance(
         error, UnicodeError
     )
+
+
+def _leave_processes() -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from afmlib.engine.launch import leave_processes
+
+        leave_processes()
 
 
 def _process() -> str:

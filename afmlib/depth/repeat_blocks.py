@@ -26,5 +26,5 @@ class RepeatBlocks(DepthWrapper):
         stages = self.stages(condition)
         for index in range(self.generator.num_blocks):
             for stage in stages:
-                tokens = self.generator.run_block(index, tokens, stage)
+                tokens = self.run(self.generator.run_block, index, tokens, stage)
         return self.generator.head(tokens, condition)

@@ -11,6 +11,8 @@ References:
 
 __all__ = ["RepeatDepth"]
 
+from torch import Tensor
+
 from afmlib.interfaces import DepthWrapper
 from afmlib.typing import Labels, Latents, Timesteps
 
@@ -28,6 +30,10 @@ class RepeatDepth(DepthWrapper):
         """Maps noise to data in one step; the times are ignored."""
         tokens, condition = self.generator.embed(latents, labels)
         for stage in self.stages(condition):
-            for index in range(self.generator.num_blocks):
-                tokens = self.generator.run_block(index, tokens, stage)
+            tokens = self.run(self._repetition, tokens, stage)
         return self.generator.head(tokens, condition)
+
+    def _repetition(self, tokens: Tensor, stage: Tensor) -> Tensor:
+        for index in range(self.generator.num_blocks):
+            tokens = self.generator.run_block(index, tokens, stage)
+        return tokens

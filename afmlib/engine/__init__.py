@@ -6,6 +6,7 @@ __all__ = [
     "evaluate_model",
     "evaluate_samples",
     "join_processes",
+    "leave_processes",
     "sample_together",
 ]
 
@@ -14,7 +15,7 @@ from afmlib.engine.opencv import ensure_importable
 ensure_importable()  # Before anything imports mmengine, which imports OpenCV.
 
 from afmlib.engine.evaluation import evaluate_model, evaluate_samples  # noqa: E402
-from afmlib.engine.launch import join_processes  # noqa: E402
+from afmlib.engine.launch import join_processes, leave_processes  # noqa: E402
 from afmlib.engine.panel import TrainingError  # noqa: E402
 from afmlib.engine.runner import Runner  # noqa: E402
 from afmlib.engine.sampling import sample_together  # noqa: E402

@@ -1,9 +1,9 @@
 """The start of a process among several, as ``torchrun`` launches them."""
 
-__all__ = ["join_processes"]
+__all__ = ["join_processes", "leave_processes"]
 
-import atexit
 import datetime
+import gc
 import os
 
 import torch
@@ -34,10 +34,15 @@ def join_processes(device: torch.device | str | None = None) -> torch.device:
         # What is said about the run stays on the CPU, tensors of the training on their device.
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=TIMEOUT)
-        atexit.register(_leave)
     return device
 
 
-def _leave() -> None:
+def leave_processes() -> None:
+    """Ends what `join_processes` began; all processes must call it, when nothing is left to do.
+
+    A process that just exits may tear down the threads of a communication that is not over.
+    """
     if dist.is_initialized():
+        dist.barrier()
+        gc.collect()  # DDP holds on to the group.
         dist.destroy_process_group()

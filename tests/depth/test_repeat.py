@@ -199,3 +199,51 @@ def test_wrapper_declares_what_its_generator_declares(wrapper):
     assert deep.num_classes == 3
     assert deep.class_dropout_prob == 0.1
     assert "repeats=2" in repr(deep)
+
+
+def kept_bytes(wrapper):
+    """Returns how much the forward pass keeps for the backward pass, parameters aside."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in wrapper.parameters()}
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        held.append(tensor)
+        return tensor
+
+    held = []  # So that no address is used twice.
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        wrapper(*batch()).sum()
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize("cls", WRAPPERS)
+@given(seeds, times_run)
+def test_activations_computed_again_change_nothing(cls, seed, repeats):
+    torch.manual_seed(seed)
+    generator = build()
+    latents, labels = batch()
+    results = []
+    for again in (False, True):
+        wrapper = cls(repeats, generator, activation_checkpointing=again)
+        generator.zero_grad()
+        samples = wrapper(latents, labels)
+        samples.square().sum().backward()
+        gradients = [p.grad.clone() for p in generator.parameters() if p.grad is not None]
+        results.append([samples.detach(), *gradients])
+
+    for plain, recomputed in zip(*results, strict=True):
+        assert torch.equal(plain, recomputed)
+
+
+@pytest.mark.parametrize("cls", WRAPPERS)
+def test_activations_computed_again_take_hardly_more_memory(cls):
+    generator = build(depth=6)
+    plain = [kept_bytes(cls(repeats, generator)) for repeats in (1, 4)]
+    again = [kept_bytes(cls(repeats, generator, True)) for repeats in (1, 4)]
+
+    assert plain[1] > 3 * plain[0]
+    assert again[1] < 0.25 * plain[1]
+    assert again[1] - again[0] < 0.1 * (plain[1] - plain[0])

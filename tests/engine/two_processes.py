@@ -12,7 +12,14 @@ from mmengine.hooks import Hook
 
 from afmlib import load_checkpoint
 from afmlib.config import load_config
-from afmlib.engine import Runner, TrainingError, evaluate_model, join_processes, sample_together
+from afmlib.engine import (
+    Runner,
+    TrainingError,
+    evaluate_model,
+    join_processes,
+    leave_processes,
+    sample_together,
+)
 from afmlib.ops import processes
 
 CPU = "cpu"
@@ -176,3 +183,4 @@ def everything(folder):
 
 if __name__ == "__main__":
     torch.save(everything(sys.argv[1]), f"{sys.argv[1]}/results-{processes.rank()}.pt")
+    leave_processes()
