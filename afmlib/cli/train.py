@@ -62,7 +62,7 @@ def _train(runner: Any) -> int:
         runner.report(f"the last good checkpoint is {runner.last_checkpoint or 'none yet'}")
         raise
     loop = runner.train_loop
-    is_unfinished = loop.num_images < loop.total_images or runner.has_abandoned
+    is_unfinished = not loop.has_ended or runner.has_abandoned
     if processes.any_of(bool(stopped_by)) and is_unfinished:
         folder = runner.save()
         runner.report(f"stopped and saved {folder}; the same command with --resume goes on")

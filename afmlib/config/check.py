@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 
 from afmlib.config.data_arguments import DATA_ARGUMENTS
 from afmlib.config.schema import (
+    AutomaticPhases,
     EMAConfig,
     EvaluationConfig,
+    FixedPhase,
     InitConfig,
     LogConfig,
     OptimizerConfig,
@@ -55,6 +57,8 @@ def check_config(config: Mapping[str, Any]) -> RunConfig:
     sections = {name: section(cls, config.get(name, {}), name) for name, cls in _SECTIONS.items()}
     if config.get("init_from") is not None:
         sections["init_from"] = _init_from(config["init_from"])
+    if "phases" in config:
+        sections["phases"] = _phases(config["phases"])
     run = section(RunConfig, {**config, **sections, "optimizers": {}}, "")
     for plugin in run.plugins:
         load_plugin_file(Path(plugin))
@@ -72,6 +76,17 @@ def check_config(config: Mapping[str, Any]) -> RunConfig:
 def _init_from(value: Any) -> InitConfig:
     """Returns the section; a path alone stands for it."""
     return section(InitConfig, {"path": value} if isinstance(value, str) else value, "init_from")
+
+
+def _phases(value: Any) -> AutomaticPhases | list[FixedPhase]:
+    """Returns the settings of a controller, or the list of a fixed schedule."""
+    if isinstance(value, Mapping):
+        automatic = section(AutomaticPhases, value, "phases")
+        METRICS.check(automatic.metric, "phases.metric")
+        return automatic
+    if not isinstance(value, list | tuple):
+        raise ConfigError(f"phases: expected a list or the keys of a controller, got {value!r}.")
+    return [section(FixedPhase, phase, f"phases[{index}]") for index, phase in enumerate(value)]
 
 
 def _check_players(init_from: InitConfig | None, players: Iterable[str]) -> None:

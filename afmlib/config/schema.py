@@ -1,8 +1,10 @@
 """What a config may say: every key, its type, default and domain."""
 
 __all__ = [
+    "AutomaticPhases",
     "EMAConfig",
     "EvaluationConfig",
+    "FixedPhase",
     "InitConfig",
     "LogConfig",
     "OptimizerConfig",
@@ -151,6 +153,114 @@ class LogConfig:
 
 
 @dataclass
+class AutomaticPhases:
+    """A schedule that a controller makes: see :mod:`afmlib.engine.phases.automatic`."""
+
+    every: int
+    """Images between two measurements of the validation metric."""
+
+    metric: str | Mapping[str, Any] = "FrechetDistance"
+    """The registered metric, by the protocol of the config's ``evaluation``."""
+
+    value: str = "frechet_distance"
+    """Which of its numbers; smaller is better."""
+
+    patience: int = 4
+    """Measurements in turn without an improvement that end a phase."""
+
+    tolerance: float = 0.01
+    """The relative improvement that counts as one."""
+
+    ot_start: float = 0.2
+    """The transport scale at the start."""
+
+    ot_decay: float = 0.85
+    """What it is multiplied by at each measurement."""
+
+    ot_min: float = 0.005
+    """Below which it does not go."""
+
+    lr_factors: Sequence[float] = (0.8, 0.3, 0.5)
+    """What learning rates are multiplied by in the second, third and fourth phase."""
+
+    num_candidates: int = 2
+    """How many earlier discriminators are kept, to go back to."""
+
+    max_phase_images: int = 2**62
+    """The longest that a phase may take."""
+
+    won_below: float = 0.005
+    """The discriminator's adversarial loss below which it has won, which ends a phase."""
+
+    def __post_init__(self) -> None:
+        """Checks the domains."""
+        _at_least(
+            "",
+            1,
+            every=self.every,
+            patience=self.patience,
+            num_candidates=self.num_candidates,
+            max_phase_images=self.max_phase_images,
+        )
+        _at_least("", 0, tolerance=self.tolerance, ot_min=self.ot_min, won_below=self.won_below)
+        if not 0 < self.ot_decay <= 1:
+            raise ConfigError(f"ot_decay must be in (0, 1], got {self.ot_decay}.")
+        if not self.ot_start >= self.ot_min:
+            raise ConfigError(f"ot_start must be at least ot_min, got {self.ot_start}.")
+        if len(self.lr_factors) != 3 or not all(factor > 0 for factor in self.lr_factors):
+            raise ConfigError(f"lr_factors are three positive numbers, got {self.lr_factors}.")
+
+
+@dataclass
+class FixedPhase:
+    """What changes at some point of a run; what is not given stays as it is."""
+
+    at: int
+    """Images seen by the generator."""
+
+    ot_scale: float | None = None
+    """The transport scale."""
+
+    lr_factor: float | None = None
+    """What all learning rates are multiplied by."""
+
+    ema_reload_every: int | None = None
+    """Images after which the online generator is overwritten by its average, again and again."""
+
+    guidance: bool | None = None
+    """Whether the guidance of the objective is on."""
+
+    augmentation: bool | None = None
+    """Whether the augmentation of the objective is on."""
+
+    reload_ema: bool = False
+    """Whether the online generator is overwritten by its average, once."""
+
+    restore: Sequence[str] = ()
+    """Networks that go back to an earlier state."""
+
+    restore_from: int | None = None
+    """To that after how many images."""
+
+    stop: bool = False
+    """Whether the run ends here."""
+
+    reason: str = ""
+    """Why, for the reader."""
+
+    def __post_init__(self) -> None:
+        """Checks the domains."""
+        _at_least("", 0, at=self.at, ot_scale=self.ot_scale, restore_from=self.restore_from)
+        _at_least("", 1, ema_reload_every=self.ema_reload_every)
+        if self.lr_factor is not None and not self.lr_factor > 0:
+            raise ConfigError(f"lr_factor must be positive, got {self.lr_factor}.")
+        if bool(self.restore) != (self.restore_from is not None):
+            raise ConfigError("restore and restore_from belong together.")
+        if self.restore_from is not None and self.restore_from >= self.at:
+            raise ConfigError(f"restore_from must be before {self.at}, got {self.restore_from}.")
+
+
+@dataclass
 class RunConfig:
     """A run: one objective on one dataset for one length."""
 
@@ -220,6 +330,9 @@ class RunConfig:
     num_threads: int | None = None
     """CPU threads of torch; its default unless given. With one, small networks train nearly as fast
     on an idle machine and thrice as fast on a busy one, and sums have the same order everywhere."""
+
+    phases: AutomaticPhases | Sequence[FixedPhase] = ()
+    """What changes in the course of the run: a list, or the settings of a controller."""
 
     plugins: Sequence[str] = ()
     """Python files that register components."""

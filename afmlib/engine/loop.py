@@ -30,6 +30,7 @@ class ImageLoop(BaseLoop):
         batch = batches[self.last_player].shares.global_batch
         self.images_per_iter = batch * objective.players[self.last_player]
         self.stop_training = False
+        self.is_over = False
 
     @property
     def num_images(self) -> int:
@@ -62,9 +63,14 @@ class ImageLoop(BaseLoop):
         """Always 1: a run is one epoch to mmengine."""
         return 1
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run has its length, or a phase controller has ended it before."""
+        return self.is_over or self.num_images >= self.total_images
+
     def is_due(self, every: int | None) -> bool:
         """Tells whether this iteration reached a multiple of so many images, or the end."""
-        if self.num_images >= self.total_images:
+        if self.has_ended:
             return True
         if every is None:
             return False
@@ -76,7 +82,7 @@ class ImageLoop(BaseLoop):
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
         self.objective.generator_ema.eval()
-        while self.num_images < self.total_images and not processes.any_of(self.stop_training):
+        while not self.has_ended and not processes.any_of(self.stop_training):
             self.run_iter()
         self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")

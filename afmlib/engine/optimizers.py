@@ -48,6 +48,7 @@ class PlayerOptimizer(OptimWrapper):
             else ConstantSchedule(config.lr)
         )
         self.lr_factor = config.lr_factor
+        self.phase_factor = 1.0
 
     @property
     def gradients(self) -> list[Tensor]:
@@ -56,7 +57,7 @@ class PlayerOptimizer(OptimWrapper):
 
     def set_progress(self, num_images: int, total: int | None) -> None:
         """Sets the learning rate for what the generator has seen."""
-        rate = self.lr_factor * self.schedule(num_images, total)
+        rate = self.phase_factor * self.lr_factor * self.schedule(num_images, total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 

@@ -7,6 +7,7 @@ live in our own loop and state, not in mmengine's.
 __all__ = ["Runner"]
 
 import contextlib
+import dataclasses
 import logging
 import multiprocessing
 import tempfile
@@ -22,7 +23,7 @@ from mmengine.visualization import Visualizer
 from rich.console import Console
 from torch import nn
 
-from afmlib.config import RunConfig, check_config, dump, with_data_arguments
+from afmlib.config import AutomaticPhases, RunConfig, check_config, dump, with_data_arguments
 from afmlib.engine.batches import PlayerBatches
 from afmlib.engine.distribution import distribution_of, refuse_double_backward
 from afmlib.engine.fit import check_fit
@@ -30,6 +31,7 @@ from afmlib.engine.hooks import (
     CheckpointHook,
     EvaluationHook,
     LogHook,
+    PhaseHook,
     ProgressHook,
     SampleHook,
 )
@@ -39,6 +41,7 @@ from afmlib.engine.loop import ImageLoop
 from afmlib.engine.objective_model import ObjectiveModel
 from afmlib.engine.optimizers import build_optimizers
 from afmlib.engine.panel import TrainingError
+from afmlib.engine.phases import controller_of
 from afmlib.engine.shares import Shares
 from afmlib.engine.state import RunState, check_same_run, load_run, save_run
 from afmlib.engine.visualization import backends_of
@@ -196,9 +199,14 @@ class Runner(MMEngineRunner):
         every = config.log.every or max(config.num_images // 100, 1)
         self.progress = ProgressHook(self.name, self.console, config.checkpoint_every)
         self.log = LogHook(storage.join(self.folder, "log.jsonl"), every)
+        self.stateful: dict[str, Any] = {"log": self.log}
+        self.phases = self._phase_hook()
+        if self.phases is not None:
+            self.stateful["phases"] = self.phases
         return [
             self.progress,
             self.log,
+            *([] if self.phases is None else [self.phases]),
             # Before what may fail, so that no model is lost to a metric.
             CheckpointHook(config.checkpoint_every),
             SampleHook(
@@ -213,6 +221,18 @@ class Runner(MMEngineRunner):
                 config.evaluation,
             ),
         ]
+
+    def _phase_hook(self) -> PhaseHook | None:
+        phases = self.run_config.phases
+        if not phases:
+            return None
+        controller = controller_of(phases, self.objective, len(self.dataset))
+        protocol = self.run_config.evaluation
+        value = ""
+        if isinstance(phases, AutomaticPhases):
+            protocol = dataclasses.replace(protocol, metrics=[phases.metric])
+            value = phases.value
+        return PhaseHook(self.folder, controller, protocol, value)
 
     # --- What mmengine does otherwise ---
 
@@ -285,12 +305,15 @@ class Runner(MMEngineRunner):
         stop_training = self.train_loop.stop_training
         self._train_loop = ImageLoop(self, self._batches(state.seen), self.objective)
         self._train_loop.stop_training = stop_training
-        self.log.load_state_dict(state.log)
+        for name, hook in self.stateful.items():
+            hook.load_state_dict(state.hooks[name])
         self.last_checkpoint = folder
         num_images = self.objective.num_images = self.train_loop.num_images
         self.report(f"going on from {folder}, {num_images} images")
-        if num_images >= self.train_loop.total_images:
-            self.report(f"nothing to do: the run has its {self.train_loop.total_images} images")
+        if self.phases is not None:
+            self.phases.apply_settings(self)
+        if self.train_loop.has_ended:
+            self.report(f"nothing to do: the run has its {num_images} images")
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Calls the hooks; mmengine's hides where a TypeError in one comes from."""
@@ -358,15 +381,19 @@ class Runner(MMEngineRunner):
             "generator": self.full_config["objective"]["generator"],
             "plugins": list(self.run_config.plugins),
         }
+        if self.phases is not None:
+            manifest["snapshots"] = sorted(self.phases.controller.snapshots())
         seen = {
             player: batches.num_images for player, batches in self.train_loop.dataloader.items()
         }
-        state = RunState(seen, self.log.state_dict())
+        state = RunState(seen, {name: hook.state_dict() for name, hook in self.stateful.items()})
         config = dump(self.full_config)
         save_run(folder, self.model, self.optim_wrapper, state, config, manifest)
         self.last_checkpoint = folder
         if processes.rank() == 0:
             remove_old(self.folder, self.run_config.keep_last, self.run_config.keep_every)
+            if self.phases is not None:
+                self.phases.snapshots.prune(self.folder)
         return folder
 
     def _conventions(self) -> dict[str, Any]:

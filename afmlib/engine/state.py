@@ -1,6 +1,13 @@
 """The state of a run, as it goes into a checkpoint and comes out of one."""
 
-__all__ = ["RunState", "check_same_run", "load_run", "save_run"]
+__all__ = [
+    "RunState",
+    "check_same_run",
+    "load_network",
+    "load_run",
+    "save_run",
+    "whole_network",
+]
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,8 +41,8 @@ class RunState:
     seen: dict[str, int]
     """Images that each player has seen."""
 
-    log: dict[str, Any]
-    """What the next entry of the log has so far."""
+    hooks: dict[str, Any]
+    """What hooks carry on, by their names: plain data and tensors."""
 
 
 def _network_names(objective: Objective) -> list[str]:
@@ -63,10 +70,7 @@ def save_run(
     """
     objective = model.objective
     whole = model.distribution.gather
-    networks = {
-        name: _map_tensors(objective.get_submodule(name).state_dict(), whole)
-        for name in _network_names(objective)
-    }
+    networks = {name: whole_network(model, name) for name in _network_names(objective)}
     rest = {
         key: value
         for key, value in objective.state_dict().items()
@@ -83,7 +87,7 @@ def save_run(
         "optimizers": moments,
         "seen": dict(state.seen),
         "generator_updates": model.generator_updates,
-        "log": _map_tensors(state.log, torch.Tensor.cpu),
+        "hooks": _map_tensors(state.hooks, torch.Tensor.cpu),
     }
     versions = {"afmlib": afmlib.__version__, "torch": torch.__version__}
     save_checkpoint(folder, networks, training, config, {**manifest, "versions": versions})
@@ -122,11 +126,33 @@ def load_run(
             _load_optimizer(optimizers[player], state["optimizers"][player], model)
         model.generator_updates = int(state["generator_updates"])
         seen = {player: int(state["seen"][player]) for player in objective.players}
-        return RunState(seen, dict(state["log"]))
+        return RunState(seen, dict(state["hooks"]))
     except CheckpointError:
         raise
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"The checkpoint {folder} does not fit this run: {error}") from error
+
+
+def whole_network(model: ObjectiveModel, name: str) -> dict[str, Tensor]:
+    """Returns the state dict of a network on the CPU; all processes must call it together.
+
+    It is of use in the first process alone.
+    """
+    state = model.objective.get_submodule(name).state_dict()
+    return dict(_map_tensors(state, model.distribution.gather))
+
+
+def load_network(model: ObjectiveModel, name: str, folder: str) -> None:
+    """Loads a network from a checkpoint or snapshot; all processes must call it together.
+
+    Raises:
+        CheckpointError: If it is missing or damaged.
+    """
+    network = model.objective.get_submodule(name)
+    own = network.state_dict()
+    tensors = sorted(load_tensors(folder, name).items())
+    spread = {key: model.distribution.spread_like(value, own[key]) for key, value in tensors}
+    network.load_state_dict(spread, strict=True)
 
 
 def _load_tensors(model: ObjectiveModel, tensors: Mapping[str, Tensor]) -> None:

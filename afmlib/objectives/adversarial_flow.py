@@ -95,6 +95,12 @@ class AdversarialFlow(Objective):
 
     players: ClassVar[Mapping[str, int]] = {"discriminator": 1, "generator": 1}
 
+    uses_guidance: bool = True
+    """Whether the guidance is on; phases of a run switch it. Its draws are made all the same."""
+
+    uses_augmentation: bool = True
+    """Whether the augmentation is on; phases of a run switch it."""
+
     def __init__(
         self,
         generator: Generator,
@@ -256,7 +262,7 @@ class AdversarialFlow(Objective):
         ot_scale = scheduled_value(self.ot_scale, self.num_images, self.total_images)
         moved = observe_gradient(samples, seen, "gradient_transport")
         terms = {"transport": ot_scale * transport_loss(moved, sources, widths).mean()}
-        if self.guidance is not None:
+        if self.guidance is not None and self.uses_guidance:
             assert draws.noises_cg is not None
             assert draws.timesteps_cg is not None
             guided = self.guidance(
@@ -324,7 +330,7 @@ class AdversarialFlow(Objective):
         return interpolate(latents, draws.noises_tgt, draws.timesteps_tgt)
 
     def _augment(self, latents: Latents, draws: AdversarialFlowDraws) -> Latents:
-        if self.augmentation is None:
+        if self.augmentation is None or not self.uses_augmentation:
             return latents
         return self.augmentation(latents, draws.augmentation, self.num_images)
 

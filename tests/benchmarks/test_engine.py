@@ -63,21 +63,41 @@ def test_every_number_is_finite_positive_and_between_its_quartiles(results):
         assert row["kind"] == "measured"
 
 
-def test_steps_with_and_without_the_panel_take_turns(results):
-    seconds = results["seconds"]
+def test_pairs_of_steps_begin_with_either_kind_in_turn(engine):
+    turns = engine.Turns(3, 1.0, lambda share: None)
 
-    assert len(seconds["with"]) == len(seconds["without"]) == 3
-    ratios = sorted(a / b for a, b in zip(seconds["with"], seconds["without"], strict=True))
-    assert row_of(results, "with / without, in turns")["median"] == pytest.approx(
-        ratios[1], rel=0.02
-    )
+    kinds = [turns.kind, *turns.plan]
+
+    assert kinds[: engine.NUM_WARM_UP] == ["warm-up"] * engine.NUM_WARM_UP
+    pairs = kinds[engine.NUM_WARM_UP :][:6]
+    assert pairs == ["without", "with", "with", "without", "without", "with"]
+    assert kinds[engine.NUM_WARM_UP + 6 :] == ["dissected"] * engine.NUM_DISSECTED
 
 
-def test_all_of_the_panel_is_the_sum_of_its_pieces(results, engine):
-    # Of medians, which no law adds up exactly, so with a tolerance.
-    pieces = sum(row_of(results, piece)["median"] for piece in engine.PIECES)
+def test_without_a_number_of_rounds_the_seconds_end_it(engine):
+    turns = engine.Turns(None, 1e-9, lambda share: None)
 
-    assert row_of(results, "all of it")["median"] == pytest.approx(pieces, rel=0.5)
+    assert list(turns.plan).count("with") == engine.MIN_ROUNDS
+
+
+def test_ratios_are_of_pairs_and_the_panel_is_the_sum_of_its_pieces(engine):
+    turns = engine.Turns(3, 1.0, lambda share: None)
+    turns.seconds |= {"with": [2.0, 6.0, 20.0], "without": [1.0, 4.0, 5.0], "dissected": [0.4]}
+    turns.processor |= {"with": [3.0, 3.0], "without": [2.0, 2.0]}
+    turns.stopwatch.steps = [dict.fromkeys(engine.PIECES, 0.001)]
+
+    medians = {row["name"]: row["median"] for row in turns.rows()}
+
+    assert medians["with / without, in turns"] == 2.0  # Of 2, 1.5 and 4; the medians' is 1.5.
+    assert medians["processor time with / without, in turns"] == 1.5
+    assert medians["all of it"] == len(engine.PIECES)  # In milliseconds.
+    assert medians["all of it, of a step"] == 1.0  # In percent.
+
+
+def test_each_kind_of_step_was_taken(results):
+    counts = {kind: len(seconds) for kind, seconds in results["seconds"].items()}
+
+    assert counts == {"warm-up": 1, "with": 3, "without": 3, "dissected": 3}
 
 
 @pytest.mark.parametrize("file", ["discriminator", "generator", "generator_ema", "training", "all"])
@@ -151,7 +171,7 @@ def test_the_panel_changes_no_weight(engine, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--preset", "dit_b_3"], "Did you mean 'dit_b_2'"),
+        (["--preset", "DiTGenrator"], "Did you mean 'DiTGenerator'"),
         (["--preset", "{type"], "a name or a YAML mapping"),
         (["--batch", "0"], "must be positive"),
         (["--rounds", "0"], "must be positive"),

@@ -1,0 +1,159 @@
+"""Phases in the course of a run: measures, asks the controller, and does what it says."""
+
+__all__ = ["PhaseHook"]
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+
+from afmlib.config import ConfigError, EvaluationConfig
+from afmlib.engine.evaluation import evaluate_model
+from afmlib.engine.json_lines import JsonLines
+from afmlib.engine.phases.action import Action, PhaseController, Settings
+from afmlib.engine.phases.snapshots import Snapshots
+from afmlib.io import storage
+from afmlib.objectives.adversarial_flow import AdversarialFlow
+from afmlib.ops import processes
+
+
+class PhaseHook(Hook):
+    """Lets a controller change a run.
+
+    Args:
+        work_dir: The folder of the run.
+        controller: What decides.
+        protocol: How the validation metric is measured.
+        value: Which of its numbers counts.
+    """
+
+    def __init__(
+        self, work_dir: str, controller: PhaseController, protocol: EvaluationConfig, value: str
+    ) -> None:
+        self.controller = controller
+        self.protocol = protocol
+        self.value = value
+        self.settings = Settings()
+        self.file = JsonLines(storage.join(work_dir, "decisions.jsonl"))
+        self.snapshots = Snapshots(work_dir, controller.snapshots)
+        self.sums: dict[str, Any] = {}
+        self.count = 0
+        self.is_over = False
+
+    # --- State ---
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the state as plain data and tensors, for a checkpoint."""
+        return {
+            "controller": self.controller.state_dict(),
+            "settings": dataclasses.asdict(self.settings),
+            "sums": dict(self.sums),
+            "count": self.count,
+            "is_over": self.is_over,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a state."""
+        self.controller.load_state_dict(state["controller"])
+        self.settings = Settings(**state["settings"])
+        self.sums, self.count = dict(state["sums"]), state["count"]
+        self.is_over = state["is_over"]
+
+    def before_train(self, runner: Any) -> None:
+        """Cuts the list of decisions back to where the run goes on, and begins it."""
+        num_images = runner.train_loop.num_images
+        if processes.rank() == 0:
+            self.file.cut_back(num_images)
+        if num_images == 0:
+            self._do_all(runner, self.controller.begin())
+
+    # --- In the course of a run ---
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Overwrites the generator by its average when it is time, measures, and acts."""
+        loop = runner.train_loop
+        num_images, previous = loop.num_images, loop.num_images - loop.images_per_iter
+        self._add(outputs)
+        every = self.settings.ema_reload_every
+        if every is not None and num_images // every > previous // every:
+            _reload_ema(runner)
+        value, health = None, {}
+        if self.controller.is_due(previous, num_images):
+            value, health = self._measure(runner), self._health()
+        actions = self.controller.decide(previous, num_images, value, health)
+        kept = self.controller.wants_snapshot(previous, num_images)
+        if kept is not None:
+            self.snapshots.save(runner.model, _networks(runner), kept)
+        self._do_all(runner, actions)
+        if num_images >= loop.total_images:
+            self._do_all(runner, self.controller.conclude(num_images))
+
+    def _add(self, outputs: Mapping[str, torch.Tensor]) -> None:
+        for key, value in outputs.items():
+            self.sums[key] = self.sums[key].to(value) + value if key in self.sums else value
+        self.count += 1
+
+    def _health(self) -> dict[str, float]:
+        health = {key: (value / self.count).item() for key, value in self.sums.items()}
+        self.sums, self.count = {}, 0
+        return health
+
+    def _measure(self, runner: Any) -> float:
+        result = evaluate_model(runner.objective.sample_model, runner.dataset, self.protocol)
+        values = processes.from_first(None if result is None else result["values"])
+        assert values is not None
+        if self.value not in values:
+            raise ConfigError(
+                f"phases.value is {self.value!r}; {self.protocol.metrics[0]} gives "
+                f"{', '.join(values)}."
+            )
+        return float(values[self.value])
+
+    # --- Acting ---
+
+    def _do_all(self, runner: Any, actions: list[Action]) -> None:
+        for action in actions:
+            self._do(runner, action)
+
+    def _do(self, runner: Any, action: Action) -> None:
+        if action.restore_from is not None:
+            self.snapshots.restore(runner.model, action.restore, action.restore_from)
+        if action.reload_ema:
+            _reload_ema(runner)
+        self.settings = dataclasses.replace(self.settings, **action.changes)
+        self.is_over = self.is_over or action.stop
+        self.apply_settings(runner)
+        if processes.rank() == 0:
+            self.file.append({"num_images": runner.train_loop.num_images, **action.as_dict()})
+            self.file.flush()
+        if action.reason:
+            runner.report(f"at {runner.train_loop.num_images} images, {action.reason}")
+
+    def apply_settings(self, runner: Any) -> None:
+        """Makes a run what the settings say, also one that goes on."""
+        runner.train_loop.is_over = self.is_over
+        for player in runner.objective.players:
+            runner.optim_wrapper[player].phase_factor = self.settings.lr_factor
+        objective = runner.objective
+        if isinstance(objective, AdversarialFlow):
+            if self.settings.ot_scale is not None:
+                objective.ot_scale = self.settings.ot_scale
+            objective.uses_guidance = self.settings.guidance
+            objective.uses_augmentation = self.settings.augmentation
+
+
+def _networks(runner: Any) -> list[str]:
+    names = [*runner.objective.players, "generator_ema"]
+    return [name for name, _ in runner.objective.named_children() if name in names]
+
+
+@torch.no_grad()
+def _reload_ema(runner: Any) -> None:
+    objective = runner.objective
+    pairs = zip(objective.generator.parameters(), objective.generator_ema.parameters(), strict=True)
+    for online, average in pairs:
+        online.copy_(average)

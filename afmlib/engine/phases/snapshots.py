@@ -1,0 +1,58 @@
+"""Snapshots of the networks, to which a phase controller may go back."""
+
+__all__ = ["Snapshots"]
+
+from collections.abc import Callable, Iterable
+
+from torch import Tensor
+
+from afmlib.engine.objective_model import ObjectiveModel
+from afmlib.engine.state import load_network, whole_network
+from afmlib.io import storage
+from afmlib.io.checkpoint import checkpoint_folders, is_complete, read_manifest, save_checkpoint
+from afmlib.ops import processes
+
+FOLDER = "snapshots"
+
+
+class Snapshots:
+    """States of all networks of a run, each under its count of images.
+
+    Args:
+        work_dir: The folder of the run.
+        needed: Tells which the controller may yet go back to.
+    """
+
+    def __init__(self, work_dir: str, needed: Callable[[], Iterable[int]]) -> None:
+        self.folder = storage.join(work_dir, FOLDER)
+        self.needed = needed
+
+    def save(self, model: ObjectiveModel, names: Iterable[str], num_images: int) -> None:
+        """Keeps networks as they are; all processes must call it, and the first one writes."""
+        networks: dict[str, dict[str, Tensor]] = {
+            name: whole_network(model, name) for name in names
+        }
+        if processes.rank() == 0:
+            manifest = {"num_images": num_images}
+            save_checkpoint(self._path(num_images), networks, {}, "", manifest)
+
+    def restore(self, model: ObjectiveModel, names: Iterable[str], num_images: int) -> None:
+        """Brings networks back.
+
+        Raises:
+            CheckpointError: If the snapshot is missing or damaged.
+        """
+        for name in names:
+            load_network(model, name, self._path(num_images))
+
+    def prune(self, work_dir: str) -> None:
+        """Removes what neither the controller nor a checkpoint, that may be resumed, needs."""
+        needed = set(self.needed())
+        for folder in filter(is_complete, checkpoint_folders(work_dir)):
+            needed |= set(read_manifest(folder).get("snapshots", ()))
+        for name in storage.list_folders(self.folder):
+            if not name.isdecimal() or int(name) not in needed:
+                storage.remove_folder(storage.join(self.folder, name))
+
+    def _path(self, num_images: int) -> str:
+        return storage.join(self.folder, f"{num_images:09d}")
