@@ -82,7 +82,10 @@ def _phases(value: Any) -> AutomaticPhases | list[FixedPhase]:
     """Returns the settings of a controller, or the list of a fixed schedule."""
     if isinstance(value, Mapping):
         automatic = section(AutomaticPhases, value, "phases")
-        METRICS.check(automatic.metric, "phases.metric")
+        try:
+            METRICS.check(automatic.metric, "phases.metric")
+        except ComponentError as error:
+            raise ConfigError(str(error)) from error
         return automatic
     if not isinstance(value, list | tuple):
         raise ConfigError(f"phases: expected a list or the keys of a controller, got {value!r}.")
