@@ -27,7 +27,6 @@ import shlex
 import shutil
 import statistics
 import sys
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -142,7 +141,7 @@ def _config(arguments: argparse.Namespace) -> dict[str, Any]:
 def _make_folder(arguments: argparse.Namespace, needed: int) -> Path:
     date = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     out = Path(arguments.out or f"runs/engine-{date}").resolve()
-    if (out / "engine.json").exists():
+    if (out / "engine.json").exists() or (out / "runs").exists():
         raise FileExistsError(f"{out} holds results already: name another folder with --out.")
     existing = next(path for path in (out, *out.parents) if path.exists())
     free = shutil.disk_usage(existing).free
@@ -190,10 +189,11 @@ def _measure(
 ) -> None:
     """Trains, saves and loads in a folder that is removed again."""
     results["load"].append(_load())
-    with (
-        tempfile.TemporaryDirectory(prefix="work-", dir=out) as work,
-        _progress(console) as progress,
-    ):
+    work = out / "runs"  # Which git ignores, below the shipped results.
+    work.mkdir()
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, work)
+        progress = stack.enter_context(_progress(console))
         config["data"] = {"type": "LatentFolder", "path": _write_latents(f"{work}/latents")}
         turns = Turns(arguments.rounds, arguments.seconds, _bar(progress, "steps"))
         runner = Runner(config, f"{work}/run", hooks=[turns])

@@ -9,12 +9,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from afmlib.cli.files import device_of, require_writable
+from afmlib.cli.files import device_of, newest_of, require_writable
 from afmlib.config import ConfigError, check_evaluation
 from afmlib.config.compose import apply_override
 from afmlib.config.yaml_files import parse
 from afmlib.io import storage
-from afmlib.io.checkpoint import find_checkpoint
+from afmlib.io.checkpoint import read_config
 from afmlib.registry import build_dataset, load_plugin_file
 from afmlib.sampling import load_checkpoint
 
@@ -25,18 +25,17 @@ def run(options: Any) -> int:
         load_plugin_file(plugin)
     if options.out:
         require_writable(options.out)
-    folder = find_checkpoint(options.checkpoint)
-    text = storage.read_bytes(storage.join(folder, "config.yaml")).decode()
-    config = parse(text, f"The config of {folder}")
+    from afmlib.engine import evaluate_model, join_processes
+
+    device = join_processes(device_of(options.device))
+    folder = newest_of(options.checkpoint)
+    config = parse(read_config(folder), f"The config of {folder}")
     for override in options.set:
         config = apply_override(config, override)
     data, evaluation = check_evaluation(config)
     if not evaluation.metrics:
         raise ConfigError("The config names no metrics: --set evaluation.metrics='[...]'.")
 
-    from afmlib.engine import evaluate_model, join_processes
-
-    device = join_processes(device_of(options.device))
     model = load_checkpoint(folder, ema=not options.online, device=device)
     dataset = build_dataset(data)
     result = evaluate_model(model, dataset, evaluation, options.nfe, progress=True)

@@ -1,6 +1,6 @@
 """Where a command reads from and writes to."""
 
-__all__ = ["device_of", "report_plugin_files", "require_writable"]
+__all__ = ["device_of", "newest_of", "report_plugin_files", "require_writable"]
 
 import os
 import sys
@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from afmlib.io.checkpoint import find_checkpoint
+from afmlib.ops import processes
 from afmlib.registry import PluginError, load_plugin_file
 
 
@@ -25,6 +27,17 @@ def device_of(name: str | None) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"There is no device {name!r}: torch finds no CUDA here.")
     return device
+
+
+def newest_of(path: str) -> str:
+    """Returns the checkpoint at a path, the same one in all processes: a run may still train.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    # To sample or evaluate, of large files the weights matter alone.
+    files = ("config.yaml", "generator.safetensors", "generator_ema.safetensors")
+    return processes.from_first(find_checkpoint(path, files) if processes.rank() == 0 else path)
 
 
 def require_writable(path: str) -> None:

@@ -108,7 +108,7 @@ def _leave_processes() -> None:
 def _process() -> str:
     """Names the process, if torchrun started several."""
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return f"process {os.environ['RANK']}: " if several else ""
+    return f"process {os.environ.get('RANK', '?')}: " if several else ""
 
 
 def _message(error: Exception) -> str:

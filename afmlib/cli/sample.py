@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from afmlib.cli.files import device_of, require_writable
+from afmlib.cli.files import device_of, newest_of, require_writable
 from afmlib.registry import load_plugin_file
 from afmlib.sampling import SampleModel, load_checkpoint, to_uint8
 
@@ -29,7 +29,7 @@ def run(options: Any) -> int:
     from afmlib.engine import join_processes, sample_together
 
     device = join_processes(device_of(options.device))
-    model = load_checkpoint(options.checkpoint, ema=not options.online)
+    model = load_checkpoint(newest_of(options.checkpoint), ema=not options.online)
     labels = _labels(options, model)
     samples = sample_together(
         model,

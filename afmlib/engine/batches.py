@@ -13,6 +13,7 @@ neither the number of processes nor that of the parts changes what a run sees.
 __all__ = ["PlayerBatches"]
 
 import functools
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -54,6 +55,12 @@ def _as_is(batch: Any) -> Any:
     return batch
 
 
+def _ignore_signals(worker: int) -> None:
+    """Lets a worker live as long as its parent, which saves when a signal comes to all of them."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 class PlayerBatches:
     """The minibatches of one player: of each batch, the parts that this process takes.
 
@@ -62,7 +69,6 @@ class PlayerBatches:
         objective: Draws what is random.
         shares: How a batch is shared.
         name: The seed of the run and the number of the player.
-        num_images: How many images the player has seen.
         device: Where the batches go.
         num_workers: Processes that load data.
     """
@@ -73,7 +79,6 @@ class PlayerBatches:
         objective: Objective,
         shares: Shares,
         name: tuple[int, int],
-        num_images: int,
         device: torch.device,
         num_workers: int = 0,
     ) -> None:
@@ -81,22 +86,35 @@ class PlayerBatches:
         self.objective = objective
         self.shares = shares
         self.name = name
-        self.num_images = num_images
+        self.num_images = 0
         self.device = device
+        self.num_workers = num_workers
         self.dtype = next(objective.parameters(), torch.empty(0)).dtype
-        sampler = _IndexSampler(len(dataset), shares, num_images, *name)
+        self._stored: Iterator[tuple[Tensor, Labels]] | None = None
+
+    def start_at(self, num_images: int) -> None:
+        """Goes on where the player has seen so many images, before the first batch is taken."""
+        assert self._stored is None
+        self.num_images = num_images
+
+    def _load(self) -> Iterator[tuple[Tensor, Labels]]:
+        """Starts to load, which may start processes: not before it is known from where."""
+        sampler = _IndexSampler(len(self.dataset), self.shares, self.num_images, *self.name)
         loader: DataLoader[Any] = DataLoader(
-            dataset,  # type: ignore[arg-type]
+            self.dataset,  # type: ignore[arg-type]
             batch_sampler=sampler,
             collate_fn=_as_is,
-            num_workers=num_workers,
-            pin_memory=device.type == "cuda",
-            persistent_workers=num_workers > 0,
+            num_workers=self.num_workers,
+            worker_init_fn=_ignore_signals,
+            pin_memory=self.device.type == "cuda",
+            persistent_workers=self.num_workers > 0,
         )
-        self._stored: Iterator[tuple[Tensor, Labels]] = iter(loader)
+        return iter(loader)
 
     def next(self) -> list[Minibatch]:
         """Returns the parts of the next batch and counts the images of the whole of it."""
+        if self._stored is None:
+            self._stored = self._load()
         stored, labels = next(self._stored)
         batch, shares = self.shares.global_batch, self.shares
         data_draws = self.dataset.draw(batch, self._stream(AUGMENTATION))

@@ -5,10 +5,17 @@ gradients of a player come together: not at all in one process; by averaging the
 each process has whole networks; by FSDP2, where each has a share of every parameter.
 """
 
-__all__ = ["DataParallel", "ShardedDataParallel", "SingleProcess", "distribution_of"]
+__all__ = [
+    "DataParallel",
+    "Distribution",
+    "ShardedDataParallel",
+    "SingleProcess",
+    "distribution_of",
+]
 
 import contextlib
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -21,15 +28,20 @@ from afmlib.ops import processes
 Terms: TypeAlias = dict[str, Tensor]
 
 
-class SingleProcess:
-    """One process, in which nothing is shared."""
+class Distribution(ABC):
+    """How processes share the networks of an objective."""
 
-    def distribute(self, objective: Objective) -> None:
-        """Prepares an objective, before its optimisers are built.
+    def check(self, objective: Objective) -> None:
+        """Refuses an objective that cannot be distributed so; any can, unless overridden.
 
         Raises:
-            ConfigError: If it cannot be distributed so.
+            ConfigError: Says why not.
         """
+        del objective
+
+    @abstractmethod
+    def distribute(self, objective: Objective) -> None:
+        """Prepares an objective, before its optimisers are built."""
 
     @contextlib.contextmanager
     def turn(self, player: str) -> Iterator[None]:
@@ -54,6 +66,13 @@ class SingleProcess:
         return whole
 
 
+class SingleProcess(Distribution):
+    """One process, in which nothing is shared."""
+
+    def distribute(self, objective: Objective) -> None:
+        """Leaves the objective as it is."""
+
+
 class _PlayerTerms(nn.Module):
     """A player's network, whose forward pass is all that its terms need: what DDP wraps."""
 
@@ -65,7 +84,7 @@ class _PlayerTerms(nn.Module):
         return compute()
 
 
-class DataParallel(SingleProcess):
+class DataParallel(Distribution):
     """Whole networks in each process, gradients averaged by torch's DistributedDataParallel.
 
     The wrapper stands around the computation of a player's terms and not around its network. So a
@@ -86,7 +105,11 @@ class DataParallel(SingleProcess):
                     _PlayerTerms(objective.get_submodule(player)),
                     broadcast_buffers=False,
                     gradient_as_bucket_view=True,
+                    # Without, DDP sorts the gradients anew after the first update. A run that goes
+                    # on begins with the first order, in which three processes sum up otherwise.
+                    find_unused_parameters=True,
                 )
+        warnings.filterwarnings("ignore", "find_unused_parameters=True")
 
     @contextlib.contextmanager
     def part(self, player: str, is_last: bool) -> Iterator[None]:
@@ -99,7 +122,7 @@ class DataParallel(SingleProcess):
         return self.wrappers[player](compute)
 
 
-class ShardedDataParallel(SingleProcess):
+class ShardedDataParallel(Distribution):
     """A share of every parameter, its gradient and its moments in each process, by FSDP2.
 
     Each element of a list of modules (a transformer's blocks) is gathered when it is needed, and
@@ -109,11 +132,23 @@ class ShardedDataParallel(SingleProcess):
     def __init__(self) -> None:
         self.networks: dict[str, nn.Module] = {}
 
+    def check(self, objective: Objective) -> None:
+        """Refuses penalties by a second derivative: FSDP2 fails, or silently gives none.
+
+        Raises:
+            ConfigError: Names the penalty.
+        """
+        for module in objective.modules():
+            if isinstance(module, GradientPenalty) and "double_backward" in module.requires:
+                raise ConfigError(
+                    f"{type(module).__name__} needs a second derivative, which FSDP2 does not "
+                    "have: take FiniteDifferencePenalty, or distributed: ddp."
+                )
+
     def distribute(self, objective: Objective) -> None:
         """Shards the players' networks and the averaged generator."""
         from torch.distributed.device_mesh import init_device_mesh
 
-        refuse_double_backward(objective)
         device = next(objective.parameters()).device.type
         mesh = init_device_mesh(device, (processes.size(),))
         for player in objective.players:
@@ -160,9 +195,12 @@ class ShardedDataParallel(SingleProcess):
 def _shard(network: nn.Module, mesh: Any) -> None:
     from torch.distributed.fsdp import fully_shard
 
-    lists = [module for module in network.modules() if isinstance(module, nn.ModuleList)]
-    for block in (block for blocks in lists for block in blocks):
-        fully_shard(block, mesh=mesh)
+    # The innermost first, as FSDP2 wants it.
+    lists = [module for module in network.modules() if isinstance(module, nn.ModuleList)][::-1]
+    blocks = dict.fromkeys(block for blocks in lists for block in blocks)
+    for block in blocks:
+        if not isinstance(block, nn.ModuleList | nn.ModuleDict):  # Lists have no forward pass.
+            fully_shard(block, mesh=mesh)
     # By default the outermost stays gathered for a backward pass, which sampling has none of.
     fully_shard(network, mesh=mesh, reshard_after_forward=True)
 
@@ -183,26 +221,12 @@ def _gathered(network: nn.Module) -> list[nn.Parameter]:
     return parameters
 
 
-def refuse_double_backward(objective: Objective) -> None:
-    """Refuses penalties that FSDP2 has no second derivative for: it fails, or silently gives none.
-
-    Raises:
-        ConfigError: Names the penalty.
-    """
-    for module in objective.modules():
-        if isinstance(module, GradientPenalty) and "double_backward" in module.requires:
-            raise ConfigError(
-                f"{type(module).__name__} needs a second derivative, which FSDP2 does not have: "
-                "take FiniteDifferencePenalty, or distributed: ddp."
-            )
-
-
-_DISTRIBUTIONS: Mapping[str, type[SingleProcess]] = {
+_DISTRIBUTIONS: Mapping[str, type[Distribution]] = {
     "ddp": DataParallel,
     "fsdp": ShardedDataParallel,
 }
 
 
-def distribution_of(name: str) -> SingleProcess:
+def distribution_of(name: str) -> Distribution:
     """Returns the distribution with a name; that of one process, where there is only one."""
     return _DISTRIBUTIONS[name]() if processes.size() > 1 else SingleProcess()

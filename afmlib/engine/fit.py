@@ -2,7 +2,10 @@
 
 __all__ = ["check_fit"]
 
+from collections.abc import Mapping
+
 import torch
+from torch import Tensor
 
 from afmlib.config import ConfigError
 from afmlib.engine.shares import Shares
@@ -36,14 +39,30 @@ def check_fit(objective: Objective, dataset: Dataset, shares: Shares) -> None:
     labels = torch.full((2,), dataset.num_classes - 1, device=parameter.device)
     for player in objective.players:
         try:
-            with torch.random.fork_rng():
+            with torch.random.fork_rng(devices=_devices(parameter)):
                 draws = objective.draw(latents, generator_for(0))
-                objective.terms(player, latents, labels, draws)
+                terms = objective.terms(player, latents, labels, draws)
         except (RuntimeError, IndexError) as error:
             raise ConfigError(
                 f"The networks do not fit the data or one another: in the terms of the {player}, "
                 f"{str(error).splitlines()[0]}"
             ) from error
+        _check_names(player, terms, objective.observations)
+
+
+def _devices(parameter: Tensor) -> list[torch.device]:
+    return [] if parameter.device.type == "cpu" else [parameter.device]
+
+
+def _check_names(
+    player: str, terms: Mapping[str, Tensor], observations: Mapping[str, Tensor]
+) -> None:
+    own = {"loss", "lr", "gradient_norm"}
+    for name in [*(own & terms.keys()), *((own | terms.keys()) & observations.keys())]:
+        raise ConfigError(
+            f"The {player} would log two numbers as {player}/{name}: name the objective's "
+            "otherwise."
+        )
 
 
 def _check_division(objective: Objective, dataset: Dataset, shares: Shares) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from afmlib.config import InitConfig
 from afmlib.interfaces import Objective
 from afmlib.io.checkpoint import CheckpointError, find_checkpoint, load_tensors, read_manifest
+from afmlib.ops import processes
 
 COMPARED = ("num_classes", "latent_shape", "latent_scale", "time")
 """The conventions that weights must share; another objective may well go on with them."""
@@ -29,7 +30,7 @@ def load_initial_weights(
     Raises:
         CheckpointError: If there are none, or they do not fit; the field that differs is named.
     """
-    folder = find_checkpoint(config.path)
+    folder = processes.from_first(find_checkpoint(config.path) if processes.rank() == 0 else "")
     manifest = read_manifest(folder)
     check_conventions(folder, manifest, {name: conventions[name] for name in COMPARED})
     stored = {name.removesuffix(".safetensors") for name in manifest["files"]}

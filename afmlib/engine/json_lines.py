@@ -3,6 +3,7 @@
 __all__ = ["JsonLines"]
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -57,7 +58,11 @@ class JsonLines:
             self.flush()
 
     def flush(self) -> None:
-        """Uploads what has not been."""
+        """Uploads what has not been; a local file is on the disk after it."""
+        local = storage.local_path(self.path)
+        if local is not None and self.lines:
+            with open(local, "a") as file:
+                os.fsync(file.fileno())
         if not self.is_uploaded:
             storage.write_atomically(self.path, _join(self.lines).encode())
             self.is_uploaded = True

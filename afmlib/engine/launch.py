@@ -27,7 +27,7 @@ def join_processes(device: torch.device | str | None = None) -> torch.device:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return device
     if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     if not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)

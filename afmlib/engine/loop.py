@@ -29,7 +29,6 @@ class ImageLoop(BaseLoop):
         self.last_player = "generator" if "generator" in batches else list(batches)[-1]
         batch = batches[self.last_player].shares.global_batch
         self.images_per_iter = batch * objective.players[self.last_player]
-        self.stop_training = False
         self.is_over = False
 
     @property
@@ -82,7 +81,7 @@ class ImageLoop(BaseLoop):
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
         self.objective.generator_ema.eval()
-        while not self.has_ended and not processes.any_of(self.stop_training):
+        while not self.has_ended and not processes.any_of(self.runner.stop_requested):
             self.run_iter()
         self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from afmlib.config import EMAConfig
 from afmlib.engine.batches import PlayerBatches
-from afmlib.engine.distribution import SingleProcess
+from afmlib.engine.distribution import Distribution, SingleProcess
 from afmlib.engine.ema import decay_at, update_average
 from afmlib.engine.optimizers import PlayerOptimizer
 from afmlib.engine.panel import Panel, TrainingError
@@ -35,7 +35,7 @@ class ObjectiveModel(BaseModel):
         objective: Objective,
         ema: EMAConfig,
         autocast: torch.dtype | None = None,
-        distribution: SingleProcess | None = None,
+        distribution: Distribution | None = None,
     ) -> None:
         super().__init__()
         self.objective = objective

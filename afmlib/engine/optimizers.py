@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from afmlib.config import OptimizerConfig
-from afmlib.engine.distribution import SingleProcess
+from afmlib.engine.distribution import Distribution
 from afmlib.interfaces import Objective, Schedule
 from afmlib.ops.schedules import ConstantSchedule
 from afmlib.registry import SCHEDULES
@@ -62,7 +62,7 @@ class PlayerOptimizer(OptimWrapper):
             group["lr"] = rate
 
     @torch.no_grad()
-    def finish_gradients(self, num_parts: int, distribution: SingleProcess) -> Tensor:
+    def finish_gradients(self, num_parts: int, distribution: Distribution) -> Tensor:
         """Turns gradients that were summed over parts into their mean; returns its norm.
 
         The norm is that of the whole gradient, and the same in all processes.

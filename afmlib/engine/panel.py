@@ -36,7 +36,7 @@ class Panel:
     def add_terms(self, terms: Mapping[str, Tensor]) -> None:
         """Adds the terms of a part of the batch, and their sum."""
         self.num_parts += 1
-        wide = {name: term.detach().to(torch.float64) for name, term in terms.items()}
+        wide = {name: _widen(term) for name, term in terms.items()}
         for name, term in wide.items():
             _add(self.sums, name, term)
         _add(self.sums, "loss", torch.stack(list(wide.values())).sum())
@@ -44,7 +44,7 @@ class Panel:
     def add_observations(self, observations: Mapping[str, Tensor]) -> None:
         """Adds what was observed of a part of the batch, its backward pass included."""
         for name, values in observations.items():
-            wide = values.detach().to(torch.float64)
+            wide = _widen(values)
             _add(self.sums, name, wide.mean())
             if wide.ndim:
                 _add(self.squares, name, wide.square().mean())
@@ -77,6 +77,12 @@ class Panel:
         numbers = self.sums if numbers is None else numbers
         wrong = [name for name, number in numbers.items() if not number.isfinite()]
         return f"{self.player}/{wrong[0]} is not finite" if wrong else ""
+
+
+def _widen(values: Tensor) -> Tensor:
+    """Returns numbers without a graph, in float64 where the device has it."""
+    wide = torch.float32 if values.device.type == "mps" else torch.float64
+    return values.detach().to(wide)
 
 
 def _add(sums: dict[str, Tensor], name: str, value: Tensor) -> None:

@@ -25,7 +25,7 @@ from torch import nn
 
 from afmlib.config import AutomaticPhases, RunConfig, check_config, dump, with_data_arguments
 from afmlib.engine.batches import PlayerBatches
-from afmlib.engine.distribution import distribution_of, refuse_double_backward
+from afmlib.engine.distribution import distribution_of
 from afmlib.engine.fit import check_fit
 from afmlib.engine.hooks import (
     CheckpointHook,
@@ -35,32 +35,22 @@ from afmlib.engine.hooks import (
     ProgressHook,
     SampleHook,
 )
-from afmlib.engine.initial_weights import check_conventions, load_initial_weights
+from afmlib.engine.initial_weights import load_initial_weights
 from afmlib.engine.launch import join_processes
 from afmlib.engine.loop import ImageLoop
 from afmlib.engine.objective_model import ObjectiveModel
 from afmlib.engine.optimizers import build_optimizers
 from afmlib.engine.panel import TrainingError
 from afmlib.engine.phases import controller_of
+from afmlib.engine.run_folder import SAMPLES, RunFolder
 from afmlib.engine.shares import Shares
 from afmlib.engine.state import RunState, check_same_run, load_run, save_run
 from afmlib.engine.visualization import backends_of
 from afmlib.interfaces import Dataset, Objective
 from afmlib.io import storage
-from afmlib.io.checkpoint import (
-    CHECKPOINTS,
-    checkpoint_folders,
-    find_checkpoint,
-    is_complete,
-    read_manifest,
-    remove_old,
-    set_aside_damaged,
-)
 from afmlib.ops import processes
 from afmlib.registry import build_dataset, build_objective
 
-CONFIG_FILE = "config.yaml"
-SAMPLES = "samples"
 NO_DEFAULT_HOOKS = dict.fromkeys(
     ("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")
 )
@@ -106,27 +96,26 @@ class Runner(MMEngineRunner):
         self.device = join_processes(device)
         is_first = processes.rank() == 0
         self.console = console if console is not None and is_first else Console(quiet=True)
-        self.folder = str(work_dir)  # To mmengine, work_dir is a local path.
-        _check_work_dir(self.folder, resume)
+        self.run_folder = RunFolder(work_dir)
+        self.folder = self.run_folder.path  # To mmengine, work_dir is a local path.
+        self.run_folder.require_free(resume)
         self.shares = Shares.of(self.run_config.global_batch, self.run_config.micro_batch)
         if self.run_config.num_threads is not None:
             torch.set_num_threads(self.run_config.num_threads)
         self.dataset: Dataset = build_dataset(self.run_config.data)
         filled = with_data_arguments(self.run_config.objective, self.dataset)
         self.full_config = {**config, "objective": filled}
+        self.distribution = distribution_of(self.run_config.distributed)
         self.objective = self._build_objective(filled)
-        self.initialised_from = self._initialise()
-        self.networks = {
-            player: type(self.objective.get_submodule(player)).__name__
-            for player in self.objective.players
-        }  # FSDP2 renames them.
-        distribution = distribution_of(self.run_config.distributed)
-        distribution.distribute(self.objective)
+        self._newest = self._find_newest() if resume else None
+        self._initialised_from = self._initialise() if self._newest is None else None
+        self._networks = list(self._describe_networks())  # Before FSDP2 renames their classes.
+        self.distribution.distribute(self.objective)
         self.last_checkpoint: str | None = None
-        self._is_evaluating = self.has_abandoned = False
+        self.stop_requested = self.has_abandoned = self._is_evaluating = False
         super().__init__(
             model=ObjectiveModel(
-                self.objective, self.run_config.ema, self._autocast(), distribution
+                self.objective, self.run_config.ema, self._autocast(), self.distribution
             ),
             work_dir=self._local_folder(),
             train_dataloader=self._batches(),
@@ -155,13 +144,18 @@ class Runner(MMEngineRunner):
         if self.run_config.precision == "tf32":
             torch.set_float32_matmul_precision("high")
         objective.total_images = self.run_config.num_images
-        if self.run_config.distributed == "fsdp":
-            refuse_double_backward(objective)
+        self.distribution.check(objective)
         check_fit(objective, self.dataset, self.shares)
         if self.run_config.compile:
             for player in objective.players:
                 objective.get_submodule(player).compile()
         return objective
+
+    def _find_newest(self) -> str | None:
+        newest, damaged = self.run_folder.newest()
+        for folder in damaged:
+            self.report(f"a damaged checkpoint was set aside: {folder}")
+        return newest
 
     def _initialise(self) -> str | None:
         """Loads the weights that the run starts with, and says which, if the config names some."""
@@ -180,14 +174,13 @@ class Runner(MMEngineRunner):
     def _autocast(self) -> torch.dtype | None:
         return torch.bfloat16 if self.run_config.precision == "bfloat16" else None
 
-    def _batches(self, seen: Mapping[str, int] | None = None) -> dict[str, PlayerBatches]:
+    def _batches(self) -> dict[str, PlayerBatches]:
         return {
             player: PlayerBatches(
                 self.dataset,
                 self.objective,
                 self.shares,
                 (self.run_config.seed, index),
-                (seen or {}).get(player, 0),
                 self.device,
                 self.run_config.num_workers,
             )
@@ -198,7 +191,7 @@ class Runner(MMEngineRunner):
         config = self.run_config
         every = config.log.every or max(config.num_images // 100, 1)
         self.progress = ProgressHook(self.name, self.console, config.checkpoint_every)
-        self.log = LogHook(storage.join(self.folder, "log.jsonl"), every)
+        self.log = LogHook(self.run_folder.join("log.jsonl"), every)
         self.stateful: dict[str, Any] = {"log": self.log}
         self.phases = self._phase_hook()
         if self.phases is not None:
@@ -210,13 +203,13 @@ class Runner(MMEngineRunner):
             # Before what may fail, so that no model is lost to a metric.
             CheckpointHook(config.checkpoint_every),
             SampleHook(
-                storage.join(self.folder, SAMPLES),
+                self.run_folder.join(SAMPLES),
                 config.sample_every,
                 config.log.grid_classes,
                 config.log.grid_rows,
             ),
             EvaluationHook(
-                storage.join(self.folder, "evaluations.jsonl"),
+                self.run_folder.join("evaluations.jsonl"),
                 config.evaluate_every,
                 config.evaluation,
             ),
@@ -277,36 +270,17 @@ class Runner(MMEngineRunner):
 
     def load_or_resume(self) -> None:
         """Goes on from the newest whole checkpoint, if asked to and there is one."""
-        if self._resume:
-            folder = processes.from_first(self._newest() if processes.rank() == 0 else None)
-            if folder is not None:
-                self._go_on(folder)
-        if self.last_checkpoint is None and self.initialised_from is not None:
-            self.report(self.initialised_from)
-        if processes.rank() == 0:
-            path = storage.join(self.folder, CONFIG_FILE)
-            storage.write_atomically(path, dump(self.plain_config).encode())
-
-    def _newest(self) -> str | None:
-        """Clears up after a run that was killed, and returns its newest whole checkpoint."""
-        for folder in (self.folder, storage.join(self.folder, SAMPLES)):
-            storage.remove_temporaries(folder)
-        if not any(map(is_complete, checkpoint_folders(self.folder))):
-            return None
-        for damaged in set_aside_damaged(self.folder):
-            self.report(f"a damaged checkpoint was set aside: {damaged}")
-        return find_checkpoint(self.folder)
+        if self._newest is not None:
+            self._go_on(self._newest)
+        elif self._initialised_from is not None:
+            self.report(self._initialised_from)
+        self.run_folder.write_config(dump(self.plain_config))
 
     def _go_on(self, folder: str) -> None:
-        conventions = self._conventions()
-        check_conventions(folder, read_manifest(folder), conventions)
-        check_same_run(folder, self.full_config)
-        state = load_run(folder, self.model, self.optim_wrapper, conventions)
-        stop_training = self.train_loop.stop_training
-        self._train_loop = ImageLoop(self, self._batches(state.seen), self.objective)
-        self._train_loop.stop_training = stop_training
-        for name, hook in self.stateful.items():
-            hook.load_state_dict(state.hooks[name])
+        check_same_run(folder, self.full_config, self._conventions())
+        state = load_run(folder, self.model, self.optim_wrapper, self.stateful)
+        for player, seen in state.seen.items():
+            self.train_loop.dataloader[player].start_at(seen)
         self.last_checkpoint = folder
         num_images = self.objective.num_images = self.train_loop.num_images
         self.report(f"going on from {folder}, {num_images} images")
@@ -346,7 +320,7 @@ class Runner(MMEngineRunner):
         An evaluation is not waited for, if this is the only process: a scheduler that announces its
         kill does not wait that long.
         """
-        self.train_loop.stop_training = True
+        self.stop_requested = True
         if self._is_evaluating and processes.size() == 1:
             raise EvaluationAbandoned
 
@@ -371,7 +345,7 @@ class Runner(MMEngineRunner):
         Of several processes all must call it, and the first one writes.
         """
         num_images = self.train_loop.num_images
-        folder = storage.join(self.folder, CHECKPOINTS, f"{num_images:09d}")
+        folder = self.run_folder.checkpoint(num_images)
         if folder == self.last_checkpoint:  # A signal came just after it was saved.
             return folder
         self.log.file.flush()
@@ -390,10 +364,9 @@ class Runner(MMEngineRunner):
         config = dump(self.full_config)
         save_run(folder, self.model, self.optim_wrapper, state, config, manifest)
         self.last_checkpoint = folder
-        if processes.rank() == 0:
-            remove_old(self.folder, self.run_config.keep_last, self.run_config.keep_every)
-            if self.phases is not None:
-                self.phases.snapshots.prune(self.folder)
+        self.run_folder.remove_old(self.run_config.keep_last, self.run_config.keep_every)
+        if self.phases is not None and processes.rank() == 0:
+            self.phases.snapshots.prune(self.folder)
         return folder
 
     def _conventions(self) -> dict[str, Any]:
@@ -404,6 +377,12 @@ class Runner(MMEngineRunner):
             "latent_scale": self.dataset.latent_scale,
         }
 
+    def _describe_networks(self) -> Iterator[str]:
+        for player in self.objective.players:
+            network = self.objective.get_submodule(player)
+            count = sum(parameter.numel() for parameter in network.parameters())
+            yield f"{player}: {type(network).__name__}, {count / 1e6:.3g} M parameters"
+
     def describe(self) -> Iterator[str]:
         """Yields what the run is about to do, a line each."""
         config, data = self.run_config, self.dataset
@@ -412,32 +391,12 @@ class Runner(MMEngineRunner):
             f"{type(self.objective).__name__} on {type(data).__name__}: {len(data)} samples of "
             f"{shape}, {data.num_classes} class{'es' * (data.num_classes > 1)}"
         )
-        for player in self.objective.players:
-            network = self.objective.get_submodule(player)
-            count = sum(parameter.numel() for parameter in network.parameters())
-            yield f"{player}: {self.networks[player]}, {count / 1e6:.3g} M parameters"
-        iterations = -(-config.num_images // config.global_batch)
+        yield from self._networks
         yield (
-            f"{config.num_images} images in {iterations} iterations; {self.shares}"
+            f"{config.num_images} images in {self.train_loop.max_iters} iterations; {self.shares}"
             f"{', ' + config.distributed.upper() if self.shares.num_processes > 1 else ''}"
         )
         count = torch.get_num_threads()
         threads = f", {count} thread{'s' * (count > 1)}" if self.device.type == "cpu" else ""
         yield f"on {self.device}{threads}, {config.precision}, seed {config.seed}"
         yield f"into {self.folder}"
-
-
-def _check_work_dir(folder: str, resume: bool) -> None:
-    local = storage.local_path(folder)
-    if local is not None and Path(local).is_file():
-        raise NotADirectoryError(f"{folder} is a file, not a folder.")
-    # Asked by the first process alone: it may have begun to write before another one looks.
-    holds_run = processes.from_first(
-        processes.rank() == 0
-        and any(storage.exists(storage.join(folder, name)) for name in (CONFIG_FILE, CHECKPOINTS))
-    )
-    if holds_run and not resume:
-        raise FileExistsError(
-            f"{folder} holds a run already: go on with it by --resume, or name another folder by "
-            "--work-dir."
-        )

@@ -18,16 +18,16 @@ from mmengine.optim import OptimWrapperDict
 from torch import Tensor
 
 import afmlib
-from afmlib.config.yaml_files import parse
+from afmlib.config.yaml_files import dump, parse
 from afmlib.engine.initial_weights import check_conventions
 from afmlib.engine.objective_model import ObjectiveModel
 from afmlib.engine.optimizers import PlayerOptimizer
 from afmlib.interfaces import Objective
-from afmlib.io import storage
 from afmlib.io.checkpoint import (
     CheckpointError,
     load_tensors,
     load_training_state,
+    read_config,
     read_manifest,
     save_checkpoint,
 )
@@ -107,14 +107,13 @@ def load_run(
     folder: str,
     model: ObjectiveModel,
     optimizers: OptimWrapperDict,
-    conventions: Mapping[str, Any],
+    hooks: Mapping[str, Any],
 ) -> RunState:
-    """Restores a run.
+    """Restores a run, and what its hooks carry on.
 
     Raises:
-        CheckpointError: If the checkpoint is damaged or of another run.
+        CheckpointError: If the checkpoint is damaged or does not fit.
     """
-    check_conventions(folder, read_manifest(folder), conventions)
     objective = model.objective
     state = load_training_state(folder)
     try:
@@ -126,10 +125,12 @@ def load_run(
             _load_optimizer(optimizers[player], state["optimizers"][player], model)
         model.generator_updates = int(state["generator_updates"])
         seen = {player: int(state["seen"][player]) for player in objective.players}
+        for name, hook in hooks.items():
+            hook.load_state_dict(state["hooks"][name])
         return RunState(seen, dict(state["hooks"]))
     except CheckpointError:
         raise
-    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(f"The checkpoint {folder} does not fit this run: {error}") from error
 
 
@@ -179,18 +180,23 @@ def _load_optimizer(
     optimizer.optimizer.load_state_dict({**state, "state": spread})
 
 
-def check_same_run(folder: str, config: Mapping[str, Any]) -> None:
-    """Refuses to go on with a run by another config; its length and what it logs may change.
+SAME = ("objective", "data", "seed", "global_batch", "optimizers", "ema", "precision", "phases")
+"""The keys of a config that make a run what it is; length, intervals and logging may change."""
+
+
+def check_same_run(folder: str, config: Mapping[str, Any], conventions: Mapping[str, Any]) -> None:
+    """Refuses to go on with a run of another model, or by another config.
 
     Raises:
-        CheckpointError: Names the key that differs.
+        CheckpointError: Names the field that differs.
     """
-    text = storage.read_bytes(storage.join(folder, "config.yaml")).decode()
-    stored = parse(text, f"The config of {folder}")
+    check_conventions(folder, read_manifest(folder), conventions)
+    stored = parse(read_config(folder), f"The config of {folder}")
     if not isinstance(stored, Mapping):
         raise CheckpointError(f"The config of {folder} holds no keys and values.")
-    for key in ("objective", "data", "seed", "global_batch"):
-        difference = _difference(key, stored.get(key), config.get(key))
+    here = parse(dump(dict(config)), "The config of this run")  # Tuples are lists there.
+    for key in SAME:
+        difference = _difference(key, stored.get(key), here.get(key))
         if difference:
             raise CheckpointError(
                 f"The checkpoint {folder} is of another run: {difference}. Go on by the same "

@@ -14,10 +14,11 @@ __all__ = [
     "is_complete",
     "load_tensors",
     "load_training_state",
+    "newest_whole",
+    "read_config",
     "read_manifest",
     "remove_old",
     "save_checkpoint",
-    "set_aside_damaged",
 ]
 
 import contextlib
@@ -25,7 +26,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, BinaryIO
 
@@ -165,6 +166,16 @@ def load_training_state(folder: str) -> dict[str, Any]:
         return read_plain_data(file, storage.join(folder, TRAINING))
 
 
+def read_config(folder: str) -> str:
+    """Returns the text of the config of a checkpoint.
+
+    Raises:
+        CheckpointError: If it is missing or damaged.
+    """
+    with _verified(folder, CONFIG, read_manifest(folder)) as file:
+        return file.read().decode()
+
+
 def checkpoint_folders(work_dir: str) -> list[str]:
     """Returns the folders of a run's checkpoints, the newest first, whole or not."""
     names = [
@@ -180,17 +191,21 @@ def is_complete(folder: str) -> bool:
     return storage.exists(storage.join(folder, MANIFEST))
 
 
-def _verify(folder: str) -> None:
+def _verify(folder: str, files: Sequence[str] | None = None) -> None:
     manifest = read_manifest(folder)
-    for name in manifest["files"]:
+    for name in manifest["files"] if files is None else files:
         with _verified(folder, name, manifest):
             pass
 
 
-def find_checkpoint(path: str) -> str:
+def find_checkpoint(path: str, files: Sequence[str] | None = None) -> str:
     """Returns the checkpoint at a path: the folder itself, or the newest whole one of a run.
 
     A damaged one is named in the log, and the one before it is taken.
+
+    Args:
+        path: A folder: a path or a URL.
+        files: The files that matter, of those that a checkpoint has; all of them unless given.
 
     Raises:
         CheckpointError: If there is none.
@@ -200,7 +215,7 @@ def find_checkpoint(path: str) -> str:
         return path
     for folder in checkpoint_folders(path):
         try:
-            _verify(folder)
+            _verify(folder, files)
         except CheckpointError as error:
             logging.getLogger("afmlib").warning("Passing over a checkpoint: %s", error)
         else:
@@ -208,8 +223,8 @@ def find_checkpoint(path: str) -> str:
     raise CheckpointError(f"There is no checkpoint in {path}.")
 
 
-def set_aside_damaged(work_dir: str) -> list[str]:
-    """Renames the damaged checkpoints after the newest whole one, which a run goes on from.
+def newest_whole(work_dir: str) -> tuple[str | None, list[str]]:
+    """Returns the checkpoint that a run goes on from, and renames damaged ones after it.
 
     The run will write theirs anew. ``<num_images>.damaged`` is no name of a checkpoint, and never
     removed, except by the next of the same name. Where none is whole, nothing is touched. Folders
@@ -219,12 +234,14 @@ def set_aside_damaged(work_dir: str) -> list[str]:
         work_dir: The folder of the run.
 
     Returns:
-        The new paths of those renamed, the newest first.
+        The folder of the newest whole checkpoint, None if there is no checkpoint; and the new paths
+        of those renamed, the newest first.
 
     Raises:
+        CheckpointError: If there are checkpoints, and all of them are damaged.
         OSError: If one cannot be read or renamed.
     """
-    damaged = {}
+    damaged: dict[str, str] = {}
     for folder in filter(is_complete, checkpoint_folders(work_dir)):
         try:
             _verify(folder)
@@ -233,12 +250,17 @@ def set_aside_damaged(work_dir: str) -> list[str]:
         else:
             break
     else:
-        return []
+        if damaged:
+            raise CheckpointError(
+                f"No checkpoint in {work_dir} is whole: {' '.join(damaged.values())}"
+            )
+        return None, []
+    whole = folder
     for folder, reason in damaged.items():
         logging.getLogger("afmlib").warning("Setting a checkpoint aside: %s", reason)
         storage.remove_folder(folder + DAMAGED_SUFFIX)
         storage.rename_folder(folder, folder + DAMAGED_SUFFIX)
-    return [folder + DAMAGED_SUFFIX for folder in damaged]
+    return whole, [folder + DAMAGED_SUFFIX for folder in damaged]
 
 
 def remove_old(work_dir: str, keep_last: int, keep_every: int | None) -> None:

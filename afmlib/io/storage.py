@@ -168,7 +168,7 @@ def _collect(write: Callable[[Any], object]) -> bytes:
 
 def _write_locally(name: str, content: Content) -> None:
     folder = os.path.dirname(name)
-    os.makedirs(folder, exist_ok=True)
+    _make_folder(folder)
     handle, temporary = tempfile.mkstemp(dir=folder, suffix=TEMPORARY_SUFFIX)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -185,6 +185,16 @@ def _write_locally(name: str, content: Content) -> None:
             os.unlink(temporary)
         raise
     _sync_folder(folder)
+
+
+def _make_folder(folder: str) -> None:
+    """Makes a folder and those above it, each of which is on the disk before what is in it."""
+    if not folder or os.path.isdir(folder):
+        return
+    above = os.path.dirname(folder)
+    _make_folder(above)
+    os.makedirs(folder, exist_ok=True)
+    _sync_folder(above or ".")
 
 
 def _umask() -> int:

@@ -20,10 +20,11 @@ from afmlib.io.checkpoint import (
     is_complete,
     load_tensors,
     load_training_state,
+    newest_whole,
+    read_config,
     read_manifest,
     remove_old,
     save_checkpoint,
-    set_aside_damaged,
 )
 
 FILES = ["generator.safetensors", "discriminator.safetensors", "training.pt", "config.yaml"]
@@ -343,15 +344,16 @@ def test_damaged_checkpoints_after_the_newest_whole_one_are_set_aside(save, run,
     storage.remove_file(storage.join(paths[600], "manifest.json"))
 
     with caplog.at_level(logging.WARNING, logger="afmlib"):
-        renamed = set_aside_damaged(run)
+        newest, renamed = newest_whole(run)
 
+    assert newest == paths[300]
     assert renamed == [paths[500] + ".damaged", paths[400] + ".damaged"]
     names = [folder.rsplit("/", 1)[-1] for folder in checkpoint_folders(run)]
     assert names == ["600", "300", "200", "100"]
     assert storage.read_bytes(storage.join(renamed[0], "training.pt")) == b"damaged"
     assert all("training.pt is damaged" in record.getMessage() for record in caplog.records)
     assert find_checkpoint(run) == paths[300]
-    assert set_aside_damaged(run) == []
+    assert newest_whole(run) == (paths[300], [])
 
 
 def test_one_that_was_set_aside_is_replaced_by_the_next_and_never_removed(save, tmp_path):
@@ -360,7 +362,7 @@ def test_one_that_was_set_aside_is_replaced_by_the_next_and_never_removed(save, 
         for folder in folders:
             save(folder)
         (folders[1] / "training.pt").write_bytes(mark)
-        set_aside_damaged(str(tmp_path))
+        newest_whole(str(tmp_path))
     save(tmp_path / "checkpoints" / "300")
 
     remove_old(str(tmp_path), keep_last=1, keep_every=None)
@@ -374,15 +376,15 @@ def test_where_none_is_whole_nothing_is_touched(save, tmp_path):
     save(tmp_path / "checkpoints" / "100")
     damage(str(tmp_path / "checkpoints" / "100"))
 
-    assert set_aside_damaged(str(tmp_path)) == []
-    assert set_aside_damaged(str(tmp_path / "nowhere")) == []
-
+    assert newest_whole(str(tmp_path / "nowhere")) == (None, [])
+    with pytest.raises(CheckpointError, match="No checkpoint in .* is whole: .*is damaged"):
+        newest_whole(str(tmp_path))
     with pytest.raises(CheckpointError, match="There is no checkpoint in"):
         find_checkpoint(str(tmp_path))
     assert names_in(tmp_path) == [100]
 
 
-@pytest.mark.parametrize("call", [set_aside_damaged, find_checkpoint])
+@pytest.mark.parametrize("call", [newest_whole, find_checkpoint])
 def test_a_checkpoint_that_cannot_be_read_is_not_taken_for_damaged(
     save, tmp_path, monkeypatch, call
 ):
@@ -400,6 +402,28 @@ def test_a_checkpoint_that_cannot_be_read_is_not_taken_for_damaged(
         call(str(tmp_path))
 
     assert names_in(tmp_path) == [200, 100]
+
+
+def test_the_files_that_do_not_matter_may_be_damaged(save, tmp_path):
+    folders = [str(tmp_path / "checkpoints" / name) for name in ("100", "200")]
+    for folder in folders:
+        save(folder)
+    damage(folders[1])
+
+    assert find_checkpoint(str(tmp_path), ["config.yaml", "generator.safetensors"]) == folders[1]
+    assert find_checkpoint(str(tmp_path)) == folders[0]
+
+
+def test_a_config_is_read_whole_or_not_at_all(save, tmp_path):
+    folder = str(tmp_path / "checkpoints" / "100")
+    save(folder)
+    path = storage.join(folder, "config.yaml")
+    stored = storage.read_bytes(path)
+
+    assert read_config(folder) == stored.decode()
+    storage.write_atomically(path, stored[:-1])
+    with pytest.raises(CheckpointError, match="config.yaml is damaged"):
+        read_config(folder)
 
 
 # --- What stays ---

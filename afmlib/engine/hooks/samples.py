@@ -40,7 +40,7 @@ class SampleHook(Hook):
         loop = runner.train_loop
         if loop.num_images and loop.is_due(self.every):
             path = self._path(loop.num_images)
-            if not processes.from_first(storage.exists(path)):
+            if not processes.from_first(processes.rank() == 0 and storage.exists(path)):
                 self.save(runner)
 
     def after_train_iter(
