@@ -377,7 +377,7 @@ def test_where_none_is_whole_nothing_is_touched(save, tmp_path):
     damage(str(tmp_path / "checkpoints" / "100"))
 
     assert newest_whole(str(tmp_path / "nowhere")) == (None, [])
-    with pytest.raises(CheckpointError, match="No checkpoint in .* is whole: .*is damaged"):
+    with pytest.raises(CheckpointError, match=r"No checkpoint in .* is whole: .*is damaged"):
         newest_whole(str(tmp_path))
     with pytest.raises(CheckpointError, match="There is no checkpoint in"):
         find_checkpoint(str(tmp_path))
@@ -422,7 +422,7 @@ def test_a_config_is_read_whole_or_not_at_all(save, tmp_path):
 
     assert read_config(folder) == stored.decode()
     storage.write_atomically(path, stored[:-1])
-    with pytest.raises(CheckpointError, match="config.yaml is damaged"):
+    with pytest.raises(CheckpointError, match=r"config\.yaml is damaged"):
         read_config(folder)
 
 
