@@ -510,8 +510,7 @@ def _content(runner: Runner) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _load_run(runner: Runner, folder: str) -> None:
-    conventions = checkpoint.read_manifest(folder)["conventions"]
-    state.load_run(folder, runner.model, runner.optim_wrapper, conventions)
+    state.load_run(folder, runner.model, runner.optim_wrapper, runner.stateful)
 
 
 def _sync(path: Path) -> None:

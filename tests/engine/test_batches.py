@@ -60,7 +60,8 @@ class _Whole:
     """The minibatches of a player in one process and one part."""
 
     def __init__(self, size, batch, num_images=0, name=(0, 0)):
-        self.stream = PlayerBatches(_Numbers(size), _Draws(), Shares(batch), name, num_images, CPU)
+        self.stream = PlayerBatches(_Numbers(size), _Draws(), Shares(batch), name, CPU)
+        self.stream.start_at(num_images)
 
     def next(self):
         (part,) = self.stream.next()
@@ -126,8 +127,9 @@ def test_processes_and_parts_share_the_batch_that_one_would_have(processes, part
 
     for rank in range(processes):
         shares = Shares(batch, processes, parts, rank)
-        share = PlayerBatches(_Numbers(size), _Draws(), shares, (0, 0), batch, CPU).next()
-        for index, part in enumerate(share):
+        stream = PlayerBatches(_Numbers(size), _Draws(), shares, (0, 0), CPU)
+        stream.start_at(batch)
+        for index, part in enumerate(stream.next()):
             assert len(part.latents) == rows
             first = rank + index * processes
             latents[first :: processes * parts] = part.latents

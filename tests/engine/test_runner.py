@@ -20,9 +20,14 @@ from afmlib.config import ConfigError, dump
 from afmlib.engine import Runner, TrainingError
 from afmlib.engine.batches import PlayerBatches
 from afmlib.engine.shares import Shares
-from afmlib.engine.state import load_run
+from afmlib.engine.state import check_same_run
 from afmlib.interfaces import AdversarialLoss
-from afmlib.io.checkpoint import CheckpointError, checkpoint_folders, load_training_state
+from afmlib.io.checkpoint import (
+    CheckpointError,
+    checkpoint_folders,
+    load_training_state,
+    read_manifest,
+)
 from afmlib.registry import LOSSES
 
 
@@ -52,7 +57,7 @@ class _StopAt(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         if runner.train_loop.num_images >= self.num_images:
-            runner.train_loop.stop_training = True
+            runner.stop()
 
 
 @pytest.mark.parametrize(
@@ -61,6 +66,7 @@ class _StopAt(Hook):
 def test_a_resumed_run_is_the_run_that_was_not_interrupted(run, name, tmp_path):
     whole = run(name=name, work_dir=tmp_path / "whole")
     first = run(name=name, work_dir=tmp_path / "parts", hooks=[_StopAt(32)])
+    assert first.train_loop.num_images == 32
     first.save()
     resumed = run(name=name, work_dir=tmp_path / "parts", resume=True)
 
@@ -98,7 +104,7 @@ def test_training_is_the_plain_loop_of_the_paper(run, tiny_config):
         for player in ("discriminator", "generator")
     }
     batches = {
-        player: PlayerBatches(dataset, objective, Shares(8), (0, index), 0, torch.device("cpu"))
+        player: PlayerBatches(dataset, objective, Shares(8), (0, index), torch.device("cpu"))
         for index, player in enumerate(optimizers)
     }
     for _ in range(8):
@@ -219,10 +225,10 @@ def test_a_run_by_another_config_is_refused_and_left_alone(run, override, key, t
 def test_a_checkpoint_of_another_convention_is_refused(run, tmp_path):
     runner = run()
     (folder,) = checkpoint_folders(str(tmp_path / "run"))
-    conventions = runner.objective.sample_model.conventions.as_dict() | {"num_classes": 11}
+    conventions = read_manifest(folder)["conventions"] | {"num_classes": 11}
 
     with pytest.raises(CheckpointError, match="its num_classes is 10, not 11"):
-        load_run(folder, runner.model, runner.optim_wrapper, conventions)
+        check_same_run(folder, runner.full_config, conventions)
 
 
 def test_a_longer_run_goes_on(run):

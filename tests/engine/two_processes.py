@@ -11,7 +11,7 @@ import torch
 from mmengine.hooks import Hook
 
 from afmlib import load_checkpoint
-from afmlib.config import load_config
+from afmlib.config import ConfigError, load_config
 from afmlib.engine import (
     Runner,
     TrainingError,
@@ -144,6 +144,16 @@ def not_finite(work_dir):
     return "nothing"
 
 
+def second_derivative_under_fsdp(work_dir):
+    """Returns what the error says."""
+    overrides = ("objective.penalty=AutogradPenalty", "distributed=fsdp")
+    try:
+        Runner(config_of("afm", *overrides), work_dir, device=CPU)
+    except ConfigError as error:
+        return str(error)
+    return "nothing"
+
+
 def samples(checkpoint):
     """Returns samples of a model, batches of which do not come out even."""
     return sample_together(load_checkpoint(checkpoint), torch.arange(23) % 10, batch_size=3, seed=4)
@@ -177,6 +187,7 @@ def everything(folder):
         stop_and_save("afm", both, option)
         results[f"both-{distributed}"] = resume("afm", both, option)
     results["not finite"] = not_finite(f"{folder}/not-finite")
+    results["refused"] = second_derivative_under_fsdp(f"{folder}/refused")
     results["samples"] = samples(f"{folder}/model")
     return results
 
