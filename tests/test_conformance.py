@@ -73,7 +73,10 @@ SMALL = {
         "DiTDiscriminator": [DIT, DIT | dict(use_timestep=True, qk_norm=True)],
         "MLPDiscriminator": [MLP, MLP | dict(use_timestep=True, feature_scale=2.0)],
     },
-    "classifiers": {"DiTClassifier": [DIT, DIT | dict(qk_norm=True, attention="math")]},
+    "classifiers": {
+        "DiTClassifier": [DIT, DIT | dict(qk_norm=True, attention="math")],
+        "MLPClassifier": [MLP, MLP | dict(feature_scale=2.0)],
+    },
     "losses": {
         "HingeLoss": [{}, dict(margin=0.5)],
         "LeastSquaresLoss": [{}],
@@ -100,6 +103,7 @@ SMALL = {
         "FourGaussians": [{}],
         "ImageFolder": ["image_folder"],
         "LatentFolder": ["latent_folder"],
+        "OverlappingGaussians": [{}],
     },
     "extractors": {
         "DigitsExtractor": ["digits_extractor"],

@@ -70,7 +70,10 @@ DISCRIMINATORS = ComponentRegistry(
 CLASSIFIERS = ComponentRegistry(
     "classifiers",
     "afmlib.interfaces:Classifier",
-    {"DiTClassifier": "afmlib.classifiers.dit:DiTClassifier"},
+    {
+        "DiTClassifier": "afmlib.classifiers.dit:DiTClassifier",
+        "MLPClassifier": "afmlib.classifiers.mlp:MLPClassifier",
+    },
     _dit_presets("DiTClassifier"),
 )
 LOSSES = ComponentRegistry(
@@ -130,6 +133,7 @@ DATASETS = ComponentRegistry(
         "FourGaussians": "afmlib.data.points:FourGaussians",
         "ImageFolder": "afmlib.data.image_folder:ImageFolder",
         "LatentFolder": "afmlib.data.latent_folder:LatentFolder",
+        "OverlappingGaussians": "afmlib.data.overlapping_gaussians:OverlappingGaussians",
     },
 )
 AUTOENCODERS = ComponentRegistry("autoencoders", "afmlib.interfaces:Autoencoder")
