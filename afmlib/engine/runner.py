@@ -277,7 +277,7 @@ class Runner(MMEngineRunner):
         self.run_folder.write_config(dump(self.plain_config))
 
     def _go_on(self, folder: str) -> None:
-        check_same_run(folder, self.full_config, self._conventions())
+        check_same_run(folder, self.full_config, self._manifest())
         state = load_run(folder, self.model, self.optim_wrapper, self.stateful)
         for player, seen in state.seen.items():
             self.train_loop.dataloader[player].start_at(seen)
@@ -349,25 +349,30 @@ class Runner(MMEngineRunner):
         if folder == self.last_checkpoint:  # A signal came just after it was saved.
             return folder
         self.log.file.flush()
+        seen = {
+            player: batches.num_images for player, batches in self.train_loop.dataloader.items()
+        }
+        state = RunState(seen, {name: hook.state_dict() for name, hook in self.stateful.items()})
+        config = dump(self.full_config)
+        save_run(folder, self.model, self.optim_wrapper, state, config, self._manifest())
+        self.last_checkpoint = folder
+        self.run_folder.remove_old(self.run_config.keep_last, self.run_config.keep_every)
+        if self.phases is not None and processes.rank() == 0:
+            self.phases.snapshots.prune(self.folder)
+        return folder
+
+    def _manifest(self) -> dict[str, Any]:
+        """Returns what a checkpoint says of itself."""
         manifest = {
-            "num_images": num_images,
+            "num_images": self.train_loop.num_images,
+            "num_samples": len(self.dataset),
             "conventions": self._conventions(),
             "generator": self.full_config["objective"]["generator"],
             "plugins": list(self.run_config.plugins),
         }
         if self.phases is not None:
             manifest["snapshots"] = sorted(self.phases.controller.snapshots())
-        seen = {
-            player: batches.num_images for player, batches in self.train_loop.dataloader.items()
-        }
-        state = RunState(seen, {name: hook.state_dict() for name, hook in self.stateful.items()})
-        config = dump(self.full_config)
-        save_run(folder, self.model, self.optim_wrapper, state, config, manifest)
-        self.last_checkpoint = folder
-        self.run_folder.remove_old(self.run_config.keep_last, self.run_config.keep_every)
-        if self.phases is not None and processes.rank() == 0:
-            self.phases.snapshots.prune(self.folder)
-        return folder
+        return manifest
 
     def _conventions(self) -> dict[str, Any]:
         conventions = self.objective.sample_model.conventions.as_dict()

@@ -183,14 +183,23 @@ def _load_optimizer(
 SAME = ("objective", "data", "seed", "global_batch", "optimizers", "ema", "precision", "phases")
 """The keys of a config that make a run what it is; length, intervals and logging may change."""
 
+PLACE = "path"
+"""The argument of a component that says where something lies, which may have been moved."""
 
-def check_same_run(folder: str, config: Mapping[str, Any], conventions: Mapping[str, Any]) -> None:
+
+def check_same_run(folder: str, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
     """Refuses to go on with a run of another model, or by another config.
+
+    Args:
+        folder: The checkpoint.
+        config: The whole config of the run that would go on.
+        manifest: What that run would write into a manifest now.
 
     Raises:
         CheckpointError: Names the field that differs.
     """
-    check_conventions(folder, read_manifest(folder), conventions)
+    there = read_manifest(folder)
+    check_conventions(folder, there, manifest["conventions"])
     stored = parse(read_config(folder), f"The config of {folder}")
     if not isinstance(stored, Mapping):
         raise CheckpointError(f"The config of {folder} holds no keys and values.")
@@ -202,12 +211,17 @@ def check_same_run(folder: str, config: Mapping[str, Any], conventions: Mapping[
                 f"The checkpoint {folder} is of another run: {difference}. Go on by the same "
                 "config, or name another folder."
             )
+    if there.get("num_samples") != manifest["num_samples"]:
+        raise CheckpointError(
+            f"The checkpoint {folder} is of another run: it was trained on "
+            f"{there.get('num_samples')} samples, and the data have {manifest['num_samples']}."
+        )
 
 
 def _difference(path: str, stored: Any, here: Any) -> str | None:
     """Says where two configs differ first, None if they do not."""
     if isinstance(stored, Mapping) and isinstance(here, Mapping):
-        for key in sorted({*stored, *here}):
+        for key in sorted({*stored, *here} - {PLACE}):
             found = _difference(f"{path}.{key}", stored.get(key), here.get(key))
             if found:
                 return found

@@ -210,6 +210,10 @@ def test_resuming_a_finished_run_changes_nothing(run, tmp_path):
         ("seed=5", "seed"),
         ("global_batch=4", "global_batch"),
         ("data.split=test", "data.split"),
+        ("optimizers.generator.lr=0.5", "optimizers.generator.lr"),
+        ("ema.decay=0.5", "ema.decay"),
+        ("precision=float64", "precision"),
+        ("phases=[{at: 32, lr_factor: 0.5}]", "phases"),
     ],
 )
 def test_a_run_by_another_config_is_refused_and_left_alone(run, override, key, tmp_path):
@@ -225,10 +229,24 @@ def test_a_run_by_another_config_is_refused_and_left_alone(run, override, key, t
 def test_a_checkpoint_of_another_convention_is_refused(run, tmp_path):
     runner = run()
     (folder,) = checkpoint_folders(str(tmp_path / "run"))
-    conventions = read_manifest(folder)["conventions"] | {"num_classes": 11}
+    manifest = read_manifest(folder)
+    other = {**manifest, "conventions": manifest["conventions"] | {"num_classes": 11}}
 
     with pytest.raises(CheckpointError, match="its num_classes is 10, not 11"):
-        check_same_run(folder, runner.full_config, conventions)
+        check_same_run(folder, runner.full_config, other)
+    with pytest.raises(CheckpointError, match="on 1437 samples, and the data have 1438"):
+        check_same_run(folder, runner.full_config, {**manifest, "num_samples": 1438})
+
+
+def test_data_may_be_moved_but_not_replaced(run, tmp_path):
+    runner = run()
+    (folder,) = checkpoint_folders(str(tmp_path / "run"))
+    manifest, config = read_manifest(folder), runner.full_config
+    moved = {**config, "data": {**config["data"], "path": "elsewhere"}}
+
+    check_same_run(folder, moved, manifest)
+    with pytest.raises(CheckpointError, match=r"its data\.type is 'Digits', not 'ImageFolder'"):
+        check_same_run(folder, {**config, "data": {"type": "ImageFolder"}}, manifest)
 
 
 def test_a_longer_run_goes_on(run):
