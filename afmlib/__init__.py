@@ -14,6 +14,7 @@ __all__ = [
     "build_penalty",
     "list_components",
     "load_checkpoint",
+    "load_official",
     "sample",
 ]
 
@@ -21,6 +22,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from afmlib.official import load_official
     from afmlib.registry import (
         build_classifier,
         build_dataset,
@@ -37,6 +39,7 @@ __version__ = "0.1.0"
 
 _LAZY = {name: "afmlib.registry" for name in __all__ if name.startswith(("build_", "list_"))}
 _LAZY |= dict.fromkeys(("load_checkpoint", "sample"), "afmlib.sampling")
+_LAZY["load_official"] = "afmlib.official"
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,8 @@ __all__ = [
 import contextlib
 import hashlib
 import io
+import pickle
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
@@ -136,9 +138,17 @@ def read_plain_data(file: BinaryIO, path: str) -> dict[str, Any]:
             raise TypeError(f"it holds a {type(state).__name__}")
     except Exception as error:  # What a foreign file makes of the unpickler is anybody's guess.
         raise CheckpointError(
-            f"{path} holds more than plain data, or is damaged: {error}"
+            f"{path} holds more than plain data, or is damaged: {_reason(error)}"
         ) from error
     return state
+
+
+def _reason(error: Exception) -> str:
+    """Returns what is wrong: of torch's words not the advice to load the file all the same."""
+    if not isinstance(error, pickle.UnpicklingError):
+        return str(error)
+    wanted = re.search(r"GLOBAL (\S+)", str(error))
+    return f"it asks for {wanted[1]}" if wanted else "its pickle is of something else"
 
 
 def _check_archive(file: BinaryIO) -> None:

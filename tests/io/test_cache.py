@@ -1,0 +1,97 @@
+"""Tests for afmlib.io.cache."""
+
+import logging
+import os
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from afmlib.io import cache
+from afmlib.io.cache import local_copy
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path_factory, monkeypatch):
+    path = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("AFMLIB_CACHE", str(path))
+    return path
+
+
+def kept(folder):
+    return [file.name for file in folder.rglob("*") if file.is_file()]
+
+
+def test_a_local_file_is_itself(tmp_path, folder):
+    assert local_copy(str(tmp_path / "x")) == str(tmp_path / "x")
+    assert local_copy(f"file://{tmp_path}/x") == str(tmp_path / "x")
+    assert kept(folder) == []
+
+
+def test_a_file_on_the_web_is_fetched_once(web, tmp_path, folder, monkeypatch):
+    (tmp_path / "model.pth").write_bytes(b"weights")
+
+    first = local_copy(f"{web}/model.pth")
+    monkeypatch.setattr(cache, "_fetch", None)  # Would fail if it were called.
+    again = local_copy(f"{web}/model.pth")
+
+    assert first == again
+    assert Path(first).read_bytes() == b"weights"
+    assert len(kept(folder)) == 1
+
+
+def test_another_version_takes_the_place_of_the_first(folder):
+    url = "memory://cache-tests/model.pth"
+    fsspec.filesystem("memory").pipe_file(url, b"one")
+    first = local_copy(url)
+    fsspec.filesystem("memory").pipe_file(url, b"three")
+
+    second = local_copy(url)
+
+    assert Path(second).read_bytes() == b"three"
+    assert not os.path.exists(first)
+    assert len(kept(folder)) == 1
+
+
+def test_without_the_network_the_copy_is_taken_and_said(web, tmp_path, caplog, monkeypatch):
+    (tmp_path / "model.pth").write_bytes(b"weights")
+    copy = local_copy(f"{web}/model.pth")
+
+    def down(path):
+        raise OSError("the network is down")
+
+    monkeypatch.setattr(cache, "_version", down)
+    with caplog.at_level(logging.WARNING, logger="afmlib"):
+        assert local_copy(f"{web}/model.pth") == copy
+    assert "the network is down" in caplog.text
+    with pytest.raises(OSError, match="the network is down"):
+        local_copy(f"{web}/other.pth")
+
+
+def test_a_server_that_fails_is_not_one_without_the_file(web, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        local_copy(f"{web}/nowhere.pth")
+    with pytest.raises(OSError) as failure:  # Nobody listens there.
+        local_copy("http://127.0.0.1:9/model.pth")
+    assert not isinstance(failure.value, FileNotFoundError)
+
+
+def test_what_is_cut_off_leaves_nothing(folder, monkeypatch):
+    url = "memory://cache-tests/torn.pth"
+    fsspec.filesystem("memory").pipe_file(url, b"weights")
+    monkeypatch.setattr(cache, "_version", lambda path: (8, "version"))
+
+    with pytest.raises(OSError, match="7 bytes came of 8"):
+        local_copy(url)
+
+    assert kept(folder) == []
+
+
+def test_a_missing_package_is_named_with_its_extra(monkeypatch):
+    def missing(protocol):
+        raise ImportError("no such package")
+
+    monkeypatch.setattr("fsspec.get_filesystem_class", missing)
+    for url, extra in (("hf://a/b/c.pth", "hf"), ("https://a/c.pth", "http"), ("s3://a/c", "s3")):
+        with pytest.raises(OSError, match=rf"pip install 'afmlib\[{extra}\]'"):
+            local_copy(url)
