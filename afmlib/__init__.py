@@ -14,6 +14,7 @@ __all__ = [
     "build_penalty",
     "list_components",
     "load_checkpoint",
+    "load_classifier",
     "load_official",
     "sample",
 ]
@@ -34,12 +35,14 @@ if TYPE_CHECKING:
         list_components,
     )
     from afmlib.sampling import load_checkpoint, sample
+    from afmlib.trained import load_classifier
 
 __version__ = "0.1.0"
 
 _LAZY = {name: "afmlib.registry" for name in __all__ if name.startswith(("build_", "list_"))}
 _LAZY |= dict.fromkeys(("load_checkpoint", "sample"), "afmlib.sampling")
 _LAZY["load_official"] = "afmlib.official"
+_LAZY["load_classifier"] = "afmlib.trained"
 
 
 def __getattr__(name: str) -> Any:

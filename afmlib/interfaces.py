@@ -259,10 +259,18 @@ class GradientPenalty(nn.Module, ABC):
 
 
 class Guidance(nn.Module, ABC):
-    """Pulls the samples of a generator towards their class."""
+    """Pulls the samples of a generator towards their class.
+
+    The networks inside are trained already, and frozen.
+    """
 
     timesteps: tuple[float, float] = (0.0, 0.0)
     """The range in which the objective draws the times of the re-noising."""
+
+    def train(self, mode: bool = True) -> "Guidance":
+        """Does nothing: what is inside stays in evaluation mode whatever trains around it."""
+        del mode
+        return self
 
     @abstractmethod
     def forward(

@@ -7,7 +7,7 @@ The noise of image :math:`i` is drawn from the stream (seed, i), so that it depe
 batch size nor on how many images are made.
 """
 
-__all__ = ["SampleModel", "load_checkpoint", "sample", "to_uint8", "track"]
+__all__ = ["SampleModel", "load_checkpoint", "load_network", "sample", "to_uint8", "track"]
 
 import contextlib
 import itertools
@@ -26,14 +26,18 @@ from afmlib.io.size_limit import build_for
 from afmlib.ops.seeding import indexed_noises
 from afmlib.ops.time_grid import sampling_times
 from afmlib.registry import (
+    GENERATORS,
     PARAMETERISATIONS,
     ComponentError,
+    ComponentRegistry,
     UnknownComponentError,
-    build_generator,
 )
 from afmlib.typing import Labels, Latents
 
 DEFAULT_BATCH_SIZE = 256
+
+LOADERS = {"generator": "afmlib.load_checkpoint", "classifier": "afmlib.load_classifier"}
+"""The networks for which a checkpoint may be made, and what loads each."""
 
 
 class SampleModel(nn.Module):
@@ -234,25 +238,53 @@ def load_checkpoint(path: str, ema: bool = True, device: torch.device | str = "c
         CheckpointError: If there is none, it is damaged, or its generator is unknown here.
     """
     folder = find_checkpoint(str(path))
-    manifest = read_manifest(folder)
-    state = load_tensors(folder, "generator_ema" if ema else "generator")
+    generator = load_network(folder, GENERATORS, "generator", ema)
     try:
-        conventions = _conventions(**manifest["conventions"])
-        generator = build_for(state, lambda: build_generator(manifest["generator"]))
+        conventions = _conventions(**read_manifest(folder)["conventions"])
         parameterisation = PARAMETERISATIONS.build(conventions.parameterisation)
+    except Exception as error:
+        raise _not_built(folder, error) from error
+    model = SampleModel(generator, parameterisation, conventions).to(device)
+    return model.requires_grad_(False).eval()
+
+
+def load_network(folder: str, registry: ComponentRegistry, role: str, ema: bool = True) -> Any:
+    """Builds a network of a checkpoint, with its weights.
+
+    Args:
+        folder: The folder of the checkpoint.
+        registry: What builds it.
+        role: What it is in a manifest: "generator" or "classifier".
+        ema: Whether to take the averaged weights instead of the online ones.
+
+    Raises:
+        CheckpointError: If there is none, it is damaged, or its type is unknown here.
+    """
+    manifest = read_manifest(folder)
+    others = [other for other in LOADERS if other != role and other in manifest]
+    if role not in manifest and others:
+        raise CheckpointError(
+            f"{folder} holds no {role} but a {others[0]}: load it by {LOADERS[others[0]]}."
+        )
+    state = load_tensors(folder, f"{role}_ema" if ema else role)
+    try:
+        network = build_for(state, lambda: registry.build(manifest[role]))
     except OSError:
         raise
     except UnknownComponentError as error:
         raise CheckpointError(_unknown_component(folder, manifest, error)) from error
     except Exception as error:  # What a constructor makes of odd arguments is up to it.
-        text = f"it has no {error}" if isinstance(error, KeyError) else error
-        raise CheckpointError(f"The model in {folder} cannot be built: {text}") from error
+        raise _not_built(folder, error) from error
     try:
-        generator.load_state_dict(state, strict=True)
+        network.load_state_dict(state, strict=True)
     except RuntimeError as error:
         raise CheckpointError(f"The weights in {folder} do not fit its model: {error}") from error
-    model = SampleModel(generator, parameterisation, conventions).to(device)
-    return model.requires_grad_(False).eval()
+    return network
+
+
+def _not_built(folder: str, error: Exception) -> CheckpointError:
+    text = f"it has no {error}" if isinstance(error, KeyError) else error
+    return CheckpointError(f"The model in {folder} cannot be built: {text}")
 
 
 def _conventions(latent_shape: Sequence[int] | None = None, **others: Any) -> Conventions:

@@ -19,9 +19,10 @@ from afmlib.data.digits import Digits
 from afmlib.data.latent_folder import write_latents
 from afmlib.data.points import FourGaussians
 from afmlib.interfaces import FeatureExtractor, RepeatableGenerator
+from afmlib.io.checkpoint import save_checkpoint
 from afmlib.metrics import inception_extractor
 from afmlib.metrics.evaluation import Evaluation
-from afmlib.registry import REGISTRIES
+from afmlib.registry import REGISTRIES, build_classifier, build_generator
 from afmlib.testing import (
     check_adversarial_loss,
     check_attention_backend,
@@ -32,6 +33,7 @@ from afmlib.testing import (
     check_feature_extractor,
     check_generator,
     check_gradient_penalty,
+    check_guidance,
     check_metric,
     check_objective,
     check_parameterisation,
@@ -42,7 +44,7 @@ from afmlib.testing import (
 CLASSES = 3
 DIT = dict(input_size=4, in_channels=2, hidden_size=16, depth=2, num_heads=2, num_classes=CLASSES)
 MLP = dict(in_channels=2, hidden_size=16, num_classes=CLASSES)
-SHAPES = {"DiT": (2, 4, 4), "MLP": (2,)}
+SHAPES = {"DiT": (2, 4, 4), "MLP": (2,), "Trained": (2, 4, 4)}
 BOTH_TIMES = dict(use_timestep_src=True, use_timestep_tgt=True)
 DIT_GENERATOR = dict(type="DiTGenerator", **DIT)
 GAME = dict(generator=DIT_GENERATOR, discriminator=dict(type="DiTDiscriminator", **DIT))
@@ -64,6 +66,7 @@ SMALL = {
             DIT | dict(class_dropout_prob=0.1, patch_size=4, attention="math"),
         ],
         "MLPGenerator": [MLP, MLP | BOTH_TIMES | dict(feature_scale=2.0)],
+        "TrainedVelocity": ["trained_velocity"],
     },
     "depths": {
         name: [dict(repeats=repeats, generator=DIT_GENERATOR) for repeats in (1, 3)]
@@ -76,6 +79,7 @@ SMALL = {
     "classifiers": {
         "DiTClassifier": [DIT, DIT | dict(qk_norm=True, attention="math")],
         "MLPClassifier": [MLP, MLP | dict(feature_scale=2.0)],
+        "TrainedClassifier": ["trained_classifier"],
     },
     "losses": {
         "HingeLoss": [{}, dict(margin=0.5)],
@@ -85,6 +89,11 @@ SMALL = {
         "WassersteinLoss": [{}],
     },
     "penalties": {"AutogradPenalty": [{}], "FiniteDifferencePenalty": [{}, dict(eps=0.1)]},
+    "guidance": {
+        "ClassifierGuidance": ["classifier_guidance"],
+        "ImplicitClassifierGuidance": ["implicit_guidance"],
+        "TargetClassifierGuidance": ["target_guidance"],
+    },
     "schedules": {
         "ConstantSchedule": [dict(value=0.5)],
         "CosineSchedule": [dict(start=1.0, end=0.1), dict(start=0.0, end=2.0, length=10)],
@@ -127,6 +136,7 @@ SMALL = {
             ANY_STEP,
             ANY_STEP | dict(penalty="AutogradPenalty", nfe=2),
             GAME | dict(loss="HingeLoss", ot_scale=COSINE, gradient_normalization=False),
+            "guided_game",
         ],
         "FlowMatching": [
             dict(generator=DIT_GENERATOR | dict(use_timestep_src=True), nfe=2),
@@ -183,6 +193,56 @@ def inception(tmp_path, monkeypatch):
     content = hashlib.sha256(path.read_bytes()).hexdigest()
     monkeypatch.setattr(inception_extractor, "SHA256", content)
     return dict(weights_path=str(path))
+
+
+def moved(network):
+    """Moves the parameters of a network away from those that it starts with."""
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return network.state_dict()
+
+
+@pytest.fixture
+def trained_classifier(tmp_path):
+    spec = dict(type="DiTClassifier", **DIT)
+    state = moved(build_classifier(spec))
+    networks = {"classifier": state, "classifier_ema": state}
+    save_checkpoint(str(tmp_path), networks, {}, "", {"classifier": spec, "conventions": {}})
+    return dict(checkpoint=str(tmp_path))
+
+
+@pytest.fixture
+def trained_velocity(tmp_path):
+    spec = DIT_GENERATOR | dict(use_timestep_src=True, class_dropout_prob=0.1)
+    state = moved(build_generator(spec))
+    conventions = dict(
+        objective="FlowMatching", parameterisation="InstantaneousVelocity", nfe=2, any_nfe=True
+    )
+    networks = {"generator": state, "generator_ema": state}
+    manifest = {"generator": spec, "conventions": conventions}
+    save_checkpoint(str(tmp_path), networks, {}, "", manifest)
+    return dict(checkpoint=str(tmp_path))
+
+
+@pytest.fixture
+def classifier_guidance(trained_classifier):
+    return dict(classifier=dict(type="TrainedClassifier", **trained_classifier), scale=0.1)
+
+
+@pytest.fixture
+def target_guidance(classifier_guidance):
+    return classifier_guidance | dict(targets=[0, [0.5, 0.7]])
+
+
+@pytest.fixture
+def guided_game(classifier_guidance):
+    return GAME | dict(guidance=dict(type="ClassifierGuidance", **classifier_guidance))
+
+
+@pytest.fixture
+def implicit_guidance(trained_velocity):
+    return dict(model=dict(type="TrainedVelocity", **trained_velocity), scale=0.1)
 
 
 class Pixels(FeatureExtractor):
@@ -249,6 +309,7 @@ CHECKS = {
     "classifiers": lambda net: check_classifier(net, latent_shape(net), CLASSES),
     "losses": check_adversarial_loss,
     "penalties": check_gradient_penalty,
+    "guidance": lambda guidance: check_guidance(guidance, SHAPES["DiT"], CLASSES),
     "schedules": check_schedule,
     "parameterisations": check_parameterisation,
     "attention": check_attention,

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from afmlib.config import ConfigError
+from afmlib.engine.initial_weights import COMPARED, check_conventions
 from afmlib.engine.shares import Shares
-from afmlib.interfaces import Dataset, Objective
+from afmlib.interfaces import Conventions, Dataset, Objective
 from afmlib.ops.draws import take_rows
 from afmlib.ops.seeding import generator_for
+from afmlib.trained import TrainedClassifier, TrainedVelocity
 
 
 def check_fit(objective: Objective, dataset: Dataset, shares: Shares) -> None:
@@ -19,6 +21,7 @@ def check_fit(objective: Objective, dataset: Dataset, shares: Shares) -> None:
 
     Raises:
         ConfigError: Says what does not fit.
+        CheckpointError: If a network that was trained before does not fit the data.
     """
     generator = objective.generator
     shape = generator.latent_shape
@@ -32,6 +35,7 @@ def check_fit(objective: Objective, dataset: Dataset, shares: Shares) -> None:
             f"The generator knows {generator.num_classes} classes; the data have "
             f"{dataset.num_classes}."
         )
+    _check_trained(objective, dataset)
     _check_division(objective, dataset, shares)
     stored, _ = dataset.__getitems__([0, 0])
     parameter = next(objective.parameters(), torch.empty(0))
@@ -48,6 +52,16 @@ def check_fit(objective: Objective, dataset: Dataset, shares: Shares) -> None:
                 f"{str(error).splitlines()[0]}"
             ) from error
         _check_names(player, terms, objective.observations)
+
+
+def _check_trained(objective: Objective, dataset: Dataset) -> None:
+    """Refuses networks, such as a guidance's, that were trained on data of other conventions."""
+    values = (dataset.num_classes, dataset.latent_shape, dataset.latent_scale, Conventions.time)
+    conventions = dict(zip(COMPARED, values, strict=True))
+    for module in objective.modules():
+        if isinstance(module, TrainedClassifier | TrainedVelocity):
+            stored = {"conventions": module.conventions}
+            check_conventions(module.checkpoint, stored, conventions)
 
 
 def _devices(parameter: Tensor) -> list[torch.device]:

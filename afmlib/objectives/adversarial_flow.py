@@ -265,8 +265,9 @@ class AdversarialFlow(Objective):
         if self.guidance is not None and self.uses_guidance:
             assert draws.noises_cg is not None
             assert draws.timesteps_cg is not None
+            pulled = observe_gradient(samples, seen, "gradient_guidance")
             guided = self.guidance(
-                samples, labels, draws.timesteps_tgt, draws.noises_cg, draws.timesteps_cg
+                pulled, labels, draws.timesteps_tgt, draws.noises_cg, draws.timesteps_cg
             )
             terms["guidance"] = guided.mean()
         return terms

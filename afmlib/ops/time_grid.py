@@ -4,7 +4,9 @@ With :math:`N` evaluations they are :math:`\tau_i = 1 - i / N`, :math:`i = 0 \do
 steps of :math:`1 / N` instead gives one entry too many at :math:`N = 49, 98, 103, 107`.
 """
 
-__all__ = ["draw_any_steps", "draw_fixed_steps", "sampling_times"]
+__all__ = ["check_time_range", "draw_any_steps", "draw_fixed_steps", "sampling_times"]
+
+from collections.abc import Sequence
 
 import torch
 
@@ -40,3 +42,14 @@ def draw_any_steps(
 ) -> tuple[Timesteps, Timesteps]:
     r"""Turns pairs of uniform numbers into steps :math:`s \sim U(0, 1), t \sim U(0, s)`."""
     return uniform_src, uniform_src * uniform_tgt
+
+
+def check_time_range(name: str, ends: Sequence[float]) -> tuple[float, float]:
+    """Returns the two ends of a range of times.
+
+    Raises:
+        ValueError: Names the range, unless it is two ascending numbers in [0, 1].
+    """
+    if len(ends) != 2 or not 0 <= ends[0] <= ends[1] <= 1:
+        raise ValueError(f"{name} is a range low <= high in [0, 1], got {list(ends)}.")
+    return float(ends[0]), float(ends[1])

@@ -54,6 +54,7 @@ GENERATORS = ComponentRegistry(
     {
         "DiTGenerator": "afmlib.generators.dit:DiTGenerator",
         "MLPGenerator": "afmlib.generators.mlp:MLPGenerator",
+        "TrainedVelocity": "afmlib.trained:TrainedVelocity",
     },
     _dit_presets("DiTGenerator"),
     includes=DEPTHS,
@@ -73,6 +74,7 @@ CLASSIFIERS = ComponentRegistry(
     {
         "DiTClassifier": "afmlib.classifiers.dit:DiTClassifier",
         "MLPClassifier": "afmlib.classifiers.mlp:MLPClassifier",
+        "TrainedClassifier": "afmlib.trained:TrainedClassifier",
     },
     _dit_presets("DiTClassifier"),
 )
@@ -95,7 +97,15 @@ PENALTIES = ComponentRegistry(
         "FiniteDifferencePenalty": "afmlib.losses.gradient_penalty:FiniteDifferencePenalty",
     },
 )
-GUIDANCE = ComponentRegistry("guidance", "afmlib.interfaces:Guidance")
+GUIDANCE = ComponentRegistry(
+    "guidance",
+    "afmlib.interfaces:Guidance",
+    {
+        "ClassifierGuidance": "afmlib.losses.classifier_guidance:ClassifierGuidance",
+        "ImplicitClassifierGuidance": "afmlib.losses.implicit_guidance:ImplicitClassifierGuidance",
+        "TargetClassifierGuidance": "afmlib.losses.classifier_guidance:TargetClassifierGuidance",
+    },
+)
 AUGMENTATIONS = ComponentRegistry("augmentations", "afmlib.interfaces:Augmentation")
 SCHEDULES = ComponentRegistry(
     "schedules",

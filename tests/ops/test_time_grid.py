@@ -8,7 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from afmlib.ops.time_grid import draw_any_steps, draw_fixed_steps, sampling_times
+from afmlib.ops.time_grid import (
+    check_time_range,
+    draw_any_steps,
+    draw_fixed_steps,
+    sampling_times,
+)
 
 counts = st.integers(1, 2000)
 uniforms = st.lists(st.floats(0, 1, exclude_max=True, width=32), min_size=1, max_size=8)
@@ -108,3 +113,21 @@ def test_targets_of_any_step_are_uniform_below_their_source():
     # s ~ U(0, 1) and t | s ~ U(0, s): E t = 1/4, E t^2 = 1/9, E s t = 1/6.
     for values, mean in ((src, 1 / 2), (tgt, 1 / 4), (tgt**2, 1 / 9), (src * tgt, 1 / 6)):
         assert abs(values.mean() - mean) < 5 * values.std() / count**0.5
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_a_range_of_times_ascends_within_the_flow(one, other):
+    ends = sorted([one, other])
+
+    assert check_time_range("timesteps", ends) == tuple(ends)
+    if one != other:
+        with pytest.raises(ValueError, match=r"timesteps is a range low <= high in \[0, 1\]"):
+            check_time_range("timesteps", ends[::-1])
+
+
+@pytest.mark.parametrize(
+    "ends", [[], [0.1], [0, 0.5, 1], [-0.1, 0.5], [0.5, 1.1], [0, float("nan")]]
+)
+def test_what_is_no_range_of_times_is_refused(ends):
+    with pytest.raises(ValueError, match="timesteps is a range"):
+        check_time_range("timesteps", ends)

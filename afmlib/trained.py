@@ -1,0 +1,165 @@
+"""Networks that were trained before, as parts of what is trained now.
+
+They are components like any other, so that a config names them by one line:
+
+    classifier: {type: TrainedClassifier, checkpoint: runs/classifier_digits}
+
+Their weights are frozen. They lie in the checkpoint that they come from, and are not copied into
+those of a run that uses them: of them it saves a hash alone, and refuses to go on with others.
+"""
+
+__all__ = ["TrainedClassifier", "TrainedVelocity", "load_classifier"]
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from afmlib.interfaces import Classifier, Generator
+from afmlib.io.checkpoint import CheckpointError, find_checkpoint, read_manifest
+from afmlib.metrics.content_hash import content_hash
+from afmlib.ops.parameterisations import InstantaneousVelocity
+from afmlib.registry import CLASSIFIERS
+from afmlib.sampling import load_checkpoint, load_network
+from afmlib.typing import Labels, Latents, Timesteps
+
+
+def load_classifier(path: str, ema: bool = True, device: torch.device | str = "cpu") -> Classifier:
+    """Loads a classifier of noised latents from a checkpoint, or from the newest of a run.
+
+    Args:
+        path: The folder of a checkpoint, or the work directory of a run of `ClassifierTraining`.
+        ema: Whether to take the averaged weights instead of the online ones.
+        device: Where to put it.
+
+    Raises:
+        CheckpointError: If there is none, it is damaged, or its classifier is unknown here.
+    """
+    classifier = load_network(find_checkpoint(str(path)), CLASSIFIERS, "classifier", ema)
+    return classifier.requires_grad_(False).eval().to(device)
+
+
+class TrainedClassifier(Classifier):
+    """A classifier out of a checkpoint, with weights that stay as they are.
+
+    Args:
+        checkpoint: The folder of a checkpoint, or of a run of `ClassifierTraining`: a path or URL.
+        ema: Whether to take the averaged weights instead of the online ones.
+
+    Raises:
+        CheckpointError: If there is none, or it is damaged.
+    """
+
+    def __init__(self, checkpoint: str, ema: bool = True) -> None:
+        super().__init__()
+        self.checkpoint = find_checkpoint(checkpoint)
+        self.conventions = _conventions_of(self.checkpoint)
+        self.network = load_classifier(self.checkpoint, ema)
+        self.weights_hash = _hold(self, self.network)
+
+    def extra_repr(self) -> str:
+        """Shows where the weights come from."""
+        return f"checkpoint={self.checkpoint!r}"
+
+    def forward(self, latents: Latents, timesteps: Timesteps) -> Tensor:
+        """Returns the logits of the classes for latents at ``timesteps`` of the flow."""
+        return self.network(latents, timesteps)
+
+    def get_extra_state(self) -> Tensor:
+        """Returns the hash of the weights, which is all that a run saves of them."""
+        return self.weights_hash
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Refuses to go on with other weights.
+
+        Raises:
+            ValueError: Names the checkpoint.
+        """
+        _require_same(self.checkpoint, self.weights_hash, state)
+
+
+class TrainedVelocity(Generator):
+    """The velocity of a flow-matching model out of a checkpoint, with weights that stay.
+
+    Args:
+        checkpoint: The folder of a checkpoint, or of a run of `FlowMatching`: a path or URL.
+        ema: Whether to take the averaged weights instead of the online ones.
+
+    Raises:
+        CheckpointError: If there is none, it is damaged, or its model has no velocity at one time.
+    """
+
+    def __init__(self, checkpoint: str, ema: bool = True) -> None:
+        super().__init__()
+        self.checkpoint = find_checkpoint(checkpoint)
+        self.conventions = _conventions_of(self.checkpoint)
+        model = load_checkpoint(self.checkpoint, ema)
+        if not isinstance(model.parameterisation, InstantaneousVelocity):
+            raise CheckpointError(
+                f"The checkpoint {self.checkpoint} is of another model: its parameterisation is "
+                f"{type(model.parameterisation).__name__}, not InstantaneousVelocity."
+            )
+        self.network = model.generator
+        self.latent_shape = self.network.latent_shape
+        self.num_classes = self.network.num_classes
+        self.class_dropout_prob = self.network.class_dropout_prob
+        self.weights_hash = _hold(self, self.network)
+
+    def extra_repr(self) -> str:
+        """Shows where the weights come from."""
+        return f"checkpoint={self.checkpoint!r}"
+
+    def forward(
+        self,
+        latents: Latents,
+        labels: Labels,
+        timesteps_src: Timesteps | None = None,
+        timesteps_tgt: Timesteps | None = None,
+    ) -> Latents:
+        """Returns the velocity of latents at ``timesteps_src``."""
+        return self.network(latents, labels, timesteps_src, timesteps_tgt)
+
+    def get_extra_state(self) -> Tensor:
+        """Returns the hash of the weights, which is all that a run saves of them."""
+        return self.weights_hash
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Refuses to go on with other weights.
+
+        Raises:
+            ValueError: Names the checkpoint.
+        """
+        _require_same(self.checkpoint, self.weights_hash, state)
+
+
+def _conventions_of(folder: str) -> Mapping[str, Any]:
+    conventions = read_manifest(folder).get("conventions")
+    if not isinstance(conventions, Mapping):
+        raise CheckpointError(f"The checkpoint {folder} has no conventions.")
+    return conventions
+
+
+def _hold(owner: nn.Module, network: nn.Module) -> Tensor:
+    """Keeps the weights of ``owner.network`` out of its state; returns their hash, as bytes."""
+    network.requires_grad_(False).eval()
+    owner.register_state_dict_post_hook(_leave_out)  # type: ignore[no-untyped-call]
+    owner.register_load_state_dict_pre_hook(_put_back)  # type: ignore[no-untyped-call]
+    return torch.tensor(list(content_hash(network.state_dict()).encode()), dtype=torch.uint8)
+
+
+def _leave_out(owner: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+    for key in [key for key in state if key.startswith(f"{prefix}network.")]:
+        del state[key]
+
+
+def _put_back(owner: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    own = owner.get_submodule("network").state_dict()
+    state.update({f"{prefix}network.{name}": tensor for name, tensor in own.items()})
+
+
+def _require_same(checkpoint: str, own: Tensor, state: Tensor) -> None:
+    if not torch.equal(own, state.cpu()):
+        raise ValueError(
+            f"the weights in {checkpoint} are others than those that the run began with."
+        )
