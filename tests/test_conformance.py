@@ -120,15 +120,20 @@ SMALL = {
         "TimmExtractor": ["backbone"],
     },
     "metrics": {
-        name: [{}]
-        for name in (
-            "ClassAccuracy",
-            "Diversity",
-            "FrechetDistance",
-            "NearestTrainingImage",
-            "PrecisionRecall",
-            "TransportMap",
-        )
+        **{
+            name: [{}]
+            for name in (
+                "ClassAccuracy",
+                "Diversity",
+                "FrechetDistance",
+                "InceptionScore",
+                "NearestTrainingImage",
+                "PrecisionRecall",
+                "SpatialFrechetDistance",
+                "TransportMap",
+            )
+        },
+        "KernelDistance": [dict(subsets=3, subset_size=50)],
     },
     "objectives": {
         "AdversarialFlow": [
@@ -247,9 +252,14 @@ def implicit_guidance(trained_velocity):
 
 class Pixels(FeatureExtractor):
     name = "pixels"
+    outputs = frozenset({"features", "spatial", "logits"})
 
     def forward(self, images):
         return images.flatten(1)
+
+    def extract(self, images):
+        rows = images.flatten(1)
+        return {"features": rows, "spatial": rows[:, 20:28], "logits": rows}
 
 
 def images_to_judge():

@@ -24,6 +24,8 @@ class ClassAccuracy(Metric):
         ValueError: If ``max_images`` is not positive.
     """
 
+    requires = frozenset({"samples"})
+
     def __init__(self, max_images: int = 10_000) -> None:
         if max_images < 1:
             raise ValueError(f"max_images must be at least 1, got {max_images}.")
@@ -35,13 +37,15 @@ class ClassAccuracy(Metric):
         Raises:
             ValueError: If the data have one class only.
         """
-        if evaluation.dataset.num_classes < 2:
+        dataset = evaluation.need_dataset()
+        if dataset.num_classes < 2:
             raise ValueError("Class accuracy needs data of at least two classes.")
-        classifiers = _CLASSIFIERS.setdefault(evaluation.dataset, {})
+        classifiers = _CLASSIFIERS.setdefault(dataset, {})
         if self.max_images not in classifiers:
             classifiers[self.max_images] = self._fit(evaluation)
-        predicted = classifiers[self.max_images].predict(_rows(evaluation.samples))
-        return {"class_accuracy": float((predicted == evaluation.labels.cpu().numpy()).mean())}
+        predicted = classifiers[self.max_images].predict(_rows(evaluation.need_samples()))
+        labels = evaluation.need_labels()
+        return {"class_accuracy": float((predicted == labels.cpu().numpy()).mean())}
 
     def _fit(self, evaluation: Evaluation) -> Any:
         from sklearn.svm import SVC

@@ -4,6 +4,7 @@ __all__ = ["DigitsExtractor"]
 
 import logging
 import os
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -18,6 +19,11 @@ from afmlib.metrics.content_hash import content_hash
 from afmlib.metrics.digits_network import RECIPE, digits_network, train_digits_network
 
 CHECKSUM = "checksum"
+MAP_LAYERS = 5
+"""Layers up to the last feature map."""
+
+NUM_CHANNELS = 8
+"""Channels of it that are compared."""
 
 logger = logging.getLogger("afmlib")
 
@@ -25,12 +31,16 @@ logger = logging.getLogger("afmlib")
 class DigitsExtractor(FeatureExtractor):
     """64 features of 8x8 digits, with a mean variance of one on the training images.
 
+    ``spatial`` are the first 8 channels of its last feature map, of 4x4, and ``logits`` those of
+    the ten digits.
+
     The network behind them classifies digits and was trained on the training images. Its weights
     are kept in the folder that the environment variable ``AFMLIB_CACHE`` names, else in
     ``~/.cache/afmlib``, and are made anew, in a few seconds, where they are missing or damaged.
     """
 
     scale: Tensor
+    outputs = frozenset({"features", "spatial", "logits"})
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,9 +57,24 @@ class DigitsExtractor(FeatureExtractor):
         Raises:
             ValueError: If the images are not 8x8 and grey.
         """
+        return self.extract(images)["features"]
+
+    def extract(self, images: Float[Tensor, " batch channels height width"]) -> dict[str, Tensor]:
+        """Returns 64 features, 128 numbers of a feature map and 10 logits per image.
+
+        Raises:
+            ValueError: If the images are not 8x8 and grey.
+        """
         if images.shape[1:] != (1, 8, 8):
             raise ValueError(f"Digits have shape (1, 8, 8), not {tuple(images.shape[1:])}.")
-        return self.network[0](images.to(self.scale.dtype).clamp(-1, 1)) / self.scale
+        layers: Any = self.network[0]
+        maps = layers[:MAP_LAYERS](images.to(self.scale.dtype).clamp(-1, 1))
+        features = layers[MAP_LAYERS:](maps)
+        return {
+            "features": features / self.scale,
+            "spatial": maps[:, :NUM_CHANNELS].flatten(1),
+            "logits": self.network[1](features),
+        }
 
 
 def _weights() -> dict[str, Tensor]:

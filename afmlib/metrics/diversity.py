@@ -33,6 +33,8 @@ class Diversity(Metric):
         ValueError: If ``max_per_class`` is less than 2.
     """
 
+    requires = frozenset({"samples"})
+
     def __init__(self, max_per_class: int = 500) -> None:
         if max_per_class < 2:
             raise ValueError(f"max_per_class must be at least 2, got {max_per_class}.")
@@ -44,9 +46,9 @@ class Diversity(Metric):
         Raises:
             ValueError: If no class has two samples and two training images.
         """
-        num_classes = evaluation.dataset.num_classes
+        num_classes = evaluation.need_dataset().num_classes
         real, real_labels = evaluation.real_images(MAX_IMAGES)
-        spreads = self._spreads(evaluation.samples, evaluation.labels, num_classes)
+        spreads = self._spreads(evaluation.need_samples(), evaluation.need_labels(), num_classes)
         real_spreads = self._spreads(real, real_labels, num_classes)
         known = spreads.isfinite() & real_spreads.isfinite()
         if not known.any():

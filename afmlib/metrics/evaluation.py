@@ -1,37 +1,44 @@
 """What a metric is given: samples, what they were made for and from, and the real data."""
 
-__all__ = ["Evaluation", "extract_features", "read_images"]
+__all__ = ["SMALL", "Evaluation", "read_images"]
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from afmlib.interfaces import Dataset, FeatureExtractor
-from afmlib.ops.seeding import permutation
+from afmlib.metrics.extraction import extract_outputs, read_images
+from afmlib.metrics.reference_file import ReferenceFile, real_outputs
+from afmlib.metrics.statistics import Statistics, statistics_of
 from afmlib.typing import Labels, Latents
 
 MAX_REAL = 50_000
 """The most real images whose features are compared; of more, always the same are taken."""
 
-_FEATURES: WeakKeyDictionary[Dataset, dict[str, Tensor]] = WeakKeyDictionary()
+SMALL = 1024
+"""The most numbers of a sample that counts as small: the pixels are compared as they are."""
+
+_ROWS: WeakKeyDictionary[Dataset, dict[tuple[str, str], Tensor]] = WeakKeyDictionary()
 
 
 @dataclass(kw_only=True, eq=False)
 class Evaluation:
     """Samples to be judged, and what they are compared with."""
 
-    samples: Latents
-    """Images in [-1, 1], or points."""
+    samples: Latents | None = None
+    """Images in [-1, 1], or points; None where no more than their `outputs` were kept."""
 
-    labels: Labels
-    """The class that each was made for."""
+    labels: Labels | None = None
+    """The class that each was made for; None where unknown."""
 
-    dataset: Dataset
-    """The training data."""
+    dataset: Dataset | None = None
+    """The training data; None where there are none, but a reference."""
+
+    reference: ReferenceFile | None = None
+    """The file whose features stand for the real data; those of the training data unless given."""
 
     noises: Latents | None = None
     """Where each sample came from; None where unknown."""
@@ -42,6 +49,9 @@ class Evaluation:
     extractor: FeatureExtractor | None = None
     """The features in which distributions are compared; None for metrics that need none."""
 
+    outputs: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the extractor made of the samples; extracted when asked for unless given."""
+
     seed: int = 0
     """What a metric draws from, if it draws at all."""
 
@@ -49,47 +59,95 @@ class Evaluation:
     """How many images are read or extracted at once."""
 
     def __post_init__(self) -> None:
-        """Checks that there is one label and one noise per sample, and that all are finite.
+        """Checks that there is one of each per sample, and that all are finite.
 
         Raises:
             ValueError: If not.
         """
-        numbers = {"samples": len(self.samples), "labels": len(self.labels)}
-        if self.noises is not None:
-            numbers["noises"] = len(self.noises)
-        if len(set(numbers.values())) > 1 or not len(self.samples):
+        given = {
+            "samples": self.samples,
+            **self.outputs,
+            "labels": self.labels,
+            "noises": self.noises,
+        }
+        numbers = {name: len(rows) for name, rows in given.items() if rows is not None}
+        if len(set(numbers.values())) > 1 or not any(numbers.values()):
             raise ValueError(f"It must be one of each per sample, got {numbers}.")
-        broken = ~torch.isfinite(self.samples).flatten(1).all(1)
-        if broken.any():
-            raise ValueError(f"{int(broken.sum())} of {len(broken)} samples are not finite.")
+        judged = self.outputs if self.samples is None else {"samples": self.samples}
+        for name, rows in judged.items():
+            broken = ~torch.isfinite(rows).flatten(1).all(1)
+            if broken.any():
+                raise ValueError(f"{int(broken.sum())} of {len(broken)} {name} are not finite.")
 
-    @cached_property
+    # --- The samples ---
+
+    def sample_output(self, output: str) -> Tensor:
+        """Returns an output of the extractor for each sample, extracted once.
+
+        Raises:
+            ValueError: If there is no extractor, or it does not have it.
+        """
+        if output not in self.outputs:
+            parts = torch.split(self.need_samples(), self.batch_size)
+            extractor = self.need_extractor()
+            self.outputs = {**self.outputs, **extract_outputs(extractor, parts, [output])}
+        return self.outputs[output]
+
+    @property
     def sample_features(self) -> Tensor:
-        """The features of the samples, computed once."""
-        return extract_features(self.need_extractor(), torch.split(self.samples, self.batch_size))
+        """The features of the samples."""
+        return self.sample_output("features")
+
+    # --- The real data ---
+
+    def real_output(self, output: str) -> Tensor:
+        """Returns an output of the extractor for each real image, extracted once per data set.
+
+        Raises:
+            ValueError: If there are no real images, no extractor, or it does not have it.
+        """
+        extractor = self.need_extractor()
+        if self.reference is not None:
+            return self.reference.rows(output, extractor)
+        rows = _ROWS.setdefault(self.need_dataset(), {})
+        if (extractor.name, output) not in rows:
+            batches = (images for images, _ in self.real_batches(MAX_REAL))
+            found = extract_outputs(extractor, batches, real_outputs(extractor, output))
+            rows |= {(extractor.name, name): values for name, values in found.items()}
+        return rows[extractor.name, output]
 
     @property
     def real_features(self) -> Tensor:
-        """The features of the training images, computed once per data set."""
-        extractor = self.need_extractor()
-        features = _FEATURES.setdefault(self.dataset, {})
-        if extractor.name not in features:
-            batches = (images for images, _ in self.real_batches(MAX_REAL))
-            features[extractor.name] = extract_features(extractor, batches)
-        return features[extractor.name]
+        """The features of the real images."""
+        return self.real_output("features")
+
+    def real_statistics(self, output: str) -> Statistics:
+        """Returns mean and covariance of an output for the real images.
+
+        Raises:
+            ValueError: If there are no real images, no extractor, or it does not have it.
+        """
+        if self.reference is not None:
+            return self.reference.statistics(output, self.need_extractor())
+        return statistics_of(self.real_output(output))
 
     def real_batches(self, limit: int | None = None) -> Iterator[tuple[Latents, Labels]]:
         """Yields training images and labels in batches.
 
         Args:
             limit: The most images; of more, always the same are taken.
+
+        Raises:
+            ValueError: If there are no training data.
         """
-        return read_images(self.dataset, self.batch_size, limit)
+        return read_images(self.need_dataset(), self.batch_size, limit)
 
     def real_images(self, limit: int | None = None) -> tuple[Latents, Labels]:
         """Returns training images and labels, as one batch; ``limit`` as in `real_batches`."""
         images, labels = zip(*self.real_batches(limit), strict=True)
         return torch.cat(images), torch.cat(labels)
+
+    # --- What a metric cannot do without ---
 
     def need_extractor(self) -> FeatureExtractor:
         """Returns the extractor.
@@ -101,26 +159,32 @@ class Evaluation:
             raise ValueError("This metric compares features: choose an extractor.")
         return self.extractor
 
+    def need_samples(self) -> Latents:
+        """Returns the samples themselves.
 
-def read_images(
-    dataset: Dataset, batch_size: int, limit: int | None = None
-) -> Iterator[tuple[Latents, Labels]]:
-    """Yields the plain images of a data set and their labels in batches."""
-    indices = list(range(len(dataset)))
-    if limit is not None and limit < len(indices):
-        indices = sorted(permutation(len(indices), 0)[:limit])
-    for start in range(0, len(indices), batch_size):
-        stored, labels = dataset.__getitems__(indices[start : start + batch_size])
-        yield dataset.augment(stored, None), labels
+        Raises:
+            ValueError: If they were not kept.
+        """
+        if self.samples is None:
+            raise ValueError("This metric looks at samples, which it does not require.")
+        return self.samples
 
+    def need_labels(self) -> Labels:
+        """Returns the classes that the samples were made for.
 
-@torch.no_grad()
-def extract_features(extractor: FeatureExtractor, batches: Iterable[Tensor]) -> Tensor:
-    """Extracts the features of images, batch by batch, on the device of the extractor.
+        Raises:
+            ValueError: If they are not known.
+        """
+        if self.labels is None:
+            raise ValueError("This metric asks for the class of each sample, which is not known.")
+        return self.labels
 
-    Returns:
-        One row per image, on the CPU.
-    """
-    tensors = (*extractor.parameters(), *extractor.buffers(), torch.empty(0))
-    extractor.eval()
-    return torch.cat([extractor(images.to(tensors[0].device)).cpu() for images in batches])
+    def need_dataset(self) -> Dataset:
+        """Returns the training data.
+
+        Raises:
+            ValueError: If there are none.
+        """
+        if self.dataset is None:
+            raise ValueError("This metric compares with training data, and there are none.")
+        return self.dataset

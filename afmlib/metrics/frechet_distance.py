@@ -18,47 +18,30 @@ References:
 
 __all__ = ["FrechetDistance", "frechet_distance"]
 
-import math
-
 from torch import Tensor
-from torch.nn.functional import pad
 
 from afmlib.interfaces import Metric
-from afmlib.metrics.evaluation import MAX_REAL, Evaluation
-
-MAX_PIXELS = 1024
-"""The most numbers of an image that are compared as they are: their covariance is square."""
+from afmlib.metrics.evaluation import MAX_REAL, SMALL, Evaluation
+from afmlib.metrics.statistics import frechet_distance_of, statistics_of
 
 
 def frechet_distance(features: Tensor, real_features: Tensor) -> float:
     """Computes the squared Frechet distance of the Gaussians fitted to two sets of rows.
 
-    It is torch-fidelity's, in float64.
-
     Raises:
         ValueError: If there are fewer than two rows.
     """
-    from torch_fidelity.metric_fid import (
-        KEY_METRIC_FID,
-        fid_features_to_statistics,
-        fid_statistics_to_metric,
-    )
-
-    numbers = (len(features), len(real_features))
-    if min(numbers) < 2:
-        raise ValueError(f"A covariance needs at least two samples, got {numbers}.")
-    # A column of zeros changes nothing, but lets a covariance of one number be a matrix.
-    columns = [pad(rows.double().cpu(), (0, 1)) for rows in (features, real_features)]
-    statistics = [fid_features_to_statistics(rows) for rows in columns]
-    return float(fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID])
+    return frechet_distance_of(statistics_of(features), statistics_of(real_features))
 
 
 class FrechetDistance(Metric):
     """The distance in the features of the extractor, and that of the pixels of small images.
 
     ``frechet_distance`` is there if there is an extractor, and ``pixel_frechet_distance`` for
-    samples of at most 1024 numbers.
+    samples of at most 1024 numbers if there are training data.
     """
+
+    requires = frozenset({"features"})
 
     def __call__(self, evaluation: Evaluation) -> dict[str, float]:
         """Computes ``frechet_distance`` and ``pixel_frechet_distance``.
@@ -66,15 +49,15 @@ class FrechetDistance(Metric):
         Raises:
             ValueError: If there is neither an extractor nor a small image.
         """
-        is_small = math.prod(evaluation.samples.shape[1:]) <= MAX_PIXELS
         values = {}
-        if evaluation.extractor is not None or not is_small:
-            values["frechet_distance"] = frechet_distance(
-                evaluation.sample_features, evaluation.real_features
+        samples = evaluation.samples
+        if samples is None or samples[0].numel() > SMALL or evaluation.dataset is None:
+            samples = None
+        if samples is None or evaluation.extractor is not None:
+            values["frechet_distance"] = frechet_distance_of(
+                statistics_of(evaluation.sample_features), evaluation.real_statistics("features")
             )
-        if is_small:
+        if samples is not None:
             real, _ = evaluation.real_images(MAX_REAL)
-            values["pixel_frechet_distance"] = frechet_distance(
-                evaluation.samples.flatten(1), real.flatten(1)
-            )
+            values["pixel_frechet_distance"] = frechet_distance(samples.flatten(1), real.flatten(1))
         return values

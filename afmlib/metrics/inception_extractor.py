@@ -1,4 +1,19 @@
-"""Features of the Inception network in which FID is defined.
+r"""Features of the Inception network in which FID, sFID and the Inception score are defined.
+
+One pass gives three things, named as in torch-fidelity and, in brackets, in the TensorFlow graph of
+2015-12-05 that the ADM evaluation suite runs:
+
+* ``features``: ``2048`` [``pool_3``], the pooled features of FID, precision and recall;
+* ``logits``: ``logits_unbiased`` [``softmax/logits/MatMul``], without the bias, which neither
+  adds, for the Inception score;
+* ``spatial``: channels 0 to 6 of the first branch of ``Mixed_6d`` [``mixed_6/conv``], after its
+  ReLU: a convolution of :math:`1 \times 1` on the :math:`17 \times 17` map. The graph counts from
+  ``mixed`` = ``Mixed_5b``, so that ``mixed_6`` is ``Mixed_6d`` and not ``Mixed_6e``. A row is in
+  the order of TensorFlow, (height, width, channel), :math:`17 \cdot 17 \cdot 7 = 2023` numbers, so
+  that ``mu_s`` and ``sigma_s`` of ADM's files fit.
+
+The weights are not at hand in the tests, which run on random ones: that the numbers agree with the
+TensorFlow graph's was not run here.
 
 References:
     | GANs Trained by a Two Time-Scale Update Rule (Heusel et al., 2017)
@@ -6,9 +21,15 @@ References:
 
     | High-fidelity performance metrics for generative models in PyTorch (Obukhov et al., 2020)
     | https://github.com/toshas/torch-fidelity
+
+    | Diffusion Models Beat GANs on Image Synthesis (Dhariwal and Nichol, 2021), for the suite
+    | https://github.com/openai/guided-diffusion/tree/main/evaluations
+
+    | Generating Images with Sparse Representations (Nash et al., 2021), for sFID
+    | https://arxiv.org/abs/2103.03841
 """
 
-__all__ = ["InceptionExtractor"]
+__all__ = ["INCEPTION", "InceptionExtractor"]
 
 import hashlib
 import os
@@ -26,7 +47,13 @@ from afmlib.metrics.rgb import to_rgb_bytes
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 """Of the published weights, converted from the TensorFlow network of 2015-12-05."""
 
+INCEPTION = "inception-2015-12-05"
+"""How the names of these features begin; those of ADM's files, which do not say so, are these."""
+
 NUM_FEATURES = "2048"
+LOGITS = "logits_unbiased"
+NUM_CHANNELS = 7
+"""Channels of the feature map that sFID compares."""
 
 
 class InceptionExtractor(FeatureExtractor):
@@ -42,16 +69,30 @@ class InceptionExtractor(FeatureExtractor):
         OSError: If it cannot be read.
     """
 
+    outputs = frozenset({"features", "spatial", "logits"})
+
     def __init__(self, weights_path: str | None = None) -> None:
         super().__init__()
         self.network = _create(_download() if weights_path is None else str(weights_path))
-        self.name = f"inception-2015-12-05-{NUM_FEATURES}-{SHA256[:16]}"
+        self.name = f"{INCEPTION}-{NUM_FEATURES}-{SHA256[:16]}"
         self.requires_grad_(False).eval()
 
     def forward(self, images: Float[Tensor, " batch channels height width"]) -> Tensor:
         """Returns 2048 features per image; images are rounded to 0 ... 255, as when saved."""
-        (features,) = self.network(to_rgb_bytes(images))
-        return features
+        return self.extract(images)["features"]
+
+    def extract(self, images: Float[Tensor, " batch channels height width"]) -> dict[str, Tensor]:
+        """Returns 2048 features, 2023 numbers of a feature map and 1008 logits per image."""
+        maps: list[Tensor] = []
+        hook = self.network.Mixed_6d.branch1x1.register_forward_hook(
+            lambda module, inputs, output: maps.append(output[:, :NUM_CHANNELS])
+        )
+        try:
+            features, logits = self.network(to_rgb_bytes(images))
+        finally:
+            hook.remove()
+        spatial = maps[0].permute(0, 2, 3, 1).flatten(1)  # (N, 17 x 17 x 7)
+        return {"features": features, "spatial": spatial, "logits": logits}
 
 
 def _create(path: str) -> Any:
@@ -69,7 +110,7 @@ def _create(path: str) -> Any:
         with open(copy, "wb") as file:
             file.write(content)
         return FeatureExtractorInceptionV3(
-            "inception-v3-compat", [NUM_FEATURES], feature_extractor_weights_path=copy
+            "inception-v3-compat", [NUM_FEATURES, LOGITS], feature_extractor_weights_path=copy
         )
 
 

@@ -21,9 +21,11 @@ class NearestTrainingImage(Metric):
     All of the training data are read, batch by batch.
     """
 
+    requires = frozenset({"samples"})
+
     def __call__(self, evaluation: Evaluation) -> dict[str, float]:
         """Computes ``nearest_training_image``, in units of the images."""
-        samples = evaluation.samples.flatten(1)
+        samples = evaluation.need_samples().flatten(1)
         nearest = torch.full((len(samples),), torch.inf, dtype=torch.float64)
         for images, _ in evaluation.real_batches():
             nearest = torch.minimum(nearest, _nearest(samples, images.flatten(1)))

@@ -28,6 +28,8 @@ class PrecisionRecall(Metric):
         ValueError: If ``k`` is not positive.
     """
 
+    requires = frozenset({"features"})
+
     def __init__(self, k: int = 3) -> None:
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}.")

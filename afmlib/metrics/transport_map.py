@@ -60,6 +60,8 @@ class TransportMap(Metric):
         ValueError: If ``max_points`` is not positive.
     """
 
+    requires = frozenset({"samples", "noises"})
+
     def __init__(self, max_points: int = 2000) -> None:
         if max_points < 1:
             raise ValueError(f"max_points must be at least 1, got {max_points}.")
@@ -71,7 +73,7 @@ class TransportMap(Metric):
         Raises:
             ValueError: If the data are no points of known transport, or the noises are unknown.
         """
-        dataset, noises = evaluation.dataset, evaluation.noises
+        dataset, noises = evaluation.need_dataset(), evaluation.noises
         if not isinstance(dataset, PointDataset):
             raise ValueError(f"The optimal transport to {type(dataset).__name__} is not known.")
         if noises is None:
@@ -79,7 +81,7 @@ class TransportMap(Metric):
         count = len(noises)
         if not _on_line(noises):
             count = min(count, self.max_points)
-        samples, noises = evaluation.samples[:count].double(), noises[:count].double()
+        samples, noises = evaluation.need_samples()[:count].double(), noises[:count].double()
         held_out = evaluation.held_out
         return _distances(samples, dataset, held_out) | _costs(samples, noises, dataset)
 

@@ -163,8 +163,11 @@ METRICS = ComponentRegistry(
         "ClassAccuracy": "afmlib.metrics.class_accuracy:ClassAccuracy",
         "Diversity": "afmlib.metrics.diversity:Diversity",
         "FrechetDistance": "afmlib.metrics.frechet_distance:FrechetDistance",
+        "InceptionScore": "afmlib.metrics.inception_score:InceptionScore",
+        "KernelDistance": "afmlib.metrics.kernel_distance:KernelDistance",
         "NearestTrainingImage": "afmlib.metrics.nearest_training_image:NearestTrainingImage",
         "PrecisionRecall": "afmlib.metrics.precision_recall:PrecisionRecall",
+        "SpatialFrechetDistance": "afmlib.metrics.spatial_frechet_distance:SpatialFrechetDistance",
         "TransportMap": "afmlib.metrics.transport_map:TransportMap",
     },
 )

@@ -17,6 +17,9 @@ from afmlib.testing.contract import (
     stream,
 )
 
+OUTPUTS = frozenset({"features", "spatial", "logits"})
+"""What an extractor may have."""
+
 
 def check_feature_extractor(
     extractor: FeatureExtractor, image_shape: Sequence[int] = (3, 32, 32)
@@ -24,7 +27,7 @@ def check_feature_extractor(
     """Checks a feature extractor.
 
     It has a name, and returns one row of finite features per image, which is the same each time
-    and in every batch.
+    and in every batch. Of what else it says to have, it returns as much.
 
     Args:
         extractor: The extractor.
@@ -52,6 +55,21 @@ def check_feature_extractor(
     require_close(parts, rows, extractor, contract, 1e-4)
     distinct = not torch.equal(rows[:1].expand_as(rows), rows)
     require(distinct, extractor, "the features of different images differ")
+    _check_outputs(extractor, images, rows)
+
+
+def _check_outputs(extractor: FeatureExtractor, images: torch.Tensor, rows: torch.Tensor) -> None:
+    contract = "`extract` returns what `outputs` says: features, and of spatial and logits what is"
+    known = {"features"} <= extractor.outputs <= OUTPUTS
+    require(known, extractor, contract, f"outputs is {sorted(extractor.outputs)}")
+    with promise(extractor, contract), torch.no_grad():
+        found = extractor.extract(images)
+    there = found.keys() == extractor.outputs
+    require(there, extractor, contract, f"it returned {', '.join(found)}")
+    require_close(found["features"], rows, extractor, "`extract` and `forward` agree", 1e-4)
+    for name, values in found.items():
+        kept = values.ndim == 2 and len(values) == len(images) and bool(values.isfinite().all())
+        require(kept, extractor, f"{name} are one finite row per image")
 
 
 def check_metric(metric: Metric, evaluation: Any) -> None:

@@ -58,6 +58,20 @@ def test_features_are_scaled_frozen_and_clipped(digits, digits_extractor):
     assert digits_extractor(digits.images.double()).dtype == torch.float32
 
 
+def test_one_pass_gives_features_a_map_and_logits(digits, digits_extractor):
+    images = digits.images[:50]
+    network = digits_extractor.network
+
+    found = digits_extractor.extract(images)
+
+    assert found.keys() == digits_extractor.outputs
+    assert torch.equal(found["features"], digits_extractor(images))
+    torch.testing.assert_close(found["logits"], network(images))
+    maps = network[0][4](network[0][3](network[0][2](network[0][1](network[0][0](images)))))
+    assert maps.shape == (50, 32, 4, 4)
+    torch.testing.assert_close(found["spatial"], maps[:, :8].reshape(50, 128))
+
+
 def test_other_images_are_refused(digits_extractor):
     with pytest.raises(ValueError, match=r"\(1, 8, 8\), not \(3, 32, 32\)"):
         digits_extractor(torch.zeros(2, 3, 32, 32))

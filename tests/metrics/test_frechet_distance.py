@@ -67,7 +67,7 @@ def test_the_same_rows_have_no_distance_even_if_they_are_few():
 
 
 def test_one_row_is_too_few():
-    with pytest.raises(ValueError, match=r"at least two samples, got \(1, 5\)"):
+    with pytest.raises(ValueError, match=r"at least two samples, got 1"):
         frechet_distance(torch.randn(1, 3), torch.randn(5, 3))
 
 

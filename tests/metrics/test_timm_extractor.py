@@ -41,6 +41,38 @@ def test_features_are_those_of_the_network_on_normalised_pixels(network, weights
     assert not extractor(images).requires_grad
 
 
+def test_a_map_and_logits_are_there_where_the_network_has_them(network, weights, tmp_path):
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    extractor = TimmExtractor(MODEL, weights=weights, input_size=32)
+    headless = tmp_path / "headless.safetensors"
+    state = network.state_dict()
+    save_file({n: state[n] for n in state if not n.startswith("classifier.")}, headless)
+    other = tmp_path / "other.safetensors"
+    save_file(state | {"classifier.weight": torch.zeros(5, 9)}, other)
+
+    found = extractor.extract(images)
+
+    assert found.keys() == extractor.outputs == {"features", "spatial", "logits"}
+    assert torch.equal(found["features"], extractor(images))
+    torch.testing.assert_close(found["logits"], network.classifier(found["features"]))
+    maps = extractor._maps(images)
+    assert torch.equal(found["spatial"], maps[:, :7].reshape(2, -1))
+    for path in (headless, other):
+        without = TimmExtractor(MODEL, weights=str(path), input_size=32)
+        assert without.extract(images).keys() == without.outputs == {"features", "spatial"}
+        assert torch.equal(without(images), extractor(images))
+
+
+def test_a_transformer_has_no_map(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file(timm.create_model("test_vit", pretrained=False).state_dict(), path)
+
+    extractor = TimmExtractor("test_vit", weights=str(path))
+
+    assert extractor.outputs == {"features", "logits"}
+    assert extractor.extract(torch.zeros(1, 3, 8, 8)).keys() == extractor.outputs
+
+
 def test_grey_images_of_any_size_have_features(weights):
     extractor = TimmExtractor(MODEL, weights=weights, input_size=32)
 

@@ -45,9 +45,31 @@ class NotFinite(Means):
         return super().forward(images).log()
 
 
+class Promises(Means):
+    outputs = frozenset({"features", "logits"})
+
+
+class Invents(Means):
+    outputs = frozenset({"features", "colours"})
+
+
+class Disagrees(Means):
+    def extract(self, images):
+        return {"features": self(images) + 1}
+
+
+class FlatLogits(Promises):
+    def extract(self, images):
+        return {"features": self(images), "logits": self(images).sum(1)}
+
+
 @pytest.mark.parametrize(
     ("broken", "contract"),
     [
+        (Promises, "what `outputs` says: .*; it returned features"),
+        (Invents, "what `outputs` says: .*; outputs is .'colours', 'features'."),
+        (Disagrees, "`extract` and `forward` agree"),
+        (FlatLogits, "logits are one finite row per image"),
         (Nameless, "has a name that identifies its features"),
         (Pictures, "one row of features per image"),
         (Noisy, "the same each time"),

@@ -1,0 +1,63 @@
+"""Outputs of an extractor of many images, batch by batch."""
+
+__all__ = ["extract_features", "extract_outputs", "read_images"]
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from afmlib.interfaces import Dataset, FeatureExtractor
+from afmlib.ops.seeding import permutation
+from afmlib.typing import Labels, Latents
+
+
+@torch.no_grad()
+def extract_outputs(
+    extractor: FeatureExtractor, batches: Iterable[Tensor], outputs: Iterable[str]
+) -> dict[str, Tensor]:
+    """Extracts outputs of images, batch by batch, on the device of the extractor.
+
+    Returns:
+        One row per image of each, on the CPU.
+
+    Raises:
+        ValueError: If the extractor does not have one of the outputs.
+    """
+    missing = sorted({*outputs} - extractor.outputs)
+    if missing:
+        raise ValueError(
+            f"{type(extractor).__name__} has no {' and no '.join(missing)}; "
+            f"it has {', '.join(sorted(extractor.outputs))}."
+        )
+    device = next((t.device for t in (*extractor.parameters(), *extractor.buffers())), None)
+    extractor.eval()
+    parts: dict[str, list[Tensor]] = {output: [] for output in outputs}
+    for images in batches:
+        found = extractor.extract(images.to(device))
+        for output, rows in parts.items():
+            rows.append(found[output].cpu())
+    return {output: torch.cat(rows) for output, rows in parts.items()}
+
+
+def extract_features(extractor: FeatureExtractor, batches: Iterable[Tensor]) -> Tensor:
+    """Extracts the features of images: one row per image, on the CPU."""
+    return extract_outputs(extractor, batches, ["features"])["features"]
+
+
+def read_images(
+    dataset: Dataset, batch_size: int, limit: int | None = None
+) -> Iterator[tuple[Latents, Labels]]:
+    """Yields the plain images of a data set and their labels in batches.
+
+    Args:
+        dataset: The data.
+        batch_size: How many are read at once.
+        limit: The most images; of more, always the same are taken.
+    """
+    indices = list(range(len(dataset)))
+    if limit is not None and limit < len(indices):
+        indices = sorted(permutation(len(indices), 0)[:limit])
+    for start in range(0, len(indices), batch_size):
+        stored, labels = dataset.__getitems__(indices[start : start + batch_size])
+        yield dataset.augment(stored, None), labels

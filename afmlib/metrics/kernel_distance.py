@@ -1,0 +1,74 @@
+r"""The kernel distance between the features of samples and of real images; with Inception's, KID.
+
+It is the squared maximum mean discrepancy of the kernel :math:`k(a, b) = (a^\top b / d + 1)^3` in
+:math:`d` features, without bias:
+
+.. math:: \mathbb{E}_{x \ne x'} k(x, x') + \mathbb{E}_{y \ne y'} k(y, y') - 2 \, \mathbb{E} k(x, y)
+
+Its mean does not depend on the number of samples, as that of a Frechet distance does, and it may
+be slightly negative. Mean and standard deviation over random subsets are given.
+
+References:
+    | Demystifying MMD GANs (Binkowski et al., 2018)
+    | https://arxiv.org/abs/1801.01401
+"""
+
+__all__ = ["KernelDistance"]
+
+from afmlib.interfaces import Metric
+from afmlib.metrics.evaluation import Evaluation
+
+
+class KernelDistance(Metric):
+    """The distance in the features of the extractor, by torch-fidelity.
+
+    Args:
+        subsets: How many pairs of subsets are compared.
+        subset_size: How many samples and real images are in each.
+
+    Raises:
+        ValueError: If a number is too small.
+    """
+
+    requires = frozenset({"features"})
+
+    def __init__(self, subsets: int = 100, subset_size: int = 1000) -> None:
+        if subsets < 1 or subset_size < 2:
+            raise ValueError(
+                f"subsets must be at least 1 and subset_size at least 2, got {subsets} and "
+                f"{subset_size}."
+            )
+        self.subsets = subsets
+        self.subset_size = subset_size
+
+    def __call__(self, evaluation: Evaluation) -> dict[str, float]:
+        """Computes ``kernel_distance`` and, over the subsets, ``kernel_distance_std``.
+
+        Raises:
+            ValueError: If there is no extractor, or there are fewer samples than in a subset.
+        """
+        from torch_fidelity.metric_kid import (
+            KEY_METRIC_KID_MEAN,
+            KEY_METRIC_KID_STD,
+            kid_features_to_metric,
+        )
+
+        features, real_features = evaluation.sample_features, evaluation.real_features
+        count = min(len(features), len(real_features))
+        if count < self.subset_size:
+            raise ValueError(
+                f"Subsets of {self.subset_size} need as many samples and real images, and there "
+                f"are {len(features)} and {len(real_features)}: give a smaller subset_size."
+            )
+        values = kid_features_to_metric(
+            features.double(),
+            real_features.double(),
+            kid_subsets=self.subsets,
+            kid_subset_size=self.subset_size,
+            rng_seed=evaluation.seed % 2**32,
+            verbose=False,
+        )
+        return {
+            "kernel_distance": values[KEY_METRIC_KID_MEAN],
+            "kernel_distance_std": values[KEY_METRIC_KID_STD],
+        }

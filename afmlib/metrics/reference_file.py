@@ -1,0 +1,162 @@
+"""Real data as an ``.npz`` file in the form of the ADM evaluation suite.
+
+Such a file holds statistics, images, or both:
+
+* ``mu``, ``sigma``: mean and covariance of the features, for the Frechet distance;
+* ``mu_s``, ``sigma_s``: those of the spatial features;
+* ``arr_0``: images, uint8, (N, height, width, channels), for precision, recall and the kernel
+  distance, which compare single images, and for the statistics where these are not given;
+* ``arr_1``: their labels, which nothing here needs;
+* ``extractor``: the name of the features of the statistics, in files that afmlib wrote. Files
+  without are ADM's, whose features are Inception's.
+
+References:
+    | Diffusion Models Beat GANs on Image Synthesis (Dhariwal and Nichol, 2021)
+    | https://github.com/openai/guided-diffusion/tree/main/evaluations
+"""
+
+__all__ = ["STATISTICS", "ReferenceFile", "images_of", "real_outputs", "to_images"]
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from afmlib.interfaces import FeatureExtractor
+from afmlib.io.npz import Header, NpzError, NpzFile
+from afmlib.metrics.extraction import extract_outputs
+from afmlib.metrics.inception_extractor import INCEPTION
+from afmlib.metrics.statistics import Statistics, statistics_of
+
+IMAGES = "arr_0"
+EXTRACTOR = "extractor"
+STATISTICS = {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
+"""The arrays that hold the statistics of each output of an extractor."""
+
+ASYMMETRY = 1e-6
+"""How much a covariance may differ from its transpose, relative to its largest number."""
+
+
+class ReferenceFile:
+    """What samples are compared with, read from a file.
+
+    Args:
+        path: A path or a URL.
+        batch_size: How many of its images are read and extracted at once.
+
+    Raises:
+        NpzError: If it is no such file, or its statistics are none.
+        OSError: If it cannot be read.
+    """
+
+    def __init__(self, path: str, batch_size: int = 64) -> None:
+        self.path = path
+        self.batch_size = batch_size
+        self.file = NpzFile(path)
+        self.given = {
+            output: self._read_statistics(*names)
+            for output, names in STATISTICS.items()
+            if names[0] in self.file.names
+        }
+        if not self.given and IMAGES not in self.file.names:
+            raise NpzError(f"{path} has neither statistics (mu, sigma) nor images (arr_0).")
+        self.num_images = images_of(self.file).shape[0] if IMAGES in self.file.names else 0
+        self.extractor = self._read_extractor()
+        self.digest = self.file.digest()
+        self._rows: dict[tuple[str, str], Tensor] = {}
+
+    def __str__(self) -> str:
+        """Names the file by what is in it."""
+        return f"{self.path.rsplit('/', 1)[-1]}, SHA-256 {self.digest[:16]}"
+
+    def statistics(self, output: str, extractor: FeatureExtractor) -> Statistics:
+        """Returns mean and covariance of an output: those given, else those of the images.
+
+        Raises:
+            ValueError: If they are of other features, or there are neither.
+        """
+        if output not in self.given:
+            return statistics_of(self.rows(output, extractor))
+        same = extractor.name == self.extractor
+        if not same and not (self.extractor is None and extractor.name.startswith(INCEPTION)):
+            of = self.extractor or f"{INCEPTION}, as nothing else is said"
+            raise ValueError(
+                f"The statistics in {self.path} are of the features {of}, not of {extractor.name}."
+            )
+        return self.given[output]
+
+    def rows(self, output: str, extractor: FeatureExtractor) -> Tensor:
+        """Returns an output of each of the images, extracted once.
+
+        Raises:
+            ValueError: If there are no images.
+        """
+        if not self.num_images:
+            raise ValueError(
+                f"{self.path} holds statistics alone: this metric compares single images, which "
+                f"would be in it as {IMAGES}."
+            )
+        if (extractor.name, output) not in self._rows:
+            found = extract_outputs(extractor, self._batches(), real_outputs(extractor, output))
+            self._rows |= {(extractor.name, name): rows for name, rows in found.items()}
+        return self._rows[extractor.name, output]
+
+    def _batches(self) -> Iterator[Tensor]:
+        for start in range(0, self.num_images, self.batch_size):
+            yield to_images(self.file.rows(IMAGES, start, start + self.batch_size))
+
+    def _read_extractor(self) -> str | None:
+        if EXTRACTOR not in self.file.names:
+            return None
+        header = self.file.header(EXTRACTOR)
+        if header.dtype.kind != "U" or header.shape:
+            raise NpzError(f"{EXTRACTOR} in {self.path} is no text.")
+        return str(self.file.array(EXTRACTOR)[()])
+
+    def _read_statistics(self, mu_name: str, sigma_name: str) -> Statistics:
+        mu, sigma = (self._read_numbers(name) for name in (mu_name, sigma_name))
+        if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
+            raise NpzError(
+                f"{mu_name} and {sigma_name} in {self.path} have shapes {mu.shape} and "
+                f"{sigma.shape}; they are a mean (D,) and a covariance (D, D)."
+            )
+        if np.abs(sigma - sigma.T).max(initial=0) > ASYMMETRY * np.abs(sigma).max(initial=0):
+            raise NpzError(f"{sigma_name} in {self.path} is not symmetric: it is no covariance.")
+        if (np.diag(sigma) < 0).any():
+            raise NpzError(f"{sigma_name} in {self.path} has negative variances.")
+        return Statistics(mu, sigma)
+
+    def _read_numbers(self, name: str) -> np.ndarray:
+        if self.file.header(name).dtype.kind != "f":
+            raise NpzError(f"{name} in {self.path} is not of floating-point numbers.")
+        numbers = self.file.array(name).astype(np.float64)
+        if not np.isfinite(numbers).all():
+            raise NpzError(f"{name} in {self.path} is not finite.")
+        return numbers
+
+
+def real_outputs(extractor: FeatureExtractor, output: str) -> set[str]:
+    """Returns what is extracted of real images at once: an output, and what else is compared."""
+    return {output, *(extractor.outputs & {*STATISTICS})}
+
+
+def images_of(file: NpzFile) -> Header:
+    """Returns shape and type of the images in a file.
+
+    Raises:
+        NpzError: If there are none, or they are no images as ADM writes them.
+    """
+    header = file.header(IMAGES)
+    shape, dtype = header.shape, header.dtype
+    if dtype != np.uint8 or len(shape) != 4 or shape[3] not in (1, 3) or 0 in shape:
+        raise NpzError(
+            f"{IMAGES} in {file.path} is {dtype} of shape {shape}; images are uint8 of shape "
+            "(N, height, width, 1 or 3)."
+        )
+    return header
+
+
+def to_images(pixels: np.ndarray) -> Tensor:
+    """Returns images in [-1, 1], channels first, of those in a file."""
+    return torch.tensor(pixels).permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1

@@ -1,0 +1,36 @@
+r"""The Frechet distance of spatial features, with Inception's known as sFID.
+
+Pooled features tell what is in an image, but hardly where. The spatial ones are a few channels of a
+feature map, all of its positions in one row, so that their mean and covariance know about the
+layout. The distance is otherwise that of :mod:`afmlib.metrics.frechet_distance`.
+
+References:
+    | Generating Images with Sparse Representations (Nash et al., 2021)
+    | https://arxiv.org/abs/2103.03841
+
+    | Diffusion Models Beat GANs on Image Synthesis (Dhariwal and Nichol, 2021), whose features
+      Inception's are (see :mod:`afmlib.metrics.inception_extractor`)
+    | https://arxiv.org/abs/2105.05233
+"""
+
+__all__ = ["SpatialFrechetDistance"]
+
+from afmlib.interfaces import Metric
+from afmlib.metrics.evaluation import Evaluation
+from afmlib.metrics.statistics import frechet_distance_of, statistics_of
+
+
+class SpatialFrechetDistance(Metric):
+    """The distance in the spatial features of the extractor."""
+
+    requires = frozenset({"spatial"})
+
+    def __call__(self, evaluation: Evaluation) -> dict[str, float]:
+        """Computes ``spatial_frechet_distance``.
+
+        Raises:
+            ValueError: If there is no extractor, or it has no spatial features.
+        """
+        samples = statistics_of(evaluation.sample_output("spatial"))
+        distance = frechet_distance_of(samples, evaluation.real_statistics("spatial"))
+        return {"spatial_frechet_distance": distance}

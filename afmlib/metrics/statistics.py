@@ -1,0 +1,107 @@
+r"""Mean and covariance of features, gathered batch by batch, and the Frechet distance of two.
+
+Of :math:`n` rows with mean :math:`m` and scatter :math:`S = \sum_i (x_i - m)(x_i - m)^\top`, and
+:math:`n'` further ones with :math:`m'` and :math:`S'`,
+
+.. math::
+    m'' = m + \frac{n'}{n + n'} \delta , \qquad
+    S'' = S + S' + \frac{n n'}{n + n'} \delta \delta^\top , \qquad \delta = m' - m
+
+are those of all (Chan et al.), so that no more than a batch has to be in memory, and no small
+difference of large numbers is taken. All is in float64.
+
+References:
+    | Updating Formulae and a Pairwise Algorithm for Computing Sample Variances (Chan et al., 1979)
+    | http://i.stanford.edu/pub/cstr/reports/cs/tr/79/773/CS-TR-79-773.pdf
+"""
+
+__all__ = ["Moments", "Statistics", "frechet_distance_of", "statistics_of"]
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ROWS = 4096
+"""Rows that are added at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """The first two moments of a set of rows, as arrays in float64."""
+
+    mu: np.ndarray[Any, np.dtype[np.float64]]
+    """The mean."""
+
+    sigma: np.ndarray[Any, np.dtype[np.float64]]
+    """The covariance, divided by the number of rows less one."""
+
+
+class Moments:
+    """Mean and scatter of the rows that were added so far."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = torch.zeros(0, dtype=torch.float64)
+        self.scatter = torch.zeros(0, 0, dtype=torch.float64)
+
+    def add(self, rows: Tensor) -> None:
+        """Adds rows."""
+        rows = rows.detach().to("cpu", torch.float64)
+        if not len(rows):
+            return
+        count, mean = len(rows), rows.mean(0)
+        scatter = (rows - mean).T @ (rows - mean)
+        if not self.count:
+            self.count, self.mean, self.scatter = count, mean, scatter
+            return
+        total, delta = self.count + count, mean - self.mean
+        self.scatter += scatter + torch.outer(delta, delta) * (self.count * count / total)
+        self.mean = self.mean + delta * (count / total)
+        self.count = total
+
+    def statistics(self) -> Statistics:
+        """Returns mean and covariance.
+
+        Raises:
+            ValueError: If there are fewer than two rows.
+        """
+        if self.count < 2:
+            raise ValueError(f"A covariance needs at least two samples, got {self.count}.")
+        covariance = self.scatter / (self.count - 1)
+        return Statistics(self.mean.numpy(), ((covariance + covariance.T) / 2).numpy())
+
+
+def statistics_of(rows: Tensor) -> Statistics:
+    """Returns mean and covariance of rows.
+
+    Raises:
+        ValueError: If there are fewer than two.
+
+    Example:
+        >>> statistics_of(torch.tensor([[0.0], [2.0]])).sigma
+        array([[2.]])
+    """
+    moments = Moments()
+    for part in torch.split(rows, ROWS):
+        moments.add(part)
+    return moments.statistics()
+
+
+def frechet_distance_of(first: Statistics, second: Statistics) -> float:
+    r"""Computes the squared Frechet distance of two Gaussians, by torch-fidelity, in float64.
+
+    .. math:: \| \mu - \mu' \|^2 + \operatorname{tr}(\Sigma + \Sigma' - 2 (\Sigma \Sigma')^{1/2})
+
+    Raises:
+        ValueError: If they are not of the same dimension.
+    """
+    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
+
+    sizes = len(first.mu), len(second.mu)
+    if sizes[0] != sizes[1]:
+        raise ValueError(f"Statistics of {sizes[0]} and of {sizes[1]} features were compared.")
+    both = [{"mu": one.mu, "sigma": one.sigma} for one in (first, second)]
+    return float(fid_statistics_to_metric(*both, verbose=False)[KEY_METRIC_FID])

@@ -1,0 +1,126 @@
+"""Tests for afmlib.io.npz."""
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from afmlib.io.npz import NpzError, NpzFile
+
+
+def save(path, compressed=False, **arrays):
+    (np.savez_compressed if compressed else np.savez)(path, **arrays)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """An archive as it is and a compressed one, and the rows in them."""
+    folder = tmp_path_factory.mktemp("npz")
+    rows = np.random.default_rng(0).integers(0, 256, (37, 4, 4, 3), dtype=np.uint8)
+    paths = [
+        save(folder / f"{compressed}.npz", compressed, arr_0=rows, mu=np.arange(3.0))
+        for compressed in (False, True)
+    ]
+    return rows, paths
+
+
+@given(st.lists(st.tuples(st.integers(0, 37), st.integers(0, 40)), max_size=5), st.booleans())
+def test_rows_are_those_of_numpy_in_any_order(images, ranges, compressed):
+    rows, paths = images
+    file = NpzFile(paths[compressed])
+
+    for start, stop in ranges:
+        stop = max(start, stop)
+        np.testing.assert_array_equal(file.rows("arr_0", start, stop), rows[start:stop])
+
+
+def test_arrays_are_those_of_numpy(tmp_path):
+    arrays = {
+        "scalar": np.array("some text"),
+        "empty": np.zeros((0, 3)),
+        "fortran": np.asfortranarray(np.random.rand(3, 4)),
+        "half": np.random.rand(2).astype(np.float16),
+    }
+    file = NpzFile(save(tmp_path / "x.npz", **arrays))
+
+    assert file.names == list(arrays)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(file.array(name), array)
+    np.testing.assert_array_equal(file.rows("fortran", 1, 3), arrays["fortran"][1:3])
+    with pytest.raises(NpzError, match="no array 'mu'; there is scalar, empty"):
+        file.header("mu")
+
+
+def test_the_digest_is_of_the_content_alone(images, tmp_path):
+    rows, paths = images
+    digests = [NpzFile(path).digest() for path in paths]
+    again = NpzFile(save(tmp_path / "a.npz", mu=np.arange(3.0), arr_0=rows)).digest()
+    changed = NpzFile(save(tmp_path / "b.npz", mu=np.arange(3.0) + 1e-9, arr_0=rows)).digest()
+    renamed = NpzFile(save(tmp_path / "c.npz", nu=np.arange(3.0), arr_0=rows)).digest()
+
+    assert digests[0] == digests[1] == again
+    assert len({again, changed, renamed}) == 3
+
+
+class Harmful:
+    def __reduce__(self):
+        return print, ("Run!",)
+
+
+def test_objects_are_never_unpickled(tmp_path, capsys):
+    path = save(tmp_path / "x.npz", arr_0=np.array([Harmful()], dtype=object))
+
+    with pytest.raises(NpzError, match=r"arr_0 .* holds objects, which are never unpickled"):
+        NpzFile(path)
+
+    assert capsys.readouterr().out == ""
+
+
+def member(header_shape, content):
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        buffer, {"descr": "<f8", "fortran_order": False, "shape": header_shape}
+    )
+    return buffer.getvalue() + content
+
+
+@pytest.mark.parametrize("content", [b"", bytes(8), bytes(24)])
+def test_a_header_that_lies_is_refused_before_memory_is_taken(tmp_path, content):
+    path = tmp_path / "x.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("mu.npy", member((10**9, 10**9), content))
+
+    with pytest.raises(NpzError, match="not as large as its header says"):
+        NpzFile(str(path))
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "foreign", "text"])
+def test_damage_is_named(tmp_path, images, damage):
+    path = tmp_path / "x.npz"
+    content = Path(images[1][1]).read_bytes()
+    middle = len(content) // 3
+    foreign = io.BytesIO()
+    with zipfile.ZipFile(foreign, "w") as archive:
+        archive.writestr("mu.npy", "no numbers")
+    path.write_bytes(
+        {
+            "empty": b"",
+            "cut": content[:middle],
+            "flipped": content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :],
+            "foreign": b"x" * 99,
+            "text": foreign.getvalue(),
+        }[damage]
+    )
+
+    with pytest.raises(NpzError, match=r"x\.npz"):
+        NpzFile(str(path)).digest()
+
+
+def test_a_file_that_is_not_there_is_an_error_of_its_own(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        NpzFile(str(tmp_path / "nowhere.npz"))
