@@ -183,8 +183,8 @@ def _load_optimizer(
 SAME = ("objective", "data", "seed", "global_batch", "optimizers", "ema", "precision", "phases")
 """The keys of a config that make a run what it is; length, intervals and logging may change."""
 
-PLACE = "path"
-"""The argument of a component that says where something lies, which may have been moved."""
+PLACES = {"path", "checkpoint"}
+"""The arguments of components that say where something lies, which may have been moved."""
 
 
 def check_same_run(folder: str, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
@@ -221,7 +221,7 @@ def check_same_run(folder: str, config: Mapping[str, Any], manifest: Mapping[str
 def _difference(path: str, stored: Any, here: Any) -> str | None:
     """Says where two configs differ first, None if they do not."""
     if isinstance(stored, Mapping) and isinstance(here, Mapping):
-        for key in sorted({*stored, *here} - {PLACE}):
+        for key in sorted({*stored, *here} - PLACES):
             found = _difference(f"{path}.{key}", stored.get(key), here.get(key))
             if found:
                 return found

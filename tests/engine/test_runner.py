@@ -242,7 +242,7 @@ def test_data_may_be_moved_but_not_replaced(run, tmp_path):
     runner = run()
     (folder,) = checkpoint_folders(str(tmp_path / "run"))
     manifest, config = read_manifest(folder), runner.full_config
-    moved = {**config, "data": {**config["data"], "path": "elsewhere"}}
+    moved = {**config, "data": {**config["data"], "path": "elsewhere", "checkpoint": "there"}}
 
     check_same_run(folder, moved, manifest)
     with pytest.raises(CheckpointError, match=r"its data\.type is 'Digits', not 'ImageFolder'"):
