@@ -34,8 +34,8 @@ class OptimizerConfig:
     lr: float | Mapping[str, Any]
     """The learning rate: a number, or the spec of a schedule."""
 
-    lr_factor: float = 1.0
-    """A factor on it: depth repetition asks for 1 / repeats on the generator's."""
+    lr_factor: float | None = None
+    """A factor on it; 1 unless given, or 1 / repeats for a network of repeated depth."""
 
     type: str = "AdamW"
     """AdamW, Adam, RAdam or SGD."""
@@ -61,7 +61,7 @@ class OptimizerConfig:
             )
         if not isinstance(self.lr, Mapping) and not self.lr > 0:
             raise ConfigError(f"lr must be positive, got {self.lr}.")
-        if not self.lr_factor > 0:
+        if self.lr_factor is not None and not self.lr_factor > 0:
             raise ConfigError(f"lr_factor must be positive, got {self.lr_factor}.")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"betas are two numbers in [0, 1), got {shorten(list(self.betas))}.")

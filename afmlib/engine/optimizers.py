@@ -1,4 +1,13 @@
-"""The optimiser of each player, on mmengine's wrapper, with a scheduled rate."""
+r"""The optimiser of each player, on mmengine's wrapper, with a scheduled rate.
+
+The rate is the product of the schedule, of the factor of the current phase, and of one of the
+network's own: where a config says nothing, a network whose depth is repeated :math:`R` times learns
+at :math:`1 / R` of its opponent's rate, in every phase.
+
+References:
+    | Adversarial Flow Models (Lin et al., 2025), Sec. 3.8 and Table 11, for the rate of deep models
+    | https://arxiv.org/abs/2511.22475
+"""
 
 __all__ = ["PlayerOptimizer", "build_optimizers"]
 
@@ -12,7 +21,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from afmlib.config import OptimizerConfig
 from afmlib.engine.distribution import Distribution
-from afmlib.interfaces import Objective, Schedule
+from afmlib.interfaces import DepthWrapper, Objective, Schedule
 from afmlib.ops.schedules import ConstantSchedule
 from afmlib.registry import SCHEDULES
 
@@ -47,7 +56,7 @@ class PlayerOptimizer(OptimWrapper):
             if isinstance(config.lr, Mapping)
             else ConstantSchedule(config.lr)
         )
-        self.lr_factor = config.lr_factor
+        self.lr_factor = _own_factor(network) if config.lr_factor is None else config.lr_factor
         self.phase_factor = 1.0
 
     @property
@@ -78,6 +87,11 @@ class PlayerOptimizer(OptimWrapper):
         if self.clip_grad_norm is not None:
             clip_grads_with_norm_(self.trainable, self.clip_grad_norm, gradient_norm)
         self.optimizer.step()
+
+
+def _own_factor(network: nn.Module) -> float:
+    """Returns the factor on the learning rate that a network asks for."""
+    return 1 / network.repeats if isinstance(network, DepthWrapper) else 1.0
 
 
 def build_optimizers(

@@ -37,8 +37,9 @@ def test_the_papers_hyper_parameters(name):
         assert optimizer.clip_grad_norm == (5 if "deep" in name else 50)
         assert optimizer.lr == 1e-4
     repeats = {"afm_xl2_deep56": 2, "afm_xl2_deep112": 4}.get(name, 1)
-    assert run.optimizers["generator"].lr_factor == 1 / repeats
-    assert run.optimizers["discriminator"].lr_factor == 1
+    assert run.objective["generator"].get("repeats", 1) == repeats
+    for optimizer in run.optimizers.values():
+        assert optimizer.lr_factor is None  # That of the networks: 1 / repeats and 1.
     assert (run.global_batch, run.ema.decay, run.ema.warmup) == (256, 0.9999, False)
     assert run.objective["ot_scale"] == {
         "type": "CosineSchedule",

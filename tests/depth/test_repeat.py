@@ -3,6 +3,7 @@
 Agreement with an oracle is in tests/nn/test_dit_reference.py.
 """
 
+import itertools
 from fractions import Fraction
 
 import pytest
@@ -10,11 +11,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from afmlib.config import load_config
 from afmlib.depth.repeat_blocks import RepeatBlocks
 from afmlib.depth.repeat_depth import RepeatDepth
 from afmlib.generators.dit import DiTGenerator
 from afmlib.generators.mlp import MLPGenerator
 from afmlib.registry import build_generator
+from afmlib.testing.memory import saved_bytes
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -203,20 +206,8 @@ def test_wrapper_declares_what_its_generator_declares(wrapper):
 
 def kept_bytes(wrapper):
     """Returns how much the forward pass keeps for the backward pass, parameters aside."""
-    own = {parameter.untyped_storage().data_ptr() for parameter in wrapper.parameters()}
-    kept = {}
-
-    def keep(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        held.append(tensor)
-        return tensor
-
-    held = []  # So that no address is used twice.
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        wrapper(*batch()).sum()
-    return sum(kept.values())
+    inputs = batch()
+    return saved_bytes(lambda: wrapper(*inputs).sum(), [*wrapper.parameters(), *inputs])
 
 
 @pytest.mark.parametrize("cls", WRAPPERS)
@@ -238,12 +229,48 @@ def test_activations_computed_again_change_nothing(cls, seed, repeats):
         assert torch.equal(plain, recomputed)
 
 
-@pytest.mark.parametrize("cls", WRAPPERS)
-def test_activations_computed_again_take_hardly_more_memory(cls):
+@pytest.mark.parametrize(("cls", "boundaries"), [(RepeatDepth, 1), (RepeatBlocks, 6)])
+def test_computed_again_a_repetition_keeps_its_boundary_alone(cls, boundaries):
     generator = build(depth=6)
-    plain = [kept_bytes(cls(repeats, generator)) for repeats in (1, 4)]
-    again = [kept_bytes(cls(repeats, generator, True)) for repeats in (1, 4)]
+    tokens, condition = generator.embed(*batch())
+    time = saved_bytes(lambda: generator.embed_time(0.5), generator.parameters())
+    boundary = boundaries * tokens.untyped_storage().nbytes() + condition.nbytes + time
 
-    assert plain[1] > 3 * plain[0]
-    assert again[1] < 0.25 * plain[1]
-    assert again[1] - again[0] < 0.1 * (plain[1] - plain[0])
+    kept = [kept_bytes(cls(repeats, generator, True)) for repeats in range(1, 6)]
+
+    assert [more - less for less, more in itertools.pairwise(kept)] == [boundary] * 4
+
+
+@pytest.mark.parametrize("cls", WRAPPERS)
+def test_kept_for_the_backward_pass_a_repetition_keeps_its_activations(cls):
+    generator = build(depth=6)
+    tokens, condition = generator.embed(*batch())
+    stage = condition + generator.embed_time(0.5)
+    one = sum(
+        saved_bytes(
+            lambda index=index: generator.run_block(index, tokens, stage),
+            [*generator.parameters(), tokens],
+        )
+        for index in range(6)
+    )
+
+    kept = [kept_bytes(cls(repeats, generator)) for repeats in range(1, 6)]
+    growths = {more - less for less, more in itertools.pairwise(kept)}
+
+    assert len(growths) == 1  # It is linear.
+    assert growths.pop() == pytest.approx(one, rel=0.2)  # Up to what one block hands to the next.
+    again = [kept_bytes(cls(repeats, generator, True)) for repeats in (1, 5)]
+    assert again[1] - again[0] < 0.1 * (kept[4] - kept[0])
+
+
+@pytest.mark.parametrize("kind", ["RepeatDepth", "RepeatBlocks"])
+def test_wrapper_is_chosen_by_one_line_of_a_config(kind):
+    run = load_config("afm_deep_digits", [f"objective.generator.type={kind}"])["objective"]
+    sizes = dict(input_size=8, in_channels=1, num_classes=10)
+
+    generator = build_generator(
+        {**run["generator"], "generator": {**run["generator"]["generator"], **sizes}}
+    )
+
+    assert type(generator).__name__ == kind
+    assert (generator.repeats, generator.generator.num_blocks) == (2, 2)

@@ -5,7 +5,10 @@ import torch
 from torch import nn
 
 from afmlib.config import OptimizerConfig
+from afmlib.depth.repeat_blocks import RepeatBlocks
+from afmlib.depth.repeat_depth import RepeatDepth
 from afmlib.engine.optimizers import PlayerOptimizer
+from afmlib.generators.dit import DiTGenerator
 
 
 def test_the_rate_follows_its_schedule_and_factor():
@@ -18,6 +21,30 @@ def test_the_rate_follows_its_schedule_and_factor():
         rates.append(optimizer.optimizer.param_groups[0]["lr"])
 
     assert rates == [0.5, 0.25, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("wrapper", [RepeatDepth, RepeatBlocks])
+@pytest.mark.parametrize("repeats", [1, 2, 3, 4, 49])
+@pytest.mark.parametrize("phase_factor", [1.0, 0.8, 0.3])
+def test_repeated_depth_divides_the_rate_in_every_phase(wrapper, repeats, phase_factor):
+    plain = DiTGenerator(4, 2, 2, 16, 1, 2, use_timestep_src=True)
+    rates = []
+    for network in (plain, wrapper(repeats, plain)):
+        optimizer = PlayerOptimizer(OptimizerConfig(lr=1e-4), network)
+        optimizer.phase_factor = phase_factor
+        optimizer.set_progress(0, None)
+        rates.append(optimizer.optimizer.param_groups[0]["lr"])
+
+    assert rates[1] == pytest.approx(rates[0] / repeats, rel=1e-12)
+
+
+def test_a_factor_of_the_config_takes_the_place_of_the_networks_own():
+    deep = RepeatDepth(4, DiTGenerator(4, 2, 2, 16, 1, 2, use_timestep_src=True))
+    optimizer = PlayerOptimizer(OptimizerConfig(lr=1e-4, lr_factor=0.5), deep)
+
+    optimizer.set_progress(0, None)
+
+    assert optimizer.optimizer.param_groups[0]["lr"] == 0.5e-4
 
 
 def test_frozen_parameters_are_left_out():
