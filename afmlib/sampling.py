@@ -12,6 +12,7 @@ __all__ = ["SampleModel", "load_checkpoint", "load_network", "sample", "to_uint8
 import contextlib
 import itertools
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_type_hints
 
@@ -212,8 +213,8 @@ def _latent_shape(conventions: Conventions, noises: Tensor | None, count: int) -
 
 
 def track(batches: Sequence[Any], progress: bool) -> Any:
-    """Shows the progress of sampling, if asked to."""
-    if not progress:
+    """Shows the progress of sampling on a terminal, if asked to."""
+    if not progress or not sys.stderr.isatty():
         return batches
     from rich import progress as bars
     from rich.console import Console

@@ -13,6 +13,7 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from tiny_autoencoder import save_autoencoder
 from torch_fidelity import feature_extractor_inceptionv3 as fidelity
 
 from afmlib.data.digits import Digits
@@ -26,6 +27,7 @@ from afmlib.registry import REGISTRIES, build_classifier, build_generator
 from afmlib.testing import (
     check_adversarial_loss,
     check_attention_backend,
+    check_autoencoder,
     check_classifier,
     check_dataset,
     check_depth_wrapper,
@@ -114,6 +116,7 @@ SMALL = {
         "LatentFolder": ["latent_folder"],
         "OverlappingGaussians": [{}],
     },
+    "autoencoders": {"DiffusersAutoencoder": ["autoencoder"]},
     "extractors": {
         "DigitsExtractor": ["digits_extractor"],
         "InceptionExtractor": ["inception"],
@@ -169,6 +172,12 @@ def image_folder(tmp_path):
 def latent_folder(tmp_path):
     means, labels = torch.randn(6, 2, 4, 3, 3), torch.arange(6) % 2
     write_latents(str(tmp_path), means, means.exp(), labels, latent_scale=0.2, num_classes=2)
+    return dict(path=str(tmp_path))
+
+
+@pytest.fixture
+def autoencoder(tmp_path):
+    save_autoencoder(tmp_path)
     return dict(path=str(tmp_path))
 
 
@@ -325,6 +334,7 @@ CHECKS = {
     "attention": check_attention,
     "objectives": check_objective,
     "datasets": check_dataset,
+    "autoencoders": lambda autoencoder: check_autoencoder(autoencoder, (3, 8, 8), (4, 4, 4)),
     "extractors": check_any_extractor,
     "metrics": check_any_metric,
 }

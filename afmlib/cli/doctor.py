@@ -28,6 +28,7 @@ PACKAGES = (
 )
 EXTRAS = {
     "xformers": "xformers",
+    "diffusers": "vae",
     "tensorboard": "tensorboard",
     "wandb": "wandb",
     "s3fs": "s3",

@@ -369,6 +369,7 @@ class Runner(MMEngineRunner):
             "conventions": self._conventions(),
             "generator": self.full_config["objective"]["generator"],
             "plugins": list(self.run_config.plugins),
+            "class_names": list(self.dataset.class_names),
         }
         if self.phases is not None:
             manifest["snapshots"] = sorted(self.phases.controller.snapshots())

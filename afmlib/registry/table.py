@@ -146,7 +146,11 @@ DATASETS = ComponentRegistry(
         "OverlappingGaussians": "afmlib.data.overlapping_gaussians:OverlappingGaussians",
     },
 )
-AUTOENCODERS = ComponentRegistry("autoencoders", "afmlib.interfaces:Autoencoder")
+AUTOENCODERS = ComponentRegistry(
+    "autoencoders",
+    "afmlib.interfaces:Autoencoder",
+    {"DiffusersAutoencoder": "afmlib.data.diffusers_autoencoder:DiffusersAutoencoder"},
+)
 EXTRACTORS = ComponentRegistry(
     "extractors",
     "afmlib.interfaces:FeatureExtractor",

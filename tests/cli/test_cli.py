@@ -144,7 +144,7 @@ def test_a_mistake_with_debug_shows_the_traceback(here, capsys):
         (["--num", "0"], "--num must be at least 1"),
         (["--batch-size", "0"], "batch_size must be at least 1"),
         (["--device", "nonsense"], "There is no device"),
-        (["--out", "x.jpg"], "--out is a .png, an .npz or a folder/"),
+        (["--out", "x.jpg"], "--out is a .png, an .npz, a .safetensors or a folder/"),
     ],
 )
 def test_bad_options_of_sample_are_refused(options, message, trained, capsys):

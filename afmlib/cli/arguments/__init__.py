@@ -1,6 +1,8 @@
 """The arguments of each command; torch is not imported here."""
 
-__all__ = ["add_common"]
+__all__ = ["add_common", "add_model"]
+
+from typing import Literal
 
 from jsonargparse import ArgumentParser
 
@@ -11,3 +13,25 @@ def add_common(parser: ArgumentParser) -> None:
         "--plugin", type=str, action="append", default=[], help="a Python file of components"
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def add_model(parser: ArgumentParser) -> None:
+    """Adds the options that say which model: of a run, or out of a published file."""
+    parser.add_argument(
+        "--checkpoint",
+        type=str,
+        required=True,
+        help="a checkpoint, the folder of a run, or a published file: a path or a URL",
+    )
+    parser.add_argument("--online", action="store_true", help="the online weights, not the average")
+    parser.add_argument(
+        "--repeats", type=int, help="of a published file: runs of its blocks [by its name]"
+    )
+    parser.add_argument(
+        "--prediction",
+        type=Literal["sample", "velocity"],
+        help="of a published file: what it predicts [by its number of steps]",
+    )
+    parser.add_argument(
+        "--num-heads", type=int, help="of a published file: attention heads [by its width]"
+    )

@@ -4,17 +4,18 @@ from typing import Literal
 
 from jsonargparse import ArgumentParser
 
-from afmlib.cli.arguments import add_common
+from afmlib.cli.arguments import add_common, add_model
 
 
 def build_parser() -> ArgumentParser:
     """Builds the parser."""
     parser = ArgumentParser(description="Makes samples with a trained model.")
+    add_model(parser)
     parser.add_argument(
-        "--checkpoint", type=str, required=True, help="a checkpoint, or the folder of a run"
-    )
-    parser.add_argument(
-        "--labels", type=int, nargs="+", help="classes, taken in turns [all in turns]"
+        "--labels",
+        type=str,
+        nargs="+",
+        help="classes by number or name, taken in turns [all in turns]",
     )
     parser.add_argument("--num", type=int, default=16, help="how many samples")
     parser.add_argument("--nfe", type=int, help="network evaluations of a sample [the model's own]")
@@ -23,9 +24,16 @@ def build_parser() -> ArgumentParser:
         "--out",
         type=str,
         default="samples.png",
-        help="a .png grid, an .npz of all samples (arr_0), or a folder/ of single .png files",
+        help="a .png grid, an .npz (arr_0, arr_1 the labels), a .safetensors, or a folder/ of "
+        "single .png files",
     )
     parser.add_argument("--columns", type=int, help="columns of the grid [by the labels]")
+    parser.add_argument(
+        "--vae",
+        type=str,
+        help="what decodes latents: a folder, or a name on the hub such as "
+        "stabilityai/sd-vae-ft-mse",
+    )
     parser.add_argument("--batch-size", type=int, help="samples made at once")
     parser.add_argument("--device", type=str, help="such as cpu or cuda:0 [cuda if there is one]")
     parser.add_argument(
@@ -34,6 +42,5 @@ def build_parser() -> ArgumentParser:
         default="float32",
         help="precision of the forward passes",
     )
-    parser.add_argument("--online", action="store_true", help="the online weights, not the average")
     add_common(parser)
     return parser
