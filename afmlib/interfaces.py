@@ -16,6 +16,7 @@ __all__ = [
     "Conventions",
     "Dataset",
     "DepthWrapper",
+    "DirectionalDerivative",
     "Discriminator",
     "Draws",
     "FeatureExtractor",
@@ -311,7 +312,29 @@ class Augmentation(nn.Module, ABC):
         """Applies the change; ``num_images`` is how far training is, for schedules."""
 
 
-# --- Schedules, parameterisations, objectives -----------------------------------------------------
+# --- Derivatives, schedules, parameterisations, objectives ----------------------------------------
+
+
+class DirectionalDerivative(ABC):
+    """How the derivative of a network along given directions is computed, by itself no loss."""
+
+    requires: ClassVar[frozenset[str]] = frozenset()
+    """What the attention of the network must be capable of (see `AttentionBackend`)."""
+
+    @abstractmethod
+    def __call__(
+        self,
+        function: Callable[..., Latents],
+        points: Sequence[Tensor],
+        directions: Sequence[Tensor],
+    ) -> Latents:
+        """Returns the derivative, without a graph.
+
+        Args:
+            function: A function of several tensors, deterministic but for what dropout draws.
+            points: Where it is differentiated.
+            directions: By how much each of its arguments moves.
+        """
 
 
 class Schedule(ABC):

@@ -7,7 +7,15 @@ The noise of image :math:`i` is drawn from the stream (seed, i), so that it depe
 batch size nor on how many images are made.
 """
 
-__all__ = ["SampleModel", "load_checkpoint", "load_network", "sample", "to_uint8", "track"]
+__all__ = [
+    "SampleModel",
+    "evaluating",
+    "load_checkpoint",
+    "load_network",
+    "sample",
+    "to_uint8",
+    "track",
+]
 
 import contextlib
 import itertools
@@ -145,7 +153,7 @@ def sample(
     # Made outside of inference mode, whose own tensors can be neither trained on nor changed.
     samples = torch.empty(len(labels), *shape, dtype=weights.dtype)
     batches = torch.split(torch.arange(len(labels)), batch_size or DEFAULT_BATCH_SIZE)
-    with _evaluating(model.generator), torch.inference_mode():
+    with evaluating(model.generator), torch.inference_mode():
         for rows in track(batches, progress):
             if noises is None:
                 part = indexed_noises(seed, [names[row] for row in rows.tolist()], shape)
@@ -158,7 +166,7 @@ def sample(
 
 
 @contextlib.contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
+def evaluating(network: nn.Module) -> Iterator[None]:
     """Puts a network in evaluation mode, and each module back in the mode that it was in."""
     training = [module for module in network.modules() if module.training]
     network.eval()

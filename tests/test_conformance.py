@@ -31,6 +31,7 @@ from afmlib.testing import (
     check_classifier,
     check_dataset,
     check_depth_wrapper,
+    check_directional_derivative,
     check_discriminator,
     check_feature_extractor,
     check_generator,
@@ -49,6 +50,7 @@ MLP = dict(in_channels=2, hidden_size=16, num_classes=CLASSES)
 SHAPES = {"DiT": (2, 4, 4), "MLP": (2,), "Trained": (2, 4, 4)}
 BOTH_TIMES = dict(use_timestep_src=True, use_timestep_tgt=True)
 DIT_GENERATOR = dict(type="DiTGenerator", **DIT)
+SMOOTH = DIT_GENERATOR | BOTH_TIMES | dict(time_scale=1.0)
 GAME = dict(generator=DIT_GENERATOR, discriminator=dict(type="DiTDiscriminator", **DIT))
 ANY_STEP = dict(
     generator=DIT_GENERATOR | BOTH_TIMES,
@@ -95,6 +97,10 @@ SMALL = {
         "ClassifierGuidance": ["classifier_guidance"],
         "ImplicitClassifierGuidance": ["implicit_guidance"],
         "TargetClassifierGuidance": ["target_guidance"],
+    },
+    "derivatives": {
+        "FiniteDifferenceDerivative": [{}, dict(eps=0.001)],
+        "ForwardModeDerivative": [{}],
     },
     "schedules": {
         "ConstantSchedule": [dict(value=0.5)],
@@ -149,6 +155,17 @@ SMALL = {
         "FlowMatching": [
             dict(generator=DIT_GENERATOR | dict(use_timestep_src=True), nfe=2),
             dict(generator=DIT_GENERATOR | dict(class_dropout_prob=0.5), nfe=1),
+        ],
+        "MeanFlow": [
+            dict(generator=SMOOTH),
+            dict(generator=SMOOTH | dict(class_dropout_prob=0.25), omega=0.2, kappa=0.92),
+            dict(
+                generator=SMOOTH | dict(attention="sdpa"),
+                nfe=2,
+                derivative="FiniteDifferenceDerivative",
+                unequal_fraction=1.0,
+                weight_power=0.0,
+            ),
         ],
     },
 }
@@ -328,6 +345,7 @@ CHECKS = {
     "classifiers": lambda net: check_classifier(net, latent_shape(net), CLASSES),
     "losses": check_adversarial_loss,
     "penalties": check_gradient_penalty,
+    "derivatives": check_directional_derivative,
     "guidance": lambda guidance: check_guidance(guidance, SHAPES["DiT"], CLASSES),
     "schedules": check_schedule,
     "parameterisations": check_parameterisation,

@@ -51,6 +51,8 @@ class DiTGenerator(RepeatableGenerator):
         attention: The attention back-end: ``auto``, ``sdpa``, ``math`` or ``xformers``.
         use_timestep_src: Whether the source time is embedded.
         use_timestep_tgt: Whether the target time is embedded.
+        time_scale: The factor on times before their sinusoids are taken. Objectives that
+            differentiate the network by its times want about 1.
 
     Raises:
         ValueError: If sizes do not divide one another or are out of their domain.
@@ -71,6 +73,7 @@ class DiTGenerator(RepeatableGenerator):
         attention: AttentionBackend | str = "auto",
         use_timestep_src: bool = False,
         use_timestep_tgt: bool = False,
+        time_scale: float = 1000.0,
     ) -> None:
         super().__init__()
         if num_classes < 1 or not 0 <= class_dropout_prob <= 1:
@@ -87,8 +90,10 @@ class DiTGenerator(RepeatableGenerator):
             position_embedding(input_size // patch_size, hidden_size), requires_grad=False
         )
         self.y_embedder = LabelEmbedder(num_classes + (class_dropout_prob > 0), hidden_size)
-        self.t_embedder = TimestepEmbedder(hidden_size) if use_timestep_src else None
-        self.t_tgt_embedder = TimestepEmbedder(hidden_size) if use_timestep_tgt else None
+        self.t_embedder, self.t_tgt_embedder = (
+            TimestepEmbedder(hidden_size, time_scale=time_scale) if used else None
+            for used in (use_timestep_src, use_timestep_tgt)
+        )
         self.blocks = dit_blocks(depth, hidden_size, num_heads, mlp_ratio, qk_norm, attention)
         self.final_layer = FinalLayer(hidden_size, patch_size**2 * in_channels)
 
@@ -109,7 +114,7 @@ class DiTGenerator(RepeatableGenerator):
         """
         if self.t_embedder is None:
             raise ValueError("This generator embeds no time: build it with use_timestep_src=True.")
-        times = torch.as_tensor(value, device=self.pos_embed.device, dtype=torch.float32)
+        times = torch.as_tensor(value, device=self.pos_embed.device)
         return self.t_embedder(times.reshape(-1))
 
     def run_block(self, index: int, tokens: Tensor, condition: Tensor) -> Tensor:

@@ -25,6 +25,8 @@ class MLPGenerator(Generator):
         num_features: The number of sinusoids of a coordinate.
         use_timestep_src: Whether the source time is embedded.
         use_timestep_tgt: Whether the target time is embedded.
+        time_scale: The factor on times before their sinusoids are taken. Objectives that
+            differentiate the network by its times want about 1.
 
     Raises:
         ValueError: If a number is out of its domain.
@@ -40,6 +42,7 @@ class MLPGenerator(Generator):
         num_features: int = 64,
         use_timestep_src: bool = False,
         use_timestep_tgt: bool = False,
+        time_scale: float = 1000.0,
     ) -> None:
         super().__init__()
         if num_classes < 1:
@@ -48,8 +51,10 @@ class MLPGenerator(Generator):
         self.num_classes = num_classes
         self.features = PointFeatures(in_channels, feature_scale, num_features)
         self.y_embedder = LabelEmbedder(num_classes, hidden_size)
-        self.t_embedder = TimestepEmbedder(hidden_size) if use_timestep_src else None
-        self.t_tgt_embedder = TimestepEmbedder(hidden_size) if use_timestep_tgt else None
+        self.t_embedder, self.t_tgt_embedder = (
+            TimestepEmbedder(hidden_size, time_scale=time_scale) if used else None
+            for used in (use_timestep_src, use_timestep_tgt)
+        )
         in_size = self.features.width + hidden_size
         self.layers = hidden_layers(in_size, hidden_size, depth, in_channels)
         for parameter in self.layers[-1].parameters():

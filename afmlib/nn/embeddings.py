@@ -109,18 +109,29 @@ class LabelEmbedder(nn.Module):
 
 
 class TimestepEmbedder(nn.Module):
-    """A small network on the sinusoids of 1000 times the time.
+    """A small network on the sinusoids of a multiple of the time.
 
-    The sinusoids are computed in float32 at every precision: in bfloat16, 750 would become 752.
+    The sinusoids are computed in float32 or better: in bfloat16, 750 would become 752.
 
     Args:
         hidden_size: The width of the embedding.
         frequency_size: The number of sinusoids.
+        time_scale: The factor on the time, which is the fastest frequency of its sinusoids in
+            radians. The larger, the more a network can tell neighbouring times apart, and the
+            larger its derivative by the time.
+
+    Raises:
+        ValueError: If ``time_scale`` is not positive.
     """
 
-    def __init__(self, hidden_size: int, frequency_size: int = 256) -> None:
+    def __init__(
+        self, hidden_size: int, frequency_size: int = 256, time_scale: float = 1000.0
+    ) -> None:
         super().__init__()
+        if not time_scale > 0:
+            raise ValueError(f"time_scale must be positive, got {time_scale}.")
         self.frequency_size = frequency_size
+        self.time_scale = time_scale
         first, second = nn.Linear(frequency_size, hidden_size), nn.Linear(hidden_size, hidden_size)
         for layer in (first, second):
             nn.init.normal_(layer.weight, std=0.02)
@@ -129,7 +140,8 @@ class TimestepEmbedder(nn.Module):
 
     def forward(self, timesteps: Timesteps) -> Tensor:
         """Embeds times in [0, 1]."""
-        waves = sinusoids(1000 * timesteps.float(), self.frequency_size)
+        precise = timesteps.to(torch.promote_types(timesteps.dtype, torch.float32))
+        waves = sinusoids(self.time_scale * precise, self.frequency_size)
         return self.mlp(waves.to(next(self.mlp.parameters()).dtype))
 
 

@@ -34,7 +34,6 @@ from torch import Tensor
 from afmlib.interfaces import (
     AdversarialLoss,
     Augmentation,
-    Conventions,
     DepthWrapper,
     Discriminator,
     Generator,
@@ -50,7 +49,7 @@ from afmlib.losses.relativistic import RelativisticLoss
 from afmlib.losses.transport import transport_loss
 from afmlib.nn.attention import require_capabilities
 from afmlib.objectives.adversarial_flow_draws import AdversarialFlowDraws
-from afmlib.objectives.averaged import averaged_copy, check_player, frozen
+from afmlib.objectives.averaged import averaged_copy, averaged_model, check_player, frozen
 from afmlib.ops.drawing import normal_like, uniform_like
 from afmlib.ops.flow import interpolate, step_width
 from afmlib.ops.gradient_access import observe_gradient, value_with_gradient
@@ -372,15 +371,9 @@ class AdversarialFlow(Objective):
     @property
     def sample_model(self) -> SampleModel:
         """The averaged generator, ready for :func:`afmlib.sample`."""
-        conventions = Conventions(
-            objective=type(self).__name__,
-            parameterisation=type(self.parameterisation).__name__,
-            nfe=1 if self.nfe == "any" else self.nfe,
-            any_nfe=self.nfe == "any",
-            num_classes=self.generator_ema.num_classes,
-            latent_shape=self.generator_ema.latent_shape,
-        )
-        return SampleModel(self.generator_ema, self.parameterisation, conventions)
+        any_nfe = self.nfe == "any"
+        nfe = 1 if self.nfe == "any" else self.nfe
+        return averaged_model(self, self.parameterisation, nfe, any_nfe)
 
 
 def _observed_logits(logits_real: Logits, logits_fake: Logits) -> dict[str, Tensor]:

@@ -1,13 +1,25 @@
-"""The averaged copy of a generator, and networks held still while another player steps."""
+"""What objectives share: the averaged generator, networks held still, labels that are dropped."""
 
-__all__ = ["averaged_copy", "check_player", "frozen"]
+__all__ = [
+    "averaged_copy",
+    "averaged_model",
+    "check_nfe",
+    "check_player",
+    "check_times",
+    "drop_labels",
+    "frozen",
+]
 
 import contextlib
 import copy
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from torch import nn
+from torch import Tensor, nn
+
+from afmlib.interfaces import Conventions, DepthWrapper, Generator, Objective, Parameterisation
+from afmlib.sampling import SampleModel
+from afmlib.typing import Labels
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -15,6 +27,22 @@ Network = TypeVar("Network", bound=nn.Module)
 def averaged_copy(network: Network) -> Network:
     """Returns a frozen copy in evaluation mode, for the running average to be kept in."""
     return copy.deepcopy(network).requires_grad_(False).eval()
+
+
+def averaged_model(
+    objective: Objective, parameterisation: Parameterisation, nfe: int, any_nfe: bool
+) -> SampleModel:
+    """Returns the averaged generator of an objective, ready for sampling."""
+    generator = objective.generator_ema
+    conventions = Conventions(
+        objective=type(objective).__name__,
+        parameterisation=type(parameterisation).__name__,
+        nfe=nfe,
+        any_nfe=any_nfe,
+        num_classes=generator.num_classes,
+        latent_shape=generator.latent_shape,
+    )
+    return SampleModel(generator, parameterisation, conventions)
 
 
 @contextlib.contextmanager
@@ -42,3 +70,31 @@ def check_player(player: str, players: Iterable[str]) -> None:
     """
     if player not in players:
         raise ValueError(f"There is no player {player!r}; there are: {', '.join(players)}.")
+
+
+def check_nfe(nfe: int) -> None:
+    """Refuses a number of evaluations that is not a positive integer.
+
+    Raises:
+        ValueError: Names it.
+    """
+    if isinstance(nfe, bool) or not isinstance(nfe, int) or nfe < 1:
+        raise ValueError(f"nfe must be at least 1, got {nfe!r}.")
+
+
+def check_times(generator: Generator, method: str) -> None:
+    """Refuses a generator that spends the time on its repetitions.
+
+    Raises:
+        ValueError: Names it, and the method that depends on the time.
+    """
+    if isinstance(generator, DepthWrapper):
+        raise ValueError(f"{type(generator).__name__} ignores the time, which {method} depends on.")
+
+
+def drop_labels(generator: Generator, labels: Labels, dropped: Tensor) -> Labels:
+    """Puts the null class in the place of some labels, if a generator has one."""
+    if not generator.class_dropout_prob > 0:
+        return labels
+    assert generator.num_classes is not None
+    return labels.masked_fill(dropped, generator.num_classes)

@@ -20,8 +20,15 @@ from typing import ClassVar
 
 import torch
 
-from afmlib.interfaces import Conventions, DepthWrapper, Generator, Objective
-from afmlib.objectives.averaged import averaged_copy, check_player
+from afmlib.interfaces import Generator, Objective
+from afmlib.objectives.averaged import (
+    averaged_copy,
+    averaged_model,
+    check_nfe,
+    check_player,
+    check_times,
+    drop_labels,
+)
 from afmlib.ops.drawing import normal_like, uniform_like
 from afmlib.ops.flow import interpolate
 from afmlib.ops.parameterisations import InstantaneousVelocity
@@ -59,12 +66,8 @@ class FlowMatching(Objective):
 
     def __init__(self, generator: Generator, nfe: int = 50) -> None:
         super().__init__()
-        if isinstance(nfe, bool) or not isinstance(nfe, int) or nfe < 1:
-            raise ValueError(f"nfe must be at least 1, got {nfe!r}.")
-        if isinstance(generator, DepthWrapper):
-            raise ValueError(
-                f"{type(generator).__name__} ignores the time, which flow matching depends on."
-            )
+        check_nfe(nfe)
+        check_times(generator, "flow matching")
         self.generator = generator
         self.generator_ema = averaged_copy(generator)
         self.nfe = nfe
@@ -86,10 +89,8 @@ class FlowMatching(Objective):
             ValueError: If ``player`` is not "generator".
         """
         check_player(player, self.players)
-        if self.generator.class_dropout_prob > 0:
-            dropped = draws.label_drops < self.generator.class_dropout_prob
-            assert self.generator.num_classes is not None
-            labels = labels.masked_fill(dropped, self.generator.num_classes)
+        dropped = draws.label_drops < self.generator.class_dropout_prob
+        labels = drop_labels(self.generator, labels, dropped)
         sources = interpolate(latents, draws.noises_src, draws.timesteps_src)
         velocities = self.generator(sources, labels, draws.timesteps_src, draws.timesteps_src)
         errors = velocities - (draws.noises_src - latents)
@@ -98,12 +99,4 @@ class FlowMatching(Objective):
     @property
     def sample_model(self) -> SampleModel:
         """The averaged generator, ready for :func:`afmlib.sample`."""
-        conventions = Conventions(
-            objective=type(self).__name__,
-            parameterisation=InstantaneousVelocity.__name__,
-            nfe=self.nfe,
-            any_nfe=True,
-            num_classes=self.generator_ema.num_classes,
-            latent_shape=self.generator_ema.latent_shape,
-        )
-        return SampleModel(self.generator_ema, InstantaneousVelocity(), conventions)
+        return averaged_model(self, InstantaneousVelocity(), self.nfe, any_nfe=True)

@@ -1,6 +1,9 @@
-"""Random tensors that fit a batch, from a generator on whichever device it is."""
+"""Random tensors that fit a batch, from a generator on whichever device it is; and drawn again."""
 
-__all__ = ["normal_like", "uniform_like"]
+__all__ = ["normal_like", "normal_numbers", "same_draws", "uniform_like"]
+
+import contextlib
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -26,3 +29,25 @@ def uniform_like(latents: Latents, generator: torch.Generator | None) -> PerSamp
         dtype=torch.promote_types(latents.dtype, torch.float32),
         device=latents.device if generator is None else generator.device,
     ).to(latents.device)
+
+
+def normal_numbers(latents: Latents, generator: torch.Generator | None) -> PerSample:
+    """Draws one standard normal number for each sample of a batch, in float32 or better."""
+    return torch.randn(
+        len(latents),
+        generator=generator,
+        dtype=torch.promote_types(latents.dtype, torch.float32),
+        device=latents.device if generator is None else generator.device,
+    ).to(latents.device)
+
+
+@contextlib.contextmanager
+def same_draws(device: torch.device) -> Iterator[None]:
+    """Lets what follows draw the same as what is inside, on the CPU and on a device.
+
+    Two evaluations of one network are compared with the same dropout in both, on whichever device
+    the masks are drawn.
+    """
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        yield

@@ -7,6 +7,7 @@ __all__ = [
     "CLASSIFIERS",
     "DATASETS",
     "DEPTHS",
+    "DERIVATIVES",
     "DISCRIMINATORS",
     "EXTRACTORS",
     "GENERATORS",
@@ -97,6 +98,14 @@ PENALTIES = ComponentRegistry(
         "FiniteDifferencePenalty": "afmlib.losses.gradient_penalty:FiniteDifferencePenalty",
     },
 )
+DERIVATIVES = ComponentRegistry(
+    "derivatives",
+    "afmlib.interfaces:DirectionalDerivative",
+    {
+        "FiniteDifferenceDerivative": "afmlib.ops.derivatives:FiniteDifferenceDerivative",
+        "ForwardModeDerivative": "afmlib.ops.derivatives:ForwardModeDerivative",
+    },
+)
 GUIDANCE = ComponentRegistry(
     "guidance",
     "afmlib.interfaces:Guidance",
@@ -132,6 +141,7 @@ OBJECTIVES = ComponentRegistry(
     {
         "AdversarialFlow": "afmlib.objectives.adversarial_flow:AdversarialFlow",
         "FlowMatching": "afmlib.objectives.flow_matching:FlowMatching",
+        "MeanFlow": "afmlib.objectives.mean_flow:MeanFlow",
     },
 )
 DATASETS = ComponentRegistry(
@@ -195,6 +205,7 @@ REGISTRIES.update(
         DEPTHS,
         LOSSES,
         PENALTIES,
+        DERIVATIVES,
         GUIDANCE,
         AUGMENTATIONS,
         SCHEDULES,

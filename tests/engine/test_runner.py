@@ -61,7 +61,14 @@ class _StopAt(Hook):
 
 
 @pytest.mark.parametrize(
-    "name", ["afm_digits", "afm_any_digits", "flow_matching_digits", "gan_gaussians2d"]
+    "name",
+    [
+        "afm_digits",
+        "afm_any_digits",
+        "flow_matching_digits",
+        "gan_gaussians2d",
+        "meanflow_digits",
+    ],
 )
 def test_a_resumed_run_is_the_run_that_was_not_interrupted(run, name, tmp_path):
     whole = run(name=name, work_dir=tmp_path / "whole")

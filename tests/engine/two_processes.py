@@ -47,12 +47,17 @@ CASES = {
     "deep": ("afm_deep_digits", []),
     "gan": ("gan_digits", ["objective.gradient_normalization=false", "objective.loss=HingeLoss"]),
     "flow": ("flow_matching_digits", ["objective.generator.class_dropout_prob=0.5"]),
+    "mean": (
+        "meanflow_digits",
+        ["objective.generator.class_dropout_prob=0.25", "objective.kappa=0.5"],
+    ),
 }
 
 
 def config_of(case, *overrides):
     name, more = CASES[case]
-    tiny = [key for key in TINY if "flow" not in name or ("discr" not in key and "gp_" not in key)]
+    game = name.startswith(("afm", "gan"))
+    tiny = [key for key in TINY if game or ("discr" not in key and "gp_" not in key)]
     if "deep" in name:
         tiny = [key.replace("generator.hidden", "generator.generator.hidden") for key in tiny]
     return load_config(name, [*tiny, *more, *overrides])

@@ -77,9 +77,9 @@ class Oracle:
         return self.weights["y_embedder.embedding_table.weight"][label]
 
     def time(self, name, time):
-        # In float32 at every precision: take what torch makes of it, not what numpy does.
-        k = torch.arange(128, dtype=torch.float32)
-        angles = 1000 * torch.as_tensor(time).float() * torch.exp(-math.log(10_000) * (k / 128))
+        # In float32 or better: here all times are in float64.
+        k = torch.arange(128)
+        angles = 1000 * torch.as_tensor(time) * torch.exp(-math.log(10_000) * (k / 128))
         waves = torch.cat([angles.cos(), angles.sin()]).double().numpy()
         return self.linear(f"{name}.mlp.2", silu(self.linear(f"{name}.mlp.0", waves)))
 

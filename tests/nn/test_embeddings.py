@@ -64,6 +64,23 @@ def test_sinusoids_of_times_have_the_same_precision_whatever_that_of_the_weights
     assert torch.equal(rows[dtype], rows[torch.float32].to(dtype))
 
 
+@given(times, st.floats(0.1, 1e4))
+def test_the_scale_of_time_is_a_factor_on_it(time, scale):
+    rows = []
+    fast, slow = TimestepEmbedder(8, time_scale=scale), TimestepEmbedder(8, time_scale=1.0)
+    for embedder, value in ((fast, time), (slow, scale * time)):
+        embedder.mlp.register_forward_pre_hook(lambda module, inputs: rows.append(inputs[0]))
+        embedder(torch.tensor([value]))
+
+    torch.testing.assert_close(*rows)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.nan])
+def test_the_scale_of_time_is_positive(scale):
+    with pytest.raises(ValueError, match=f"time_scale must be positive, got {scale}"):
+        TimestepEmbedder(8, time_scale=scale)
+
+
 def test_timestep_embedder_starts_as_in_the_reference():
     embedder = TimestepEmbedder(512)
 
@@ -77,7 +94,7 @@ def test_timestep_embedder_is_two_layers_with_a_silu_in_between():
     first, _, second = embedder.mlp
     t = torch.tensor([0.25, 1.0])
 
-    waves = sinusoids(1000 * t.float(), 256).double()
+    waves = sinusoids(1000 * t, 256)
     hidden = waves @ first.weight.T + first.bias
     expected = (hidden / (1 + torch.exp(-hidden))) @ second.weight.T + second.bias
 

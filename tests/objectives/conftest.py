@@ -8,6 +8,8 @@ from afmlib.discriminators.dit import DiTDiscriminator
 from afmlib.discriminators.mlp import MLPDiscriminator
 from afmlib.generators.dit import DiTGenerator
 from afmlib.generators.mlp import MLPGenerator
+from afmlib.interfaces import Generator
+from afmlib.sampling import sample
 
 NUM_CLASSES = 3
 TINY = {
@@ -151,6 +153,90 @@ class NaiveAdversarialFlow:
         direct = torch.autograd.grad(transport, trained, materialize_grads=True)
         gradients = [a + b for a, b in zip(through, direct, strict=True)]
         return {"adversarial": adversarial, "transport": transport}, gradients
+
+
+class GaussianFlow(Generator):
+    r"""The exact mean velocity between two times for data N(mean, deviation^2), plus an error.
+
+    The flow keeps the distance to the mean of the path in units of its deviation, which is
+    :math:`d_s = \sqrt{(1 - s)^2 \sigma^2 + s^2}`; at equal times this is the velocity of the path.
+    The error is ``slope * x + offset``.
+    """
+
+    latent_shape = (1,)
+    num_classes = 1
+
+    def __init__(self, mean, deviation):
+        super().__init__()
+        self.mean, self.variance = mean, deviation**2
+        self.slope = nn.Parameter(torch.zeros(()))
+        self.offset = nn.Parameter(torch.zeros(()))
+
+    def deviation(self, t):
+        return ((1 - t) ** 2 * self.variance + t**2).sqrt()
+
+    def exact(self, latents, s, t):
+        start, end = self.deviation(s), self.deviation(t)
+        growth = (self.variance * (s + t - 2) + s + t) / (start * (start + end))
+        return growth * (latents - (1 - s) * self.mean) - self.mean
+
+    def forward(self, latents, labels, timesteps_src=None, timesteps_tgt=None):
+        s, t = timesteps_src[:, None], timesteps_tgt[:, None]
+        return self.exact(latents, s, t) + self.slope * latents + self.offset
+
+
+class AffineNetwork(Generator):
+    """Affine in the latents, by polynomials of the two times: nearly the flow of a Gaussian."""
+
+    latent_shape = (1,)
+    num_classes = 1
+
+    def __init__(self, degree=3):
+        super().__init__()
+        self.powers = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
+        self.weight = nn.Parameter(torch.zeros(len(self.powers), 2))
+
+    def forward(self, latents, labels, timesteps_src=None, timesteps_tgt=None):
+        s, t = 2 * timesteps_src - 1, 2 * timesteps_tgt - 1
+        features = torch.stack([s**i * t**j for i, j in self.powers], dim=1)
+        slope, offset = (features @ self.weight).unbind(1)
+        return slope[:, None] * latents + offset[:, None]
+
+
+@pytest.fixture(scope="session")
+def affine_network():
+    """A small network that is quickly trained."""
+    return AffineNetwork
+
+
+@pytest.fixture(scope="session")
+def gaussian_flow():
+    """The exact flow of a Gaussian."""
+    return GaussianFlow
+
+
+@pytest.fixture(scope="session")
+def gaussian_error():
+    """Trains an objective on N(1, 0.5^2) and returns how far its samples are from the exact map."""
+
+    def train(objective, steps, lr, nfe=None, batch=256):
+        optimizer = torch.optim.Adam(objective.generator.parameters(), lr, betas=(0.9, 0.99))
+        labels = torch.zeros(batch, dtype=torch.long)
+        objective.total_images = steps * batch
+        for step in range(steps):
+            objective.num_images = step * batch
+            latents = 1 + 0.5 * torch.randn(batch, 1)
+            optimizer.zero_grad()
+            draws = objective.draw(latents)
+            sum(objective.terms("generator", latents, labels, draws).values()).backward()
+            optimizer.param_groups[0]["lr"] = lr * (1 - step / steps)
+            optimizer.step()
+        objective.generator_ema.load_state_dict(objective.generator.state_dict())
+        noises = torch.linspace(-2, 2, 21)[:, None]
+        made = sample(objective, [0] * 21, noises=noises, nfe=nfe)
+        return (made - (1 + 0.5 * noises)).square().mean().sqrt().item()
+
+    return train
 
 
 @pytest.fixture

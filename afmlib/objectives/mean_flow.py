@@ -1,0 +1,215 @@
+r"""MeanFlow: the mean velocity between two times, from an identity that it obeys.
+
+On the path :math:`x_s = (1 - s) x + s z`, whose velocity is :math:`v = z - x`, a network :math:`u`
+learns the mean velocity of the flow between :math:`s` and :math:`t \le s`. Differentiating
+:math:`(s - t) \, u = \int_t^s v` by :math:`s` along the flow gives the target
+
+.. math::
+    u(x_s, s, t) \approx v - (s - t) \frac{\mathrm{d} u}{\mathrm{d} s} , \qquad
+    \frac{\mathrm{d} u}{\mathrm{d} s} = \partial_x u \cdot v + \partial_s u ,
+
+through which no gradient passes. For most of the batch :math:`s = t`, which is flow matching. The
+squared norm :math:`\ell` of an error enters the loss as :math:`\ell / \operatorname{sg}(\ell +
+c)^p`.
+
+Guidance is learned, not applied when sampling: in the target and as the direction :math:`v` becomes
+:math:`v_g = \omega v + (1 - \omega - \kappa) \, u(x_s, s, s, \varnothing) + \kappa \, u(x_s, s,
+s)`. Samples whose label is dropped keep :math:`v`.
+
+References:
+    | Mean Flows for One-step Generative Modeling (Geng et al., 2025), Alg. 1, Eq. 19 to 22
+    | https://arxiv.org/abs/2505.13447
+"""
+
+__all__ = ["MeanFlow", "MeanFlowDraws"]
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from afmlib.interfaces import DirectionalDerivative, Generator, Objective
+from afmlib.nn.attention import require_capabilities
+from afmlib.objectives.averaged import (
+    averaged_copy,
+    averaged_model,
+    check_nfe,
+    check_player,
+    check_times,
+    drop_labels,
+)
+from afmlib.ops.derivatives import ForwardModeDerivative
+from afmlib.ops.drawing import normal_like, normal_numbers, same_draws
+from afmlib.ops.flow import expand, interpolate
+from afmlib.ops.parameterisations import VelocityPrediction
+from afmlib.sampling import SampleModel, evaluating
+from afmlib.typing import Labels, Latents, Scalar, Timesteps
+
+
+@dataclass
+class MeanFlowDraws:
+    """All that is random in one update, or goes by a sample's place in the batch."""
+
+    noises_src: Latents
+    """The noise end of the path."""
+
+    timesteps_src: Timesteps
+    """Where a step starts."""
+
+    timesteps_tgt: Timesteps
+    """Where it ends: at the start, for the first samples of the batch."""
+
+    label_drops: Bool[Tensor, " batch"]
+    """Whose labels are dropped: those of the very first samples of the batch."""
+
+
+class MeanFlow(Objective):
+    r"""MeanFlow, in one step or any number of them.
+
+    Args:
+        generator: The network :math:`u`; it should embed both times, by a small ``time_scale``.
+            With a ``class_dropout_prob`` labels are dropped, as guidance needs.
+        nfe: The number of steps of a sample, unless asked otherwise.
+        unequal_fraction: The share of the batch, its last samples, whose times differ.
+        time_mean: The mean of the normal numbers whose sigmoids are the times.
+        time_deviation: Their standard deviation.
+        omega: The weight :math:`\omega` of the sample's own velocity.
+        kappa: The weight :math:`\kappa` of the network's velocity; with both, the effective scale
+            of the guidance is :math:`\omega / (1 - \kappa)`.
+        guidance_interval: The times between which velocities are guided.
+        weight_power: The power :math:`p`; 0 for the squared error itself.
+        weight_offset: The offset :math:`c`, in squared units of the latents.
+        derivative: How :math:`\mathrm{d} u / \mathrm{d} s` is computed; forward mode unless given.
+
+    Raises:
+        ValueError: If an argument is out of its domain, or guidance has no null class.
+    """
+
+    players: ClassVar[Mapping[str, int]] = {"generator": 1}
+
+    def __init__(
+        self,
+        generator: Generator,
+        nfe: int = 1,
+        unequal_fraction: float = 0.25,
+        time_mean: float = -0.4,
+        time_deviation: float = 1.0,
+        omega: float = 1.0,
+        kappa: float = 0.0,
+        guidance_interval: Sequence[float] = (0.0, 1.0),
+        weight_power: float = 1.0,
+        weight_offset: float = 0.01,
+        derivative: DirectionalDerivative | None = None,
+    ) -> None:
+        super().__init__()
+        check_nfe(nfe)
+        check_times(generator, "MeanFlow")
+        if not 0 <= unequal_fraction <= 1 - generator.class_dropout_prob:
+            raise ValueError(
+                "unequal_fraction must be in [0, 1] and leave room for the samples whose labels "
+                f"are dropped, got {unequal_fraction}."
+            )
+        _check_guidance(generator, omega, kappa, guidance_interval)
+        if not (time_deviation > 0 and weight_power >= 0 and weight_offset > 0):
+            raise ValueError(
+                "time_deviation and weight_offset must be positive and weight_power not negative, "
+                f"got {time_deviation}, {weight_offset} and {weight_power}."
+            )
+        self.derivative = ForwardModeDerivative() if derivative is None else derivative
+        require_capabilities(generator, self.derivative.requires)
+        self.generator = generator
+        self.generator_ema = averaged_copy(generator)
+        self.nfe = nfe
+        self.unequal_fraction = unequal_fraction
+        self.time_mean = time_mean
+        self.time_deviation = time_deviation
+        self.omega = omega
+        self.kappa = kappa
+        self.guidance_interval = tuple(guidance_interval)
+        self.weight_power = weight_power
+        self.weight_offset = weight_offset
+
+    def draw(self, latents: Latents, generator: torch.Generator | None = None) -> MeanFlowDraws:
+        """Draws noises and times for one update on a batch like ``latents``."""
+        noises = normal_like(latents, len(latents), generator)
+        first, second = (
+            torch.sigmoid(self.time_mean + self.time_deviation * normal_numbers(latents, generator))
+            for _ in range(2)
+        )
+        sources, targets = torch.maximum(first, second), torch.minimum(first, second)
+        place = torch.arange(len(latents), device=latents.device)
+        num_equal = len(latents) - round(self.unequal_fraction * len(latents))
+        num_dropped = round(self.generator.class_dropout_prob * len(latents))
+        return MeanFlowDraws(
+            noises_src=noises,
+            timesteps_src=sources,
+            timesteps_tgt=torch.where(place < num_equal, sources, targets),
+            label_drops=place < min(num_dropped, num_equal),
+        )
+
+    def terms(
+        self, player: str, latents: Latents, labels: Labels, draws: MeanFlowDraws
+    ) -> dict[str, Scalar]:
+        """Returns the term ``velocity``; observes the mean squared error of each sample.
+
+        Raises:
+            ValueError: If ``player`` is not "generator".
+        """
+        check_player(player, self.players)
+        s, t = draws.timesteps_src, draws.timesteps_tgt
+        sources = interpolate(latents, draws.noises_src, s)
+        velocities = self._guided(sources, labels, draws.noises_src - latents, draws)
+        labels = drop_labels(self.generator, labels, draws.label_drops)
+        with same_draws(latents.device):
+            slopes = self.derivative(
+                lambda x, src, tgt: self.generator(x, labels, src, tgt),
+                (sources, s, t),
+                (velocities, torch.ones_like(s), torch.zeros_like(t)),
+            )
+        targets = velocities - expand(s - t, latents) * slopes
+        means = self.generator(sources, labels, s, t)
+        errors = (means - targets).square().flatten(1).sum(1)  # (N,)
+        weights = (errors.detach() + self.weight_offset) ** -self.weight_power
+        self.observations = {"squared_error": errors.detach() / latents[0].numel()}
+        return {"velocity": (weights * errors).mean()}
+
+    @torch.no_grad()
+    def _guided(
+        self, sources: Latents, labels: Labels, velocities: Latents, draws: MeanFlowDraws
+    ) -> Latents:
+        """Returns the velocities :math:`v_g`; those of the path where there is no guidance."""
+        null_weight = 1 - self.omega - self.kappa
+        if self.omega == 1 and self.kappa == 0:
+            return velocities
+        s = draws.timesteps_src
+        guided = self.omega * velocities
+        with evaluating(self.generator):
+            guided += self.kappa * self.generator(sources, labels, s, s)
+            if null_weight != 0:
+                null = torch.full_like(labels, self.generator.num_classes or 0)
+                guided += null_weight * self.generator(sources, null, s, s)
+        low, high = self.guidance_interval
+        outside = (s < low) | (s > high) | draws.label_drops
+        return torch.where(expand(outside, sources).bool(), velocities, guided)
+
+    @property
+    def sample_model(self) -> SampleModel:
+        """The averaged generator, ready for :func:`afmlib.sample`."""
+        return averaged_model(self, VelocityPrediction(), self.nfe, any_nfe=True)
+
+
+def _check_guidance(
+    generator: Generator, omega: float, kappa: float, interval: Sequence[float]
+) -> None:
+    if len(interval) != 2 or not 0 <= interval[0] <= interval[1] <= 1:
+        raise ValueError(
+            f"guidance_interval is two ascending times in [0, 1], got {list(interval)}."
+        )
+    if omega + kappa != 1 and not generator.class_dropout_prob > 0:
+        raise ValueError(
+            f"omega {omega} and kappa {kappa} call for the null class: build the generator with a "
+            "class_dropout_prob, or let them sum up to 1."
+        )

@@ -1,0 +1,57 @@
+"""Every shipped config of a method takes two steps, with small networks on what data are here."""
+
+import pytest
+import torch
+
+from afmlib.config import config_names, load_config
+from afmlib.data.latent_folder import write_latents
+from afmlib.engine import Runner
+
+METHODS = ("meanflow",)
+ALWAYS = [
+    "global_batch=8",
+    "num_images=16",
+    "evaluation.metrics=[]",
+    "evaluation.extractor=null",
+    "log.every=8",
+    "log.grid_rows=1",
+]
+TRANSFORMER = ["generator.hidden_size=8", "generator.depth=1", "generator.num_heads=2"]
+
+
+@pytest.fixture(scope="module")
+def latents(tmp_path_factory):
+    """Random latents in the place of those of ImageNet."""
+    folder = tmp_path_factory.mktemp("latents")
+    means, labels = torch.randn(10, 2, 4, 4, 4), torch.arange(10) % 3
+    write_latents(str(folder), means, means.exp(), labels, latent_scale=0.2, num_classes=3)
+    return folder
+
+
+def names():
+    return [name for name in config_names() if name.rsplit("_", 1)[0] in METHODS]
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_config_takes_two_steps(name, latents, tmp_path):
+    overrides = list(ALWAYS)
+    config = load_config(name)
+    if config["objective"]["generator"]["type"] != "MLPGenerator":
+        overrides += [f"objective.{override}" for override in TRANSFORMER]
+    if config["data"]["type"] == "LatentFolder":
+        overrides += [f"data.path={latents}", "num_workers=0"]
+
+    runner = Runner(load_config(name, overrides), tmp_path / "run", device="cpu")
+    before = [parameter.clone() for parameter in runner.objective.generator.parameters()]
+    runner.train()
+
+    assert runner.train_loop.iter == 2
+    after = list(runner.objective.generator.parameters())
+    assert any(not torch.equal(*pair) for pair in zip(before, after, strict=True))
+    assert all(parameter.isfinite().all() for parameter in after)
+
+
+def test_every_method_is_on_every_scale():
+    scales = ("digits", "gaussians1d", "gaussians2d", "b2", "m2", "l2", "xl2")
+
+    assert {f"{method}_{scale}" for method in METHODS for scale in scales} <= set(names())
