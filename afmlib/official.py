@@ -19,21 +19,24 @@ References:
     | https://arxiv.org/abs/2511.22475
 """
 
-__all__ = ["load_official"]
+__all__ = ["generator_spec", "load_official", "public_state_dict"]
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from afmlib.interfaces import Classifier, Conventions, Discriminator
+from afmlib.depth.repeat_depth import RepeatDepth
+from afmlib.generators.dit import DiTGenerator
+from afmlib.interfaces import Classifier, Conventions, Discriminator, Generator
 from afmlib.io.checked_files import CheckpointError
 from afmlib.io.published_files import read_published
-from afmlib.io.published_layout import PublishedNetwork
+from afmlib.io.published_layout import PublishedNetwork, recognise
 from afmlib.io.published_names import PublishedName, parse_name
 from afmlib.io.size_limit import build_for
+from afmlib.nn.attention import Attention
 from afmlib.ops.parameterisations import parameterisation_of
 from afmlib.registry import build_classifier, build_discriminator, build_generator
 from afmlib.sampling import SampleModel
@@ -218,3 +221,49 @@ def _first_difference(network: PublishedNetwork, own: dict[str, Any]) -> str:
             return f"{name} has shape {there}, not {here}"
     unexpected = [name for name in network.state if name not in own]
     return f"{unexpected[0][:80]} is unexpected" if unexpected else ""
+
+
+# --- The other way: a model in the published layout -----------------------------------------------
+
+
+def public_state_dict(model: SampleModel) -> dict[str, Tensor]:
+    """Returns the weights of a model under their public names; those of a deep one are plain.
+
+    Raises:
+        ValueError: If the published layout does not have such a model.
+    """
+    network = _transformer(model.generator)
+    kinds = ("SamplePrediction", "VelocityPrediction")
+    if model.conventions.parameterisation not in kinds:
+        raise ValueError(
+            "The published layout has models that predict samples or velocities, not "
+            f"{model.conventions.parameterisation}: export it as safetensors."
+        )
+    if network.class_dropout_prob > 0:
+        raise ValueError("The published layout has no null class: export it as safetensors.")
+    return network.state_dict()
+
+
+def generator_spec(generator: Generator) -> dict[str, Any]:
+    """Returns the spec of a generator in the published layout.
+
+    Raises:
+        ValueError: If it is another.
+    """
+    network = _transformer(generator)
+    heads = next(part.num_heads for part in network.modules() if isinstance(part, Attention))
+    found = recognise(network.state_dict(), heads)
+    spec = dict(type=found.type, **found.arguments)
+    if isinstance(generator, RepeatDepth):
+        return dict(type="RepeatDepth", repeats=generator.repeats, generator=spec)
+    return spec
+
+
+def _transformer(generator: Generator) -> DiTGenerator:
+    network = generator.generator if isinstance(generator, RepeatDepth) else generator
+    if not isinstance(network, DiTGenerator):
+        raise ValueError(
+            "The published layout has diffusion transformers, plain or under RepeatDepth, not a "
+            f"{type(generator).__name__}: export it as safetensors."
+        )
+    return network

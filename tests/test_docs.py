@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from afmlib.cli import main
+from afmlib.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -87,7 +88,7 @@ def test_the_two_commands_of_the_readme_stand_as_they_are_run():
 def test_every_option_of_the_commands_is_on_the_page_of_commands():
     page = (ROOT / "docs/commands.md").read_text()
 
-    for command in ("train", "sample", "evaluate", "list", "doctor"):
+    for command in COMMANDS:
         result = subprocess.run(
             [sys.executable, "-m", "afmlib", command, "--help"],
             capture_output=True,

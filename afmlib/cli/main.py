@@ -21,7 +21,7 @@ import afmlib
 DONE, TROUBLE, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 """Exit status."""
 
-COMMANDS = ("train", "sample", "evaluate", "list", "doctor")
+COMMANDS = ("train", "sample", "evaluate", "export", "list", "doctor")
 
 
 def build_parser() -> ArgumentParser:

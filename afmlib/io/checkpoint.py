@@ -54,8 +54,8 @@ DAMAGED_SUFFIX = ".damaged"
 def save_checkpoint(
     folder: str,
     networks: Mapping[str, Mapping[str, Tensor]],
-    training: Mapping[str, Any],
-    config: str,
+    training: Mapping[str, Any] | None,
+    config: str | None,
     manifest: Mapping[str, Any],
 ) -> None:
     """Writes a checkpoint, its manifest last.
@@ -66,8 +66,8 @@ def save_checkpoint(
     Args:
         folder: Where to; its name is the number of images seen.
         networks: The state dict of each network, by the name of its file.
-        training: The rest of the state: tensors and plain values.
-        config: The text of the configuration.
+        training: The rest of the state: tensors and plain values; None if only to sample.
+        config: The text of the configuration, if there is one.
         manifest: What else the manifest says, as plain data.
 
     Raises:
@@ -76,7 +76,10 @@ def save_checkpoint(
     contents: dict[str, storage.Content] = {
         f"{name}.safetensors": partial(write_tensors, state) for name, state in networks.items()
     }
-    contents |= {TRAINING: partial(torch.save, dict(training)), CONFIG: config.encode()}
+    if training is not None:
+        contents[TRAINING] = partial(torch.save, dict(training))
+    if config is not None:
+        contents[CONFIG] = config.encode()
     storage.remove_file(storage.join(folder, MANIFEST))
     storage.remove_temporaries(folder)
     try:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from afmlib.cli import main
+from afmlib.cli.main import COMMANDS
 from afmlib.registry import DISCRIMINATORS
 
 TINY = [
@@ -49,7 +50,7 @@ assert not {"torch", "mmengine", "numpy"} & set(sys.modules), "heavy"
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("command", ["train", "sample", "evaluate", "list", "doctor"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])

@@ -1,6 +1,6 @@
 """The arguments of each command; torch is not imported here."""
 
-__all__ = ["add_common", "add_model"]
+__all__ = ["add_common", "add_model", "add_sampling"]
 
 from typing import Literal
 
@@ -34,4 +34,24 @@ def add_model(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--num-heads", type=int, help="of a published file: attention heads [by its width]"
+    )
+
+
+def add_sampling(parser: ArgumentParser) -> None:
+    """Adds the options that say how samples are made."""
+    parser.add_argument("--nfe", type=int, help="network evaluations of a sample [the model's own]")
+    parser.add_argument("--seed", type=int, default=0, help="the seed of the noises")
+    parser.add_argument(
+        "--vae",
+        type=str,
+        help="what decodes latents: a folder, or a name on the hub such as "
+        "stabilityai/sd-vae-ft-mse",
+    )
+    parser.add_argument("--batch-size", type=int, help="samples made at once")
+    parser.add_argument("--device", type=str, help="such as cpu or cuda:0 [cuda if there is one]")
+    parser.add_argument(
+        "--dtype",
+        type=Literal["float32", "bfloat16", "float16"],
+        default="float32",
+        help="precision of the forward passes",
     )
