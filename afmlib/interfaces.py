@@ -526,6 +526,9 @@ class PointDataset(Dataset):
 class Autoencoder(nn.Module, ABC):
     """Translates between images and latents of unit standard deviation."""
 
+    latent_scale: float = 1.0
+    """The factor that brings its codes to unit standard deviation."""
+
     @abstractmethod
     def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Latents:
         """Encodes images in [-1, 1]."""

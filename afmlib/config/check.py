@@ -20,6 +20,7 @@ from afmlib.config.schema import (
 )
 from afmlib.config.yaml_files import ConfigError
 from afmlib.registry import (
+    AUTOENCODERS,
     DATASETS,
     EXTRACTORS,
     METRICS,
@@ -125,6 +126,8 @@ def _check_data_and_evaluation(data: Mapping[str, Any], evaluation: EvaluationCo
             METRICS.check(metric, f"evaluation.metrics[{index}]")
         if evaluation.extractor is not None:
             EXTRACTORS.check(evaluation.extractor, "evaluation.extractor")
+        if evaluation.autoencoder is not None:
+            AUTOENCODERS.check(evaluation.autoencoder, "evaluation.autoencoder")
     except ComponentError as error:
         raise ConfigError(str(error)) from error
 

@@ -90,6 +90,9 @@ class EMAConfig:
 class EvaluationConfig:
     """The protocol of an evaluation."""
 
+    name: str = "afmlib"
+    """Whose protocol it is."""
+
     metrics: Sequence[str | Mapping[str, Any]] = ()
     """Registered metrics, or specs of some."""
 
@@ -107,6 +110,16 @@ class EvaluationConfig:
 
     batch_size: int | None = None
     """How many samples are made at once."""
+
+    reference: str | None = None
+    """What distributions are compared with, as an ``.npz`` file in ADM's form: a path or a URL. It
+    is the training data unless given."""
+
+    autoencoder: str | Mapping[str, Any] | None = None
+    """What decodes latents to the images that are judged; not for models of images."""
+
+    round_images: bool = False
+    """Whether images are rounded to 0 ... 255 before they are judged, as in a file."""
 
     def __post_init__(self) -> None:
         """Checks the domains."""

@@ -3,6 +3,7 @@
 __all__ = [
     "Runner",
     "TrainingError",
+    "evaluate_file",
     "evaluate_model",
     "evaluate_samples",
     "join_processes",
@@ -14,7 +15,7 @@ from afmlib.engine.opencv import ensure_importable
 
 ensure_importable()  # Before anything imports mmengine, which imports OpenCV.
 
-from afmlib.engine.evaluation import evaluate_model, evaluate_samples  # noqa: E402
+from afmlib.engine.evaluation import evaluate_file, evaluate_model, evaluate_samples  # noqa: E402
 from afmlib.engine.launch import join_processes, leave_processes  # noqa: E402
 from afmlib.engine.panel import TrainingError  # noqa: E402
 from afmlib.engine.runner import Runner  # noqa: E402

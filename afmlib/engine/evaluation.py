@@ -1,41 +1,58 @@
-"""An evaluation: samples by a protocol, and the numbers of the metrics that it names."""
+"""An evaluation: samples by a protocol, and the numbers of the metrics that it names.
 
-__all__ = ["evaluate_model", "evaluate_samples"]
+A model is sampled by all processes together. What is made of the samples (rows of features) is
+gathered in the first process, which computes the numbers; images are not kept. With a folder for
+work, an evaluation that is killed goes on where it was.
+"""
+
+__all__ = ["EvaluationError", "evaluate_file", "evaluate_model", "evaluate_samples"]
 
 import functools
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from afmlib.config import EvaluationConfig
-from afmlib.engine.sampling import sample_together
-from afmlib.interfaces import Dataset, FeatureExtractor
+from afmlib.data.decoded import Decoded
+from afmlib.engine.collection import collect
+from afmlib.engine.judge import Judge, name_of
+from afmlib.engine.parts import Parts, key_of
+from afmlib.engine.sample_sources import FileSource, ModelSource, SampleSource
+from afmlib.interfaces import Dataset
+from afmlib.io import storage
 from afmlib.metrics.evaluation import Evaluation
-from afmlib.metrics.protocol import EvalProtocol, balanced_labels
-from afmlib.ops.seeding import indexed_noises
-from afmlib.registry import EXTRACTORS, METRICS
-from afmlib.sampling import SampleModel
+from afmlib.metrics.protocol import VERSION, EvalProtocol
+from afmlib.metrics.reference_file import ReferenceFile
+from afmlib.ops import processes
+from afmlib.sampling import DEFAULT_BATCH_SIZE, SampleModel
 from afmlib.typing import Labels, Latents
+
+
+class EvaluationError(RuntimeError):
+    """A metric cannot be computed of what there is."""
 
 
 def evaluate_model(
     model: SampleModel,
-    dataset: Dataset,
+    dataset: Dataset | None,
     config: EvaluationConfig,
     nfe: int | None = None,
     progress: bool = False,
+    work_dir: str | None = None,
+    resume: bool = False,
 ) -> dict[str, Any] | None:
     """Samples a model, by all processes together, and evaluates the samples, in the first.
 
     Args:
         model: The model.
-        dataset: The training data, which are the reference.
+        dataset: The training data; None if there are none, but a reference.
         config: The protocol.
         nfe: The number of evaluations of a sample, instead of the protocol's.
-        progress: Whether to show a progress bar.
+        progress: Whether to tell how far it is.
+        work_dir: Where to keep what is done, a path or a URL; nowhere unless given.
+        resume: Whether to go on with what is there.
 
     Returns:
         ``protocol`` and ``values``: a number stands with how it was made; None but in the first
@@ -43,23 +60,50 @@ def evaluate_model(
 
     Raises:
         ValueError: If the model does not fit the data or cannot be sampled so.
+        ConfigError: If a metric asks for more than the protocol has.
+        EvaluationError: If a metric cannot be computed.
+        FileExistsError: If the folder holds a part of this evaluation, and is not to be resumed.
     """
-    _check_fit(model, dataset)
-    nfe = model.check_nfe(config.nfe if nfe is None else nfe)
-    labels = balanced_labels(config.num_samples, dataset.num_classes, config.seed)
-    samples = sample_together(
-        model, labels, nfe=nfe, seed=config.seed, batch_size=config.batch_size, progress=progress
-    )
-    if samples is None:
-        return None
-    noises = indexed_noises(config.seed, range(config.num_samples), dataset.latent_shape)
-    return evaluate_samples(samples, labels, dataset, config, nfe=nfe, noises=noises)
+    source = ModelSource(model, dataset, config, nfe)
+    judge = Judge.of(config, source.shape, source.latent_scale)
+    judge.to(next((weights.device for weights in model.parameters()), torch.device("cpu")))
+    return _evaluate(source, judge, dataset, config, progress, work_dir, resume)
+
+
+def evaluate_file(
+    path: str,
+    dataset: Dataset | None,
+    config: EvaluationConfig,
+    device: torch.device | str = "cpu",
+    progress: bool = False,
+    work_dir: str | None = None,
+    resume: bool = False,
+) -> dict[str, Any] | None:
+    """Evaluates the images in an ``.npz`` file as the ADM suite reads it, whatever made them.
+
+    Args:
+        path: The file: see :class:`afmlib.engine.sample_sources.FileSource`.
+        dataset: The training data; None if there are none, but a reference.
+        config: The protocol, whose number of samples is that of the file.
+        device: Where features are extracted.
+        progress: As in `evaluate_model`, like what follows.
+        work_dir: Where to keep what is done.
+        resume: Whether to go on with it.
+
+    Raises:
+        NpzError: If there are no images in the file.
+        ConfigError: If a metric asks for more than the protocol has.
+        EvaluationError: If a metric cannot be computed.
+    """
+    source = FileSource(path)
+    judge = Judge.of(config, source.shape, source.latent_scale).to(torch.device(device))
+    return _evaluate(source, judge, dataset, config, progress, work_dir, resume)
 
 
 def evaluate_samples(
     samples: Latents,
     labels: Labels,
-    dataset: Dataset,
+    dataset: Dataset | None,
     config: EvaluationConfig,
     nfe: int | None = None,
     noises: Tensor | None = None,
@@ -67,59 +111,149 @@ def evaluate_samples(
     """Evaluates given samples, whatever made them.
 
     Args:
-        samples: The samples.
+        samples: The samples, which are latents where the training data are.
         labels: Their classes.
-        dataset: The training data, which are the reference.
+        dataset: The training data; None if there are none, but a reference.
         config: The protocol.
         nfe: How many network evaluations a sample took; None if it was made otherwise.
         noises: Where each sample came from, for metrics that look at the map.
 
     Returns:
         ``protocol`` and ``values``.
+
+    Raises:
+        ConfigError: If a metric asks for more than the protocol has.
+        EvaluationError: If a metric cannot be computed.
     """
-    if len(dataset.latent_shape) == 3 and dataset.latent_scale == 1:
-        samples = samples.clamp(-1, 1)  # Images are judged as they would be saved.
-    extractor = _extractor(json.dumps(config.extractor)) if config.extractor is not None else None
+    judge = Judge.of(config, samples.shape[1:], 1.0 if dataset is None else dataset.latent_scale)
+    images = judge.decode(samples)
+    kept = {**judge.rows_of(images), "samples": images}
+    labels = torch.as_tensor(labels)
+    values = _values(judge, kept, labels, noises, dataset, config)
+    provenance = {"nfe": nfe, "seed": config.seed}
+    return _result(judge, len(samples), dataset, config, provenance, values)
+
+
+def _evaluate(
+    source: SampleSource,
+    judge: Judge,
+    dataset: Dataset | None,
+    config: EvaluationConfig,
+    progress: bool,
+    work_dir: str | None,
+    resume: bool,
+) -> dict[str, Any] | None:
+    is_first = processes.rank() == 0
+    if is_first:
+        _reference(config)  # What is wrong with it is told before any work is done.
+    size = min(config.batch_size or DEFAULT_BATCH_SIZE, source.count)
+    parts = Parts()
+    if work_dir is not None and is_first:
+        key = _key(source, judge, config, size)
+        parts = _open_parts(storage.join(work_dir, f"parts-{key}"), resume)
+
+    def make(rows: Sequence[int]) -> dict[str, Tensor]:
+        return judge.rows_of(judge.decode(source.make(rows)))
+
+    kept = collect(make, source.count, size, parts, progress)
+    if kept is None:
+        return None
+    noises = source.noises() if "noises" in judge.requires else None
+    values = _values(judge, kept, source.labels, noises, dataset, config)
+    parts.remove()
+    return _result(judge, source.count, dataset, config, source.provenance, values)
+
+
+def _key(source: SampleSource, judge: Judge, config: EvaluationConfig, batch_size: int) -> str:
+    """Names all that the rows of an evaluation depend on."""
+    return key_of(
+        {
+            "source": source.identity(),
+            "count": source.count,
+            "batch_size": batch_size,
+            "extractor": judge.extractor and judge.extractor.name,
+            "autoencoder": judge.autoencoder_name,
+            "round_images": config.round_images,
+            "kept": sorted(judge.requires),
+            "version": VERSION,
+        }
+    )
+
+
+def _open_parts(folder: str, resume: bool) -> Parts:
+    parts = Parts(folder)
+    if resume:
+        parts.load()
+    elif not parts.is_empty():
+        raise FileExistsError(
+            f"{folder} holds a part of this evaluation: go on with it by --resume, or name another "
+            "folder by --work-dir."
+        )
+    return parts
+
+
+def _values(
+    judge: Judge,
+    kept: Mapping[str, Tensor],
+    labels: Labels | None,
+    noises: Tensor | None,
+    dataset: Dataset | None,
+    config: EvaluationConfig,
+) -> dict[str, float]:
+    """Computes the numbers of what was kept of the samples."""
+    if dataset is not None and judge.autoencoder is not None:
+        dataset = Decoded(dataset, judge.autoencoder)
     evaluation = Evaluation(
-        samples=samples.float(),
-        labels=torch.as_tensor(labels),
+        samples=kept.get("samples"),
+        labels=labels,
+        outputs={name: rows for name, rows in kept.items() if name != "samples"},
         noises=noises,
         dataset=dataset,
-        held_out=dataset.held_out(),
-        extractor=extractor,
+        reference=_reference(config),
+        held_out=None if dataset is None else dataset.held_out(),
+        extractor=judge.extractor,
         seed=config.seed,
     )
     values: dict[str, float] = {}
-    for spec in config.metrics:
-        values |= METRICS.build(spec)(evaluation)
+    for metric in judge.metrics:
+        try:
+            values |= metric(evaluation)
+        except ValueError as error:
+            name = type(metric).__name__
+            raise EvaluationError(f"{name} cannot be computed: {error}") from error
+    return values
+
+
+def _result(
+    judge: Judge,
+    count: int,
+    dataset: Dataset | None,
+    config: EvaluationConfig,
+    provenance: Mapping[str, Any],
+    values: Mapping[str, float],
+) -> dict[str, Any]:
+    """Returns numbers with their protocol."""
+    file = _reference(config)
+    reference = "none" if file is None else str(file)
+    if file is None and dataset is not None:
+        reference = f"{type(dataset).__name__}, {len(dataset)} training samples"
     protocol = EvalProtocol(
-        extractor=extractor.name if extractor else None,
-        metrics=tuple(_name(spec) for spec in config.metrics),
-        num_samples=len(samples),
-        seed=config.seed,
-        nfe=nfe,
-        reference=f"{type(dataset).__name__}, {len(dataset)} training samples",
+        extractor=judge.extractor.name if judge.extractor else None,
+        metrics=tuple(name_of(spec) for spec in config.metrics),
+        num_samples=count,
+        reference=reference,
+        name=config.name,
+        autoencoder=judge.autoencoder_name,
+        round_images=config.round_images,
+        **provenance,
     )
-    return {"protocol": protocol.as_dict(), "values": values}
+    return {"protocol": protocol.as_dict(), "values": dict(values)}
 
 
-@functools.lru_cache(4)
-def _extractor(spec: str) -> FeatureExtractor:
-    extractor: FeatureExtractor = EXTRACTORS.build(json.loads(spec))
-    return extractor.eval().requires_grad_(False)
+def _reference(config: EvaluationConfig) -> ReferenceFile | None:
+    return None if config.reference is None else _read_reference(config.reference)
 
 
-def _name(spec: Any) -> str:
-    return str(spec["type"]) if isinstance(spec, Mapping) else str(spec)
-
-
-def _check_fit(model: SampleModel, dataset: Dataset) -> None:
-    conventions = model.conventions
-    shape, num_classes = conventions.latent_shape, conventions.num_classes
-    wrong = None
-    if shape is not None and tuple(shape) != tuple(dataset.latent_shape):
-        wrong = f"latent_shape is {tuple(shape)}, not {tuple(dataset.latent_shape)}"
-    elif num_classes is not None and num_classes != dataset.num_classes:
-        wrong = f"num_classes is {num_classes}, not {dataset.num_classes}"
-    if wrong:
-        raise ValueError(f"The model does not fit the data: its {wrong}.")
+@functools.lru_cache(2)
+def _read_reference(path: str) -> ReferenceFile:
+    return ReferenceFile(path)

@@ -24,7 +24,7 @@ CHUNK = 2**22
 SUFFIX = ".npy"
 
 
-class NpzError(ValueError):
+class NpzError(RuntimeError):
     """An archive is damaged, lacks an array, or holds something other than numbers."""
 
 

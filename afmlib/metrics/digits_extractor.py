@@ -6,19 +6,16 @@ import logging
 import os
 from typing import Any
 
-import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
 from afmlib.interfaces import FeatureExtractor
 from afmlib.io import storage
 from afmlib.io.digits_archive import read_digits
+from afmlib.metrics.checked_tensors import pack, unpack
 from afmlib.metrics.content_hash import content_hash
 from afmlib.metrics.digits_network import RECIPE, digits_network, train_digits_network
 
-CHECKSUM = "checksum"
 MAP_LAYERS = 5
 """Layers up to the last feature map."""
 
@@ -80,14 +77,14 @@ class DigitsExtractor(FeatureExtractor):
 def _weights() -> dict[str, Tensor]:
     path = _cache_path()
     try:
-        return _unpack(storage.read_bytes(path))
+        return unpack(storage.read_bytes(path))
     except FileNotFoundError:
         logger.info("Training the digits extractor, once: a few seconds.")
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, ValueError) as error:
         logger.warning("Training the digits extractor again, because of %s: %s.", path, error)
     weights = train_digits_network()
     try:
-        storage.write_atomically(path, _pack(weights))
+        storage.write_atomically(path, pack(weights))
     except OSError as error:
         logger.warning("The digits extractor is not kept: %s", error)
     return weights
@@ -100,16 +97,3 @@ def _cache_path() -> str:
     )
     folder = os.environ.get("AFMLIB_CACHE") or os.path.expanduser("~/.cache/afmlib")
     return storage.join(folder, f"digits-{data}-{RECIPE}.safetensors")
-
-
-def _pack(weights: dict[str, Tensor]) -> bytes:
-    checksum = torch.tensor(list(content_hash(weights).encode()), dtype=torch.uint8)
-    return save(weights | {CHECKSUM: checksum})
-
-
-def _unpack(content: bytes) -> dict[str, Tensor]:
-    weights = load(content)
-    checksum = bytes(weights.pop(CHECKSUM, torch.empty(0)).tolist())
-    if checksum != content_hash(weights).encode():
-        raise ValueError("it is damaged")
-    return weights

@@ -38,7 +38,7 @@ class FrechetDistance(Metric):
     """The distance in the features of the extractor, and that of the pixels of small images.
 
     ``frechet_distance`` is there if there is an extractor, and ``pixel_frechet_distance`` for
-    samples of at most 1024 numbers if there are training data.
+    samples of at most 1024 numbers, unless it is a file that they are compared with.
     """
 
     requires = frozenset({"features"})
@@ -50,8 +50,8 @@ class FrechetDistance(Metric):
             ValueError: If there is neither an extractor nor a small image.
         """
         values = {}
-        samples = evaluation.samples
-        if samples is None or samples[0].numel() > SMALL or evaluation.dataset is None:
+        samples = None if evaluation.reference is not None else evaluation.samples
+        if samples is not None and samples[0].numel() > SMALL:
             samples = None
         if samples is None or evaluation.extractor is not None:
             values["frechet_distance"] = frechet_distance_of(

@@ -39,8 +39,8 @@ class EvalProtocol:
     num_samples: int
     """How many samples were made."""
 
-    seed: int = 0
-    """The seed of their noises and of the order of their labels."""
+    seed: int | None = 0
+    """The seed of their noises and of the order of their labels; None for samples from a file."""
 
     nfe: int | None = None
     """The network evaluations of a sample; None if no network made them."""
@@ -56,6 +56,12 @@ class EvalProtocol:
 
     name: str = "afmlib"
     """Whose protocol it is."""
+
+    autoencoder: str | None = None
+    """What decoded the latents, by the name that includes its weights; None for none."""
+
+    round_images: bool = False
+    """Whether images were rounded to 0 ... 255 before they were judged."""
 
     version: int = VERSION
     """Which edition of it."""

@@ -15,7 +15,7 @@ References:
     | https://github.com/openai/guided-diffusion/tree/main/evaluations
 """
 
-__all__ = ["STATISTICS", "ReferenceFile", "images_of", "real_outputs", "to_images"]
+__all__ = ["IMAGES", "STATISTICS", "ReferenceFile", "images_of", "real_outputs", "to_images"]
 
 from collections.abc import Iterator
 

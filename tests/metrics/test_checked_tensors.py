@@ -1,0 +1,38 @@
+"""Tests for afmlib.metrics.checked_tensors."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save
+
+from afmlib.metrics.checked_tensors import pack, unpack
+
+TENSORS = {"a": torch.arange(5.0), "b": torch.ones(2, 0), "c": torch.tensor(3)}
+
+
+def test_what_was_packed_comes_out():
+    again = unpack(pack(TENSORS))
+
+    assert again.keys() == TENSORS.keys()
+    for name, tensor in TENSORS.items():
+        assert torch.equal(again[name], tensor)
+        assert again[name].dtype == tensor.dtype
+
+
+@given(st.integers(0, len(pack(TENSORS)) - 1), st.integers(1, 255))
+def test_no_flipped_byte_goes_unnoticed(position, flip):
+    content = bytearray(pack(TENSORS))
+    content[position] ^= flip
+    try:
+        found = unpack(bytes(content))
+    except ValueError:
+        return
+    # A blank of the header may become another blank.
+    assert all(torch.equal(found[name], tensor) for name, tensor in TENSORS.items())
+
+
+def test_tensors_without_a_checksum_are_refused():
+    for content in (b"", save(TENSORS), pack(TENSORS)[:-1]):
+        with pytest.raises(ValueError, match="it is damaged"):
+            unpack(content)
