@@ -7,6 +7,7 @@ __all__ = [
     "EvaluationConfig",
     "FixedPhase",
     "InitConfig",
+    "LearningRateFactor",
     "LogConfig",
     "OptimizerConfig",
     "RunConfig",
@@ -21,11 +22,10 @@ __all__ = [
 from afmlib.config.check import check_config, check_evaluation
 from afmlib.config.compose import config_names, load_config
 from afmlib.config.data_arguments import with_data_arguments
+from afmlib.config.phases import AutomaticPhases, FixedPhase, LearningRateFactor
 from afmlib.config.schema import (
-    AutomaticPhases,
     EMAConfig,
     EvaluationConfig,
-    FixedPhase,
     InitConfig,
     LogConfig,
     OptimizerConfig,

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from afmlib.config.data_arguments import DATA_ARGUMENTS
+from afmlib.config.phases import AutomaticPhases, FixedPhase
 from afmlib.config.schema import (
-    AutomaticPhases,
     EMAConfig,
     EvaluationConfig,
-    FixedPhase,
     InitConfig,
     LogConfig,
     OptimizerConfig,
@@ -59,7 +58,7 @@ def check_config(config: Mapping[str, Any]) -> RunConfig:
     if config.get("init_from") is not None:
         sections["init_from"] = _init_from(config["init_from"])
     if "phases" in config:
-        sections["phases"] = _phases(config["phases"])
+        sections["phases"] = _phases(config["phases"], sections["evaluation"])
     run = section(RunConfig, {**config, **sections, "optimizers": {}}, "")
     for plugin in run.plugins:
         load_plugin_file(Path(plugin))
@@ -79,18 +78,29 @@ def _init_from(value: Any) -> InitConfig:
     return section(InitConfig, {"path": value} if isinstance(value, str) else value, "init_from")
 
 
-def _phases(value: Any) -> AutomaticPhases | list[FixedPhase]:
+def _phases(value: Any, evaluation: EvaluationConfig) -> AutomaticPhases | list[FixedPhase]:
     """Returns the settings of a controller, or the list of a fixed schedule."""
     if isinstance(value, Mapping):
-        automatic = section(AutomaticPhases, value, "phases")
-        try:
-            METRICS.check(automatic.metric, "phases.metric")
-        except ComponentError as error:
-            raise ConfigError(str(error)) from error
-        return automatic
+        return _automatic_phases(value, evaluation)
     if not isinstance(value, list | tuple):
-        raise ConfigError(f"phases: expected a list or the keys of a controller, got {value!r}.")
+        raise ConfigError(
+            f"phases: expected a list or the keys of a controller, got {shorten(value)}."
+        )
     return [section(FixedPhase, phase, f"phases[{index}]") for index, phase in enumerate(value)]
+
+
+def _automatic_phases(value: Mapping[str, Any], evaluation: EvaluationConfig) -> AutomaticPhases:
+    automatic = section(AutomaticPhases, value, "phases")
+    try:
+        METRICS.check(automatic.metric, "phases.metric")
+    except ComponentError as error:
+        raise ConfigError(str(error)) from error
+    if automatic.seed == evaluation.seed:
+        raise ConfigError(
+            f"phases.seed must not be that of the evaluation, {evaluation.seed}: a run would be "
+            "judged by the noises that it was chosen by."
+        )
+    return automatic
 
 
 def _check_players(init_from: InitConfig | None, players: Iterable[str]) -> None:

@@ -1,10 +1,8 @@
 """What a config may say: every key, its type, default and domain."""
 
 __all__ = [
-    "AutomaticPhases",
     "EMAConfig",
     "EvaluationConfig",
-    "FixedPhase",
     "InitConfig",
     "LogConfig",
     "OptimizerConfig",
@@ -15,16 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from afmlib.config.domains import at_least
+from afmlib.config.phases import AutomaticPhases, FixedPhase
 from afmlib.config.yaml_files import ConfigError
 from afmlib.registry import nearest, shorten
 
 OPTIMIZERS = ("AdamW", "Adam", "RAdam", "SGD")
-
-
-def _at_least(path: str, minimum: float, **values: float | None) -> None:
-    for name, value in values.items():
-        if value is not None and not value >= minimum:
-            raise ConfigError(f"{path}{name} must be at least {minimum}, got {value}.")
 
 
 @dataclass
@@ -65,7 +59,7 @@ class OptimizerConfig:
             raise ConfigError(f"lr_factor must be positive, got {self.lr_factor}.")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"betas are two numbers in [0, 1), got {shorten(list(self.betas))}.")
-        _at_least("", 0, weight_decay=self.weight_decay, eps=self.eps)
+        at_least(0, weight_decay=self.weight_decay, eps=self.eps)
         if self.clip_grad_norm is not None and not self.clip_grad_norm > 0:
             raise ConfigError(f"clip_grad_norm must be positive, got {self.clip_grad_norm}.")
 
@@ -123,8 +117,8 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         """Checks the domains."""
-        _at_least("", 1, num_samples=self.num_samples, nfe=self.nfe, batch_size=self.batch_size)
-        _at_least("", 0, seed=self.seed)
+        at_least(1, num_samples=self.num_samples, nfe=self.nfe, batch_size=self.batch_size)
+        at_least(0, seed=self.seed)
 
 
 @dataclass
@@ -162,115 +156,7 @@ class LogConfig:
 
     def __post_init__(self) -> None:
         """Checks the domains."""
-        _at_least("", 1, every=self.every, grid_classes=self.grid_classes, grid_rows=self.grid_rows)
-
-
-@dataclass
-class AutomaticPhases:
-    """A schedule that a controller makes: see :mod:`afmlib.engine.phases.automatic`."""
-
-    every: int
-    """Images between two measurements of the validation metric."""
-
-    metric: str | Mapping[str, Any] = "FrechetDistance"
-    """The registered metric, by the protocol of the config's ``evaluation``."""
-
-    value: str = "frechet_distance"
-    """Which of its numbers; smaller is better."""
-
-    patience: int = 4
-    """Measurements in turn without an improvement that end a phase."""
-
-    tolerance: float = 0.01
-    """The relative improvement that counts as one."""
-
-    ot_start: float = 0.2
-    """The transport scale at the start."""
-
-    ot_decay: float = 0.85
-    """What it is multiplied by at each measurement."""
-
-    ot_min: float = 0.005
-    """Below which it does not go."""
-
-    lr_factors: Sequence[float] = (0.8, 0.3, 0.5)
-    """What learning rates are multiplied by in the second, third and fourth phase."""
-
-    num_candidates: int = 2
-    """How many earlier discriminators are kept, to go back to."""
-
-    max_phase_images: int = 2**62
-    """The longest that a phase may take."""
-
-    won_below: float = 0.005
-    """The discriminator's adversarial loss below which it has won, which ends a phase."""
-
-    def __post_init__(self) -> None:
-        """Checks the domains."""
-        _at_least(
-            "",
-            1,
-            every=self.every,
-            patience=self.patience,
-            num_candidates=self.num_candidates,
-            max_phase_images=self.max_phase_images,
-        )
-        _at_least("", 0, tolerance=self.tolerance, ot_min=self.ot_min, won_below=self.won_below)
-        if not 0 < self.ot_decay <= 1:
-            raise ConfigError(f"ot_decay must be in (0, 1], got {self.ot_decay}.")
-        if not self.ot_start >= self.ot_min:
-            raise ConfigError(f"ot_start must be at least ot_min, got {self.ot_start}.")
-        if len(self.lr_factors) != 3 or not all(factor > 0 for factor in self.lr_factors):
-            raise ConfigError(f"lr_factors are three positive numbers, got {self.lr_factors}.")
-
-
-@dataclass
-class FixedPhase:
-    """What changes at some point of a run; what is not given stays as it is."""
-
-    at: int
-    """Images seen by the generator."""
-
-    ot_scale: float | None = None
-    """The transport scale."""
-
-    lr_factor: float | None = None
-    """What all learning rates are multiplied by."""
-
-    ema_reload_every: int | None = None
-    """Images after which the online generator is overwritten by its average, again and again."""
-
-    guidance: bool | None = None
-    """Whether the guidance of the objective is on."""
-
-    augmentation: bool | None = None
-    """Whether the augmentation of the objective is on."""
-
-    reload_ema: bool = False
-    """Whether the online generator is overwritten by its average, once."""
-
-    restore: Sequence[str] = ()
-    """Networks that go back to an earlier state."""
-
-    restore_from: int | None = None
-    """To that after how many images."""
-
-    stop: bool = False
-    """Whether the run ends here."""
-
-    reason: str = ""
-    """Why, for the reader."""
-
-    def __post_init__(self) -> None:
-        """Checks the domains."""
-        _at_least("", 0, at=self.at, ot_scale=self.ot_scale, restore_from=self.restore_from)
-        _at_least("", 1, ema_reload_every=self.ema_reload_every)
-        if self.lr_factor is not None and not self.lr_factor > 0:
-            raise ConfigError(f"lr_factor must be positive, got {self.lr_factor}.")
-        if bool(self.restore) != (self.restore_from is not None):
-            raise ConfigError("restore and restore_from belong together.")
-        if self.restore_from is not None and self.restore_from >= self.at:
-            raise ConfigError(f"restore_from must be before {self.at}, got {self.restore_from}.")
+        at_least(1, every=self.every, grid_classes=self.grid_classes, grid_rows=self.grid_rows)
 
 
 @dataclass
@@ -352,8 +238,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Checks the domains."""
-        _at_least(
-            "",
+        at_least(
             1,
             global_batch=self.global_batch,
             micro_batch=self.micro_batch,
@@ -365,4 +250,4 @@ class RunConfig:
             evaluate_every=self.evaluate_every,
             num_threads=self.num_threads,
         )
-        _at_least("", 0, seed=self.seed, num_workers=self.num_workers)
+        at_least(0, seed=self.seed, num_workers=self.num_workers)

@@ -7,7 +7,6 @@ live in our own loop and state, not in mmengine's.
 __all__ = ["Runner"]
 
 import contextlib
-import dataclasses
 import logging
 import multiprocessing
 import tempfile
@@ -41,7 +40,7 @@ from afmlib.engine.loop import ImageLoop
 from afmlib.engine.objective_model import ObjectiveModel
 from afmlib.engine.optimizers import build_optimizers
 from afmlib.engine.panel import TrainingError
-from afmlib.engine.phases import controller_of
+from afmlib.engine.phases import controller_of, protocol_of
 from afmlib.engine.run_folder import SAMPLES, RunFolder
 from afmlib.engine.shares import Shares
 from afmlib.engine.state import RunState, check_same_run, load_run, save_run
@@ -220,12 +219,10 @@ class Runner(MMEngineRunner):
         if not phases:
             return None
         controller = controller_of(phases, self.objective, len(self.dataset))
-        protocol = self.run_config.evaluation
-        value = ""
-        if isinstance(phases, AutomaticPhases):
-            protocol = dataclasses.replace(protocol, metrics=[phases.metric])
-            value = phases.value
-        return PhaseHook(self.folder, controller, protocol, value)
+        if not isinstance(phases, AutomaticPhases):
+            return PhaseHook(self.folder, controller)
+        protocol = protocol_of(phases, self.run_config.evaluation)
+        return PhaseHook(self.folder, controller, protocol, phases.value)
 
     # --- What mmengine does otherwise ---
 
@@ -285,6 +282,7 @@ class Runner(MMEngineRunner):
         num_images = self.objective.num_images = self.train_loop.num_images
         self.report(f"going on from {folder}, {num_images} images")
         if self.phases is not None:
+            self.phases.snapshots.require(num_images)
             self.phases.apply_settings(self)
         if self.train_loop.has_ended:
             self.report(f"nothing to do: the run has its {num_images} images")

@@ -132,6 +132,19 @@ def test_two_processes_that_go_on_are_those_that_were_not_stopped(of_two, distri
         assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+@pytest.mark.parametrize("distributed", ["ddp", "fsdp"])
+def test_a_controller_takes_two_processes_through_the_phases_of_one(of_two, tmp_path, distributed):
+    one = two_processes.phases(tmp_path / "run")
+    actions = [json.loads(line) for line in one["decisions"].splitlines()]
+    assert {len(action["restore"]) for action in actions} == {0, 1, 3}
+    assert any(action["reload_ema"] for action in actions)
+
+    for results in of_two:
+        together = results[f"phases-{distributed}"]
+        assert together["decisions"] == one["decisions"]
+        assert_close(one["state"], together["state"])
+
+
 def test_a_number_that_is_not_finite_in_one_process_stops_all(of_two):
     for results in of_two:
         assert "is not finite after 8 images" in results["not finite"]

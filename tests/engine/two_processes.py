@@ -140,6 +140,22 @@ class SpoilOneProcess(Hook):
             next(runner.objective.discriminator.parameters()).data.fill_(float("nan"))
 
 
+PHASES = [
+    "phases={every: 8, patience: 1, tolerance: 0.3, ot_images: 24, max_phase_images: 64}",
+    "num_images=160",
+    "evaluation.num_samples=20",
+    "optimizers.generator.lr=0.05",
+    "optimizers.discriminator.lr=0.05",
+]
+
+
+def phases(work_dir, *overrides):
+    """Returns the decisions of a controller and what a run ends with."""
+    runner = train("afm", work_dir, *PHASES, *overrides)
+    text = (Path(work_dir) / "decisions.jsonl").read_text()
+    return {"decisions": text, "state": whole(runner, runner.objective.state_dict())}
+
+
 def not_finite(work_dir):
     """Returns what the error says."""
     try:
@@ -191,6 +207,7 @@ def everything(folder):
         both = f"{folder}/both-{distributed}"
         stop_and_save("afm", both, option)
         results[f"both-{distributed}"] = resume("afm", both, option)
+        results[f"phases-{distributed}"] = phases(f"{folder}/phases-{distributed}", option)
     results["not finite"] = not_finite(f"{folder}/not-finite")
     results["refused"] = second_derivative_under_fsdp(f"{folder}/refused")
     results["samples"] = samples(f"{folder}/model")

@@ -13,6 +13,7 @@ from afmlib.config import ConfigError, EvaluationConfig
 from afmlib.engine.evaluation import evaluate_model
 from afmlib.engine.json_lines import JsonLines
 from afmlib.engine.phases.action import Action, PhaseController, Settings
+from afmlib.engine.phases.replay import DECISIONS
 from afmlib.engine.phases.snapshots import Snapshots
 from afmlib.io import storage
 from afmlib.objectives.adversarial_flow import AdversarialFlow
@@ -25,18 +26,23 @@ class PhaseHook(Hook):
     Args:
         work_dir: The folder of the run.
         controller: What decides.
-        protocol: How the validation metric is measured.
-        value: Which of its numbers counts.
+        protocol: How the validation metric is measured; None for a controller that wants none.
+        value: Which of its numbers counts; the first if None.
     """
 
     def __init__(
-        self, work_dir: str, controller: PhaseController, protocol: EvaluationConfig, value: str
+        self,
+        work_dir: str,
+        controller: PhaseController,
+        protocol: EvaluationConfig | None = None,
+        value: str | None = None,
     ) -> None:
         self.controller = controller
         self.protocol = protocol
         self.value = value
         self.settings = Settings()
-        self.file = JsonLines(storage.join(work_dir, "decisions.jsonl"))
+        self.decisions = JsonLines(storage.join(work_dir, DECISIONS))
+        self.measured = JsonLines(storage.join(work_dir, "measured.jsonl"))
         self.snapshots = Snapshots(work_dir, controller.snapshots)
         self.sums: dict[str, Any] = {}
         self.count = 0
@@ -62,11 +68,17 @@ class PhaseHook(Hook):
         self.is_over = state["is_over"]
 
     def before_train(self, runner: Any) -> None:
-        """Cuts the list of decisions back to where the run goes on, and begins it."""
+        """Cuts the lists back to where the run goes on, and begins them.
+
+        A run that begins measures once, so that what cannot be measured shows before it trains.
+        """
         num_images = runner.train_loop.num_images
         if processes.rank() == 0:
-            self.file.cut_back(num_images)
+            for file in (self.decisions, self.measured):
+                file.cut_back(num_images or -1)  # What a run without a checkpoint began is undone.
         if num_images == 0:
+            if self.protocol is not None:
+                self._measure(runner, self.protocol)
             self._do_all(runner, self.controller.begin())
 
     # --- In the course of a run ---
@@ -79,14 +91,13 @@ class PhaseHook(Hook):
         num_images, previous = loop.num_images, loop.num_images - loop.images_per_iter
         self._add(outputs)
         every = self.settings.ema_reload_every
-        if every is not None and num_images // every > previous // every:
+        if every and num_images // every > previous // every:
             _reload_ema(runner)
         value, health = None, {}
-        if self.controller.is_due(previous, num_images):
-            value, health = self._measure(runner), self._health()
+        if self.protocol is not None and self.controller.is_due(previous, num_images):
+            value, health = self._measure(runner, self.protocol), self._health()
         actions = self.controller.decide(previous, num_images, value, health)
-        kept = self.controller.wants_snapshot(previous, num_images)
-        if kept is not None:
+        for kept in self.controller.wants_snapshots(previous, num_images):
             self.snapshots.save(runner.model, _networks(runner), kept)
         self._do_all(runner, actions)
         if num_images >= loop.total_images:
@@ -102,16 +113,21 @@ class PhaseHook(Hook):
         self.sums, self.count = {}, 0
         return health
 
-    def _measure(self, runner: Any) -> float:
-        result = evaluate_model(runner.objective.sample_model, runner.dataset, self.protocol)
+    def _measure(self, runner: Any, protocol: EvaluationConfig) -> float:
+        result = evaluate_model(runner.objective.sample_model, runner.dataset, protocol)
         values = processes.from_first(None if result is None else result["values"])
         assert values is not None
-        if self.value not in values:
+        name = next(iter(values)) if self.value is None else self.value
+        if name not in values:
             raise ConfigError(
-                f"phases.value is {self.value!r}; {self.protocol.metrics[0]} gives "
-                f"{', '.join(values)}."
+                f"phases.value is {self.value!r}; {protocol.metrics[0]} gives {', '.join(values)}."
             )
-        return float(values[self.value])
+        if result is not None:
+            self.measured.append({"num_images": runner.train_loop.num_images, **result})
+            self.measured.flush()
+            numbers = {f"validation/{name}": number for name, number in values.items()}
+            runner.visualizer.add_scalars(numbers, step=runner.train_loop.num_images)
+        return float(values[name])
 
     # --- Acting ---
 
@@ -128,8 +144,8 @@ class PhaseHook(Hook):
         self.is_over = self.is_over or action.stop
         self.apply_settings(runner)
         if processes.rank() == 0:
-            self.file.append({"num_images": runner.train_loop.num_images, **action.as_dict()})
-            self.file.flush()
+            self.decisions.append({"num_images": runner.train_loop.num_images, **action.as_dict()})
+            self.decisions.flush()
         if action.reason:
             runner.report(f"at {runner.train_loop.num_images} images, {action.reason}")
 
@@ -137,7 +153,7 @@ class PhaseHook(Hook):
         """Makes a run what the settings say, also one that goes on."""
         runner.train_loop.is_over = self.is_over
         for player in runner.objective.players:
-            runner.optim_wrapper[player].phase_factor = self.settings.lr_factor
+            runner.optim_wrapper[player].phase_factor = self.settings.lr_factor_of(player)
         objective = runner.objective
         if isinstance(objective, AdversarialFlow):
             if self.settings.ot_scale is not None:

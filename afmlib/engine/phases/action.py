@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from afmlib.config import FixedPhase
+from afmlib.config import FixedPhase, LearningRateFactor
 
 
 @dataclass(frozen=True)
@@ -18,17 +18,23 @@ class Settings:
     ot_scale: float | None = None
     """The weight of the transport loss; the objective's own if None."""
 
-    lr_factor: float = 1.0
-    """What every learning rate is multiplied by."""
+    lr_factor: LearningRateFactor = 1.0
+    """What learning rates are multiplied by."""
 
-    ema_reload_every: int | None = None
-    """Images after which the online generator is overwritten by its average, again and again."""
+    ema_reload_every: int = 0
+    """Images after which the online generator is overwritten by its average, again and again; 0 for
+    never."""
 
     guidance: bool = True
     """Whether the objective's guidance, if it has one, is on."""
 
     augmentation: bool = True
     """Whether the objective's augmentation, if it has one, is on."""
+
+    def lr_factor_of(self, player: str) -> float:
+        """Returns what the learning rate of a player is multiplied by."""
+        factor = self.lr_factor
+        return factor[player] if isinstance(factor, Mapping) else factor
 
 
 @dataclass(frozen=True)
@@ -123,8 +129,8 @@ class PhaseController(ABC):
         """Returns the counts of images at which there may be a snapshot that is needed yet."""
 
     @abstractmethod
-    def wants_snapshot(self, previous: int, num_images: int) -> int | None:
-        """Returns the count under which the state after an iteration is to be kept, if it is."""
+    def wants_snapshots(self, previous: int, num_images: int) -> Iterable[int]:
+        """Returns the counts under which the state after an iteration is to be kept."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:

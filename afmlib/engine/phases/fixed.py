@@ -40,10 +40,9 @@ class FixedController(PhaseController):
         """Returns the counts that an action goes back to."""
         return {action.restore_from for action in self.actions if action.restore_from is not None}
 
-    def wants_snapshot(self, previous: int, num_images: int) -> int | None:
-        """Returns a count that an action goes back to, when it is reached."""
-        reached = [count for count in self.snapshots() if previous < count <= num_images]
-        return max(reached, default=None)
+    def wants_snapshots(self, previous: int, num_images: int) -> Iterable[int]:
+        """Returns the counts that an action goes back to, when they are reached."""
+        return sorted(count for count in self.snapshots() if previous < count <= num_images)
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: the list is in the config."""

@@ -1,11 +1,14 @@
 """The decisions of a run with a controller, as a fixed schedule for another run."""
 
-__all__ = ["phases_of"]
+__all__ = ["DECISIONS", "phases_of"]
 
 import json
 from typing import Any
 
 from afmlib.io import storage
+
+DECISIONS = "decisions.jsonl"
+"""The file of a run's folder in which they stand, one a line."""
 
 
 def phases_of(work_dir: str) -> list[dict[str, Any]]:
@@ -17,7 +20,7 @@ def phases_of(work_dir: str) -> list[dict[str, Any]]:
     Raises:
         FileNotFoundError: If it has no decisions.
     """
-    text = storage.read_bytes(storage.join(work_dir, "decisions.jsonl")).decode()
+    text = storage.read_bytes(storage.join(work_dir, DECISIONS)).decode()
     return [_phase(json.loads(line)) for line in text.splitlines()]
 
 

@@ -45,6 +45,19 @@ class Snapshots:
         for name in names:
             load_network(model, name, self._path(num_images))
 
+    def require(self, num_images: int) -> None:
+        """Refuses to go on without a snapshot that may be needed.
+
+        Args:
+            num_images: Images at which the run goes on; later snapshots are yet to be made.
+
+        Raises:
+            CheckpointError: Names the first that is missing or has no whole manifest.
+        """
+        for count in sorted(self.needed()):
+            if count <= num_images:
+                read_manifest(self._path(count))
+
     def prune(self, work_dir: str) -> None:
         """Removes what neither the controller nor a checkpoint, that may be resumed, needs."""
         needed = set(self.needed())

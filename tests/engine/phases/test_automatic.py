@@ -1,153 +1,239 @@
 """Tests for afmlib.engine.phases.automatic: laws of the controller, whatever it measures."""
 
+import itertools
 import json
-from collections import Counter
+import math
+from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from afmlib.config import AutomaticPhases, ConfigError
+from afmlib.config import AutomaticPhases
 from afmlib.engine.phases import Action, AutomaticController
 
-EVERY = 100
-BATCH = 30
+EVERY, BATCH, EPOCH = 100, 30, 10
 
-values = st.lists(st.floats(0.1, 100), min_size=1, max_size=120)
 configs = st.builds(
     AutomaticPhases,
     every=st.just(EVERY),
     patience=st.integers(1, 4),
     tolerance=st.floats(0, 0.1),
-    ot_decay=st.floats(0.3, 1),
+    ot_start=st.sampled_from([0.2, 0.5]),
+    ot_images=st.integers(1, 6000),
     num_candidates=st.integers(1, 4),
     max_phase_images=st.integers(1, 3000),
 )
 guided = st.booleans()
+numbers = st.one_of(st.floats(0.01, 100), st.sampled_from([math.nan, math.inf, 5.0]))
+noise = st.lists(numbers, min_size=1, max_size=120)
+constant = st.builds(lambda value: [value] * 120, numbers)
+improving = st.builds(
+    lambda factor: [100 * factor**i for i in range(120)], st.floats(0.5, 1, exclude_max=True)
+)
+walks = st.lists(st.floats(-0.3, 0.3), min_size=1, max_size=120).map(
+    lambda steps: [10 * math.exp(step) for step in itertools.accumulate(steps)]
+)
+measured = st.one_of(noise, constant, improving, walks)
 
 
-def play(controller, values, wins=(), begin=True):
-    """Lets a controller decide on a run that measures given values, one after the other."""
-    actions = list(controller.begin()) if begin else []
-    num_images, left = 0, list(values)
-    while left:
-        previous, num_images = num_images, num_images + BATCH
-        value = left.pop(0) if controller.is_due(previous, num_images) else None
-        actions += controller.decide(previous, num_images, value, {})
-        if controller.state.is_over:
-            break
-    return actions
+@dataclass
+class Run:
+    """What a controller has done to a run that measures given values one after another."""
+
+    controller: AutomaticController
+    actions: list[Action] = field(default_factory=list)
+    seen: dict[int, float] = field(default_factory=dict)
+    phases: dict[str, list[int]] = field(default_factory=dict)
+    num_images: int = 0
+
+    def step(self, value, health=None):
+        """Trains to the next measurement, and returns the actions that follow."""
+        while True:
+            previous, self.num_images = self.num_images, self.num_images + BATCH
+            if self.controller.is_due(previous, self.num_images):
+                break
+            assert self.controller.decide(previous, self.num_images, None, {}) == []
+        self.phases.setdefault(self.controller.memory.phase, []).append(self.num_images)
+        self.seen[self.num_images] = value
+        made = self.controller.decide(previous, self.num_images, value, health or {})
+        self.actions += made
+        return made
+
+    def conclude(self):
+        self.actions += self.controller.conclude(self.num_images)
+
+    @property
+    def is_over(self):
+        return self.controller.memory.is_over
 
 
-def counts(num):
-    """Returns the counts of images at which the first measurements fall."""
-    return [-(-EVERY * (i + 1) // BATCH) * BATCH for i in range(num)]
+def controller_of(config, guided=False):
+    return AutomaticController(config, guided, EPOCH)
 
 
-@given(configs, values, guided)
+def play(config, values, guided=False):
+    run = Run(controller_of(config, guided))
+    run.actions += run.controller.begin()
+    for value in values:
+        run.step(value)
+        if run.is_over:
+            return run
+    run.conclude()
+    return run
+
+
+def settings(**changes):
+    known = dict(every=EVERY, ot_start=0.2, ot_images=1000, max_phase_images=10**6)
+    return AutomaticPhases(**(known | changes))
+
+
+@given(configs, measured, guided)
 def test_no_phase_is_longer_than_it_may_be(config, values, guided):
-    controller = AutomaticController(config, guided, epoch=10)
-    phases = Counter()
-    actions = list(controller.begin())
-    for count, value in zip(counts(len(values)), values, strict=True):
-        before = controller.state.phase
-        actions += controller.decide(count - BATCH, count, value, {})
-        phases[before] += 1
-        if controller.state.is_over:
+    run = play(config, values, guided)
+
+    starts = {phase: at[0] for phase, at in run.phases.items()}
+    for phase, at in run.phases.items():
+        # It is measured every EVERY images, and by whole batches.
+        assert at[-1] - starts[phase] <= config.max_phase_images + EVERY + BATCH
+    assert list(run.phases) == ["transport", "averaging", "refining", "guidance"][: len(starts)]
+
+
+@given(configs, numbers, guided)
+def test_whatever_it_measures_it_ends_within_four_of_the_longest_phases(config, value, guided):
+    run = Run(controller_of(config, guided))
+    most = 4 * (config.max_phase_images + 2 * EVERY) // EVERY + 4
+    improvement = 1.0
+    for _ in range(most):
+        improvement *= 0.8  # Improving for ever, so that no plateau ends a phase.
+        run.step(value * improvement)
+        if run.is_over:
             break
-        # A trial that is under way ends within its patience, whatever the limit.
-        elapsed = count - controller.state.started_at
-        slack = (config.patience + 1) * 2 * EVERY
-        if controller.state.trying is None:
-            assert elapsed <= config.max_phase_images + slack
+
+    assert run.is_over
+    assert run.actions[-1].stop
 
 
-@given(configs, guided)
-def test_a_run_that_never_improves_ends(config, guided):
-    controller = AutomaticController(config, guided, epoch=10)
-    actions = play(controller, [5.0] * 200)
+@given(configs, numbers, guided)
+def test_a_run_that_never_improves_makes_few_decisions(config, value, guided):
+    run = play(config, [value] * 400, guided)
+    lowered = math.ceil(config.ot_images / EVERY) + 1
+    trials = 2 * (config.num_candidates + 1)
 
-    assert controller.state.is_over
-    assert actions[-1].stop
-    assert len(actions) <= 30
+    assert len(run.actions) <= lowered + trials + 5
+    assert run.actions[-1].stop
 
 
-@given(configs, values, guided)
+@given(configs, measured, guided)
 def test_no_discriminator_is_tried_twice(config, values, guided):
-    actions = play(AutomaticController(config, guided, epoch=10), values)
+    run = play(config, values, guided)
+    tried = [a.restore_from for a in run.actions if a.restore == ("discriminator",)]
 
-    tried = [a.restore_from for a in actions if a.restore == ("discriminator",)]
     assert len(tried) == len(set(tried))
 
 
-@given(configs, values, guided)
+@given(configs, measured, guided)
+def test_what_is_tried_is_older_than_the_best_and_what_did_not_help_is_undone(
+    config, values, guided
+):
+    run = play(config, values, guided)
+    trials = [i for i, a in enumerate(run.actions) if a.restore == ("discriminator",)]
+
+    for index in trials:
+        at, tried = run.actions[index].at, run.actions[index].restore_from
+        best = min((v for n, v in run.seen.items() if n <= at), default=math.inf)
+        first_best = next(n for n, v in run.seen.items() if v == best)
+        assert tried < first_best
+        rest = run.actions[index + 1 :]
+        after = next(a for a in rest if a.restore or a.stop or "stays" in a.reason or a.reload_ema)
+        values_until = [v for n, v in run.seen.items() if n <= after.at]
+        if "stays" in after.reason:
+            assert run.seen[after.at] < best
+        elif run.seen[after.at] > min(values_until, default=0):
+            assert set(after.restore) == {"generator", "generator_ema", "discriminator"}
+
+
+@given(configs, measured, guided)
 def test_what_it_goes_back_to_is_kept_as_long(config, values, guided):
-    controller = AutomaticController(config, guided, epoch=10)
+    run = Run(controller_of(config, guided))
     kept = set()
-    for count, value in zip(counts(len(values)), values, strict=True):
-        actions = controller.decide(count - BATCH, count, value, {})
-        for action in actions:
-            assert action.restore_from is None or action.restore_from in kept
-        kept &= set(controller.snapshots())
-        if controller.wants_snapshot(count - BATCH, count) is not None:
-            kept.add(count)
-        assert len(kept) <= config.num_candidates + 200 // BATCH + len(values)
-
-
-@given(configs, values, guided)
-def test_it_ends_at_the_best_it_has_seen(config, values, guided):
-    controller = AutomaticController(config, guided, epoch=10)
-    seen = {}
-    last = 0
-    for count, value in zip(counts(len(values)), values, strict=True):
-        actions = controller.decide(count - BATCH, count, value, {})
-        seen[count], last = value, count
-        if controller.state.is_over:
+    for value in values:
+        for action in run.step(value):
+            assert action.restore_from is None or action.restore_from in kept | {run.num_images}
+        previous = run.num_images - BATCH
+        kept &= set(run.controller.snapshots())
+        kept |= set(run.controller.wants_snapshots(previous, run.num_images))
+        assert len(kept) <= 2 * config.num_candidates + 2
+        if run.is_over:
             break
-    else:
-        actions = controller.conclude(last)
-    end = actions[-1]
+
+
+@given(configs, measured, guided)
+def test_it_ends_at_the_best_it_has_seen(config, values, guided):
+    run = play(config, values, guided)
+    end = run.actions[-1]
+    finite = [value for value in run.seen.values() if value < math.inf]
 
     assert end.stop
-    assert seen[end.restore_from or last] == min(seen.values())
+    assert [action.stop for action in run.actions].count(True) == 1
+    if finite:
+        assert run.seen[end.restore_from or run.num_images] == min(finite)
+    else:
+        assert end.restore_from is None
 
 
-@given(configs, values, st.integers(0, 119), guided)
+@given(configs, measured, st.integers(0, 119), guided)
 def test_it_goes_on_from_its_state_as_if_never_interrupted(config, values, split, guided):
-    whole = AutomaticController(config, guided, epoch=10)
-    expected, made = [], []
-    first = AutomaticController(config, guided, epoch=10)
-    for index, (count, value) in enumerate(zip(counts(len(values)), values, strict=True)):
+    whole, parts = Run(controller_of(config, guided)), Run(controller_of(config, guided))
+    for index, value in enumerate(values):
         if index == split:
-            state = json.loads(json.dumps(first.state_dict()))
-            first = AutomaticController(config, guided, epoch=10)
-            first.load_state_dict(state)
-        expected += whole.decide(count - BATCH, count, value, {})
-        made += first.decide(count - BATCH, count, value, {})
+            state = json.loads(json.dumps(parts.controller.state_dict()))
+            parts.controller = controller_of(config, guided)
+            parts.controller.load_state_dict(state)
+        assert whole.step(value) == parts.step(value)
+        if whole.is_over:
+            break
 
-    assert expected == made
 
-
-@given(configs, values, guided)
+@given(configs, measured, guided)
 def test_the_scale_falls_within_its_bounds_and_returns_to_that_of_the_best(config, values, guided):
-    controller = AutomaticController(config, guided, epoch=10)
-    scale = config.ot_start
-    at = {}
-    for count, value in zip(counts(len(values)), values, strict=True):
-        at[count] = scale
-        for action in controller.decide(count - BATCH, count, value, {}):
-            if "ot_scale" not in action.changes:
-                continue
+    run = Run(controller_of(config, guided))
+    scale, at = config.ot_start, {}
+    for value in values:
+        made = run.step(value)
+        at[run.num_images] = scale
+        for action in [action for action in made if "ot_scale" in action.changes]:
             new = action.changes["ot_scale"]
             assert config.ot_min <= new <= config.ot_start
             if action.restore_from is not None:
                 assert new == at[action.restore_from]
+            else:
+                assert new < scale or "averaging begins" in action.reason
             scale = new
+        if run.is_over:
+            break
+
+
+@given(configs, measured)
+@example(settings(patience=1), [5.0] * 40)
+def test_transport_ends_by_a_plateau_only_where_the_scale_was_halved(config, values):
+    run = Run(controller_of(config))
+    scale, at = config.ot_start, {}
+    for value in values:
+        at[scale] = value
+        made = run.step(value)
+        if any("without improvement" in a.reason and "transport:" in a.reason for a in made):
+            assert scale <= max(made[0].changes["ot_scale"] / 2, config.ot_min)
+            return
+        scale = next((a.changes["ot_scale"] for a in made if "ot_scale" in a.changes), scale)
+        if run.controller.memory.phase != "transport":
+            return
 
 
 def test_the_four_phases_follow_with_their_settings():
-    config = AutomaticPhases(every=EVERY, patience=2, num_candidates=1)
-    actions = play(AutomaticController(config, True, epoch=1437), [9, 8, 7, 7, 7] + [7] * 30)
+    config = settings(patience=2, num_candidates=1, lr_factors=(0.8, {"generator": 0.1}, 0.5))
+    values = [9, 8, 7, 6, 5, 4] + [4.0] * 60
+    actions = play(config, values, guided=True).actions
 
     entered = {
         action.reason.split("; ")[1].split(" begins")[0]: action
@@ -157,52 +243,54 @@ def test_the_four_phases_follow_with_their_settings():
     assert list(entered) == ["averaging", "refining", "guidance"]
     averaging, refining, guidance = entered.values()
     assert averaging.changes["lr_factor"] == 0.8
-    assert averaging.changes["ema_reload_every"] == 1437
+    assert averaging.changes["ema_reload_every"] == EPOCH
     assert averaging.reload_ema
-    assert refining.changes == {"lr_factor": 0.3}
-    assert guidance.changes["guidance"]
-    assert guidance.changes["augmentation"]
+    assert refining.changes == {"lr_factor": {"generator": 0.1}}
+    assert guidance.changes == {
+        "guidance": True,
+        "augmentation": True,
+        "lr_factor": 0.5,
+        "ema_reload_every": 0,
+    }
     assert any(action.restore == ("discriminator",) for action in actions)
     assert actions[-1].stop
 
 
 def test_a_discriminator_that_helps_stays():
-    config = AutomaticPhases(every=EVERY, patience=1, num_candidates=2)
-    measured = [9.0, 8.0, 7.0, 7.0, 7.0, 7.0, 5.0, 4.0]
-    actions = play(AutomaticController(config, False, epoch=10), measured)
+    config = settings(patience=1, ot_images=300)
+    run = Run(controller_of(config))
+    for value in [9.0, 8.0, 7.0, 7.0]:
+        run.step(value)
+    assert run.controller.memory.phase == "averaging"
+    run.step(7.0)
+    *_, trial = run.step(7.0)
+    assert trial.restore == ("discriminator",)
+    assert trial.restore_from < min(n for n, value in run.seen.items() if value == 7.0)
 
-    reasons = [action.reason for action in actions]
-    assert any("stays" in reason for reason in reasons)
+    (stays,) = run.step(5.0)
 
-
-def test_a_discriminator_that_has_won_ends_the_phase():
-    controller = AutomaticController(AutomaticPhases(every=EVERY), False, epoch=10)
-    health = {"discriminator/adversarial": 0.001}
-
-    (action,) = controller.decide(90, 120, 9.0, health)
-
-    assert "the discriminator has won" in action.reason
-    assert controller.state.phase == "averaging"
+    assert "stays" in stays.reason
+    assert not stays.restore
 
 
-def test_actions_are_plain_data_and_come_back():
-    action = Action(8, {"lr_factor": 0.5}, restore_from=4, restore=("generator",), reason="why")
+@pytest.mark.parametrize("values", [[9.0], [9.0, 9.0], [9.0, 9.0, 9.0]])
+def test_a_discriminator_that_has_won_ends_the_phase(values):
+    run = Run(controller_of(settings()))
+    for value in values:
+        made = run.step(value, {"discriminator/adversarial": 0.001})
 
-    assert Action.from_dict(json.loads(json.dumps(action.as_dict()))) == action
+    assert "the discriminator has won: its loss is 0.001" in made[0].reason
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"every": 0},
-        {"patience": 0},
-        {"ot_decay": 0.0},
-        {"ot_decay": 1.5},
-        {"ot_start": 0.001},
-        {"lr_factors": (1.0,)},
-        {"lr_factors": (1.0, 0.0, 1.0)},
-    ],
-)
-def test_settings_out_of_their_domain_are_refused(wrong):
-    with pytest.raises(ConfigError):
-        AutomaticPhases(**{"every": 1, **wrong})
+def test_a_run_that_measures_nothing_ends_where_it_is():
+    run = play(settings(patience=2), [math.nan] * 60, guided=True)
+
+    assert not any(action.restore for action in run.actions)
+    assert "nothing was measured" in run.actions[-1].reason
+
+
+def test_noise_before_the_scale_was_halved_does_not_end_the_transport():
+    values = [9, 8, 8.5, 8.2, 8.4, 8.3, 7]
+    run = play(settings(patience=2, ot_images=3000), values)
+
+    assert list(run.phases) == ["transport"]

@@ -1,23 +1,52 @@
 """Runs with phases: what a controller decides is done, resumed and replayed to the bit."""
 
+import itertools
 import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from mmengine.hooks import Hook
 
-from afmlib.config import ConfigError
+from afmlib.config import ConfigError, load_config
 from afmlib.engine import Runner
+from afmlib.engine.phases import phases_of
+from afmlib.io.checkpoint import CheckpointError
 
-AUTOMATIC = [
-    "phases={every: 16, metric: Diversity, value: diversity, patience: 1, num_candidates: 2}",
-    "evaluation.num_samples=20",
+CLASSIFIER = "{type: DiTClassifier, hidden_size: 16, depth: 1, num_heads: 2}"
+GUIDANCE = f"objective.guidance={{type: ClassifierGuidance, scale: 0.1, classifier: {CLASSIFIER}}}"
+TINY = [
+    "objective.generator.hidden_size=16",
+    "objective.generator.depth=1",
+    "objective.discriminator.hidden_size=16",
+    "objective.discriminator.depth=1",
+    "global_batch=8",
     "num_images=320",
+    "evaluation={metrics: [], extractor: null, num_samples: 20}",
     "log.every=40",
+    "checkpoint_every=null",
+    "sample_every=null",
+    GUIDANCE,
+    # Fast enough for a plateau, and back.
+    "optimizers.generator.lr=0.02",
+    "optimizers.discriminator.lr=0.02",
 ]
+AUTOMATIC = "phases={every: 16, patience: 1, tolerance: 0.02, ot_images: 96}"
+
+
+def train(folder, *overrides, **options):
+    runner = Runner(load_config("afm_digits", [*TINY, *overrides]), folder, device="cpu", **options)
+    runner.train()
+    return runner
 
 
 class StopAt(Hook):
+    """Asks a run to stop after so many images."""
+
     def __init__(self, num_images):
         self.num_images = num_images
 
@@ -26,100 +55,227 @@ class StopAt(Hook):
             runner.stop()
 
 
-def decisions(folder):
-    return [json.loads(line) for line in (folder / "decisions.jsonl").read_text().splitlines()]
+def entries(folder, name="decisions.jsonl"):
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
 
 
 def assert_same_weights(one, other):
     one, other = one.objective.state_dict(), other.objective.state_dict()
+    assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.fixture
-def automatic(run, tmp_path):
-    return run(*AUTOMATIC, work_dir=tmp_path / "auto")
+@pytest.fixture(scope="module")
+def automatic(tmp_path_factory):
+    """A run that goes through all four phases; its folder, and its runner."""
+    folder = tmp_path_factory.mktemp("automatic")
+    with torch.random.fork_rng(devices=[]):
+        return folder, train(folder, AUTOMATIC)
 
 
-def test_the_controller_changes_the_run(automatic, tmp_path):
-    made = decisions(tmp_path / "auto")
+def test_the_controller_takes_a_run_through_its_phases(automatic):
+    folder, runner = automatic
+    made = entries(folder)
 
-    assert made[0]["changes"]["ot_scale"] == 0.2
-    assert made[-1]["stop"]
+    assert made[0]["changes"] == {"ot_scale": 0.2, "guidance": False, "augmentation": False}
+    for phase in ("averaging", "refining", "guidance"):
+        assert any(f"{phase} begins, " in decision["reason"] for decision in made)
+    assert any(decision["restore"] == ["discriminator"] for decision in made)
     assert all(decision["reason"] for decision in made)
-    assert automatic.train_loop.has_ended
-    assert (
-        automatic.objective.ot_scale
-        == [d["changes"]["ot_scale"] for d in made if "ot_scale" in d["changes"]][-1]
+    assert [decision["stop"] for decision in made] == [False] * (len(made) - 1) + [True]
+    assert runner.train_loop.has_ended
+    assert runner.train_loop.num_images < 320
+    assert runner.objective.uses_guidance
+    scales = [d["changes"]["ot_scale"] for d in made if "ot_scale" in d["changes"]]
+    assert runner.objective.ot_scale == scales[-1]
+
+
+def test_it_ends_with_the_best_model_in_the_last_checkpoint(automatic):
+    folder, runner = automatic
+    measured = entries(folder, "measured.jsonl")[1:]
+    best = min(measured, key=lambda entry: entry["values"]["pixel_frechet_distance"])
+
+    again = runner.phases._measure(runner, runner.phases.protocol)
+
+    assert again == best["values"]["pixel_frechet_distance"]
+    entries_before = entries(folder, "measured.jsonl")[:-1]  # Measuring wrote one more.
+    (folder / "measured.jsonl").write_text("".join(json.dumps(e) + "\n" for e in entries_before))
+    assert runner.last_checkpoint.endswith(f"{runner.train_loop.num_images:09d}")
+
+
+def test_it_is_measured_by_other_noises_than_it_is_evaluated_by(automatic):
+    folder, runner = automatic
+    protocols = [entry["protocol"] for entry in entries(folder, "measured.jsonl")]
+
+    assert {protocol["seed"] for protocol in protocols} == {1}
+    assert runner.run_config.evaluation.seed == 0
+
+
+@pytest.mark.parametrize(
+    "split", [56, 144, *(pytest.param(at, marks=pytest.mark.slow) for at in range(8, 192, 8))]
+)
+def test_a_run_with_phases_resumes_exactly(automatic, tmp_path, split):
+    train(tmp_path, AUTOMATIC, hooks=[StopAt(split)]).save()
+    resumed = train(tmp_path, AUTOMATIC, resume=True)
+
+    folder, whole = automatic
+    assert_same_weights(whole, resumed)
+    for name in ("decisions.jsonl", "measured.jsonl"):
+        assert entries(folder, name) == entries(tmp_path, name)
+
+
+def start(folder, function, count):
+    """Starts the run in a process of its own, which dies at some call of a function."""
+    mortal = Path(__file__).parents[1] / "mortal.py"
+    settings = [f"--set={override}" for override in [*TINY, AUTOMATIC, "checkpoint_every=24"]]
+    command = ["train", "afm_digits", *settings, "--work-dir", str(folder), "--resume"]
+    return subprocess.run(
+        [sys.executable, str(mortal), function, str(count), "0", *command, "--device", "cpu"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
-    assert any(decision["restore"] for decision in made)
 
 
-@pytest.mark.parametrize("split", [24, 48, 64, 80])
-def test_a_run_with_phases_resumes_exactly(run, automatic, tmp_path, split):
-    first = run(*AUTOMATIC, work_dir=tmp_path / "parts", hooks=[StopAt(split)])
-    first.save()
-    resumed = run(*AUTOMATIC, work_dir=tmp_path / "parts", resume=True)
-
-    assert_same_weights(automatic, resumed)
-    assert decisions(tmp_path / "auto") == decisions(tmp_path / "parts")
-
-
-def test_decisions_replay_as_a_fixed_schedule(run, automatic, tmp_path):
-    from afmlib.engine.phases.replay import phases_of
-
-    phases = phases_of(str(tmp_path / "auto"))
-    text = json.dumps(phases)
-    replayed = run(f"phases={text}", "num_images=320", "log.every=40", work_dir=tmp_path / "replay")
-
-    assert replayed.objective.num_images == automatic.objective.num_images
-    assert_same_weights(automatic, replayed)
+def assert_same_run(automatic, folder):
+    whole, _ = automatic
+    for name in ("decisions.jsonl", "measured.jsonl"):
+        assert entries(whole, name) == entries(folder, name)
+    last = max((whole / "checkpoints").iterdir()).name
+    assert max((folder / "checkpoints").iterdir()).name == last
+    for path in (whole / "checkpoints" / last).glob("*.safetensors"):
+        assert path.read_bytes() == (folder / "checkpoints" / last / path.name).read_bytes()
 
 
-def test_a_finished_run_has_nothing_to_do(run, automatic, tmp_path):
-    again = run(*AUTOMATIC, work_dir=tmp_path / "auto", resume=True)
+def test_a_run_killed_in_a_snapshot_and_in_a_line_of_decisions_is_the_run_that_never_was(
+    automatic, tmp_path
+):
+    # The third file of the first snapshot, after that of the config; then, going on from a
+    # checkpoint, the line of a decision.
+    for function, count in (("replace", 4), ("entry", 9)):
+        assert start(tmp_path, function, count).returncode == -signal.SIGKILL
+    train(tmp_path, AUTOMATIC, "checkpoint_every=24", resume=True)
+
+    assert_same_run(automatic, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_kill_at_every_write(automatic, tmp_path):
+    """One after another, each in the run that the last one left."""
+    for count in itertools.count(1):
+        done = start(tmp_path, "replace", count)
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL, done.stderr
+
+    assert count > 10
+    assert_same_run(automatic, tmp_path)
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(automatic, tmp_path):
+    train(tmp_path, AUTOMATIC, hooks=[StopAt(24)])  # Which nobody saved.
+    train(tmp_path, AUTOMATIC, resume=True, hooks=[StopAt(80)])
+
+    assert entries(tmp_path) == [e for e in entries(automatic[0]) if e["num_images"] <= 80]
+
+
+def test_decisions_replay_as_a_fixed_schedule(automatic, tmp_path):
+    folder, whole = automatic
+    replayed = train(tmp_path, f"phases={json.dumps(phases_of(str(folder)))}")
+
+    assert replayed.train_loop.num_images == whole.train_loop.num_images
+    assert_same_weights(whole, replayed)
+    assert not (tmp_path / "measured.jsonl").exists()
+
+
+def test_a_finished_run_has_nothing_to_do(automatic):
+    folder, whole = automatic
+    before = entries(folder)
+    again = train(folder, AUTOMATIC, resume=True)
 
     assert again.train_loop.has_ended
-    assert_same_weights(automatic, again)
+    assert_same_weights(whole, again)
+    assert entries(folder) == before
 
 
-def test_only_snapshots_that_may_be_needed_are_kept(automatic, tmp_path):
-    kept = {int(path.name) for path in (tmp_path / "auto/snapshots").iterdir()}
+def test_only_snapshots_that_may_be_needed_are_kept(automatic):
+    folder, runner = automatic
+    kept = {int(path.name) for path in (folder / "snapshots").iterdir()}
 
-    assert kept <= set(automatic.phases.controller.snapshots())
+    assert kept <= set(runner.phases.controller.snapshots())
 
 
-def test_a_fixed_schedule_does_what_it_says(run, tmp_path):
-    class Watch(Hook):
-        def __init__(self):
-            self.seen = {}
+def test_a_run_whose_snapshots_are_gone_is_not_gone_on_with(tmp_path):
+    train(tmp_path, AUTOMATIC, hooks=[StopAt(56)]).save()
+    (tmp_path / "snapshots" / f"{48:09d}" / "manifest.json").unlink()
 
-        def after_train_iter(self, runner, **kwargs):
-            objective = runner.objective
-            same = all(
-                torch.equal(online, average)
-                for online, average in zip(
-                    objective.generator.parameters(),
-                    objective.generator_ema.parameters(),
-                    strict=True,
-                )
-            )
-            factor = runner.optim_wrapper["generator"].phase_factor
-            self.seen[runner.train_loop.num_images] = (objective.ot_scale, factor, same)
+    with pytest.raises(CheckpointError, match="snapshots/000000048 is not a checkpoint"):
+        train(tmp_path, AUTOMATIC, resume=True)
 
+
+class Watch(Hook):
+    """Notes what a fixed schedule has made of a run after each iteration."""
+
+    def __init__(self):
+        self.seen = {}
+
+    def after_train_iter(self, runner, **kwargs):
+        objective = runner.objective
+        pairs = zip(
+            objective.generator.parameters(), objective.generator_ema.parameters(), strict=True
+        )
+        self.seen[runner.train_loop.num_images] = {
+            "ot_scale": objective.ot_scale,
+            "factors": [runner.optim_wrapper[p].phase_factor for p in objective.players],
+            "is_reloaded": all(torch.equal(online, average) for online, average in pairs),
+            "switches": (objective.uses_guidance, objective.uses_augmentation),
+            "discriminator": [p.detach().clone() for p in objective.discriminator.parameters()],
+        }
+
+
+def test_a_fixed_schedule_does_what_it_says(tmp_path):
     watch = Watch()
     phases = [
+        {"at": 0, "guidance": False, "augmentation": False},
         {"at": 16, "ot_scale": 0.05, "lr_factor": 0.5, "ema_reload_every": 16},
-        {"at": 40, "restore": ["discriminator"], "restore_from": 20},
-        {"at": 48, "stop": True},
+        {"at": 40, "restore": ["discriminator"], "restore_from": 20, "ema_reload_every": 0},
+        {"at": 41, "restore": ["discriminator"], "restore_from": 23, "guidance": True},
+        {"at": 48, "lr_factor": {"generator": 0.1, "discriminator": 0.2}},
+        {"at": 56, "reload_ema": True},
+        {"at": 64, "stop": True},
     ]
-    runner = run(f"phases={json.dumps(phases)}", "objective.ot_scale=0.2", hooks=[watch])
+    runner = train(
+        tmp_path, f"phases={json.dumps(phases)}", "objective.ot_scale=0.2", hooks=[watch]
+    )
 
-    assert watch.seen[8] == (0.2, 1.0, False)
-    assert watch.seen[16][:2] == (0.05, 0.5)
-    assert watch.seen[24][2] is False
-    assert watch.seen[32][2] is True
-    assert max(watch.seen) == 48
+    seen = watch.seen
+    assert [s["ot_scale"] for s in seen.values()] == [0.2] + [0.05] * 7
+    assert seen[8]["factors"] == [1.0, 1.0]
+    assert seen[40]["factors"] == [0.5, 0.5]
+    assert seen[48]["factors"] == [0.2, 0.1]  # The discriminator comes first.
+    assert [at for at, s in seen.items() if s["is_reloaded"]] == [32, 56]
+    assert [s["switches"] for s in seen.values()] == [(False, False)] * 5 + [(True, False)] * 3
+    for at in (32, 40, 48, 56):  # 20 and 23 are both reached by the iteration that ends at 24.
+        pairs = zip(seen[24]["discriminator"], seen[at]["discriminator"], strict=True)
+        assert all(torch.equal(then, now) for then, now in pairs) == (at in (40, 48))
+    assert max(seen) == 64
     assert runner.train_loop.has_ended
+
+
+def test_reloading_leaves_the_optimisers_alone(tmp_path):
+    class Moments(Hook):
+        seen = ()
+
+        def after_train_iter(self, runner, **kwargs):
+            state = runner.optim_wrapper["generator"].optimizer.state_dict()["state"]
+            self.seen += (json.dumps([float(m["exp_avg_sq"].sum()) for m in state.values()]),)
+
+    with_reload, without = Moments(), Moments()
+    train(tmp_path / "1", "phases=[{at: 8, reload_ema: true}]", "num_images=8", hooks=[with_reload])
+    train(tmp_path / "2", "num_images=8", hooks=[without])
+
+    assert with_reload.seen == without.seen
 
 
 @pytest.mark.parametrize(
@@ -128,25 +284,62 @@ def test_a_fixed_schedule_does_what_it_says(run, tmp_path):
         ("7", "phases: expected a list or the keys of a controller"),
         ("{every: 0}", "phases: every must be at least 1"),
         ("{evry: 5}", "phases: there is no key 'evry'. Did you mean 'every'"),
-        ("{every: 5, metric: FrechetDistence}", "FrechetDistance"),
+        ("{seed: 0}", "phases.seed must not be that of the evaluation, 0"),
+        ("{metric: FrechetDistence}", "FrechetDistance"),
+        ("{ot_start: 0.001}", "phases: ot_start must be at least ot_min, got 0.001"),
+        ("{ot_min: 0.5}", "the transport scale begins with 0.2, below its least, 0.5"),
+        ("{lr_factors: [1]}", "lr_factors are three"),
+        ("{lr_factors: [1, 0, 1]}", r"lr_factors\[1\] must be positive, got 0"),
+        ("{lr_factors: [1, {generator: 2}, 1]}", r"lr_factors\[1\] is one number, or one for each"),
         ("[{at: 5, lr_factor: -1}]", r"phases\[0\]: lr_factor must be positive"),
+        ("[{at: 5, lr_factor: {generator: 0, discriminator: 1}}]", "lr_factor.generator must be"),
+        ("[{at: 5, lr_factor: {generatr: 1}}]", r"phases\[0\].lr_factor is one number, or one"),
         ("[{at: 5, restore: [generator]}]", r"phases\[0\]: restore and restore_from belong"),
         ("[{at: 5, restore: [generator], restore_from: 9}]", "restore_from must be before 5"),
+        ("[{at: 5, restore: [generator], restore_from: 0}]", "restore_from must be at least 1"),
         ("[{at: 5, restore: [critic], restore_from: 1}]", "there is no network 'critic'"),
     ],
 )
-def test_mistakes_are_found_before_the_run(tiny_config, tmp_path, phases, message):
+def test_mistakes_are_found_before_the_run(tmp_path, phases, message):
     with pytest.raises(ConfigError, match=message):
-        Runner(tiny_config("afm_digits", f"phases={phases}"), tmp_path / "run", device="cpu")
+        Runner(load_config("afm_digits", [*TINY, f"phases={phases}"]), tmp_path, device="cpu")
 
 
-def test_a_number_that_the_metric_does_not_give_is_named(run):
+def test_a_number_that_the_metric_does_not_give_is_named_before_the_run_trains(tmp_path):
     with pytest.raises(ConfigError, match=r"phases\.value is 'fid'; Diversity gives diversity"):
-        run("phases={every: 8, metric: Diversity, value: fid}", "evaluation.num_samples=20")
+        train(tmp_path, "phases={every: 8, metric: Diversity, value: fid}")
 
 
-def test_phases_of_the_transport_scale_need_an_objective_that_has_one(tiny_config, tmp_path):
+@pytest.mark.parametrize("phases", ["{}", "[{at: 8, ot_scale: 0.1}]"])
+def test_phases_of_the_transport_scale_need_an_objective_that_has_one(tmp_path, phases):
+    config = load_config("flow_matching_digits", [f"phases={phases}"])
     with pytest.raises(ConfigError, match="FlowMatching has no transport scale"):
-        Runner(
-            tiny_config("flow_matching_digits", "phases={every: 8}"), tmp_path / "r", device="cpu"
-        )
+        Runner(config, tmp_path, device="cpu")
+
+
+def test_lengths_that_a_config_leaves_open_are_shares_of_the_run(tmp_path):
+    options = [*TINY, "phases={}", "num_images=3200", "objective.ot_scale.start=0.3"]
+    open_, given = (
+        Runner(load_config("afm_digits", [*options, *more]), tmp_path, device="cpu").phases
+        for more in ([], ["objective.ot_scale.length=500", "phases={every: 7}"])
+    )
+
+    assert (open_.controller.every, given.controller.every) == (100, 7)
+    assert open_.controller.max_phase_images == 2560
+    schedules = [phases.controller.ot_schedule for phases in (open_, given)]
+    assert [(s.start, s.end, s.length) for s in schedules] == [
+        (0.3, 0.005, 3200),
+        (0.3, 0.005, 500),
+    ]
+
+
+def test_every_measurement_of_a_long_run_costs_bounded_space():
+    """Of counts of images alone: what is needed never grows with the run."""
+    from afmlib.engine.phases.memory import Memory
+
+    memory = Memory("transport", 0.2, 0.2)
+    for at, value in zip(range(1, 1000), itertools.cycle([3.0, 2.0, 5.0]), strict=False):
+        memory.measure(at, value - at / 1000, 0.01)
+        memory.keep_candidate(at, 3)
+        assert len(memory.needed) <= 8
+        assert memory.best_at in memory.candidates
