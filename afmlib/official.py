@@ -19,9 +19,15 @@ References:
     | https://arxiv.org/abs/2511.22475
 """
 
-__all__ = ["generator_spec", "load_official", "public_state_dict"]
+__all__ = [
+    "first_difference",
+    "generator_spec",
+    "latent_scale_of",
+    "load_official",
+    "public_state_dict",
+]
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -191,7 +197,7 @@ def _sample_model(network: PublishedNetwork, choice: _Choice) -> SampleModel:
         any_nfe=spec["use_timestep_tgt"],
         num_classes=spec["num_classes"],
         latent_shape=(spec["in_channels"], spec["input_size"], spec["input_size"]),
-        latent_scale=LATENT_SCALE if spec["in_channels"] == LATENT_CHANNELS else 1.0,
+        latent_scale=latent_scale_of(spec["in_channels"]),
     )
     return SampleModel(generator, parameterisation, conventions)
 
@@ -204,23 +210,33 @@ def _load(network: PublishedNetwork, build: Callable[..., Any]) -> Any:
             built: nn.Module = build_for(network.state, lambda: build(spec))
     except ValueError as error:
         raise CheckpointError(f"{network.path} fits no {network.type}: {error}") from error
-    own = built.state_dict()
-    problem = _first_difference(network, own)
+    problem = first_difference(network.state, built.state_dict())
     if problem:
         raise CheckpointError(f"{network.path} does not fit a {network.type}: {problem}.")
     built.load_state_dict(dict(network.state), strict=True, assign=True)
     return built
 
 
-def _first_difference(network: PublishedNetwork, own: dict[str, Any]) -> str:
+def first_difference(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """Returns why a state dict does not fit a network of which ``own`` is one; nothing if it does.
+
+    Args:
+        state: The weights that are to be loaded.
+        own: Those of the network.
+    """
     for name, tensor in own.items():
-        if name not in network.state:
+        if name not in state:
             return f"{name} is missing"
-        there, here = tuple(network.state[name].shape), tuple(tensor.shape)
+        there, here = tuple(state[name].shape), tuple(tensor.shape)
         if there != here:
             return f"{name} has shape {there}, not {here}"
-    unexpected = [name for name in network.state if name not in own]
+    unexpected = [name for name in state if name not in own]
     return f"{unexpected[0][:80]} is unexpected" if unexpected else ""
+
+
+def latent_scale_of(channels: int) -> float:
+    """Returns the scale of what a published model of so many channels makes; 1 for images."""
+    return LATENT_SCALE if channels == LATENT_CHANNELS else 1.0
 
 
 # --- The other way: a model in the published layout -----------------------------------------------

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from afmlib.cli.files import newest_of
-from afmlib.io.cache import local_copy
+from afmlib.io.cache import copy_for_all
 from afmlib.io.checkpoint import read_manifest
 from afmlib.io.published_files import is_weights_file
 from afmlib.io.published_names import parse_name
 from afmlib.official import load_official
-from afmlib.ops import processes
 from afmlib.registry import AUTOENCODERS
 from afmlib.sampling import SampleModel, load_checkpoint
 
@@ -66,9 +65,7 @@ def _official(options: Any) -> SampleModel:
     path = options.checkpoint
     if options.online:
         raise ValueError(f"--online is for a run; {path} holds one set of weights.")
-    if processes.rank() == 0:  # The others on this machine find it in the cache.
-        local_copy(path)
-    processes.from_first(None)
+    copy_for_all(path)
     # Where its name says the number of steps, another one is wrong, and sampling says so.
     nfe = None if parse_name(path).nfe else options.nfe
     model = load_official(path, options.repeats, nfe, options.prediction, options.num_heads)

@@ -126,7 +126,7 @@ class InitConfig:
     """Weights to start with, which is not a resume: images, optimisers and averages start anew."""
 
     path: str
-    """A checkpoint, or the folder of a run: a path or a URL."""
+    """A checkpoint, the folder of a run, or a published file of one player: a path or a URL."""
 
     players: Sequence[str] | None = None
     """Whose weights are taken; those of all players that both runs have unless given."""

@@ -41,12 +41,14 @@ from afmlib.engine.objective_model import ObjectiveModel
 from afmlib.engine.optimizers import build_optimizers
 from afmlib.engine.panel import TrainingError
 from afmlib.engine.phases import controller_of, protocol_of
+from afmlib.engine.published_weights import load_published_weights
 from afmlib.engine.run_folder import SAMPLES, RunFolder
 from afmlib.engine.shares import Shares
 from afmlib.engine.state import RunState, check_same_run, load_run, save_run
 from afmlib.engine.visualization import backends_of
 from afmlib.interfaces import Dataset, Objective
 from afmlib.io import storage
+from afmlib.io.published_files import is_weights_file
 from afmlib.ops import processes
 from afmlib.registry import build_dataset, build_objective
 
@@ -160,7 +162,9 @@ class Runner(MMEngineRunner):
         """Loads the weights that the run starts with, and says which, if the config names some."""
         if self.run_config.init_from is None:
             return None
-        return load_initial_weights(self.objective, self.run_config.init_from, self._conventions())
+        init = self.run_config.init_from
+        load = load_published_weights if is_weights_file(init.path) else load_initial_weights
+        return load(self.objective, init, self._conventions())
 
     def _local_folder(self) -> str:
         """Returns a folder for mmengine, which knows no URLs, and writes nothing of ours."""

@@ -1,6 +1,6 @@
 """Local copies of files on the network, which are fetched once."""
 
-__all__ = ["cache_folder", "local_copy"]
+__all__ = ["cache_folder", "copy_for_all", "local_copy"]
 
 import hashlib
 import logging
@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 from afmlib.io.file_systems import READ_ONLY, is_of, reaching
 from afmlib.io.storage import local_path
+from afmlib.ops import processes
 
 BLOCK = 2**20
 """Bytes that are read at once."""
@@ -58,6 +59,18 @@ def local_copy(path: str) -> str:
             if other.endswith(f"-{name}") and other != os.path.basename(copy):
                 os.unlink(os.path.join(folder, other))
     return copy
+
+
+def copy_for_all(path: str) -> str:
+    """Returns what `local_copy` does; of several processes, the first one fetches before the rest.
+
+    Raises:
+        OSError: As `local_copy`, in the first process or in those of another machine.
+    """
+    if processes.rank() == 0:
+        local_copy(path)
+    processes.from_first(None)
+    return local_copy(path)
 
 
 def _hash(text: str) -> str:

@@ -3,7 +3,6 @@
 __all__ = ["DigitsExtractor"]
 
 import logging
-import os
 from typing import Any
 
 from jaxtyping import Float
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from afmlib.interfaces import FeatureExtractor
 from afmlib.io import storage
+from afmlib.io.cache import cache_folder
 from afmlib.io.digits_archive import read_digits
 from afmlib.metrics.checked_tensors import pack, unpack
 from afmlib.metrics.content_hash import content_hash
@@ -95,5 +95,4 @@ def _cache_path() -> str:
     data = content_hash(
         {"images": archive.images, "labels": archive.labels, "train": archive.train}
     )
-    folder = os.environ.get("AFMLIB_CACHE") or os.path.expanduser("~/.cache/afmlib")
-    return storage.join(folder, f"digits-{data}-{RECIPE}.safetensors")
+    return storage.join(cache_folder(), f"digits-{data}-{RECIPE}.safetensors")
