@@ -17,6 +17,7 @@ __all__ = [
     "track",
 ]
 
+import collections
 import contextlib
 import itertools
 import math
@@ -87,10 +88,20 @@ class SampleModel(nn.Module):
         Raises:
             ValueError: If the model cannot be sampled with ``nfe`` evaluations.
         """
+        # One after the other: what lies between is not kept.
+        return collections.deque(self.path(noises, labels, nfe), maxlen=1).pop()
+
+    def path(self, noises: Latents, labels: Labels, nfe: int | None = None) -> Iterator[Latents]:
+        """Yields the noises, and the latents after each evaluation; the last ones are the samples.
+
+        Raises:
+            ValueError: If the model cannot be sampled with ``nfe`` evaluations.
+        """
         times = sampling_times(self.check_nfe(nfe))
         # In half precision 0.751 would be 0.75: not the times, and by autocast not the state.
         precise = torch.promote_types(noises.dtype, torch.float32)
         latents = noises
+        yield latents
         for source, target in itertools.pairwise(times):
             made = self.parameterisation(
                 self.generator,
@@ -100,7 +111,7 @@ class SampleModel(nn.Module):
                 noises.new_full((len(noises),), target, dtype=precise),
             )
             latents = made.to(noises.dtype)
-        return latents
+            yield latents
 
 
 def sample(

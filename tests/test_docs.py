@@ -88,9 +88,10 @@ def test_the_two_commands_of_the_readme_stand_as_they_are_run():
 def test_every_option_of_the_commands_is_on_the_page_of_commands():
     page = (ROOT / "docs/commands.md").read_text()
 
-    for command in COMMANDS:
+    pictures = [f"inspect {name}" for name in ("interpolation", "compare", "transport", "training")]
+    for command in (*COMMANDS, *pictures):
         result = subprocess.run(
-            [sys.executable, "-m", "afmlib", command, "--help"],
+            [sys.executable, "-m", "afmlib", *command.split(), "--help"],
             capture_output=True,
             text=True,
             check=True,

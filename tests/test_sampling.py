@@ -161,6 +161,25 @@ def test_several_steps_are_the_loop_of_the_paper(parameterisation, nfe):
     torch.testing.assert_close(samples, x)
 
 
+@pytest.mark.parametrize("nfe", [1, 2, 5])
+def test_a_path_has_the_noises_and_every_evaluation_and_ends_at_the_samples(nfe):
+    model = model_of(Wave(), nfe=nfe)
+    noises, labels = torch.randn(3, *SHAPE), torch.tensor([0, 1, 2])
+
+    model.eval()
+    path = list(model.path(noises, labels))
+
+    times = [torch.full((3,), 1 - index / nfe) for index in range(nfe + 1)]
+    assert len(path) == nfe + 1
+    assert torch.equal(path[0], noises)
+    for index in range(nfe):
+        step = model.parameterisation(
+            model.generator, path[index], labels, times[index], times[index + 1]
+        )
+        torch.testing.assert_close(path[index + 1], step)
+    assert torch.equal(path[-1], model(noises, labels))
+
+
 def test_a_model_of_fixed_steps_is_sampled_with_these_alone():
     model = model_of(Wave(), nfe=4)
 

@@ -21,7 +21,7 @@ import afmlib
 DONE, TROUBLE, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 """Exit status."""
 
-COMMANDS = ("train", "sample", "evaluate", "export", "list", "doctor")
+COMMANDS = ("train", "sample", "evaluate", "export", "inspect", "list", "doctor")
 
 
 def build_parser() -> ArgumentParser:
@@ -30,7 +30,10 @@ def build_parser() -> ArgumentParser:
     commands = parser.add_subcommands(required=True, dest="command")
     for name in COMMANDS:
         module = importlib.import_module(f"afmlib.cli.arguments.{name}")
-        commands.add_subcommand(name, module.build_parser())
+        command = module.build_parser()
+        commands.add_subcommand(name, command)
+        if name == "inspect":
+            module.add_pictures(command)  # jsonargparse wants the outer level first.
     return parser
 
 
@@ -60,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except Exception as error:
-        if options.debug:
+        if _wants_traceback(options):
             traceback.print_exc()
         print(f"afmlib: {_process()}{_message(error)}", file=sys.stderr)
         return USAGE if _is_usage(error) else TROUBLE
@@ -89,6 +92,12 @@ class _Terminated(BaseException):
 
 def _terminate(signum: int, frame: Any) -> None:
     raise _Terminated
+
+
+def _wants_traceback(options: Any) -> bool:
+    """Tells whether ``--debug`` was given, to the command or to what it does."""
+    picture = options.get("picture")
+    return bool((options if picture is None else options[picture]).debug)
 
 
 def _is_usage(error: Exception) -> bool:

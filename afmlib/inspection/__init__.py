@@ -1,0 +1,31 @@
+"""Looking inside: what a model does between two noises, beside others, on its way, in training.
+
+Each picture has a function that computes what is to be seen, and one that draws it: the numbers are
+there without the picture.
+"""
+
+__all__ = [
+    "Block",
+    "Interpolation",
+    "TrainingRecord",
+    "Transport",
+    "compare",
+    "comparison_picture",
+    "interpolate_noises",
+    "interpolation_picture",
+    "measure_transport",
+    "read_training",
+    "training_figure",
+    "transport_figure",
+]
+
+from afmlib.inspection.comparison import Block, compare, comparison_picture
+from afmlib.inspection.interpolation import (
+    Interpolation,
+    interpolate_noises,
+    interpolation_picture,
+)
+from afmlib.inspection.training import TrainingRecord, read_training
+from afmlib.inspection.training_figure import training_figure
+from afmlib.inspection.transport import Transport, measure_transport
+from afmlib.inspection.transport_figure import transport_figure

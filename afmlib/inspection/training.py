@@ -1,0 +1,183 @@
+"""What a run wrote down, as curves: its log, its evaluations, the decisions of its schedule."""
+
+__all__ = ["Curve", "Panel", "TrainingRecord", "panels_of", "read_training"]
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from afmlib.io import storage
+
+SCALE = "ot_scale"
+SPREAD = "_std"
+"""What the log adds to a name for the standard deviation over a batch."""
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """What a run wrote down, entry by entry; each says after how many images, as ``num_images``."""
+
+    log: Sequence[Mapping[str, Any]]
+    """The entries of ``log.jsonl``."""
+
+    evaluations: Sequence[Mapping[str, Any]] = ()
+    """Those of ``evaluations.jsonl``."""
+
+    decisions: Sequence[Mapping[str, Any]] = ()
+    """Those of ``decisions.jsonl``, which runs with phases have."""
+
+    @property
+    def turns(self) -> list[Mapping[str, Any]]:
+        """The decisions that change more than the transport scale, which has a curve."""
+        return [decision for decision in self.decisions if not _changes_scale_alone(decision)]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A number in the course of a run."""
+
+    name: str
+    """What it is."""
+
+    images: Sequence[int]
+    """Where it was measured, in images seen by the generator."""
+
+    values: Sequence[float]
+    """What it was."""
+
+    spreads: Sequence[float] | None = None
+    """Its standard deviation over a batch, where it has one."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Curves that share their axes."""
+
+    title: str
+    """What they are."""
+
+    curves: Sequence[Curve]
+    """The curves; never none."""
+
+    log: bool = False
+    """Whether the axis of the values is logarithmic."""
+
+
+def _changes_scale_alone(decision: Mapping[str, Any]) -> bool:
+    acts = any(decision.get(key) for key in ("restore", "reload_ema", "stop"))
+    return not acts and list(_changes(decision)) == [SCALE]
+
+
+def _changes(decision: Mapping[str, Any]) -> Mapping[str, Any]:
+    changes = decision.get("changes")
+    return changes if isinstance(changes, Mapping) else {}
+
+
+def read_training(work_dir: str) -> TrainingRecord:
+    """Reads what a run wrote down.
+
+    Args:
+        work_dir: The folder of the run: a path or a URL.
+
+    Raises:
+        FileNotFoundError: If there is no log in it.
+    """
+    log = _read(storage.join(work_dir, "log.jsonl"))
+    if not log:
+        raise FileNotFoundError(2, "There is no log of a run", storage.join(work_dir, "log.jsonl"))
+    evaluations, decisions = (
+        _read(storage.join(work_dir, name)) for name in ("evaluations.jsonl", "decisions.jsonl")
+    )
+    return TrainingRecord(log, evaluations, decisions)
+
+
+def _read(path: str) -> list[Mapping[str, Any]]:
+    if not storage.exists(path):
+        return []
+    return list(_entries(storage.read_bytes(path).decode(errors="replace").splitlines()))
+
+
+def _entries(lines: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+    for line in lines:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue  # The torn last line of a run that was killed, or still writes.
+        if isinstance(entry, Mapping) and isinstance(entry.get("num_images"), int):
+            yield entry
+
+
+# --- What is to be seen ---
+
+
+def panels_of(record: TrainingRecord) -> list[Panel]:
+    """Returns the panels for which the run has numbers."""
+    keys = [
+        key for key in dict.fromkeys(key for entry in record.log for key in entry) if "/" in key
+    ]
+    players = list(dict.fromkeys(key.split("/")[0] for key in keys))
+
+    def panel(title: str, names: Sequence[str], log: bool = False) -> Panel:
+        return Panel(title, [_curve(record.log, name) for name in names if name in keys], log)
+
+    panels = [
+        panel(
+            "logits (discriminator's updates)", _of("discriminator", "logits_real", "logits_fake")
+        ),
+        panel("mean sign of the real logits", ["discriminator/sign_rate"]),
+        *(panel(f"terms, {player}", _terms(keys, player)) for player in players),
+        panel(
+            "gradient norms at the generator's output",
+            _of("generator", "gradient_adversarial", "gradient_transport"),
+            log=True,
+        ),
+        panel("gradient norms", [f"{player}/gradient_norm" for player in players], log=True),
+        panel("learning rates", [f"{player}/lr" for player in players]),
+        Panel("transport scale", [_scale(record.decisions)]),
+        *_evaluation_panels(record.evaluations),
+    ]
+    return [panel for panel in panels if any(curve.values for curve in panel.curves)]
+
+
+def _of(player: str, *names: str) -> list[str]:
+    return [f"{player}/{name}" for name in names]
+
+
+def _terms(keys: Iterable[str], player: str) -> list[str]:
+    """Returns the keys that are no observation: the terms of a player's loss, and their sum."""
+    others = ("logits_", "gradient_", "sign_rate", "lr")
+    names = [key.removeprefix(f"{player}/") for key in keys if key.startswith(f"{player}/")]
+    return [f"{player}/{name}" for name in names if not name.startswith(others)]
+
+
+def _curve(entries: Sequence[Mapping[str, Any]], key: str) -> Curve:
+    kept = [entry for entry in entries if _is_number(entry.get(key))]
+    spreads = [entry[key + SPREAD] for entry in kept if _is_number(entry.get(key + SPREAD))]
+    return Curve(
+        key,
+        [entry["num_images"] for entry in kept],
+        [entry[key] for entry in kept],
+        spreads if kept and len(spreads) == len(kept) else None,
+    )
+
+
+def _scale(decisions: Sequence[Mapping[str, Any]]) -> Curve:
+    changes = [{"num_images": d["num_images"], **_changes(d)} for d in decisions]
+    return _curve(changes, SCALE)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _evaluation_panels(evaluations: Sequence[Mapping[str, Any]]) -> Iterator[Panel]:
+    entries = [
+        {"num_images": entry["num_images"], **entry["values"]}
+        for entry in evaluations
+        if isinstance(entry.get("values"), Mapping)
+    ]
+    for name in dict.fromkeys(key for entry in entries for key in entry):
+        if name != "num_images":
+            yield Panel(f"evaluation, {name}", [_curve(entries, name)])

@@ -1,0 +1,157 @@
+r"""Where a model carries each noise, on its way and compared with the optimal transport.
+
+The path of a noise :math:`z` has one point per network evaluation, from :math:`x_1 = z` at time 1
+to the sample :math:`x_0` at time 0. Where the optimal map :math:`T` is known,
+
+.. math::
+    \text{cost} = \tfrac{1}{n} \textstyle\sum_i \| x_{0,i} - z_i \|^2 , \qquad
+    \text{distance to the map} = \sqrt{\tfrac{1}{n} \textstyle\sum_i \| x_{0,i} - T(z_i) \|^2} ,
+
+which are those of the metric :class:`afmlib.metrics.transport_map.TransportMap`.
+
+References:
+    | Adversarial Flow Models (Lin et al., 2025), Fig. 1 to 3
+    | https://arxiv.org/abs/2511.22475
+"""
+
+__all__ = ["Transport", "measure_transport"]
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from afmlib.data.overlapping_gaussians import OverlappingGaussians
+from afmlib.interfaces import Dataset, PointDataset
+from afmlib.ops.seeding import indexed_noises
+from afmlib.ops.time_grid import sampling_times
+from afmlib.sampling import SampleModel, evaluating
+from afmlib.typing import Labels, Latents
+
+
+@dataclass(frozen=True)
+class Transport:
+    """The paths of one model, in float64."""
+
+    name: str
+    """What the model is called."""
+
+    path: Tensor
+    """The points, (evaluations + 1, noises, dimensions)."""
+
+    labels: Labels
+    """The class of each noise."""
+
+    targets: Latents | None
+    """Where the optimal transport ends; None where it is not known."""
+
+    data: Latents
+    """Points of the data, as many as there are noises."""
+
+    @property
+    def nfe(self) -> int:
+        """The number of network evaluations."""
+        return len(self.path) - 1
+
+    @property
+    def times(self) -> list[float]:
+        """The time of each point of a path, from 1 to 0."""
+        return sampling_times(self.nfe)
+
+    @property
+    def noises(self) -> Latents:
+        """Where the paths begin."""
+        return self.path[0]
+
+    @property
+    def samples(self) -> Latents:
+        """Where the paths end."""
+        return self.path[-1]
+
+    @property
+    def cost(self) -> float:
+        """The mean squared distance moved."""
+        return _mean_square(self.samples - self.noises)
+
+    @property
+    def optimal_cost(self) -> float | None:
+        """That of the optimal transport; None where it is not known."""
+        return None if self.targets is None else _mean_square(self.targets - self.noises)
+
+    @property
+    def map_rmse(self) -> float | None:
+        """The root mean square distance to where the optimal transport ends, where it is known."""
+        return None if self.targets is None else _mean_square(self.samples - self.targets) ** 0.5
+
+    def chosen(self, count: int) -> Tensor:
+        """Returns the rows of at most so many paths: on the line, evenly over their ranks."""
+        count = min(count, len(self.noises))
+        if self.path.shape[2] > 1:
+            return torch.arange(count)
+        order = self.noises[:, 0].argsort(stable=True)
+        return order[torch.linspace(0, len(order) - 1, count).round().long()]
+
+    @property
+    def caption(self) -> str:
+        """The numbers, in words."""
+        text = f"transport cost {self.cost:.3f}"
+        if self.optimal_cost is not None and self.map_rmse is not None:
+            text += f" (optimal {self.optimal_cost:.3f})\nmap error {self.map_rmse:.3f}"
+        return text
+
+
+def _mean_square(offsets: Tensor) -> float:
+    return offsets.square().sum(1).mean().item()
+
+
+def measure_transport(
+    name: str,
+    model: SampleModel,
+    dataset: Dataset,
+    num: int = 2000,
+    seed: int = 0,
+    nfe: int | None = None,
+) -> Transport:
+    """Carries noises through a model of points, and notes their paths.
+
+    Args:
+        name: What the model is called.
+        model: The model.
+        dataset: The data that it was trained on.
+        num: How many noises: those that :func:`afmlib.sample` draws. In two dimensions the exact
+            plan takes a time that grows with their cube.
+        seed: What they are drawn from.
+        nfe: The number of network evaluations; the model's own unless given.
+
+    Raises:
+        ValueError: If the data are no points, or the model is not one of such data.
+    """
+    if num < 1:
+        raise ValueError(f"num must be at least 1, got {num}.")
+    shape = tuple(dataset.latent_shape)
+    if shape not in ((1,), (2,)):
+        raise ValueError(
+            f"Paths are drawn of points in one or two dimensions; a sample of {name} has shape "
+            f"{shape}."
+        )
+    weights = next(model.parameters(), torch.empty(0))
+    noises = indexed_noises(seed, range(num), shape)
+    labels = torch.arange(num) % dataset.num_classes
+    with evaluating(model.generator), torch.inference_mode():
+        path = torch.stack(
+            [
+                x.double().cpu()
+                for x in model.path(noises.to(weights), labels.to(weights.device), nfe)
+            ]
+        )
+    targets = _targets(dataset, path[0], labels)
+    data, _ = dataset.__getitems__(list(range(min(num, len(dataset)))))
+    return Transport(name, path.clone(), labels, targets, dataset.augment(data, None).double())
+
+
+def _targets(dataset: Dataset, noises: Latents, labels: Labels) -> Latents | None:
+    if isinstance(dataset, PointDataset):
+        return dataset.optimal_targets(noises)
+    if isinstance(dataset, OverlappingGaussians):
+        return dataset.optimal_map(noises, labels)
+    return None

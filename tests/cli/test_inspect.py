@@ -1,0 +1,141 @@
+"""Tests for afmlib inspect: what is drawn is what the functions of afmlib.inspection draw."""
+
+import pytest
+
+from afmlib import load_checkpoint
+from afmlib.cli import main
+from afmlib.cli.inspect import name_of
+from afmlib.data.points import FourGaussians
+from afmlib.inspection import (
+    compare,
+    comparison_picture,
+    interpolate_noises,
+    interpolation_picture,
+    measure_transport,
+    read_training,
+    training_figure,
+    transport_figure,
+)
+from afmlib.inspection.images import png_of_figure
+from afmlib.io import storage
+
+SMALL = [
+    *("--set", "objective.generator.hidden_size=16"),
+    *("--set", "objective.discriminator.hidden_size=16"),
+    *("--set", "evaluation.metrics=[]"),
+    *("--set", "evaluation.extractor=null"),
+    *("--set", "sample_every=null"),
+]
+RUNS = {
+    "digits": ["afm_digits", "--set", "global_batch=8", "--set", "num_images=16"],
+    "seven": ["afm_digits", "--set", "global_batch=8", "--set", "num_images=16", "--set", "seed=7"],
+    "line": ["afm_gaussians1d", "--set", "num_images=256", "--set", "data.num_samples=500"],
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A folder with a tiny run of each kind."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, arguments in RUNS.items():
+        assert main(["train", *arguments, *SMALL, "--work-dir", str(folder / name)]) == 0
+    return folder
+
+
+@pytest.fixture
+def here(runs, monkeypatch):
+    monkeypatch.chdir(runs)
+    return runs
+
+
+def test_interpolation_is_that_of_python(here):
+    argv = ["inspect", "interpolation", "--checkpoint", "digits", "--labels", "3", "7"]
+    assert main([*argv, "--rows", "2", "--steps", "3", "--seed", "5", "--out", "a.png"]) == 0
+    assert main([*argv, "--rows", "2", "--steps", "3", "--online", "--out", "b.png"]) == 0
+
+    model, online = (load_checkpoint("digits", ema=ema) for ema in (True, False))
+    assert (here / "a.png").read_bytes() == interpolation_picture(
+        interpolate_noises(model, [3, 7], 2, 3, seed=5)
+    )
+    assert (here / "b.png").read_bytes() == interpolation_picture(
+        interpolate_noises(online, [3, 7], 2, 3)
+    )
+
+
+def test_comparison_is_that_of_python(here):
+    argv = ["inspect", "compare", "--checkpoints", "digits", "seven", "--labels", "3", "7"]
+    assert main([*argv, "--rows", "2", "--seed", "5", "--nfe", "1", "--out", "c.png"]) == 0
+
+    models = [(name, load_checkpoint(name)) for name in ("digits", "seven")]
+    assert (here / "c.png").read_bytes() == comparison_picture(compare(models, [3, 7], 2, 5))
+
+
+def test_transport_is_that_of_python_on_the_data_of_the_config(here):
+    argv = ["inspect", "transport", "--checkpoint", "line", "line", "--num", "60"]
+    assert main([*argv, "--lines", "9", "--out", "t.png"]) == 0
+
+    data = FourGaussians(500)
+    one = measure_transport("line", load_checkpoint("line"), data, num=60)
+    expected = png_of_figure(transport_figure([one, one], 9))
+    assert (here / "t.png").read_bytes() == expected
+
+
+def test_training_is_that_of_python_and_goes_to_a_url(here, s3_folder):
+    url = f"{s3_folder}/curves.png"
+
+    assert main(["inspect", "training", "--work-dir", "digits", "--out", url]) == 0
+
+    assert storage.read_bytes(url) == png_of_figure(training_figure(read_training("digits")))
+
+
+@pytest.mark.parametrize(
+    ("argv", "status", "message"),
+    [
+        ("interpolation --checkpoint digits --labels 10", 2, "Labels are 0 to 9; got 10"),
+        ("interpolation --checkpoint digits --steps 1", 2, "steps at least 2"),
+        ("interpolation --checkpoint line", 2, "inspect transport"),
+        ("interpolation --checkpoint digits --nfe 2", 2, "trained for nfe 1 alone"),
+        ("interpolation --checkpoint digits --device no", 2, "There is no device 'no'"),
+        ("interpolation --checkpoint nowhere", 1, "There is no checkpoint in nowhere"),
+        ("compare --checkpoints digits line", 2, "Only models of the same data are compared"),
+        ("compare --checkpoints digits digits --nfe 1 1 1", 2, "nfe is one number or 2"),
+        ("transport --checkpoint digits", 2, "a sample of digits has shape (1, 8, 8)"),
+        ("transport --checkpoint line --nfe 1 1", 2, "nfe is one number"),
+        ("transport --checkpoint line --num 0", 2, "num must be at least 1"),
+        ("training --work-dir nowhere", 1, "There is no log of a run"),
+        ("training --work-dir digits --out x.jpg", 2, "--out is a .png file, not 'x.jpg'"),
+        ("training --work-dir digits --out no/such/x.png", 1, "No such folder"),
+    ],
+)
+def test_a_mistake_is_one_sentence(here, capsys, argv, status, message):
+    words = argv.split() if "--out" in argv else [*argv.split(), "--out", "wrong.png"]
+
+    assert main(["inspect", *words]) == status
+
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert "Traceback" not in error
+    assert not (here / "wrong.png").exists()
+
+
+def test_a_mistake_with_debug_shows_the_traceback(here, capsys):
+    argv = ["inspect", "interpolation", "--checkpoint", "digits", "--steps", "1", "--debug"]
+
+    assert main([*argv, "--out", "wrong.png"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("runs/afm_digits", "afm_digits"),
+        ("runs/afm_digits/", "afm_digits"),
+        ("runs/afm_digits/checkpoints/000064000", "afm_digits at 64000"),
+        ("runs/afm_digits/checkpoints/000000000", "afm_digits at 0"),
+        ("s3://bucket/afm_digits", "afm_digits"),
+        (".", "."),
+    ],
+)
+def test_a_model_is_called_by_its_run(path, name):
+    assert name_of(path) == name
