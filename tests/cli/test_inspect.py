@@ -1,10 +1,14 @@
 """Tests for afmlib inspect: what is drawn is what the functions of afmlib.inspection draw."""
 
+import published_layout as layout
 import pytest
+import torch
+from tiny_autoencoder import save_autoencoder
 
-from afmlib import load_checkpoint
+from afmlib import load_checkpoint, load_official
 from afmlib.cli import main
 from afmlib.cli.inspect import name_of
+from afmlib.data.diffusers_autoencoder import DiffusersAutoencoder
 from afmlib.data.points import FourGaussians
 from afmlib.inspection import (
     compare,
@@ -60,6 +64,25 @@ def test_interpolation_is_that_of_python(here):
     assert (here / "b.png").read_bytes() == interpolation_picture(
         interpolate_noises(online, [3, 7], 2, 3)
     )
+
+
+def test_published_files_and_their_latents(here, capsys):
+    state = layout.random_state(layout.generator(**layout.TINY | dict(classes=1000)))
+    torch.save(state, "xl2_1nfe_guided_FID2.38.pth")
+    save_autoencoder(here / "vae")
+    argv = ["inspect", "interpolation", "--checkpoint", "xl2_1nfe_guided_FID2.38.pth"]
+    argv += ["--num-heads", "2", "--rows", "1", "--steps", "2", "--labels", "golden retriever"]
+
+    assert main([*argv, "--out", "latents.png"]) == 0
+    assert "for images give --vae" in capsys.readouterr().err
+    assert main([*argv, "--vae", "vae", "--out", "images.png"]) == 0
+    assert "--vae" not in capsys.readouterr().err
+
+    model = load_official("xl2_1nfe_guided_FID2.38.pth", num_heads=2)
+    strip = interpolate_noises(model, [207], rows=1, steps=2)
+    decode = torch.inference_mode()(DiffusersAutoencoder("vae").decode)
+    assert (here / "latents.png").read_bytes() == interpolation_picture(strip)
+    assert (here / "images.png").read_bytes() == interpolation_picture(strip, decode)
 
 
 def test_comparison_is_that_of_python(here):
