@@ -407,8 +407,11 @@ class Objective(nn.Module, ABC):
     players: ClassVar[Mapping[str, int]]
     """The players in the order of their turns, with the number of updates per iteration."""
 
+    averaged_player: ClassVar[str] = "generator"
+    """The player of whose network there is a running average, the submodule ``<player>_ema``."""
+
     generator: Generator
-    """The online generator."""
+    """The online generator, where there is one."""
 
     generator_ema: Generator
     """Its running average, frozen: what is sampled and evaluated."""
@@ -460,8 +463,23 @@ class Objective(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def sample_model(self) -> "SampleModel":
-        """The averaged generator, ready for :func:`afmlib.sample`."""
+    def sample_model(self) -> "SampleModel | None":
+        """The averaged generator, ready for :func:`afmlib.sample`; None if none is trained."""
+
+    @property
+    def average_name(self) -> str:
+        """The name of the running average, which is a submodule as the players are."""
+        return f"{self.averaged_player}_ema"
+
+    @property
+    def average(self) -> nn.Module:
+        """The running average."""
+        return self.get_submodule(self.average_name)
+
+    @property
+    def network_names(self) -> list[str]:
+        """The players and the running average: what a checkpoint holds one by one."""
+        return [*self.players, self.average_name]
 
 
 # --- Data and evaluation --------------------------------------------------------------------------

@@ -150,7 +150,7 @@ def sample(
         ValueError: If a label, ``nfe``, ``noises`` or another argument does not fit the model.
     """
     if isinstance(model, Objective):
-        model = model.sample_model
+        model = _sample_model_of(model)
     nfe = model.check_nfe(nfe)
     dtype = _check_options(output, batch_size, dtype)
     labels = _check_labels(labels, model.conventions)
@@ -174,6 +174,13 @@ def sample(
                 made = model(part.to(weights), labels[rows].to(weights.device), nfe)
             samples[rows] = made.to(samples)
     return to_uint8(samples) if output == "uint8" else samples
+
+
+def _sample_model_of(objective: Objective) -> SampleModel:
+    model = objective.sample_model
+    if model is None:
+        raise ValueError(f"{type(objective).__name__} trains no generator that could be sampled.")
+    return model
 
 
 @contextlib.contextmanager

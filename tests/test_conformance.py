@@ -58,6 +58,7 @@ ANY_STEP = dict(
     nfe="any",
     prediction="velocity",
 )
+PIXELS = dict(input_size=8, in_channels=1, num_classes=10)
 COSINE = dict(type="CosineSchedule", start=0.2, end=0.005)
 
 # Group -> name -> the arguments of each small one that is tried, or a fixture that returns them.
@@ -137,6 +138,7 @@ SMALL = {
                 "FrechetDistance",
                 "InceptionScore",
                 "NearestTrainingImage",
+                "NoisedAccuracy",
                 "PrecisionRecall",
                 "SpatialFrechetDistance",
                 "TransportMap",
@@ -152,6 +154,7 @@ SMALL = {
             GAME | dict(loss="HingeLoss", ot_scale=COSINE, gradient_normalization=False),
             "guided_game",
         ],
+        "ClassifierTraining": [dict(classifier=dict(type="DiTClassifier", **DIT))],
         "FlowMatching": [
             dict(generator=DIT_GENERATOR | dict(use_timestep_src=True), nfe=2),
             dict(generator=DIT_GENERATOR | dict(class_dropout_prob=0.5), nfe=1),
@@ -292,7 +295,14 @@ def images_to_judge():
     digits = Digits()
     samples, labels = digits.__getitems__(range(100))
     samples = (samples + 0.1 * torch.randn_like(samples)).clamp(-1, 1)
-    return Evaluation(samples=samples, labels=labels, dataset=digits, extractor=Pixels())
+    return Evaluation(
+        samples=samples,
+        labels=labels,
+        dataset=digits,
+        extractor=Pixels(),
+        noises=torch.randn_like(samples),
+        classifier=build_classifier("dit_s_2", depth=1, **PIXELS),
+    )
 
 
 def points_to_judge():
@@ -350,7 +360,7 @@ CHECKS = {
     "schedules": check_schedule,
     "parameterisations": check_parameterisation,
     "attention": check_attention,
-    "objectives": check_objective,
+    "objectives": lambda objective: check_objective(objective, SHAPES["DiT"], CLASSES),
     "datasets": check_dataset,
     "autoencoders": lambda autoencoder: check_autoencoder(autoencoder, (3, 8, 8), (4, 4, 4)),
     "extractors": check_any_extractor,

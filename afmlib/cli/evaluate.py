@@ -14,9 +14,10 @@ from afmlib.config import ConfigError, check_evaluation
 from afmlib.config.compose import apply_override
 from afmlib.config.yaml_files import parse
 from afmlib.io import storage
-from afmlib.io.checkpoint import read_config
+from afmlib.io.checkpoint import read_config, read_manifest
 from afmlib.registry import build_dataset, load_plugin_file
 from afmlib.sampling import load_checkpoint
+from afmlib.trained import load_classifier
 
 
 def run(options: Any) -> int:
@@ -25,7 +26,7 @@ def run(options: Any) -> int:
         load_plugin_file(plugin)
     if options.out:
         require_writable(options.out)
-    from afmlib.engine import evaluate_model, join_processes
+    from afmlib.engine import evaluate_classifier, evaluate_model, join_processes
 
     device = join_processes(device_of(options.device))
     folder = newest_of(options.checkpoint)
@@ -36,9 +37,16 @@ def run(options: Any) -> int:
     if not evaluation.metrics:
         raise ConfigError("The config names no metrics: --set evaluation.metrics='[...]'.")
 
-    model = load_checkpoint(folder, ema=not options.online, device=device)
-    dataset = build_dataset(data)
-    result = evaluate_model(model, dataset, evaluation, options.nfe, progress=True)
+    averaged = not options.online
+    if "classifier" in read_manifest(folder):
+        if options.nfe is not None:
+            raise ValueError("A classifier is not sampled: --nfe has no meaning for it.")
+        classifier = load_classifier(folder, averaged, device)
+        result = evaluate_classifier(classifier, build_dataset(data), evaluation)
+    else:
+        model = load_checkpoint(folder, averaged, device)
+        dataset = build_dataset(data)
+        result = evaluate_model(model, dataset, evaluation, options.nfe, progress=True)
     if result is not None:  # Of several processes, the first one has it.
         _report(result, folder, options.out)
     return 0

@@ -12,6 +12,7 @@ import torch
 from afmlib.io.checkpoint import find_checkpoint
 from afmlib.ops import processes
 from afmlib.registry import PluginError, load_plugin_file
+from afmlib.sampling import LOADERS
 
 
 def device_of(name: str | None) -> torch.device:
@@ -36,7 +37,8 @@ def newest_of(path: str) -> str:
         CheckpointError: If there is none.
     """
     # To sample or evaluate, of large files the weights matter alone.
-    files = ("config.yaml", "generator.safetensors", "generator_ema.safetensors")
+    networks = [f"{role}{average}" for role in LOADERS for average in ("", "_ema")]
+    files = ["config.yaml", *(f"{network}.safetensors" for network in networks)]
     return processes.from_first(find_checkpoint(path, files) if processes.rank() == 0 else path)
 
 

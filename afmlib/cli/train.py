@@ -76,11 +76,14 @@ def _farewell(runner: Any) -> Iterator[str]:
     """Yields where everything is and what to type next."""
     folder = runner.folder
     yield f"done: the model is {runner.last_checkpoint}"
-    yield f"pictures: {folder}/samples; losses and their like: {folder}/log.jsonl"
+    has_samples = runner.objective.sample_model is not None
+    pictures = f"pictures: {folder}/samples; " if has_samples else ""
+    yield f"{pictures}losses and their like: {folder}/log.jsonl"
     if runner.run_config.evaluation.metrics:
         yield f"evaluations: {folder}/evaluations.jsonl"
-    yield f"next: afmlib sample --checkpoint {folder} --out samples.png"
-    yield f"      afmlib evaluate --checkpoint {folder}"
+    if has_samples:
+        yield f"next: afmlib sample --checkpoint {folder} --out samples.png"
+    yield f"{'     ' if has_samples else 'next:'} afmlib evaluate --checkpoint {folder}"
 
 
 def _stop_on_signals(runner: Any) -> list[signal.Signals]:

@@ -66,10 +66,10 @@ class OptimizerConfig:
 
 @dataclass
 class EMAConfig:
-    """The running average of the generator, which is sampled and evaluated."""
+    """The running average of the generator, or of the classifier: what is evaluated."""
 
     decay: float = 0.9999
-    """The decay per update of the generator, in [0, 1)."""
+    """The decay per update of that network, in [0, 1)."""
 
     warmup: bool = False
     """Whether the decay after k updates is at most (1 + k) / (10 + k)."""
@@ -179,7 +179,7 @@ class RunConfig:
     """Length of the run, in images seen by the generator."""
 
     ema: EMAConfig = field(default_factory=EMAConfig)
-    """The running average of the generator."""
+    """The running average."""
 
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     """The protocol of evaluations."""

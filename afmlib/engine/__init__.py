@@ -3,6 +3,7 @@
 __all__ = [
     "Runner",
     "TrainingError",
+    "evaluate_classifier",
     "evaluate_file",
     "evaluate_model",
     "evaluate_samples",
@@ -15,6 +16,7 @@ from afmlib.engine.opencv import ensure_importable
 
 ensure_importable()  # Before anything imports mmengine, which imports OpenCV.
 
+from afmlib.engine.classifier_evaluation import evaluate_classifier  # noqa: E402
 from afmlib.engine.evaluation import evaluate_file, evaluate_model, evaluate_samples  # noqa: E402
 from afmlib.engine.launch import join_processes, leave_processes  # noqa: E402
 from afmlib.engine.panel import TrainingError  # noqa: E402

@@ -146,14 +146,14 @@ class ShardedDataParallel(Distribution):
                 )
 
     def distribute(self, objective: Objective) -> None:
-        """Shards the players' networks and the averaged generator."""
+        """Shards the players' networks and the running average."""
         from torch.distributed.device_mesh import init_device_mesh
 
         device = next(objective.parameters()).device.type
         mesh = init_device_mesh(device, (processes.size(),))
         for player in objective.players:
             self.networks[player] = objective.get_submodule(player)
-        for network in (*self.networks.values(), objective.generator_ema):
+        for network in (*self.networks.values(), objective.average):
             _shard(network, mesh)
         # It warns of changing in place what a network returned, which no objective does.
         warnings.filterwarnings("ignore", "FSDP2-wrapped module")

@@ -1,6 +1,6 @@
-r"""The running average of the generator: :math:`\bar\theta \gets d \bar\theta + (1 - d) \theta`.
+r"""The running average of a network: :math:`\bar\theta \gets d \bar\theta + (1 - d) \theta`.
 
-It starts as a copy and moves after updates of the generator alone. With a warm-up, the decay of
+It starts as a copy and moves after updates of that network alone. With a warm-up, the decay of
 update :math:`k` is at most :math:`(1 + k) / (10 + k)`, so that a short run forgets its start.
 """
 

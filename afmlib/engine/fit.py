@@ -10,7 +10,7 @@ from torch import Tensor
 from afmlib.config import ConfigError
 from afmlib.engine.initial_weights import COMPARED, check_conventions
 from afmlib.engine.shares import Shares
-from afmlib.interfaces import Conventions, Dataset, Objective
+from afmlib.interfaces import Conventions, Dataset, Generator, Objective
 from afmlib.ops.draws import take_rows
 from afmlib.ops.seeding import generator_for
 from afmlib.trained import TrainedClassifier, TrainedVelocity
@@ -23,18 +23,8 @@ def check_fit(objective: Objective, dataset: Dataset, shares: Shares) -> None:
         ConfigError: Says what does not fit.
         CheckpointError: If a network that was trained before does not fit the data.
     """
-    generator = objective.generator
-    shape = generator.latent_shape
-    if shape is not None and tuple(shape) != tuple(dataset.latent_shape):
-        raise ConfigError(
-            f"The generator makes samples of shape {tuple(shape)}; the data are of "
-            f"{tuple(dataset.latent_shape)}."
-        )
-    if generator.num_classes is not None and generator.num_classes < dataset.num_classes:
-        raise ConfigError(
-            f"The generator knows {generator.num_classes} classes; the data have "
-            f"{dataset.num_classes}."
-        )
+    if isinstance(objective.average, Generator):
+        _check_generator(objective.average, dataset)
     _check_trained(objective, dataset)
     _check_division(objective, dataset, shares)
     stored, _ = dataset.__getitems__([0, 0])
@@ -52,6 +42,20 @@ def check_fit(objective: Objective, dataset: Dataset, shares: Shares) -> None:
                 f"{str(error).splitlines()[0]}"
             ) from error
         _check_names(player, terms, objective.observations)
+
+
+def _check_generator(generator: Generator, dataset: Dataset) -> None:
+    shape = generator.latent_shape
+    if shape is not None and tuple(shape) != tuple(dataset.latent_shape):
+        raise ConfigError(
+            f"The generator makes samples of shape {tuple(shape)}; the data are of "
+            f"{tuple(dataset.latent_shape)}."
+        )
+    if generator.num_classes is not None and generator.num_classes < dataset.num_classes:
+        raise ConfigError(
+            f"The generator knows {generator.num_classes} classes; the data have "
+            f"{dataset.num_classes}."
+        )
 
 
 def _check_trained(objective: Objective, dataset: Dataset) -> None:

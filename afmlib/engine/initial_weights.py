@@ -17,7 +17,7 @@ COMPARED = ("num_classes", "latent_shape", "latent_scale", "time")
 def load_initial_weights(
     objective: Objective, config: InitConfig, conventions: Mapping[str, Any]
 ) -> str:
-    """Loads weights of another run into an objective; the average starts with the generator's.
+    """Loads weights of another run into an objective; the average starts with its player's.
 
     Args:
         objective: The objective, before it is distributed.
@@ -42,7 +42,8 @@ def load_initial_weights(
         )
     taken = []
     for player in players:
-        name = "generator_ema" if player == "generator" and config.ema else player
+        is_averaged = player == objective.averaged_player and config.ema
+        name = objective.average_name if is_averaged else player
         try:
             objective.get_submodule(player).load_state_dict(load_tensors(folder, name))
         except RuntimeError as error:
@@ -52,8 +53,9 @@ def load_initial_weights(
                 f"The weights {name} of {folder} do not fit the {player}: {error}"
             ) from error
         taken.append(name if name == player else f"{player} (averaged)")
-    if "generator" in players:
-        objective.generator_ema.load_state_dict(objective.generator.state_dict())
+    if objective.averaged_player in players:
+        online = objective.get_submodule(objective.averaged_player)
+        objective.average.load_state_dict(online.state_dict())
     return f"starting anew, from the weights of {folder}: {', '.join(taken)}"
 
 

@@ -80,7 +80,7 @@ class ImageLoop(BaseLoop):
         self.runner.call_hook("before_train")
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
-        self.objective.generator_ema.eval()
+        self.objective.average.eval()
         while not self.has_ended and not processes.any_of(self.runner.stop_requested):
             self.run_iter()
         self.runner.call_hook("after_train_epoch")

@@ -25,7 +25,7 @@ class ObjectiveModel(BaseModel):
 
     Args:
         objective: What is trained.
-        ema: The average of the generator.
+        ema: The running average.
         autocast: The dtype of the forward passes, if it is not that of the weights.
         distribution: How several processes share the work.
     """
@@ -42,7 +42,7 @@ class ObjectiveModel(BaseModel):
         self.ema = ema
         self.autocast = autocast
         self.distribution = distribution or SingleProcess()
-        self.generator_updates = 0
+        self.average_updates = 0
 
     def forward(self, inputs: Any, data_samples: Any = None, mode: str = "tensor") -> Any:
         """Is never called: what an objective computes are its terms."""
@@ -90,10 +90,10 @@ class ObjectiveModel(BaseModel):
             ) from error
         optimizer.clip_and_step(gradient_norm)
         optimizer.zero_grad()
-        if player == "generator":
-            self.generator_updates += 1
-            decay = decay_at(self.generator_updates, self.ema.decay, self.ema.warmup)
-            update_average(objective.generator_ema, objective.generator, decay)
+        if player == objective.averaged_player:
+            self.average_updates += 1
+            decay = decay_at(self.average_updates, self.ema.decay, self.ema.warmup)
+            update_average(objective.average, objective.get_submodule(player), decay)
         return numbers
 
     def _back_propagate(self, player: str, parts: list[Minibatch], panel: Panel) -> None:

@@ -46,7 +46,7 @@ from afmlib.engine.run_folder import SAMPLES, RunFolder
 from afmlib.engine.shares import Shares
 from afmlib.engine.state import RunState, check_same_run, load_run, save_run
 from afmlib.engine.visualization import backends_of
-from afmlib.interfaces import Dataset, Objective
+from afmlib.interfaces import Conventions, Dataset, Objective
 from afmlib.io import storage
 from afmlib.io.published_files import is_weights_file
 from afmlib.ops import processes
@@ -205,18 +205,20 @@ class Runner(MMEngineRunner):
             *([] if self.phases is None else [self.phases]),
             # Before what may fail, so that no model is lost to a metric.
             CheckpointHook(config.checkpoint_every),
-            SampleHook(
-                self.run_folder.join(SAMPLES),
-                config.sample_every,
-                config.log.grid_classes,
-                config.log.grid_rows,
-            ),
+            *self._sample_hooks(),
             EvaluationHook(
                 self.run_folder.join("evaluations.jsonl"),
                 config.evaluate_every,
                 config.evaluation,
             ),
         ]
+
+    def _sample_hooks(self) -> list[Hook]:
+        config = self.run_config
+        if self.objective.sample_model is None:  # There is nothing to be seen of a classifier.
+            return []
+        folder, log = self.run_folder.join(SAMPLES), config.log
+        return [SampleHook(folder, config.sample_every, log.grid_classes, log.grid_rows)]
 
     def _phase_hook(self) -> PhaseHook | None:
         phases = self.run_config.phases
@@ -365,11 +367,12 @@ class Runner(MMEngineRunner):
 
     def _manifest(self) -> dict[str, Any]:
         """Returns what a checkpoint says of itself."""
+        averaged = self.objective.averaged_player
         manifest = {
             "num_images": self.train_loop.num_images,
             "num_samples": len(self.dataset),
             "conventions": self._conventions(),
-            "generator": self.full_config["objective"]["generator"],
+            averaged: self.full_config["objective"][averaged],
             "plugins": list(self.run_config.plugins),
             "class_names": list(self.dataset.class_names),
         }
@@ -378,8 +381,9 @@ class Runner(MMEngineRunner):
         return manifest
 
     def _conventions(self) -> dict[str, Any]:
-        conventions = self.objective.sample_model.conventions.as_dict()
-        return conventions | {
+        model = self.objective.sample_model
+        own = {"objective": type(self.objective).__name__, "time": Conventions.time}
+        return (own if model is None else model.conventions.as_dict()) | {
             "num_classes": self.dataset.num_classes,
             "latent_shape": list(self.dataset.latent_shape),
             "latent_scale": self.dataset.latent_scale,

@@ -46,7 +46,7 @@ class RunState:
 
 
 def _network_names(objective: Objective) -> list[str]:
-    names = [*objective.players, "generator_ema"]
+    names = objective.network_names
     return [name for name, _ in objective.named_children() if name in names]
 
 
@@ -86,7 +86,7 @@ def save_run(
         "objective": rest,
         "optimizers": moments,
         "seen": dict(state.seen),
-        "generator_updates": model.generator_updates,
+        "average_updates": model.average_updates,
         "hooks": _map_tensors(state.hooks, torch.Tensor.cpu),
     }
     versions = {"afmlib": afmlib.__version__, "torch": torch.__version__}
@@ -123,7 +123,7 @@ def load_run(
         _load_tensors(model, tensors)
         for player in objective.players:
             _load_optimizer(optimizers[player], state["optimizers"][player], model)
-        model.generator_updates = int(state["generator_updates"])
+        model.average_updates = int(state["average_updates"])
         seen = {player: int(state["seen"][player]) for player in objective.players}
         for name, hook in hooks.items():
             hook.load_state_dict(state["hooks"][name])

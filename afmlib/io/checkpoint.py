@@ -196,7 +196,9 @@ def is_complete(folder: str) -> bool:
 
 def _verify(folder: str, files: Sequence[str] | None = None) -> None:
     manifest = read_manifest(folder)
-    for name in manifest["files"] if files is None else files:
+    for name in manifest["files"]:
+        if files is not None and name not in files:
+            continue
         with _verified(folder, name, manifest):
             pass
 

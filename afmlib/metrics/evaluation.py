@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from afmlib.interfaces import Dataset, FeatureExtractor
+from afmlib.interfaces import Classifier, Dataset, FeatureExtractor
 from afmlib.metrics.extraction import extract_outputs, read_images
 from afmlib.metrics.reference_file import ReferenceFile, real_outputs
 from afmlib.metrics.statistics import Statistics, statistics_of
@@ -42,6 +42,9 @@ class Evaluation:
 
     noises: Latents | None = None
     """Where each sample came from; None where unknown."""
+
+    classifier: Classifier | None = None
+    """The classifier of noised latents that is judged; None where the samples are."""
 
     held_out: Dataset | None = None
     """Real data that were kept from training; None if there are none."""

@@ -140,6 +140,7 @@ OBJECTIVES = ComponentRegistry(
     "afmlib.interfaces:Objective",
     {
         "AdversarialFlow": "afmlib.objectives.adversarial_flow:AdversarialFlow",
+        "ClassifierTraining": "afmlib.objectives.classifier_training:ClassifierTraining",
         "FlowMatching": "afmlib.objectives.flow_matching:FlowMatching",
         "MeanFlow": "afmlib.objectives.mean_flow:MeanFlow",
     },
@@ -180,6 +181,7 @@ METRICS = ComponentRegistry(
         "InceptionScore": "afmlib.metrics.inception_score:InceptionScore",
         "KernelDistance": "afmlib.metrics.kernel_distance:KernelDistance",
         "NearestTrainingImage": "afmlib.metrics.nearest_training_image:NearestTrainingImage",
+        "NoisedAccuracy": "afmlib.metrics.noised_accuracy:NoisedAccuracy",
         "PrecisionRecall": "afmlib.metrics.precision_recall:PrecisionRecall",
         "SpatialFrechetDistance": "afmlib.metrics.spatial_frechet_distance:SpatialFrechetDistance",
         "TransportMap": "afmlib.metrics.transport_map:TransportMap",

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from afmlib.interfaces import Generator, Minibatch, Objective
 from afmlib.ops.draws import take_rows
+from afmlib.sampling import SampleModel
 from afmlib.testing.contract import (
     Batch,
     independent_copy,
@@ -40,7 +41,7 @@ def check_objective(
     All that is random is in its draws, which repeat with their generator; its terms are finite
     scalars and functions of their arguments; each player has terms, whose gradient reaches that
     player and nobody else; two halves of a batch give together the gradient of the whole; the
-    averaged generator is frozen, and is what is sampled.
+    running average is frozen, and is what is sampled.
 
     Args:
         objective: The objective; it is left as it is.
@@ -69,9 +70,10 @@ def check_objective(
         _check_terms(twin, player, batch, draws)
         _check_gradients(twin, player, batch, draws)
         _check_parts(twin, player, batch)
-    if isinstance(generator, Generator):
-        _check_average(twin)
-        _check_sample_model(twin, batch)
+    _check_average(twin)
+    model = twin.sample_model
+    if model is not None:
+        _check_sample_model(twin, model, batch)
 
 
 def _check_players(objective: Objective) -> None:
@@ -193,28 +195,31 @@ def _gradient_of_parts(
 
 
 def _check_average(objective: Objective) -> None:
-    online, average = objective.generator, objective.generator_ema
+    player, name = objective.averaged_player, objective.average_name
+    contract = "averaged_player is a player, of whose network <player>_ema is the running average"
+    with promise(objective, contract):
+        online, average = objective.get_submodule(player), objective.average
+    require(player in objective.players, objective, contract, f"it is {player!r}")
     frozen = not any(parameter.requires_grad for parameter in average.parameters())
-    require(frozen, objective, "generator_ema is frozen")
+    require(frozen, objective, f"{name} is frozen")
     shapes = [{k: v.shape for k, v in net.state_dict().items()} for net in (online, average)]
-    require(shapes[0] == shapes[1], objective, "generator_ema has the tensors of the generator")
+    require(shapes[0] == shapes[1], objective, f"{name} has the tensors of the {player}")
     storages = [
         {weight.untyped_storage().data_ptr() for weight in net.parameters()}
         for net in (online, average)
     ]
     shared = storages[0] & storages[1]
-    require(not shared, objective, "generator_ema shares no tensors with the generator")
+    require(not shared, objective, f"{name} shares no tensors with the {player}")
 
 
-def _check_sample_model(objective: Objective, batch: Batch) -> None:
+def _check_sample_model(objective: Objective, model: SampleModel, batch: Batch) -> None:
     contract = "sample_model carries noises to samples of the same shape"
     with promise(objective, contract), torch.no_grad():
-        model = objective.sample_model
         samples = model(batch.latents, batch.labels)
     kept = samples.shape == batch.latents.shape and bool(samples.isfinite().all())
     require(kept, objective, contract, f"it returned {tuple(samples.shape)}")
-    averaged = model.generator is objective.generator_ema
-    require(averaged, objective, "sample_model holds generator_ema")
+    averaged = model.generator is objective.average
+    require(averaged, objective, f"sample_model holds {objective.average_name}")
     conventions = model.conventions
     name = type(objective).__name__
     contract = "the conventions of sample_model name the objective"

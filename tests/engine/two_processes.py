@@ -46,6 +46,7 @@ CASES = {
     "any": ("afm_any_digits", ["objective.prediction=velocity"]),
     "deep": ("afm_deep_digits", []),
     "gan": ("gan_digits", ["objective.gradient_normalization=false", "objective.loss=HingeLoss"]),
+    "classifier": ("classifier_digits", []),
     "flow": ("flow_matching_digits", ["objective.generator.class_dropout_prob=0.5"]),
     "mean": (
         "meanflow_digits",
@@ -58,6 +59,8 @@ def config_of(case, *overrides):
     name, more = CASES[case]
     game = name.startswith(("afm", "gan"))
     tiny = [key for key in TINY if game or ("discr" not in key and "gp_" not in key)]
+    if case == "classifier":
+        tiny = [key.replace("generator", "classifier") for key in tiny]
     if "deep" in name:
         tiny = [key.replace("generator.hidden", "generator.generator.hidden") for key in tiny]
     return load_config(name, [*tiny, *more, *overrides])

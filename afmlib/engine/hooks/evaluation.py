@@ -7,13 +7,13 @@ from typing import Any
 from mmengine.hooks import Hook
 
 from afmlib.config import EvaluationConfig
-from afmlib.engine.evaluation import evaluate_model
+from afmlib.engine.classifier_evaluation import evaluate_average
 from afmlib.engine.json_lines import JsonLines
 from afmlib.ops import processes
 
 
 class EvaluationHook(Hook):
-    """Evaluates the averaged generator and writes the numbers down with their protocol.
+    """Evaluates the averaged network and writes the numbers down with their protocol.
 
     Args:
         path: The file, one line of JSON per evaluation: a path or a URL.
@@ -50,7 +50,7 @@ class EvaluationHook(Hook):
         num_images = runner.train_loop.num_images
         result = None
         with runner.evaluating():
-            result = evaluate_model(runner.objective.sample_model, runner.dataset, self.config)
+            result = evaluate_average(runner.objective, runner.dataset, self.config)
         if result is None:  # There is one in the first of several processes, if not abandoned.
             return
         numbers = {f"evaluation/{name}": value for name, value in result["values"].items()}

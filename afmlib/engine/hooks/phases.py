@@ -10,7 +10,7 @@ import torch
 from mmengine.hooks import Hook
 
 from afmlib.config import ConfigError, EvaluationConfig
-from afmlib.engine.evaluation import evaluate_model
+from afmlib.engine.classifier_evaluation import evaluate_average
 from afmlib.engine.json_lines import JsonLines
 from afmlib.engine.phases.action import Action, PhaseController, Settings
 from afmlib.engine.phases.replay import DECISIONS
@@ -114,7 +114,7 @@ class PhaseHook(Hook):
         return health
 
     def _measure(self, runner: Any, protocol: EvaluationConfig) -> float:
-        result = evaluate_model(runner.objective.sample_model, runner.dataset, protocol)
+        result = evaluate_average(runner.objective, runner.dataset, protocol)
         values = processes.from_first(None if result is None else result["values"])
         assert values is not None
         name = next(iter(values)) if self.value is None else self.value
@@ -163,13 +163,14 @@ class PhaseHook(Hook):
 
 
 def _networks(runner: Any) -> list[str]:
-    names = [*runner.objective.players, "generator_ema"]
+    names = runner.objective.network_names
     return [name for name, _ in runner.objective.named_children() if name in names]
 
 
 @torch.no_grad()
 def _reload_ema(runner: Any) -> None:
     objective = runner.objective
-    pairs = zip(objective.generator.parameters(), objective.generator_ema.parameters(), strict=True)
+    network = objective.get_submodule(objective.averaged_player)
+    pairs = zip(network.parameters(), objective.average.parameters(), strict=True)
     for online, average in pairs:
         online.copy_(average)

@@ -100,7 +100,7 @@ def _check_phase(path: str, phase: FixedPhase, objective: Objective) -> None:
     if phase.ot_scale is not None and not isinstance(objective, AdversarialFlow):
         raise ConfigError(f"{path}: {name} has no transport scale.")
     _check_players(f"{path}.lr_factor", phase.lr_factor, objective)
-    networks = [*objective.players, "generator_ema"]
+    networks = objective.network_names
     for network in phase.restore:
         if network not in networks:
             raise ConfigError(

@@ -1,0 +1,78 @@
+r"""The training of the classifier that guides: the cross-entropy of noised latents, at every time.
+
+.. math:: L = - \mathbb{E} \, \log C(c \mid (1 - t) \, x + t \, z, \; t) , \quad t \sim U(0, 1)
+
+References:
+    | Adversarial Flow Models (Lin et al., 2025), Sec. 3.5, App. F
+    | https://arxiv.org/abs/2511.22475
+"""
+
+__all__ = ["ClassifierTraining", "ClassifierTrainingDraws"]
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from afmlib.interfaces import Classifier, Objective
+from afmlib.objectives.averaged import averaged_copy, check_player
+from afmlib.ops.drawing import normal_like, uniform_like
+from afmlib.ops.flow import interpolate
+from afmlib.typing import Labels, Latents, Scalar, Timesteps
+
+
+@dataclass
+class ClassifierTrainingDraws:
+    """All that is random in one update."""
+
+    noises: Latents
+    """The noise end of the path."""
+
+    timesteps: Timesteps
+    """Where on the path the latents are classified."""
+
+
+class ClassifierTraining(Objective):
+    """Trains a classifier of noised latents, to guide generators by.
+
+    Args:
+        classifier: The network.
+    """
+
+    players: ClassVar[Mapping[str, int]] = {"classifier": 1}
+    averaged_player: ClassVar[str] = "classifier"
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.classifier_ema = averaged_copy(classifier)
+
+    def draw(
+        self, latents: Latents, generator: torch.Generator | None = None
+    ) -> ClassifierTrainingDraws:
+        """Draws noises and times for one update on a batch like ``latents``."""
+        return ClassifierTrainingDraws(
+            noises=normal_like(latents, len(latents), generator),
+            timesteps=uniform_like(latents, generator),
+        )
+
+    def terms(
+        self, player: str, latents: Latents, labels: Labels, draws: ClassifierTrainingDraws
+    ) -> dict[str, Scalar]:
+        """Returns the term ``cross_entropy``.
+
+        Raises:
+            ValueError: If ``player`` is not "classifier".
+        """
+        check_player(player, self.players)
+        noised = interpolate(latents, draws.noises, draws.timesteps)
+        logits = self.classifier(noised, draws.timesteps)
+        self.observations = {"accuracy": (logits.detach().argmax(1) == labels).to(logits.dtype)}
+        return {"cross_entropy": cross_entropy(logits, labels)}
+
+    @property
+    def sample_model(self) -> None:
+        """Nothing: no generator is trained."""
+        return None
