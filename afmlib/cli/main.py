@@ -21,7 +21,16 @@ import afmlib
 DONE, TROUBLE, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 """Exit status."""
 
-COMMANDS = ("train", "sample", "evaluate", "export", "inspect", "list", "doctor")
+COMMANDS = (
+    "train",
+    "sample",
+    "evaluate",
+    "reference",
+    "export",
+    "inspect",
+    "list",
+    "doctor",
+)
 
 
 def build_parser() -> ArgumentParser:

@@ -13,14 +13,16 @@ __all__ = [
     "RunConfig",
     "check_config",
     "check_evaluation",
+    "check_protocol",
     "config_names",
     "dump",
     "load_config",
+    "load_protocol",
     "with_data_arguments",
 ]
 
-from afmlib.config.check import check_config, check_evaluation
-from afmlib.config.compose import config_names, load_config
+from afmlib.config.check import check_config, check_evaluation, check_protocol
+from afmlib.config.compose import config_names, load_config, load_protocol
 from afmlib.config.data_arguments import with_data_arguments
 from afmlib.config.phases import AutomaticPhases, FixedPhase, LearningRateFactor
 from afmlib.config.schema import (

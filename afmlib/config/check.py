@@ -1,6 +1,6 @@
 """The check of a whole config, before anything is built or any data is read."""
 
-__all__ = ["check_config", "check_evaluation"]
+__all__ = ["check_config", "check_evaluation", "check_protocol"]
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -62,7 +62,8 @@ def check_config(config: Mapping[str, Any]) -> RunConfig:
     run = section(RunConfig, {**config, **sections, "optimizers": {}}, "")
     for plugin in run.plugins:
         load_plugin_file(Path(plugin))
-    _check_data_and_evaluation(run.data, run.evaluation)
+    _check_data(run.data)
+    _check_evaluation(run.evaluation)
     try:
         OBJECTIVES.check(run.objective, "objective", DATA_ARGUMENTS)
         players = OBJECTIVES.resolve(run.objective)[0].players  # type: ignore[attr-defined]
@@ -124,14 +125,30 @@ def check_evaluation(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Eval
     data = config.get("data")
     if not isinstance(data, Mapping):
         raise ConfigError(f"data: expected keys and values, got {shorten(data)}.")
-    evaluation = section(EvaluationConfig, config.get("evaluation", {}), "evaluation")
-    _check_data_and_evaluation(data, evaluation)
-    return data, evaluation
+    _check_data(data)
+    return data, check_protocol(config.get("evaluation", {}))
 
 
-def _check_data_and_evaluation(data: Mapping[str, Any], evaluation: EvaluationConfig) -> None:
+def _check_data(data: Mapping[str, Any]) -> None:
     try:
         DATASETS.check(data, "data")
+    except ComponentError as error:
+        raise ConfigError(str(error)) from error
+
+
+def check_protocol(values: Mapping[str, Any]) -> EvaluationConfig:
+    """Checks the protocol of an evaluation, a section of plain data.
+
+    Raises:
+        ConfigError: Says which key is wrong, and the nearest right one.
+    """
+    evaluation = section(EvaluationConfig, values, "evaluation")
+    _check_evaluation(evaluation)
+    return evaluation
+
+
+def _check_evaluation(evaluation: EvaluationConfig) -> None:
+    try:
         for index, metric in enumerate(evaluation.metrics):
             METRICS.check(metric, f"evaluation.metrics[{index}]")
         if evaluation.extractor is not None:

@@ -7,7 +7,7 @@ shipped or relative to itself, over which it is laid.
 A name, a base and an override may be any text: whatever is wrong with it is a ``ConfigError``.
 """
 
-__all__ = ["apply_override", "config_names", "load_config", "merge"]
+__all__ = ["apply_override", "config_names", "load_config", "load_protocol", "merge"]
 
 import copy
 import importlib.resources
@@ -79,6 +79,28 @@ def load_config(name: str, overrides: Iterable[str] = ()) -> dict[str, Any]:
     for override in overrides:
         config = apply_override(config, override)
     return config
+
+
+def load_protocol(name: str) -> dict[str, Any]:
+    """Loads the protocol of an evaluation: the section ``evaluation`` of a config.
+
+    Args:
+        name: A shipped one such as ``adm50k``, or the path of a YAML file.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    shipped = {path.stem: path for path in (SHIPPED / "evaluations").glob("*.yaml")}
+    is_file = Path(name).suffix in (".yaml", ".yml")
+    if not is_file and name not in shipped:
+        raise ConfigError(
+            f"There is no protocol {shorten(name)}.{nearest(name, shipped)} There are: "
+            f"{', '.join(sorted(shipped))}; or give the path of a .yaml file."
+        )
+    config = load_config(name) if is_file else _load_file(shipped[name], (), {})
+    if not isinstance(config.get("evaluation"), Mapping):
+        raise ConfigError(f"{shorten(name)} says nothing under evaluation.")
+    return dict(config["evaluation"])
 
 
 def _load_shipped(name: str) -> dict[str, Any]:

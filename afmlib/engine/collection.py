@@ -1,6 +1,6 @@
 """Rows made batch by batch, by all processes together: the same that one would make."""
 
-__all__ = ["Make", "collect"]
+__all__ = ["Make", "collect", "telling"]
 
 import contextlib
 import logging
@@ -45,7 +45,7 @@ def collect(
     batches = [range(start, min(start + batch_size, count)) for start in missing]
     is_telling = progress and processes.rank() == 0
     # A signal ends the loop from within; what was done by then is kept.
-    with contextlib.closing(parts), _telling(count, len(done), is_telling) as advance:
+    with contextlib.closing(parts), telling(count, len(done), is_telling) as advance:
         for first in range(0, len(batches), processes.size()):
             round_ = batches[first : first + processes.size()]
             own = round_[processes.rank()] if processes.rank() < len(round_) else round_[0]
@@ -71,8 +71,17 @@ def _gather(record: dict[str, Tensor], size: int) -> list[dict[str, Tensor]]:
 
 
 @contextlib.contextmanager
-def _telling(count: int, done: int, progress: bool) -> Iterator[Callable[[int], None]]:
-    """Shows a bar with the time that is left, or lines in a log."""
+def telling(count: int, done: int, progress: bool) -> Iterator[Callable[[int], None]]:
+    """Shows a bar with the time that is left, or lines in a log.
+
+    Args:
+        count: The number of images.
+        done: How many are done already.
+        progress: Whether to show anything.
+
+    Yields:
+        What is to be called with the number of further images that are done.
+    """
     if not progress:
         yield lambda made: None
         return

@@ -7,7 +7,9 @@ work, an evaluation that is killed goes on where it was.
 
 __all__ = ["EvaluationError", "evaluate_file", "evaluate_model", "evaluate_samples"]
 
+import dataclasses
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -96,6 +98,7 @@ def evaluate_file(
         EvaluationError: If a metric cannot be computed.
     """
     source = FileSource(path)
+    config = dataclasses.replace(config, autoencoder=None)  # They are decoded already.
     judge = Judge.of(config, source.shape, source.latent_scale).to(torch.device(device))
     return _evaluate(source, judge, dataset, config, progress, work_dir, resume)
 
@@ -251,9 +254,17 @@ def _result(
 
 
 def _reference(config: EvaluationConfig) -> ReferenceFile | None:
-    return None if config.reference is None else _read_reference(config.reference)
+    """Returns the reference, read and extracted once as long as its file is the same."""
+    if config.reference is None:
+        return None
+    local = storage.local_path(config.reference)
+    if local is None:
+        return _read_reference(config.reference, 0, 0)
+    status = os.stat(local)
+    return _read_reference(os.path.abspath(local), status.st_mtime_ns, status.st_size)
 
 
 @functools.lru_cache(2)
-def _read_reference(path: str) -> ReferenceFile:
+def _read_reference(path: str, changed: int, size: int) -> ReferenceFile:
+    del changed, size  # They tell files of one path apart.
     return ReferenceFile(path)

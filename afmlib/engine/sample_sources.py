@@ -14,12 +14,10 @@ from afmlib.interfaces import Dataset
 from afmlib.io.npz import NpzError, NpzFile
 from afmlib.metrics.content_hash import content_hash
 from afmlib.metrics.protocol import balanced_labels
-from afmlib.metrics.reference_file import IMAGES, images_of, to_images
+from afmlib.metrics.reference_file import IMAGES, LABELS, images_of, to_images
 from afmlib.ops.seeding import indexed_noises
 from afmlib.sampling import SampleModel, sample
 from afmlib.typing import Labels, Latents
-
-LABELS = "arr_1"
 
 
 class SampleSource(ABC):

@@ -51,8 +51,12 @@ class NpzFile:
         self.path = path
         self._file = storage.open_to_read(path)
         self._stream: tuple[str, int, IO[bytes]] | None = None
-        with self._damage():
-            self._archive = zipfile.ZipFile(self._file)
+        try:
+            with self._damage():
+                self._archive = zipfile.ZipFile(self._file)
+        except NpzError:
+            self._file.close()
+            raise
         members = self._archive.namelist()
         self.names = [name.removesuffix(SUFFIX) for name in members if name.endswith(SUFFIX)]
         self._headers = {name: self._read_header(name) for name in self.names}
@@ -61,8 +65,6 @@ class NpzFile:
     def _damage(self) -> Iterator[None]:
         try:
             yield
-        except NpzError:
-            raise
         except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
             raise NpzError(f"{self.path} is no .npz archive, or is damaged: {error}") from None
 

@@ -15,7 +15,16 @@ References:
     | https://github.com/openai/guided-diffusion/tree/main/evaluations
 """
 
-__all__ = ["IMAGES", "STATISTICS", "ReferenceFile", "images_of", "real_outputs", "to_images"]
+__all__ = [
+    "EXTRACTOR",
+    "IMAGES",
+    "LABELS",
+    "STATISTICS",
+    "ReferenceFile",
+    "images_of",
+    "real_outputs",
+    "to_images",
+]
 
 from collections.abc import Iterator
 
@@ -29,7 +38,7 @@ from afmlib.metrics.extraction import extract_outputs
 from afmlib.metrics.inception_extractor import INCEPTION
 from afmlib.metrics.statistics import Statistics, statistics_of
 
-IMAGES = "arr_0"
+IMAGES, LABELS = "arr_0", "arr_1"
 EXTRACTOR = "extractor"
 STATISTICS = {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
 """The arrays that hold the statistics of each output of an extractor."""

@@ -16,7 +16,7 @@ from afmlib.config import ConfigError
 from afmlib.data.digits import Digits
 from afmlib.engine import evaluate_file, evaluate_model, evaluate_samples
 from afmlib.engine import parts as parts_module
-from afmlib.engine.evaluation import EvaluationError, _read_reference
+from afmlib.engine.evaluation import EvaluationError
 from afmlib.engine.judge import _build_autoencoder, build_extractor
 from afmlib.io.npz import NpzError
 from afmlib.metrics.protocol import balanced_labels
@@ -122,7 +122,6 @@ def test_real_images_of_a_file_stand_for_the_training_data(tmp_path, whole):
 def test_numbers_against_other_references_are_told_apart(tmp_path):
     protocols = []
     for count in (100, 101):
-        _read_reference.cache_clear()
         path = save_as_adm(tmp_path / "real.npz", Digits().images[:count])
         protocols.append(evaluating.evaluate(reference=path, metrics=["FrechetDistance"]))
 

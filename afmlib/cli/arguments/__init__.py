@@ -15,12 +15,12 @@ def add_common(parser: ArgumentParser) -> None:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
-def add_model(parser: ArgumentParser) -> None:
+def add_model(parser: ArgumentParser, required: bool = True) -> None:
     """Adds the options that say which model: of a run, or out of a published file."""
     parser.add_argument(
         "--checkpoint",
         type=str,
-        required=True,
+        required=required,
         help="a checkpoint, the folder of a run, or a published file: a path or a URL",
     )
     parser.add_argument("--online", action="store_true", help="the online weights, not the average")

@@ -1,0 +1,319 @@
+"""Tests for afmlib.cli.evaluate and afmlib.cli.reference."""
+
+import json
+
+import numpy as np
+import published_layout as layout
+import pytest
+import torch
+
+from afmlib import build_dataset, build_generator
+from afmlib.cli import main
+from afmlib.config import check_protocol, load_protocol
+from afmlib.interfaces import Autoencoder, Conventions, FeatureExtractor
+from afmlib.io.checkpoint import save_checkpoint
+from afmlib.metrics.protocol import balanced_labels
+from afmlib.registry import AUTOENCODERS, EXTRACTORS
+
+DIT = dict(type="DiTGenerator", input_size=8, in_channels=1, hidden_size=16, depth=1, num_heads=2)
+
+
+@EXTRACTORS.register_module()
+class CliMoments(FeatureExtractor):
+    """Mean, spread and maximum of an image, and a few of its pixels."""
+
+    name = "moments"
+    outputs = frozenset({"features", "spatial", "logits"})
+
+    def forward(self, images):
+        return self.extract(images)["features"]
+
+    def extract(self, images):
+        rows = images.mean(1).flatten(1)
+        features = torch.stack([rows.mean(1), rows.std(1), rows.amax(1)], 1)
+        return {"features": features, "spatial": rows[:, 18:23], "logits": features}
+
+
+@AUTOENCODERS.register_module()
+class CliFirstChannels(Autoencoder):
+    """Three of the four channels of the published latents."""
+
+    latent_scale = 0.18215
+
+    def encode(self, images, generator=None):
+        raise NotImplementedError
+
+    def decode(self, latents):
+        return latents[:, :3] / 5
+
+
+PROTOCOL = """
+evaluation:
+  name: mine
+  num_samples: 40
+  batch_size: 16
+  round_images: true
+  extractor: CliMoments
+  metrics:
+    - FrechetDistance
+    - SpatialFrechetDistance
+    - {type: InceptionScore, splits: 4}
+    - {type: KernelDistance, subsets: 2, subset_size: 30}
+    - PrecisionRecall
+"""
+
+NUMBERS = {
+    "frechet_distance",
+    "spatial_frechet_distance",
+    "inception_score",
+    "inception_score_std",
+    "kernel_distance",
+    "kernel_distance_std",
+    "precision",
+    "recall",
+}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with a protocol and a checkpoint of digits."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(PROTOCOL)
+    generator = build_generator(DIT, num_classes=10)
+    for parameter in generator.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    spec = dict(DIT, num_classes=10)
+    conventions = Conventions("AdversarialFlow", "SamplePrediction", 1, False, 10, (1, 8, 8), 1.0)
+    manifest = dict(generator=spec, conventions=conventions.as_dict(), num_images=64)
+    weights = generator.state_dict()
+    networks = dict(generator=weights, generator_ema=weights)
+    config = "data: {type: Digits}\nevaluation: {metrics: [Diversity], num_samples: 20}\n"
+    save_checkpoint("run/checkpoints/000000064", networks, {}, config, manifest)
+    return tmp_path
+
+
+def run(*argv):
+    return main([*map(str, argv)])
+
+
+def numbers(path="numbers.json"):
+    with open(path) as file:
+        return json.load(file)
+
+
+def make_reference(*options):
+    extractor = ("--set", "evaluation.extractor=CliMoments")
+    assert run("reference", "afm_digits", "--out", "real.npz", *extractor, *options) == 0
+
+
+def test_a_reference_holds_statistics_of_all_images_and_some_of_them(here, capsys):
+    make_reference("--num-images", 100)
+
+    with np.load("real.npz") as file:
+        arrays = dict(file)
+    digits = build_dataset("Digits")
+    pixels = ((digits.images + 1) * 127.5).round().to(torch.uint8)
+    extractor = EXTRACTORS.build("CliMoments")
+    for output, (mu, sigma) in {
+        "features": ("mu", "sigma"),
+        "spatial": ("mu_s", "sigma_s"),
+    }.items():
+        rows = extractor.extract(pixels / 127.5 - 1)[output].double().numpy()
+        np.testing.assert_allclose(arrays[mu], rows.mean(0), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(arrays[sigma], np.cov(rows, rowvar=False), rtol=1e-4, atol=1e-6)
+    assert arrays["extractor"] == "moments"
+    assert arrays["arr_0"].shape == (100, 8, 8, 1)
+    everything = {
+        row.tobytes(): label
+        for row, label in zip(pixels.numpy(), digits.labels.tolist(), strict=True)
+    }
+    for image, label in zip(arrays["arr_0"], arrays["arr_1"], strict=True):
+        assert everything[image.tobytes()] == label
+    assert "statistics of 1437 images: real.npz" in capsys.readouterr().out
+
+
+def test_a_model_its_saved_samples_and_two_ways_to_name_a_reference_agree(here, capsys):
+    make_reference()
+    protocol = ("--protocol", "mine.yaml", "--reference", "real.npz", "--out", "numbers.json")
+    assert run("evaluate", "--checkpoint", "run", *protocol) == 0
+    by_model = numbers()
+    assert (
+        run(
+            "evaluate",
+            "--checkpoint",
+            "run",
+            "--set",
+            "evaluation.reference=real.npz",
+            *protocol[:2],
+            *protocol[4:],
+        )
+        == 0
+    )
+    assert numbers() == by_model
+    order = by_model["protocol"]["order"]
+    labels = [str(label) for label in balanced_labels(40, 10, 0).tolist()]
+    assert (
+        run(
+            "sample",
+            "--checkpoint",
+            "run",
+            "--num",
+            40,
+            "--labels",
+            *labels,
+            "--out",
+            "samples.npz",
+        )
+        == 0
+    )
+
+    assert run("evaluate", "--samples", "samples.npz", *protocol) == 0
+
+    by_file = numbers()
+    assert set(by_model["values"]) == NUMBERS
+    assert by_file["values"] == pytest.approx(by_model["values"], rel=1e-4, abs=1e-7)
+    assert order == "shuffled"
+    assert by_file["protocol"]["order"] == "as given"
+    assert by_model["protocol"]["name"] == "mine"
+    assert by_model["protocol"]["reference"].startswith("real.npz, SHA-256 ")
+    text = capsys.readouterr().out
+    assert "spatial_frechet_distance" in text
+    assert "protocol: extractor moments" in text
+
+
+def test_the_protocol_of_a_run_is_taken_unless_another_is_named(here):
+    assert run("evaluate", "--checkpoint", "run", "--out", "numbers.json") == 0
+
+    assert set(numbers()["values"]) == {"diversity"}
+    assert numbers()["protocol"]["num_samples"] == 20
+
+
+def test_a_published_file_is_evaluated_by_the_published_protocol(here):
+    state = layout.random_state(layout.generator(**layout.TINY | dict(classes=1000)))
+    torch.save(state, "b2_1nfe_guided_FID3.05.pth")
+    images = np.random.default_rng(0).integers(0, 256, (50, 4, 4, 3), dtype=np.uint8)
+    np.savez("VIRTUAL_imagenet256_labeled.npz", arr_0=images)
+    small = [
+        *("--set", "evaluation.num_samples=40", "--set", "evaluation.extractor=CliMoments"),
+        *("--set", "evaluation.autoencoder=CliFirstChannels", "--num-heads", "2"),
+        *("--set", "evaluation.metrics=[FrechetDistance, PrecisionRecall]"),
+    ]
+
+    assert (
+        run(
+            "evaluate",
+            "--checkpoint",
+            "b2_1nfe_guided_FID3.05.pth",
+            "--out",
+            "numbers.json",
+            *small,
+        )
+        == 0
+    )
+
+    protocol = numbers()["protocol"]
+    assert protocol["name"] == "adm50k"
+    assert protocol["round_images"]
+    assert protocol["autoencoder"].startswith("CliFirstChannels-")
+    assert set(numbers()["values"]) == {"frechet_distance", "precision", "recall"}
+
+
+def test_a_metric_that_cannot_be_computed_is_trouble_and_its_work_is_not_lost(here, capsys):
+    make_reference()
+    evaluate = [
+        "evaluate",
+        "--checkpoint",
+        "run",
+        "--protocol",
+        "mine.yaml",
+        "--reference",
+        "real.npz",
+        "--work-dir",
+        "work",
+    ]
+    large = "evaluation.metrics=[{type: KernelDistance, subset_size: 50}]"
+    small = "evaluation.metrics=[{type: KernelDistance, subset_size: 40}]"
+
+    assert run(*evaluate, "--set", large) == 1
+    assert "KernelDistance cannot be computed: Subsets of 50" in capsys.readouterr().err
+    assert list((here / "work").rglob("*.safetensors"))
+    assert run(*evaluate, "--set", small) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert run(*evaluate, "--set", small, "--resume") == 0
+    assert not list((here / "work").rglob("*.safetensors"))
+
+
+def test_a_damaged_reference_is_trouble(here, capsys):
+    (here / "real.npz").write_bytes(b"PK no archive")
+    protocol = ("--protocol", "mine.yaml", "--reference")
+
+    assert run("evaluate", "--checkpoint", "run", *protocol, "real.npz") == 1
+    assert "real.npz is no .npz archive, or is damaged" in capsys.readouterr().err
+    assert run("evaluate", "--checkpoint", "run", *protocol, "nowhere.npz") == 1
+    assert "No such file or directory" in capsys.readouterr().err
+
+
+MISTAKES = [
+    (["evaluate"], "Either --checkpoint, of a model, or --samples"),
+    (["evaluate", "--checkpoint", "run", "--samples", "x.npz"], "Either --checkpoint"),
+    (["evaluate", "--checkpoint", "run", "--resume"], "name it by --work-dir"),
+    (["evaluate", "--samples", "x.npz", "--nfe", "2"], "--nfe is for a model"),
+    (["evaluate", "--checkpoint", "run", "--protocol", "adm5k"], "Did you mean 'adm50k'"),
+    (["evaluate", "--checkpoint", "run", "--protocol", "no.yaml"], "There is no config file"),
+    (["evaluate", "--checkpoint", "run", "--set", "evaluation.round=1"], "'round_images'"),
+    (
+        ["evaluate", "--samples", "x.npz", "--protocol", "mine.yaml"],
+        "There is nothing to compare with: name a file by --reference",
+    ),
+    (
+        [
+            "evaluate",
+            "--checkpoint",
+            "run",
+            "--protocol",
+            "mine.yaml",
+            "--set",
+            "evaluation.autoencoder=CliFirstChannels",
+        ],
+        "the samples are no latents",
+    ),
+    (["reference", "afm_digits", "--out", "real.png"], "--out is an .npz"),
+    (["reference", "afm_digits", "--out", "r.npz", "--num-images", "-1"], "must not be negative"),
+    (["reference", "afm_gaussians2d", "--out", "r.npz"], "names no extractor"),
+    (
+        [
+            "reference",
+            "afm_gaussians2d",
+            "--out",
+            "r.npz",
+            "--set",
+            "evaluation.extractor=CliMoments",
+        ],
+        "is of no images",
+    ),
+]
+
+
+@pytest.mark.parametrize(("argv", "message"), MISTAKES)
+def test_a_mistake_is_one_sentence_and_status_2(argv, message, here, capsys):
+    assert run(*argv) == 2
+
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_the_published_protocol_is_complete_and_right():
+    protocol = check_protocol(load_protocol("adm50k"))
+
+    assert protocol.num_samples == 50_000
+    assert protocol.round_images
+    names = [spec if isinstance(spec, str) else spec["type"] for spec in protocol.metrics]
+    assert names == [
+        "FrechetDistance",
+        "SpatialFrechetDistance",
+        "InceptionScore",
+        "KernelDistance",
+        "PrecisionRecall",
+    ]
+    assert set(balanced_labels(50_000, 1000, 0).bincount().tolist()) == {50}
