@@ -25,6 +25,7 @@ COMMANDS = (
     "train",
     "sample",
     "evaluate",
+    "encode",
     "reference",
     "export",
     "inspect",

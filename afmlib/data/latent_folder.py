@@ -14,7 +14,7 @@ is stored as a second view: a mirrored code is not the code of the mirrored imag
 ============================  ====================  ==============================================
 """
 
-__all__ = ["LatentFolder", "write_latents"]
+__all__ = ["LatentFolder", "write_array", "write_conventions", "write_latents"]
 
 import io
 import json
@@ -63,8 +63,7 @@ class LatentFolder(Dataset):
             raise FileNotFoundError(
                 f"There are no latents in {path}: {', '.join(missing)} missing, where means.npy "
                 "and stds.npy of shape (N, views, C, H, W), labels.npy of shape (N,) and "
-                "conventions.json are expected, as afmlib.data.latent_folder.write_latents makes "
-                "them."
+                "conventions.json are expected, as afmlib encode makes them."
             )
         self._means = _read_array(self.path, MEANS)
         self._stds = _read_array(self.path, STDS)
@@ -132,15 +131,27 @@ def write_latents(
     plain = {name: tensor.detach().cpu().numpy() for name, tensor in arrays.items()}
     names = tuple(class_names) if class_names is not None else ("",) * num_classes
     _check(plain[MEANS], plain[STDS], plain[LABELS], num_classes, names, path)
+    for name, array in plain.items():
+        write_array(path, name, array)
+    write_conventions(path, latent_scale, num_classes, class_names)
+
+
+def write_array(path: str, name: str, array: np.ndarray[Any, Any]) -> None:
+    """Writes one of the arrays of a folder."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    storage.write_atomically(storage.join(path, name), buffer.getvalue())
+
+
+def write_conventions(
+    path: str, latent_scale: float, num_classes: int, class_names: Sequence[str] | None
+) -> None:
+    """Writes what the arrays of a folder mean: the last of its files, which makes it whole."""
     conventions: dict[str, Any] = dict(
         latent_scale=latent_scale, num_classes=num_classes, time=TIME
     )
     if class_names is not None:
         conventions["class_names"] = list(class_names)
-    for name, array in plain.items():
-        buffer = io.BytesIO()
-        np.save(buffer, array, allow_pickle=False)
-        storage.write_atomically(storage.join(path, name), buffer.getvalue())
     text = json.dumps(conventions, indent=2)
     storage.write_atomically(storage.join(path, CONVENTIONS), text.encode())
 

@@ -1,0 +1,169 @@
+"""Tests for afmlib.data.latent_encoding and the command that uses it."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_autoencoder import save_autoencoder
+
+from afmlib.cli import main
+from afmlib.data.diffusers_autoencoder import DiffusersAutoencoder
+from afmlib.data.image_folder import ImageFolder
+from afmlib.data.latent_encoding import LatentEncoding
+from afmlib.data.latent_folder import LatentFolder
+
+NUM = 7
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Seven images of two classes, and an autoencoder."""
+    place = tmp_path_factory.mktemp("encoding")
+    numbers = np.random.default_rng(0)
+    for index in range(NUM):
+        folder = place / f"images/class_{index % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = numbers.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+    save_autoencoder(place / "vae")
+    return place
+
+
+@pytest.fixture
+def encoding(place, tmp_path):
+    def make(out="latents", **options):
+        images = ImageFolder(str(place / "images"), 8)
+        autoencoder = DiffusersAutoencoder(str(place / "vae"))
+        options = dict(batch_size=2, dtype="float32") | options
+        return LatentEncoding(str(tmp_path / out), images, autoencoder, **options)
+
+    return make
+
+
+def complete(encoding):
+    assert encoding.begin() == 0
+    encoding.run()
+    encoding.finish()
+    return LatentFolder(str(encoding.folder))
+
+
+def codes(data):
+    return data.__getitems__(range(len(data)))
+
+
+@torch.no_grad()
+def test_both_views_hold_the_posterior_of_the_image_and_of_its_mirror_image(encoding):
+    work = encoding()
+
+    data = complete(work)
+
+    stored, labels = codes(data)
+    pixels, expected_labels = work.images.__getitems__(range(NUM))
+    images = pixels.float() / 127.5 - 1
+    for view, seen in enumerate((images, images.flip(-1))):
+        posterior = work.autoencoder.network.encode(seen).latent_dist
+        torch.testing.assert_close(stored[:, view, 0], posterior.mean)
+        torch.testing.assert_close(stored[:, view, 1], posterior.std)
+    assert labels.tolist() == expected_labels.tolist() == [0, 0, 0, 0, 1, 1, 1]
+    assert data.class_names == ("class_0", "class_1")
+    assert data.latent_scale == 0.18215
+    names = {"means.npy", "stds.npy", "labels.npy", "conventions.json"}
+    assert {path.name for path in work.folder.iterdir()} == names
+
+
+def test_half_precision_is_close(encoding):
+    exact, rounded = (
+        codes(complete(encoding("a")))[0],
+        codes(complete(encoding("b", dtype="float16")))[0],
+    )
+
+    torch.testing.assert_close(rounded, exact, rtol=1e-3, atol=1e-3)
+    assert not torch.equal(rounded, exact)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_several_processes_make_the_same_after_a_kill_as_one(size, encoding, monkeypatch):
+    expected = codes(complete(encoding("one")))[0]
+    work, calls = encoding("several"), []
+    posterior = work.autoencoder.posterior
+
+    def mortal(images):
+        calls.append(len(images))
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return posterior(images)
+
+    work.begin()
+    monkeypatch.setattr(work.autoencoder, "posterior", mortal)
+    with pytest.raises(KeyboardInterrupt):
+        work.run(workers=1)
+    monkeypatch.undo()
+
+    assert not (work.folder / "conventions.json").exists()
+    again = encoding("several")
+    assert again.begin(resume=True) == 4
+    with pytest.raises(RuntimeError, match="Not all of"):
+        again.finish()
+    for rank in range(size):
+        again.run(rank, size)
+    again.finish()
+    assert torch.equal(codes(LatentFolder(str(again.folder)))[0], expected)
+
+
+def test_what_is_done_is_not_done_again(encoding, monkeypatch):
+    work = encoding()
+    work.begin()
+    work.run()
+    monkeypatch.setattr(work.autoencoder, "posterior", None)  # Would fail if it were called.
+
+    work.run()
+    work.finish()
+
+
+def test_a_folder_that_holds_something_is_refused(encoding):
+    complete(encoding("whole"))
+    with pytest.raises(FileExistsError, match="holds latents already"):
+        encoding("whole").begin(resume=True)
+    encoding("part").begin()
+    with pytest.raises(FileExistsError, match="go on with it by --resume"):
+        encoding("part").begin()
+
+
+def test_an_encoding_of_something_else_is_not_gone_on_with(encoding):
+    work = encoding()
+    work.begin()
+    for key in json.loads((work.folder / "encoding.json").read_text()):
+        copy = work.folder.with_name(f"copy-{key}")
+        shutil.copytree(work.folder, copy)
+        plan = json.loads((copy / "encoding.json").read_text())
+        (copy / "encoding.json").write_text(json.dumps(plan | {key: "another"}))
+        with pytest.raises(ValueError, match=f"was begun with another {key}: 'another', not "):
+            encoding(copy.name).begin(resume=True)
+
+
+@pytest.mark.parametrize("options", [dict(batch_size=0), dict(dtype="int8")])
+def test_arguments_are_checked(options, encoding):
+    with pytest.raises(ValueError, match="batch_size is at least 1 and dtype float16 or float32"):
+        encoding(**options)
+
+
+def test_only_local_folders_are_written(place):
+    images = ImageFolder(str(place / "images"), 8)
+    with pytest.raises(ValueError, match="into a local folder, not memory://"):
+        LatentEncoding("memory://x", images, DiffusersAutoencoder(str(place / "vae")))
+
+
+def test_the_command_encodes_what_training_reads(place, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    images, vae = str(place / "images"), str(place / "vae")
+    command = ["encode", "--images", images, "--size", "8", "--vae", vae, "--out", "latents"]
+
+    assert main(command) == 0
+
+    assert "7 images of 2 classes, 0 of them done before" in capsys.readouterr().out
+    assert len(LatentFolder("latents")) == NUM
+    assert main(command) == 2
+    assert "holds latents already" in capsys.readouterr().err
