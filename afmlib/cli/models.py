@@ -2,6 +2,7 @@
 
 __all__ = ["GivenModel", "decoder_of", "given_model", "is_latent"]
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from afmlib.cli.files import newest_of
+from afmlib.data.decoded import decode
 from afmlib.io.cache import copy_for_all
 from afmlib.io.checkpoint import read_manifest
 from afmlib.io.published_files import is_weights_file
@@ -17,9 +19,6 @@ from afmlib.io.published_names import parse_name
 from afmlib.official import load_official
 from afmlib.registry import AUTOENCODERS
 from afmlib.sampling import SampleModel, load_checkpoint
-
-DECODED_AT_ONCE = 16
-"""Images of 256 pixels at which an autoencoder needs about a gigabyte."""
 
 
 @dataclass(frozen=True)
@@ -102,11 +101,4 @@ def decoder_of(
             f"The model was trained on latents of scale {scale:g}, and those of {vae} have scale "
             f"{autoencoder.latent_scale:g}: it is another autoencoder."
         )
-
-    @torch.inference_mode()
-    def decode(latents: Tensor) -> Tensor:
-        starts = range(0, len(latents), DECODED_AT_ONCE)
-        parts = [latents[start : start + DECODED_AT_ONCE].to(device) for start in starts]
-        return torch.cat([autoencoder.decode(part).cpu() for part in parts])
-
-    return decode
+    return functools.partial(decode, autoencoder)

@@ -1,6 +1,6 @@
 """Latents seen through an autoencoder: a data set of the images that they decode to."""
 
-__all__ = ["Decoded"]
+__all__ = ["Decoded", "decode"]
 
 from collections.abc import Sequence
 
@@ -10,13 +10,28 @@ from torch import Tensor
 from afmlib.interfaces import Autoencoder, Dataset
 from afmlib.typing import Labels, Latents
 
+DECODED_AT_ONCE = 16
+"""Images of 256 pixels at which an autoencoder needs about a gigabyte."""
+
+
+@torch.no_grad()
+def decode(autoencoder: Autoencoder, latents: Latents) -> Tensor:
+    """Decodes latents a few at once, on the device of the autoencoder.
+
+    Returns:
+        Images, on the CPU.
+    """
+    device = next((weights.device for weights in autoencoder.parameters()), None)
+    parts = torch.split(latents, DECODED_AT_ONCE)
+    return torch.cat([autoencoder.decode(part.to(device)).cpu() for part in parts])
+
 
 class Decoded(Dataset):
     """The images of a data set of latents, for evaluation.
 
     Args:
         latents: The data set.
-        autoencoder: What decodes it, on the device where it is.
+        autoencoder: What decodes it.
     """
 
     def __init__(self, latents: Dataset, autoencoder: Autoencoder) -> None:
@@ -38,12 +53,9 @@ class Decoded(Dataset):
         """Draws what is random about some latents."""
         return self.latents.draw(size, generator)
 
-    @torch.no_grad()
     def augment(self, stored: Tensor, draws: Tensor | None) -> Latents:
         """Turns what is stored into images in [-1, 1]."""
-        latents = self.latents.augment(stored, draws)
-        device = next((weights.device for weights in self.autoencoder.parameters()), None)
-        return self.autoencoder.decode(latents.to(device)).float().cpu()
+        return decode(self.autoencoder, self.latents.augment(stored, draws)).float()
 
     def held_out(self) -> Dataset | None:
         """Returns the images of the part that is kept from training, if there is one."""

@@ -4,6 +4,7 @@ __all__ = ["Make", "collect", "telling"]
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
@@ -15,8 +16,8 @@ from afmlib.ops import processes
 Make: TypeAlias = Callable[[Sequence[int]], dict[str, Tensor]]
 """Makes images of given indices and returns a row per image of each of their outputs."""
 
-LINES = 10
-"""Lines that tell of the progress where no bar can be drawn."""
+INTERVAL = 30.0
+"""Seconds between two lines that tell of the progress where no bar can be drawn."""
 
 logger = logging.getLogger("afmlib")
 
@@ -107,10 +108,10 @@ def telling(count: int, done: int, progress: bool) -> Iterator[Callable[[int], N
 class _Lines:
     def __init__(self, count: int, done: int) -> None:
         self.count, self.done = count, done
-        self.told = done * LINES // count
+        self.told = time.monotonic()
 
     def advance(self, made: int) -> None:
         self.done += made
-        if self.done * LINES // self.count > self.told:
-            self.told = self.done * LINES // self.count
+        if time.monotonic() - self.told >= INTERVAL:
+            self.told = time.monotonic()
             logger.info("%d of %d images", self.done, self.count)

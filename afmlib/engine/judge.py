@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from afmlib.config import ConfigError, EvaluationConfig
+from afmlib.data.decoded import decode
 from afmlib.interfaces import Autoencoder, FeatureExtractor, Metric
 from afmlib.metrics.content_hash import content_hash
 from afmlib.metrics.evaluation import SMALL
@@ -126,12 +127,10 @@ class Judge:
                 network.to(device)
         return self
 
-    @torch.no_grad()
     def decode(self, latents: Latents) -> Latents:
         """Returns the images that are judged, or points as they are, on the CPU."""
         if self.autoencoder is not None:
-            device = next((weights.device for weights in self.autoencoder.parameters()), None)
-            latents = self.autoencoder.decode(latents.to(device)).cpu()
+            latents = decode(self.autoencoder, latents)
         if not self.is_image:
             return latents.float()
         if self.round_images:
