@@ -24,6 +24,9 @@ from afmlib.trained import load_classifier
 PUBLISHED = "adm50k"
 """The protocol of what comes without a config of its own."""
 
+FREE = frozenset({"name", "reference", "autoencoder", "batch_size"})
+"""What may be set without it being another protocol; the record says it all the same."""
+
 
 def run(options: Any) -> int:
     """Evaluates and prints a table."""
@@ -96,10 +99,15 @@ def _protocol(
 ) -> tuple[Mapping[str, Any], EvaluationConfig]:
     """Returns the config with the protocol that was asked for, and the protocol, checked."""
     changed = dict(config)
-    if options.protocol is not None or "evaluation" not in changed:
+    is_named = options.protocol is not None or "evaluation" not in changed
+    if is_named:
         changed["evaluation"] = load_protocol(options.protocol or PUBLISHED)
     for override in options.set:
         changed = apply_override(changed, override)
+    keys = [override.partition("=")[0].strip().split(".") for override in options.set]
+    if is_named and any(key[0] == "evaluation" and not FREE & {*key[1:2]} for key in keys):
+        evaluation = changed["evaluation"]
+        changed["evaluation"] = {**evaluation, "name": f"{evaluation.get('name')}, changed"}
     if options.reference is not None:
         changed["evaluation"] = {**changed["evaluation"], "reference": options.reference}
     protocol = check_protocol(changed["evaluation"])

@@ -71,8 +71,13 @@ class EvalProtocol:
         object.__setattr__(self, "metrics", tuple(self.metrics))
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns the fields as plain data."""
-        return asdict(self) | {"metrics": list(self.metrics)}
+        """Returns the fields as plain data, without what was not done to the images.
+
+        So records that are older than these fields stay equal to new ones.
+        """
+        fields = asdict(self) | {"metrics": list(self.metrics)}
+        done = {name: fields.pop(name) for name in ("autoencoder", "round_images")}
+        return fields | {name: value for name, value in done.items() if value}
 
 
 def balanced_labels(num_samples: int, num_classes: int, seed: int) -> Labels:

@@ -1,5 +1,6 @@
 """Tests for afmlib.cli.evaluate and afmlib.cli.reference."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -212,7 +213,7 @@ def test_a_published_file_is_evaluated_by_the_published_protocol(here):
     )
 
     protocol = numbers()["protocol"]
-    assert protocol["name"] == "adm50k"
+    assert protocol["name"] == "adm50k, changed"
     assert protocol["round_images"]
     assert protocol["autoencoder"].startswith("CliFirstChannels-")
     assert set(numbers()["values"]) == {"frechet_distance", "precision", "recall"}
@@ -303,7 +304,7 @@ def test_a_mistake_is_one_sentence_and_status_2(argv, message, here, capsys):
     assert error.count("\n") == 1
 
 
-def test_the_published_protocol_is_complete_and_right():
+def test_the_published_protocol_is_complete_and_right(tmp_path):
     protocol = check_protocol(load_protocol("adm50k"))
 
     assert protocol.num_samples == 50_000
@@ -316,4 +317,7 @@ def test_the_published_protocol_is_complete_and_right():
         "KernelDistance",
         "PrecisionRecall",
     ]
+    (tmp_path / "small.yaml").write_text("_base_: evaluations/adm50k\nevaluation: {num_samples: 9}")
+    small = check_protocol(load_protocol(str(tmp_path / "small.yaml")))
+    assert small == dataclasses.replace(protocol, num_samples=9)
     assert set(balanced_labels(50_000, 1000, 0).bincount().tolist()) == {50}

@@ -56,8 +56,11 @@ def test_a_record_survives_json():
         dict(seed=1),
         dict(nfe=2),
         dict(reference="other"),
+        dict(autoencoder="other"),
+        dict(round_images=True),
         dict(version=99),
     ],
 )
 def test_any_difference_keeps_numbers_apart(change):
+    assert dataclasses.replace(PROTOCOL, **change).as_dict() != PROTOCOL.as_dict()
     assert dataclasses.replace(PROTOCOL, **change) != PROTOCOL
