@@ -2,18 +2,21 @@
 
 __all__ = ["cache_folder", "copy_for_all", "local_copy"]
 
+import contextlib
 import hashlib
 import logging
 import os
+import sys
 import tempfile
-from typing import Any, BinaryIO
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from fsspec.callbacks import Callback
 
 from afmlib.io.file_systems import READ_ONLY, is_of, reaching
 from afmlib.io.storage import local_path
 from afmlib.ops import processes
-
-BLOCK = 2**20
-"""Bytes that are read at once."""
 
 SHOWN_FROM = 2**24
 """From how many bytes on the progress is shown."""
@@ -67,10 +70,9 @@ def copy_for_all(path: str) -> str:
     Raises:
         OSError: As `local_copy`, in the first process or in those of another machine.
     """
-    if processes.rank() == 0:
-        local_copy(path)
+    copy = local_copy(path) if processes.rank() == 0 else None
     processes.from_first(None)
-    return local_copy(path)
+    return copy or local_copy(path)
 
 
 def _hash(text: str) -> str:
@@ -98,15 +100,24 @@ def _kept(folder: str, name: str, error: OSError) -> str:
         kept = []
     if len(kept) != 1:
         raise error
-    logger.warning("The copy in the cache is taken, for the file itself is out of reach: %s", error)
+    _say_once(f"The copy in the cache is taken, for the file itself is out of reach: {error}")
     return os.path.join(folder, kept[0])
+
+
+@cache
+def _say_once(warning: str) -> None:
+    logger.warning("%s", warning)
 
 
 def _fetch(path: str, copy: str, size: int | None) -> None:
     handle, temporary = tempfile.mkstemp(dir=os.path.dirname(copy), suffix=".part")
+    os.close(handle)
     try:
-        with os.fdopen(handle, "wb") as file:
-            got = _transfer(path, file, size)
+        logger.info("Fetching %s, once%s.", path, f": {size / 1e6:.0f} MB" if size else "")
+        with reaching(path) as (fs, name), _shown(size) as callback:
+            # Not by open(), which needs a web server that can send parts of a file.
+            fs.get_file(name, temporary, callback=callback)
+        got = os.path.getsize(temporary)
         if size is not None and got != size:
             raise OSError(f"{path}: {got} bytes came of {size}.")
         os.replace(temporary, copy)
@@ -115,26 +126,33 @@ def _fetch(path: str, copy: str, size: int | None) -> None:
         raise
 
 
-def _transfer(path: str, file: BinaryIO, size: int | None) -> int:
+class _Bar(Callback):
+    """Shows how much has come."""
+
+    def __init__(self, bar: Any, size: int | None) -> None:
+        super().__init__(size=size)
+        self._bar = bar
+        self._task = bar.add_task("Fetching", total=size)
+
+    def call(self, hook_name: str | None = None, **kwargs: Any) -> None:
+        """Is called after each piece."""
+        self._bar.update(self._task, completed=self.value, total=self.size)
+
+
+@contextlib.contextmanager
+def _shown(size: int | None) -> Iterator[Callback]:
     from rich import progress as bars
     from rich.console import Console
 
-    got = 0
-    logger.info("Fetching %s, once%s.", path, f": {size / 1e6:.0f} MB" if size else "")
     columns = (
-        bars.TextColumn("Fetching"),
+        bars.TextColumn("{task.description}"),
         bars.BarColumn(),
         bars.DownloadColumn(),
         bars.TransferSpeedColumn(),
         bars.TimeRemainingColumn(),
     )
-    hidden = size is not None and size < SHOWN_FROM
+    is_short = size is not None and size < SHOWN_FROM
+    hidden = is_short or not sys.stderr.isatty()
     console = Console(stderr=True)
     with bars.Progress(*columns, console=console, transient=True, disable=hidden) as bar:
-        task = bar.add_task("", total=size)
-        with reaching(path) as (fs, name), fs.open(name, "rb") as source:
-            while block := source.read(BLOCK):
-                file.write(block)
-                got += len(block)
-                bar.update(task, completed=got)
-    return got
+        yield _Bar(bar, size)

@@ -7,7 +7,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from afmlib.io import cache
+from afmlib.io import cache, storage
 from afmlib.io.cache import local_copy
 
 
@@ -40,6 +40,32 @@ def test_a_file_on_the_web_is_fetched_once(web, tmp_path, folder, monkeypatch):
     assert len(kept(folder)) == 1
 
 
+def test_a_server_that_sends_no_parts_sends_large_files_too(web, tmp_path):
+    content = bytes(range(256)) * 25_000  # Longer than what is read ahead.
+    (tmp_path / "large.pth").write_bytes(content)
+
+    assert Path(local_copy(f"{web}/large.pth")).read_bytes() == content
+
+
+def test_a_file_on_an_object_store_is_fetched(s3_folder):
+    storage.write_atomically(f"{s3_folder}/model.pth", b"weights")
+
+    assert Path(local_copy(f"{s3_folder}/model.pth")).read_bytes() == b"weights"
+    with pytest.raises(FileNotFoundError):
+        local_copy(f"{s3_folder}/nowhere.pth")
+
+
+def test_the_progress_ends_with_all_bytes(web, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(cache._Bar, "call", lambda bar, *_, **__: seen.append(bar.value))
+    (tmp_path / "large.pth").write_bytes(bytes(6_400_000))
+
+    local_copy(f"{web}/large.pth")
+
+    assert seen[-1] == 6_400_000
+    assert seen == sorted(seen)
+
+
 def test_another_version_takes_the_place_of_the_first(folder):
     url = "memory://cache-tests/model.pth"
     fsspec.filesystem("memory").pipe_file(url, b"one")
@@ -58,12 +84,12 @@ def test_without_the_network_the_copy_is_taken_and_said(web, tmp_path, caplog, m
     copy = local_copy(f"{web}/model.pth")
 
     def down(path):
-        raise OSError("the network is down")
+        raise OSError(f"{path}: the network is down")
 
     monkeypatch.setattr(cache, "_version", down)
     with caplog.at_level(logging.WARNING, logger="afmlib"):
-        assert local_copy(f"{web}/model.pth") == copy
-    assert "the network is down" in caplog.text
+        assert local_copy(f"{web}/model.pth") == local_copy(f"{web}/model.pth") == copy
+    assert caplog.text.count("the network is down") == 1
     with pytest.raises(OSError, match="the network is down"):
         local_copy(f"{web}/other.pth")
 
