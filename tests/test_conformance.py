@@ -27,6 +27,7 @@ from afmlib.registry import REGISTRIES, build_classifier, build_generator
 from afmlib.testing import (
     check_adversarial_loss,
     check_attention_backend,
+    check_augmentation,
     check_autoencoder,
     check_classifier,
     check_dataset,
@@ -59,6 +60,7 @@ ANY_STEP = dict(
     prediction="velocity",
 )
 PIXELS = dict(input_size=8, in_channels=1, num_classes=10)
+COSINE_100 = dict(type="CosineSchedule", start=0.2, end=0.9, length=100)
 COSINE = dict(type="CosineSchedule", start=0.2, end=0.005)
 
 # Group -> name -> the arguments of each small one that is tried, or a fixture that returns them.
@@ -102,6 +104,9 @@ SMALL = {
     "derivatives": {
         "FiniteDifferenceDerivative": [{}, dict(eps=0.001)],
         "ForwardModeDerivative": [{}],
+    },
+    "augmentations": {
+        "PairedAugmentation": [{}, dict(both_ways=False, cutouts=1, probability=COSINE_100)],
     },
     "schedules": {
         "ConstantSchedule": [dict(value=0.5)],
@@ -271,7 +276,8 @@ def target_guidance(classifier_guidance):
 
 @pytest.fixture
 def guided_game(classifier_guidance):
-    return GAME | dict(guidance=dict(type="ClassifierGuidance", **classifier_guidance))
+    guidance = dict(type="ClassifierGuidance", **classifier_guidance)
+    return GAME | dict(guidance=guidance, augmentation="PairedAugmentation")
 
 
 @pytest.fixture
@@ -356,6 +362,7 @@ CHECKS = {
     "losses": check_adversarial_loss,
     "penalties": check_gradient_penalty,
     "derivatives": check_directional_derivative,
+    "augmentations": lambda augmentation: check_augmentation(augmentation, SHAPES["DiT"]),
     "guidance": lambda guidance: check_guidance(guidance, SHAPES["DiT"], CLASSES),
     "schedules": check_schedule,
     "parameterisations": check_parameterisation,

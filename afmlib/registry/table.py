@@ -115,7 +115,11 @@ GUIDANCE = ComponentRegistry(
         "TargetClassifierGuidance": "afmlib.losses.classifier_guidance:TargetClassifierGuidance",
     },
 )
-AUGMENTATIONS = ComponentRegistry("augmentations", "afmlib.interfaces:Augmentation")
+AUGMENTATIONS = ComponentRegistry(
+    "augmentations",
+    "afmlib.interfaces:Augmentation",
+    {"PairedAugmentation": "afmlib.ops.paired_augmentation:PairedAugmentation"},
+)
 SCHEDULES = ComponentRegistry(
     "schedules",
     "afmlib.interfaces:Schedule",
