@@ -164,6 +164,16 @@ SMALL = {
             dict(generator=DIT_GENERATOR | dict(use_timestep_src=True), nfe=2),
             dict(generator=DIT_GENERATOR | dict(class_dropout_prob=0.5), nfe=1),
         ],
+        "Shortcut": [
+            dict(generator=DIT_GENERATOR | BOTH_TIMES, bootstrap_fraction=0.5),
+            dict(
+                generator=DIT_GENERATOR | BOTH_TIMES | dict(class_dropout_prob=0.25),
+                nfe=4,
+                guidance_scale=1.5,
+                num_steps=16,
+                bootstrap_fraction=0.25,
+            ),
+        ],
         "MeanFlow": [
             dict(generator=SMOOTH),
             dict(generator=SMOOTH | dict(class_dropout_prob=0.25), omega=0.2, kappa=0.92),

@@ -24,14 +24,14 @@ def sampling_times(nfe: int) -> list[float]:
     return [1 - i / nfe for i in range(nfe + 1)]
 
 
-def draw_fixed_steps(uniform: torch.Tensor, nfe: int) -> tuple[Timesteps, Timesteps]:
+def draw_fixed_steps(uniform: torch.Tensor, nfe: int | torch.Tensor) -> tuple[Timesteps, Timesteps]:
     r"""Turns uniform numbers into steps of the grid.
 
     The source is uniform on :math:`\{1/N, \dots, 1\}` and the target one step below.
 
     Args:
         uniform: Numbers in [0, 1), one per sample.
-        nfe: The number :math:`N` of steps.
+        nfe: The number :math:`N` of steps, of all or of each sample.
     """
     index = (uniform * nfe).floor()
     return (index + 1) / nfe, index / nfe

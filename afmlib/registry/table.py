@@ -147,6 +147,7 @@ OBJECTIVES = ComponentRegistry(
         "ClassifierTraining": "afmlib.objectives.classifier_training:ClassifierTraining",
         "FlowMatching": "afmlib.objectives.flow_matching:FlowMatching",
         "MeanFlow": "afmlib.objectives.mean_flow:MeanFlow",
+        "Shortcut": "afmlib.objectives.shortcut:Shortcut",
     },
 )
 DATASETS = ComponentRegistry(

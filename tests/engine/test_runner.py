@@ -68,6 +68,7 @@ class _StopAt(Hook):
         "flow_matching_digits",
         "gan_gaussians2d",
         "meanflow_digits",
+        "shortcut_digits",
     ],
 )
 def test_a_resumed_run_is_the_run_that_was_not_interrupted(run, name, tmp_path):

@@ -231,6 +231,10 @@ def gaussian_error():
             sum(objective.terms("generator", latents, labels, draws).values()).backward()
             optimizer.param_groups[0]["lr"] = lr * (1 - step / steps)
             optimizer.step()
+            for average, online in zip(
+                objective.generator_ema.parameters(), objective.generator.parameters(), strict=True
+            ):
+                average.lerp_(online.detach(), 0.2)
         objective.generator_ema.load_state_dict(objective.generator.state_dict())
         noises = torch.linspace(-2, 2, 21)[:, None]
         made = sample(objective, [0] * 21, noises=noises, nfe=nfe)

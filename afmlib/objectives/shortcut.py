@@ -1,0 +1,182 @@
+r"""Shortcut models: a step of any size equals two steps of half the size.
+
+A network :math:`g(x_s, s, t)` returns the velocity of a step from :math:`s` to :math:`t`. Of the
+batch, one part learns steps of the smallest size :math:`1 / M` by flow matching, and another, of a
+size :math:`d = 2^{-k}` and from the grid of such steps, learns from two of half the size, by the
+averaged network :math:`\bar g`:
+
+.. math::
+    v_1 &= \bar g(x_s, s, s - d/2) , \qquad x' = x_s - \tfrac{d}{2} v_1 \\
+    g(x_s, s, s - d) &\approx \tfrac12 \big(v_1 + \bar g(x', s - d/2, s - d)\big)
+
+References:
+    | One Step Diffusion via Shortcut Models (Frans et al., 2024), Sec. 3 and 4, whose time runs the
+      other way
+    | https://arxiv.org/abs/2410.12557
+"""
+
+__all__ = ["Shortcut", "ShortcutDraws"]
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from afmlib.interfaces import Generator, Objective
+from afmlib.objectives.averaged import (
+    averaged_copy,
+    averaged_model,
+    check_nfe,
+    check_player,
+    check_times,
+    drop_labels,
+)
+from afmlib.ops.drawing import normal_like, uniform_like
+from afmlib.ops.flow import expand, interpolate
+from afmlib.ops.parameterisations import VelocityPrediction
+from afmlib.ops.time_grid import draw_fixed_steps
+from afmlib.sampling import SampleModel
+from afmlib.typing import Labels, Latents, Scalar, Timesteps
+
+
+@dataclass
+class ShortcutDraws:
+    """All that is random in one update."""
+
+    noises_src: Latents
+    """The noise end of the path."""
+
+    timesteps_src: Timesteps
+    """Where a step starts."""
+
+    timesteps_tgt: Timesteps
+    """Where it ends."""
+
+    timesteps_mid: Float[Tensor, " bootstrap"]
+    """Its middle, for the first samples of the batch, which learn from two steps."""
+
+    label_drops: Timesteps
+    """Uniform numbers; a label is dropped where they are below the generator's probability."""
+
+
+class Shortcut(Objective):
+    """Shortcut models, for any number of steps that is a power of two.
+
+    Args:
+        generator: The network; it should embed both times. With a ``class_dropout_prob``, labels
+            are dropped in flow matching, as guidance needs.
+        nfe: The number of steps of a sample, unless asked otherwise: a power of two.
+        num_steps: The number :math:`M` of the smallest steps, a power of two.
+        bootstrap_fraction: The share of the batch, its first samples, that learns from two steps.
+        guidance_scale: How far the two smallest steps that are learned from are moved away from
+            those without a label; 1 for not at all.
+        clip: What is generated along the way is clipped to this magnitude, in units of the latents.
+
+    Raises:
+        ValueError: If an argument is out of its domain, or guidance has no null class.
+    """
+
+    players: ClassVar[Mapping[str, int]] = {"generator": 1}
+
+    def __init__(
+        self,
+        generator: Generator,
+        nfe: int = 1,
+        num_steps: int = 128,
+        bootstrap_fraction: float = 0.125,
+        guidance_scale: float = 1.0,
+        clip: float = 4.0,
+    ) -> None:
+        super().__init__()
+        check_nfe(nfe)
+        check_times(generator, "a shortcut model")
+        for name, number, least in (("nfe", nfe, 1), ("num_steps", num_steps, 2)):
+            if number < least or number & (number - 1):
+                raise ValueError(f"{name} must be a power of two, at least {least}, got {number}.")
+        if not 0 < bootstrap_fraction < 1:
+            raise ValueError(f"bootstrap_fraction must be in (0, 1), got {bootstrap_fraction}.")
+        if not clip > 0:
+            raise ValueError(f"clip must be positive, got {clip}.")
+        if guidance_scale != 1 and not generator.class_dropout_prob > 0:
+            raise ValueError(
+                f"guidance_scale {guidance_scale} calls for the null class: build the generator "
+                "with a class_dropout_prob."
+            )
+        self.generator = generator
+        self.generator_ema = averaged_copy(generator)
+        self.nfe = nfe
+        self.num_steps = num_steps
+        self.bootstrap_fraction = bootstrap_fraction
+        self.guidance_scale = guidance_scale
+        self.clip = clip
+
+    def draw(self, latents: Latents, generator: torch.Generator | None = None) -> ShortcutDraws:
+        """Draws noises, steps and label drops for one update on a batch like ``latents``."""
+        noises = normal_like(latents, len(latents), generator)
+        num_sizes = self.num_steps.bit_length() - 1
+        num_bootstrap = max(round(self.bootstrap_fraction * len(latents)), 1)
+        num_steps = 2 ** (uniform_like(latents, generator) * num_sizes).floor()  # 1, 2, ... M / 2
+        num_steps[num_bootstrap:] = self.num_steps
+        sources, targets = draw_fixed_steps(uniform_like(latents, generator), num_steps)
+        return ShortcutDraws(
+            noises_src=noises,
+            timesteps_src=sources,
+            timesteps_tgt=targets,
+            timesteps_mid=(sources + targets)[:num_bootstrap] / 2,
+            label_drops=uniform_like(latents, generator),
+        )
+
+    def terms(
+        self, player: str, latents: Latents, labels: Labels, draws: ShortcutDraws
+    ) -> dict[str, Scalar]:
+        """Returns the terms ``bootstrap`` and ``velocity``, each with its share of the batch.
+
+        Raises:
+            ValueError: If ``player`` is not "generator".
+        """
+        check_player(player, self.players)
+        size = len(draws.timesteps_mid)
+        sources = interpolate(latents, draws.noises_src, draws.timesteps_src)
+        targets = torch.cat(
+            [
+                self._two_steps(sources[:size], labels[:size], draws),
+                (draws.noises_src - latents)[size:],
+            ]
+        )
+        dropped = draws.label_drops < self.generator.class_dropout_prob
+        dropped[:size] = False
+        labels = drop_labels(self.generator, labels, dropped)
+        made = self.generator(sources, labels, draws.timesteps_src, draws.timesteps_tgt)
+        errors = (made - targets).square().flatten(1).mean(1) / len(latents)  # (N,)
+        return {"bootstrap": errors[:size].sum(), "velocity": errors[size:].sum()}
+
+    @torch.no_grad()
+    def _two_steps(self, sources: Latents, labels: Labels, draws: ShortcutDraws) -> Latents:
+        """Returns the mean velocity of two steps of half the size, by the averaged network."""
+        middle = draws.timesteps_mid
+        s, t = draws.timesteps_src[: len(middle)], draws.timesteps_tgt[: len(middle)]
+        first = self._velocity(sources, labels, s, middle)
+        between = sources - expand(s - middle, sources) * first
+        second = self._velocity(between.clamp(-self.clip, self.clip), labels, middle, t)
+        return ((first + second) / 2).clamp(-self.clip, self.clip)
+
+    def _velocity(
+        self, latents: Latents, labels: Labels, src: Timesteps, tgt: Timesteps
+    ) -> Latents:
+        """Returns the velocity of the averaged network, guided where the step is the smallest."""
+        own = self.generator_ema(latents, labels, src, tgt)
+        if self.guidance_scale == 1:
+            return own
+        null = torch.full_like(labels, self.generator.num_classes or 0)
+        other = self.generator_ema(latents, null, src, tgt)
+        smallest = (src - tgt) * self.num_steps < 1.5
+        scale = torch.where(smallest, self.guidance_scale, 1.0)
+        return other + expand(scale, latents) * (own - other)
+
+    @property
+    def sample_model(self) -> SampleModel:
+        """The averaged generator, ready for :func:`afmlib.sample`."""
+        return averaged_model(self, VelocityPrediction(), self.nfe, any_nfe=True)
