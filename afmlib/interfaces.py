@@ -17,6 +17,7 @@ __all__ = [
     "Dataset",
     "DepthWrapper",
     "DirectionalDerivative",
+    "Discretisation",
     "Discriminator",
     "Draws",
     "FeatureExtractor",
@@ -349,6 +350,23 @@ class Schedule(ABC):
         """
 
 
+class Discretisation(ABC):
+    """Which noise levels a consistency model is compared at, in the course of a run."""
+
+    @abstractmethod
+    def levels(
+        self, normals: PerSample, num_images: int, total: int | None = None
+    ) -> tuple[PerSample, PerSample]:
+        """Turns standard normal numbers into pairs of noise levels, the larger ones first.
+
+        Data have the standard deviation 0.5 in the units of noise levels; the larger ones are in
+        [0.002, 80], and the smaller not negative.
+
+        Raises:
+            ValueError: If the length ``total`` of the run is needed and None.
+        """
+
+
 class Parameterisation(nn.Module, ABC):
     """How the output of a network is read: inference needs it and the generator, nothing else."""
 
@@ -362,6 +380,36 @@ class Parameterisation(nn.Module, ABC):
         timesteps_tgt: Timesteps,
     ) -> Latents:
         """Maps latents at ``timesteps_src`` to latents at ``timesteps_tgt``."""
+
+    def advance(
+        self,
+        generator: Generator,
+        latents: Latents,
+        labels: Labels,
+        timesteps_src: Timesteps,
+        timesteps_tgt: Timesteps,
+        draw_noises: Callable[[], Tensor],
+    ) -> Latents:
+        """Makes a step of sampling that does not end at the data.
+
+        It is the map itself, unless overridden by a method that adds noise between its steps.
+
+        Args:
+            generator: The network.
+            latents: Where the step starts.
+            labels: The classes.
+            timesteps_src: The times of the latents.
+            timesteps_tgt: The times where the step ends, greater than 0.
+            draw_noises: Returns standard normal noises of this step, a batch of latents.
+        """
+        return self(generator, latents, labels, timesteps_src, timesteps_tgt)
+
+    def sampling_time(self, fraction: float) -> float:
+        """Returns the time at which a fraction of the steps is still to come: the same, if equal.
+
+        It ascends, and is 0 at 0 and 1 at 1.
+        """
+        return fraction
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ With :math:`N` evaluations and :math:`\tau_i = 1 - i / N`, noise :math:`x_{\tau_
 :math:`x_{\tau_i} = G(x_{\tau_{i-1}}, \tau_{i-1}, \tau_i)` to the sample :math:`x_{\tau_N}`.
 
 The noise of image :math:`i` is drawn from the stream (seed, i), so that it depends neither on the
-batch size nor on how many images are made.
+batch size nor on how many images are made. Methods that add noise after a step :math:`k` take it
+from the stream (seed, i, k).
 """
 
 __all__ = [
@@ -19,10 +20,11 @@ __all__ = [
 
 import collections
 import contextlib
+import functools
 import itertools
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, get_type_hints
 
 import torch
@@ -82,36 +84,74 @@ class SampleModel(nn.Module):
             raise ValueError(f"This model was trained for nfe {own} alone, not for {nfe}.")
         return nfe
 
-    def forward(self, noises: Latents, labels: Labels, nfe: int | None = None) -> Latents:
+    def forward(
+        self,
+        noises: Latents,
+        labels: Labels,
+        nfe: int | None = None,
+        draw_noises: Callable[[int], Tensor] | None = None,
+    ) -> Latents:
         """Carries noises to samples.
 
+        Args:
+            noises: Where the samples start.
+            labels: The classes.
+            nfe: The number of evaluations; the model's own unless given.
+            draw_noises: Returns the noises that are added after a step of a number, from 1, by
+                methods that do so.
+
         Raises:
-            ValueError: If the model cannot be sampled with ``nfe`` evaluations.
+            ValueError: If the model cannot be sampled with ``nfe`` evaluations, or adds noise and
+                is given none.
         """
         # One after the other: what lies between is not kept.
-        return collections.deque(self.path(noises, labels, nfe), maxlen=1).pop()
+        return collections.deque(self.path(noises, labels, nfe, draw_noises), maxlen=1).pop()
 
-    def path(self, noises: Latents, labels: Labels, nfe: int | None = None) -> Iterator[Latents]:
+    def path(
+        self,
+        noises: Latents,
+        labels: Labels,
+        nfe: int | None = None,
+        draw_noises: Callable[[int], Tensor] | None = None,
+    ) -> Iterator[Latents]:
         """Yields the noises, and the latents after each evaluation; the last ones are the samples.
 
+        The arguments are those of `forward`.
+
         Raises:
-            ValueError: If the model cannot be sampled with ``nfe`` evaluations.
+            ValueError: If the model cannot be sampled with ``nfe`` evaluations, or adds noise and
+                is given none.
         """
-        times = sampling_times(self.check_nfe(nfe))
+        draw = _refuse_to_draw if draw_noises is None else draw_noises
+        grid = sampling_times(self.check_nfe(nfe))
+        times = [self.parameterisation.sampling_time(time) for time in grid]
         # In half precision 0.751 would be 0.75: not the times, and by autocast not the state.
         precise = torch.promote_types(noises.dtype, torch.float32)
         latents = noises
         yield latents
-        for source, target in itertools.pairwise(times):
-            made = self.parameterisation(
+        for step, (source, target) in enumerate(itertools.pairwise(times), start=1):
+            arguments = (
                 self.generator,
                 latents,
                 labels,
                 noises.new_full((len(noises),), source, dtype=precise),
                 noises.new_full((len(noises),), target, dtype=precise),
             )
+            if target > 0:
+                later = functools.partial(_draw_like, noises, draw, step)
+                made = self.parameterisation.advance(*arguments, later)
+            else:
+                made = self.parameterisation(*arguments)
             latents = made.to(noises.dtype)
             yield latents
+
+
+def _draw_like(latents: Latents, draw: Callable[[int], Tensor], step: int) -> Latents:
+    return draw(step).to(latents)
+
+
+def _refuse_to_draw(step: int) -> Tensor:
+    raise ValueError(f"This model adds noise after step {step}: give draw_noises.")
 
 
 def sample(
@@ -134,7 +174,7 @@ def sample(
         labels: The classes.
         nfe: The number of network evaluations; the model's own unless given.
         seed: Sample ``i`` depends on ``(seed, i)`` and its label alone.
-        noises: The noises, instead of those of the seed.
+        noises: The noises to start with, instead of those of the seed.
         batch_size: How many samples are made at once.
         device: Where the network runs; where it is, unless given. The model is moved there.
         dtype: Half precision, by autocast; that of the weights unless given.
@@ -166,12 +206,12 @@ def sample(
     batches = torch.split(torch.arange(len(labels)), batch_size or DEFAULT_BATCH_SIZE)
     with evaluating(model.generator), torch.inference_mode():
         for rows in track(batches, progress):
-            if noises is None:
-                part = indexed_noises(seed, [names[row] for row in rows.tolist()], shape)
-            else:
-                part = noises[rows]
+            draw = functools.partial(
+                indexed_noises, seed, [names[row] for row in rows.tolist()], shape
+            )
+            part = draw() if noises is None else noises[rows]
             with torch.autocast(weights.device.type, dtype, enabled=dtype is not None):
-                made = model(part.to(weights), labels[rows].to(weights.device), nfe)
+                made = model(part.to(weights), labels[rows].to(weights.device), nfe, draw)
             samples[rows] = made.to(samples)
     return to_uint8(samples) if output == "uint8" else samples
 

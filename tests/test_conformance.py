@@ -33,6 +33,7 @@ from afmlib.testing import (
     check_dataset,
     check_depth_wrapper,
     check_directional_derivative,
+    check_discretisation,
     check_discriminator,
     check_feature_extractor,
     check_generator,
@@ -114,7 +115,13 @@ SMALL = {
         "LinearSchedule": [dict(start=1.0, end=0.1), dict(start=0.0, end=2.0, length=10)],
         "PiecewiseSchedule": [dict(values=[1.0, 0.5], boundaries=[500])],
     },
+    "discretisations": {
+        "DoublingGrid": [{}, dict(start=2, end=7)],
+        "ShrinkingGap": [{}, dict(base=256.0, num_stages=2)],
+    },
     "parameterisations": {
+        "ConsistencyPrediction": [{}],
+        "TrigFlowPrediction": [{}],
         "InstantaneousVelocity": [{}],
         "SamplePrediction": [{}],
         "VelocityPrediction": [{}],
@@ -160,6 +167,14 @@ SMALL = {
             "guided_game",
         ],
         "ClassifierTraining": [dict(classifier=dict(type="DiTClassifier", **DIT))],
+        "ConsistencyTraining": [
+            dict(generator=DIT_GENERATOR | dict(use_timestep_src=True)),
+            dict(
+                generator=DIT_GENERATOR | dict(use_timestep_src=True),
+                discretisation="ShrinkingGap",
+                huber_scale=0.0,
+            ),
+        ],
         "FlowMatching": [
             dict(generator=DIT_GENERATOR | dict(use_timestep_src=True), nfe=2),
             dict(generator=DIT_GENERATOR | dict(class_dropout_prob=0.5), nfe=1),
@@ -375,6 +390,7 @@ CHECKS = {
     "augmentations": lambda augmentation: check_augmentation(augmentation, SHAPES["DiT"]),
     "guidance": lambda guidance: check_guidance(guidance, SHAPES["DiT"], CLASSES),
     "schedules": check_schedule,
+    "discretisations": check_discretisation,
     "parameterisations": check_parameterisation,
     "attention": check_attention,
     "objectives": lambda objective: check_objective(objective, SHAPES["DiT"], CLASSES),

@@ -11,6 +11,7 @@ from torch import nn
 from afmlib.generators.dit import DiTGenerator
 from afmlib.interfaces import Conventions, Generator
 from afmlib.objectives.flow_matching import FlowMatching
+from afmlib.ops.consistency_functions import ConsistencyPrediction
 from afmlib.ops.parameterisations import (
     InstantaneousVelocity,
     SamplePrediction,
@@ -178,6 +179,50 @@ def test_a_path_has_the_noises_and_every_evaluation_and_ends_at_the_samples(nfe)
         )
         torch.testing.assert_close(path[index + 1], step)
     assert torch.equal(path[-1], model(noises, labels))
+
+
+@given(
+    st.integers(0, 2**63),
+    st.lists(st.integers(0, 2), min_size=1, max_size=5),
+    st.integers(1, 6),
+    st.integers(2, 4),
+)
+def test_noise_between_the_steps_depends_on_seed_index_and_step_alone(
+    seed, labels, batch_size, nfe
+):
+    model = model_of(Wave(), ConsistencyPrediction(), any_nfe=True)
+
+    whole = sample(model, labels, nfe=nfe, seed=seed)
+
+    assert torch.equal(sample(model, labels, nfe=nfe, seed=seed, batch_size=batch_size), whole)
+    for i, label in enumerate(labels):
+        alone = sample(model, [label], nfe=nfe, seed=seed, indices=[i])
+        assert torch.equal(alone[0], whole[i])
+
+
+def test_noise_is_added_between_the_steps_as_in_the_loop_of_the_paper():
+    function, generator = ConsistencyPrediction(), Wave().eval()
+    model, labels = model_of(generator, function, any_nfe=True), torch.tensor([0, 1])
+
+    samples = sample(model, labels, nfe=3, seed=5)
+
+    x, time = indexed_noises(5, [0, 1], SHAPE), 1.0
+    for step in (1, 2, 3):
+        x = function.denoise(generator, x, labels, torch.full((2,), time))
+        if step < 3:
+            time = function.sampling_time(1 - step / 3)
+            share = (1 - (0.002 / (0.5 * time / (1 - time))) ** 2) ** 0.5
+            x = (1 - time) * x + time * share * indexed_noises(5, [0, 1], SHAPE, step)
+    torch.testing.assert_close(samples, x)
+
+
+def test_a_model_that_adds_noise_must_be_given_it():
+    model = model_of(Wave(), ConsistencyPrediction(), any_nfe=True)
+    noises, labels = torch.randn(2, *SHAPE), torch.tensor([0, 1])
+
+    assert model(noises, labels, 1).shape == noises.shape
+    with pytest.raises(ValueError, match="adds noise after step 1: give draw_noises"):
+        model(noises, labels, 2)
 
 
 def test_a_model_of_fixed_steps_is_sampled_with_these_alone():

@@ -49,7 +49,13 @@ from afmlib.losses.relativistic import RelativisticLoss
 from afmlib.losses.transport import transport_loss
 from afmlib.nn.attention import require_capabilities
 from afmlib.objectives.adversarial_flow_draws import AdversarialFlowDraws
-from afmlib.objectives.averaged import averaged_copy, averaged_model, check_player, frozen
+from afmlib.objectives.averaged import (
+    averaged_copy,
+    averaged_model,
+    check_keeps_labels,
+    check_player,
+    frozen,
+)
 from afmlib.ops.drawing import normal_like, uniform_like
 from afmlib.ops.flow import interpolate, step_width
 from afmlib.ops.gradient_access import observe_gradient, value_with_gradient
@@ -391,8 +397,7 @@ def _check_scales(**scales: float | Schedule) -> None:
 def _check_steps(nfe: int | str, generator: Generator) -> None:
     if nfe != "any" and (isinstance(nfe, bool) or not isinstance(nfe, int) or nfe < 1):
         raise ValueError(f"nfe must be at least 1 or 'any', got {nfe!r}.")
-    if generator.class_dropout_prob > 0:
-        raise ValueError("Adversarial flow drops no labels: class_dropout_prob must be 0.")
+    check_keeps_labels(generator, "Adversarial flow")
     if nfe != 1 and isinstance(generator, DepthWrapper):
         raise ValueError(
             f"{type(generator).__name__} uses the source time for its repetitions: it is a "

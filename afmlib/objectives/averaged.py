@@ -3,6 +3,7 @@
 __all__ = [
     "averaged_copy",
     "averaged_model",
+    "check_keeps_labels",
     "check_nfe",
     "check_player",
     "check_times",
@@ -90,6 +91,16 @@ def check_times(generator: Generator, method: str) -> None:
     """
     if isinstance(generator, DepthWrapper):
         raise ValueError(f"{type(generator).__name__} ignores the time, which {method} depends on.")
+
+
+def check_keeps_labels(generator: Generator, method: str) -> None:
+    """Refuses a generator whose labels are to be dropped.
+
+    Raises:
+        ValueError: Names the method.
+    """
+    if generator.class_dropout_prob > 0:
+        raise ValueError(f"{method} drops no labels: class_dropout_prob must be 0.")
 
 
 def drop_labels(generator: Generator, labels: Labels, dropped: Tensor) -> Labels:

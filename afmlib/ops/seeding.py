@@ -44,10 +44,13 @@ def permutation(size: int, *name: int) -> list[int]:
     return np.random.default_rng(_entropy(name)).permutation(size).tolist()
 
 
-def indexed_noises(seed: int, indices: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """Draws standard normal noises, the one of index ``i`` from the stream (seed, i)."""
+def indexed_noises(seed: int, indices: Sequence[int], shape: Sequence[int], *step: int) -> Tensor:
+    """Draws standard normal noises, the one of index ``i`` from the stream (seed, i).
+
+    Those of a later step of sampling are from the stream (seed, i, step).
+    """
     noises = np.empty((len(indices), *shape), np.float32)
     for row, index in zip(noises, indices, strict=True):
-        stream = np.random.Generator(np.random.Philox(_entropy((seed, index))))
+        stream = np.random.Generator(np.random.Philox(_entropy((seed, index, *step))))
         row[...] = stream.standard_normal(tuple(shape), np.float32)
     return torch.from_numpy(noises)

@@ -8,6 +8,7 @@ __all__ = [
     "DATASETS",
     "DEPTHS",
     "DERIVATIVES",
+    "DISCRETISATIONS",
     "DISCRIMINATORS",
     "EXTRACTORS",
     "GENERATORS",
@@ -130,12 +131,22 @@ SCHEDULES = ComponentRegistry(
         "PiecewiseSchedule": "afmlib.ops.schedules:PiecewiseSchedule",
     },
 )
+DISCRETISATIONS = ComponentRegistry(
+    "discretisations",
+    "afmlib.interfaces:Discretisation",
+    {
+        "DoublingGrid": "afmlib.ops.discretisations:DoublingGrid",
+        "ShrinkingGap": "afmlib.ops.discretisations:ShrinkingGap",
+    },
+)
 PARAMETERISATIONS = ComponentRegistry(
     "parameterisations",
     "afmlib.interfaces:Parameterisation",
     {
+        "ConsistencyPrediction": "afmlib.ops.consistency_functions:ConsistencyPrediction",
         "InstantaneousVelocity": "afmlib.ops.parameterisations:InstantaneousVelocity",
         "SamplePrediction": "afmlib.ops.parameterisations:SamplePrediction",
+        "TrigFlowPrediction": "afmlib.ops.consistency_functions:TrigFlowPrediction",
         "VelocityPrediction": "afmlib.ops.parameterisations:VelocityPrediction",
     },
 )
@@ -145,6 +156,7 @@ OBJECTIVES = ComponentRegistry(
     {
         "AdversarialFlow": "afmlib.objectives.adversarial_flow:AdversarialFlow",
         "ClassifierTraining": "afmlib.objectives.classifier_training:ClassifierTraining",
+        "ConsistencyTraining": "afmlib.objectives.consistency_training:ConsistencyTraining",
         "FlowMatching": "afmlib.objectives.flow_matching:FlowMatching",
         "MeanFlow": "afmlib.objectives.mean_flow:MeanFlow",
         "Shortcut": "afmlib.objectives.shortcut:Shortcut",
@@ -216,6 +228,7 @@ REGISTRIES.update(
         GUIDANCE,
         AUGMENTATIONS,
         SCHEDULES,
+        DISCRETISATIONS,
         PARAMETERISATIONS,
         OBJECTIVES,
         DATASETS,

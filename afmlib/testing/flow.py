@@ -1,20 +1,21 @@
-"""Checks of schedules and of parameterisations."""
+"""Checks of schedules, discretisations and parameterisations."""
 
-__all__ = ["check_parameterisation", "check_schedule"]
+__all__ = ["check_discretisation", "check_parameterisation", "check_schedule"]
 
 import math
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from afmlib.interfaces import Generator, Parameterisation, Schedule
+from afmlib.interfaces import Discretisation, Generator, Parameterisation, Schedule
 from afmlib.testing.contract import (
     Batch,
     promise,
     require,
     require_close,
     require_instance,
+    stream,
     trial_batch,
 )
 from afmlib.typing import Labels, Latents, Timesteps
@@ -63,6 +64,45 @@ def _is_number(value: object) -> bool:
     return math.isfinite(value)
 
 
+def check_discretisation(discretisation: Discretisation, total: int = 1000) -> None:
+    """Checks a discretisation.
+
+    At any point of a run it gives two levels for each number, finite, the first in [0.002, 80] and
+    the second below it and not negative; each depends on its own number alone, and on no earlier
+    call.
+
+    Args:
+        discretisation: The discretisation.
+        total: The length of the run that it is tried with, in images.
+
+    Raises:
+        AssertionError: Names the class and the part of its contract that it breaks.
+    """
+    require_instance(discretisation, Discretisation)
+    normals = torch.randn(200, generator=stream(0))
+    normals[0], normals[1] = -6, 6
+    for dtype in (torch.float32, torch.float64):
+        for num_images in (0, total // 2, total, 10 * total):
+            _check_levels(discretisation, normals.to(dtype), num_images, total)
+
+
+def _check_levels(
+    discretisation: Discretisation, normals: Tensor, num_images: int, total: int
+) -> None:
+    contract = f"there are two levels for each number after {num_images} of {total} images"
+    with promise(discretisation, contract):
+        levels = discretisation.levels(normals, num_images, total)
+    kept = all(x.shape == normals.shape and x.dtype == normals.dtype for x in levels)
+    require(kept, discretisation, f"{contract}, in their dtype")
+    upper, lower = levels
+    inside = bool(((upper > 0.0019) & (upper < 80.1) & (lower >= 0)).all())
+    require(inside, discretisation, "the upper level is in [0.002, 80], the lower not negative")
+    require(bool((lower < upper).all()), discretisation, "the lower level is below the upper")
+    turned = discretisation.levels(normals.flip(0), num_images, total)
+    kept = all(torch.equal(a, b.flip(0)) for a, b in zip(levels, turned, strict=True))
+    require(kept, discretisation, "a level depends on its own number alone")
+
+
 class _ToyGenerator(Generator):
     """Moves latents by a trainable amount that depends on label and times."""
 
@@ -92,7 +132,8 @@ def check_parameterisation(
 
     It returns latents of the shape and dtype that it is given, also for a step of no width, calls
     the generator with both times, treats each sample by itself, repeats itself, and lets gradients
-    through to the generator and to the latents.
+    through to the generator and to the latents. The times of sampling ascend from 0 to 1, and a
+    step of sampling is a function of the noises that it is given, each sample's of its own.
 
     Args:
         parameterisation: The parameterisation.
@@ -120,6 +161,40 @@ def check_parameterisation(
     ]
     contract = "each sample is treated independently of the others of its batch"
     require_close(torch.cat(parts), made, parameterisation, contract)
+    with torch.no_grad():
+        _check_sampling(parameterisation, generator, batch)
+
+
+def _check_sampling(
+    parameterisation: Parameterisation, generator: _ToyGenerator, batch: Batch
+) -> None:
+    times = [parameterisation.sampling_time(step / 10) for step in range(11)]
+    contract = "sampling_time ascends from 0 at 0 to 1 at 1"
+    kept = times[0] == 0 and times[-1] == 1 and times == sorted(set(times))
+    require(kept, parameterisation, contract, f"it is {times}")
+    noises = torch.randn(batch.latents.shape, generator=stream(7)).to(batch.latents)
+    targets = batch.timesteps_src / 2
+    contract = "a step of sampling is a function of the noises that it is given"
+
+    def step(rows: slice) -> Tensor:
+        part = batch[rows]
+        with promise(parameterisation, contract):
+            return parameterisation.advance(
+                generator,
+                part.latents,
+                part.labels,
+                part.timesteps_src,
+                targets[rows],
+                lambda: noises[rows],
+            )
+
+    whole = step(slice(None))
+    require(torch.equal(whole, step(slice(None))), parameterisation, contract)
+    kept = whole.shape == batch.latents.shape and whole.dtype == batch.latents.dtype
+    require(kept, parameterisation, "a step of sampling keeps shape and dtype")
+    parts = [step(slice(index, index + 1)) for index in range(len(batch.labels))]
+    contract = "a step of sampling treats each sample independently"
+    require_close(torch.cat(parts), whole, parameterisation, contract)
 
 
 def _check_steps(

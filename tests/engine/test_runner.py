@@ -67,6 +67,7 @@ class _StopAt(Hook):
         "afm_any_digits",
         "flow_matching_digits",
         "gan_gaussians2d",
+        "consistency_digits",
         "meanflow_digits",
         "shortcut_digits",
     ],

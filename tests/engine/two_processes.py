@@ -48,6 +48,7 @@ CASES = {
     "gan": ("gan_digits", ["objective.gradient_normalization=false", "objective.loss=HingeLoss"]),
     "classifier": ("classifier_digits", []),
     "flow": ("flow_matching_digits", ["objective.generator.class_dropout_prob=0.5"]),
+    "consistency": ("consistency_digits", []),
     "shortcut": ("shortcut_digits", ["objective.bootstrap_fraction=0.5"]),
     "mean": (
         "meanflow_digits",

@@ -10,9 +10,9 @@ import afmlib
 from afmlib import list_components
 from afmlib.registry import DEPTHS, GENERATORS, REGISTRIES
 
-GROUPS = """generators discriminators classifiers losses penalties derivatives depths guidance
-augmentations schedules parameterisations objectives datasets autoencoders extractors metrics
-attention"""
+GROUPS = """generators discriminators classifiers losses penalties derivatives depths
+guidance augmentations schedules discretisations parameterisations objectives datasets autoencoders
+extractors metrics attention"""
 
 
 def run(code):

@@ -5,8 +5,8 @@ import random
 import pytest
 import torch
 
-from afmlib.interfaces import Parameterisation, Schedule
-from afmlib.testing import check_parameterisation, check_schedule
+from afmlib.interfaces import Discretisation, Parameterisation, Schedule
+from afmlib.testing import check_discretisation, check_parameterisation, check_schedule
 
 
 class Halving(Schedule):
@@ -115,6 +115,21 @@ class Noisy(Step):
         return made + torch.randn_like(made)
 
 
+class EndsBeforeTheData(Step):
+    def sampling_time(self, fraction):
+        return 0.1 + 0.9 * fraction
+
+
+class NoisesAtRandom(Step):
+    def advance(self, generator, latents, labels, src, tgt, draw_noises):
+        return self(generator, latents, labels, src, tgt) + torch.randn_like(latents)
+
+
+class MixesNoises(Step):
+    def advance(self, generator, latents, labels, src, tgt, draw_noises):
+        return self(generator, latents, labels, src, tgt) + draw_noises().mean(0)
+
+
 @pytest.mark.parametrize(
     ("broken", "contract"),
     [
@@ -125,11 +140,58 @@ class Noisy(Step):
         (Detaches, "reach the generator"),
         (Centres, "independently of the others"),
         (Noisy, "draws nothing at random"),
+        (EndsBeforeTheData, "sampling_time ascends from 0"),
+        (NoisesAtRandom, "a function of the noises"),
+        (MixesNoises, "a step of sampling treats each sample independently"),
     ],
 )
 def test_broken_parameterisation_is_named_with_what_it_breaks(broken, contract):
     with pytest.raises(AssertionError, match=f"^{broken.__name__}: .*{contract}"):
         check_parameterisation(broken())
+
+
+class Levels(Discretisation):
+    def levels(self, normals, num_images, total=None):
+        upper = normals.exp().clamp(0.01, 80)
+        return upper, upper / 2
+
+
+class TooNoisy(Levels):
+    def levels(self, normals, num_images, total=None):
+        return tuple(100 * level for level in super().levels(normals, num_images, total))
+
+
+class UpsideDown(Levels):
+    def levels(self, normals, num_images, total=None):
+        return super().levels(normals, num_images, total)[::-1]
+
+
+class Sorts(Levels):
+    def levels(self, normals, num_images, total=None):
+        return super().levels(normals.sort().values, num_images, total)
+
+
+class Widens(Levels):
+    def levels(self, normals, num_images, total=None):
+        return super().levels(normals.double(), num_images, total)
+
+
+@pytest.mark.parametrize(
+    ("broken", "contract"),
+    [
+        (TooNoisy, "the upper level is in"),
+        (UpsideDown, "below the upper"),
+        (Sorts, "depends on its own number alone"),
+        (Widens, "in their dtype"),
+    ],
+)
+def test_broken_discretisation_is_named_with_what_it_breaks(broken, contract):
+    with pytest.raises(AssertionError, match=f"^{broken.__name__}: .*{contract}"):
+        check_discretisation(broken())
+
+
+def test_levels_of_one_distance_are_no_breach():
+    check_discretisation(Levels())
 
 
 def test_step_of_the_mean_velocity_is_no_breach():

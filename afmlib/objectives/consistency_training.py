@@ -1,0 +1,146 @@
+r"""Consistency training: neighbours on the flow have the same end.
+
+The function :math:`f(x_s, s)` estimates the data at the end of the flow. At two noise levels
+:math:`\sigma > \sigma'` of the same data and noise it should say the same, and at the lowest what
+it is given:
+
+.. math:: L = \mathbb{E} \, \frac{1}{\sigma - \sigma'} \Big(
+    \sqrt{\| f(x_\sigma) - \operatorname{sg} f(x_{\sigma'}) \|_2^2 + c^2} - c \Big) , \qquad
+    c = c_0 \sqrt{n}
+
+The teacher is the student itself, with the same dropout, and no average of it. The levels are those
+of a discretisation: :class:`afmlib.ops.discretisations.DoublingGrid` makes it improved consistency
+training (iCT), :class:`afmlib.ops.discretisations.ShrinkingGap` with :math:`c_0 = 0` is easy
+consistency training (ECT).
+
+References:
+    | Improved Techniques for Training Consistency Models (Song and Dhariwal, 2023)
+    | https://arxiv.org/abs/2310.14189
+
+    | Consistency Models Made Easy (Geng et al., 2024)
+    | https://arxiv.org/abs/2406.14548
+"""
+
+__all__ = ["ConsistencyTraining", "ConsistencyTrainingDraws"]
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from afmlib.interfaces import Discretisation, Generator, Objective
+from afmlib.objectives.averaged import (
+    averaged_copy,
+    averaged_model,
+    check_keeps_labels,
+    check_nfe,
+    check_player,
+    check_times,
+)
+from afmlib.ops.consistency_functions import (
+    SIGMA_DATA,
+    ConsistencyPrediction,
+    time_of_level,
+)
+from afmlib.ops.discretisations import DoublingGrid
+from afmlib.ops.drawing import normal_like, normal_numbers, same_draws
+from afmlib.ops.flow import interpolate
+from afmlib.sampling import SampleModel
+from afmlib.typing import Labels, Latents, PerSample, Scalar
+
+
+@dataclass
+class ConsistencyTrainingDraws:
+    """All that is random in one update."""
+
+    noises_src: Latents
+    """The noise in the latents at both levels."""
+
+    level_normals: PerSample
+    """Standard normal numbers, of which the discretisation makes the levels."""
+
+
+class ConsistencyTraining(Objective):
+    """Consistency training, sampled in one step, or in several with fresh noise between them.
+
+    Args:
+        generator: The network; it should embed the source time.
+        nfe: The number of steps of a sample, unless asked otherwise.
+        discretisation: How the two levels are chosen; :class:`DoublingGrid` unless given.
+        huber_scale: The number :math:`c_0`, in units of noise levels: errors that are small beside
+            it are squared, larger ones count by their norm; 0 for the norm itself.
+
+    Raises:
+        ValueError: If an argument is out of its domain, or the generator drops labels.
+    """
+
+    players: ClassVar[Mapping[str, int]] = {"generator": 1}
+
+    def __init__(
+        self,
+        generator: Generator,
+        nfe: int = 1,
+        discretisation: Discretisation | None = None,
+        huber_scale: float = 0.00054,
+    ) -> None:
+        super().__init__()
+        check_nfe(nfe)
+        check_times(generator, "consistency training")
+        check_keeps_labels(generator, "Consistency training")
+        if not huber_scale >= 0:
+            raise ValueError(f"huber_scale must not be negative, got {huber_scale}.")
+        self.generator = generator
+        self.generator_ema = averaged_copy(generator)
+        self.nfe = nfe
+        self.discretisation = DoublingGrid() if discretisation is None else discretisation
+        self.huber_scale = huber_scale
+        self.parameterisation = ConsistencyPrediction()
+
+    def draw(
+        self, latents: Latents, generator: torch.Generator | None = None
+    ) -> ConsistencyTrainingDraws:
+        """Draws noises and levels for one update on a batch like ``latents``."""
+        return ConsistencyTrainingDraws(
+            noises_src=normal_like(latents, len(latents), generator),
+            level_normals=normal_numbers(latents, generator),
+        )
+
+    def terms(
+        self, player: str, latents: Latents, labels: Labels, draws: ConsistencyTrainingDraws
+    ) -> dict[str, Scalar]:
+        """Returns the term ``consistency``; observes the norm of each sample's difference.
+
+        Raises:
+            ValueError: If ``player`` is not "generator".
+        """
+        check_player(player, self.players)
+        upper, lower = self.discretisation.levels(
+            draws.level_normals, self.num_images, self.total_images
+        )
+        with torch.no_grad(), same_draws(latents.device):
+            teacher = self._denoise(latents, labels, draws.noises_src, lower)
+        student = self._denoise(latents, labels, draws.noises_src, upper)
+        differences = SIGMA_DATA * (student - teacher).flatten(1)  # (N, elements)
+        distances = pseudo_huber(differences, self.huber_scale * differences.shape[1] ** 0.5)
+        self.observations = {"distance": distances.detach()}
+        return {"consistency": (distances / (upper - lower)).mean()}
+
+    def _denoise(
+        self, latents: Latents, labels: Labels, noises: Latents, levels: PerSample
+    ) -> Latents:
+        timesteps = time_of_level(levels)
+        noisy = interpolate(latents, noises, timesteps)
+        return self.parameterisation.denoise(self.generator, noisy, labels, timesteps)
+
+    @property
+    def sample_model(self) -> SampleModel:
+        """The averaged generator, ready for :func:`afmlib.sample`."""
+        return averaged_model(self, self.parameterisation, self.nfe, any_nfe=True)
+
+
+def pseudo_huber(differences: torch.Tensor, scale: float) -> PerSample:
+    r"""Returns :math:`\sqrt{\| \Delta \|^2 + c^2} - c` of each row."""
+    column = differences.new_full((len(differences), 1), scale)
+    # As one norm, its gradient is zero and not undefined where both are zero.
+    return torch.linalg.vector_norm(torch.cat([differences, column], dim=1), dim=1) - scale
