@@ -8,7 +8,7 @@ Their weights are frozen. They lie in the checkpoint that they come from, and ar
 those of a run that uses them: of them it saves a hash alone, and refuses to go on with others.
 """
 
-__all__ = ["TrainedClassifier", "TrainedVelocity", "load_classifier"]
+__all__ = ["PublishedClassifier", "TrainedClassifier", "TrainedVelocity", "load_classifier"]
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,9 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from afmlib.interfaces import Classifier, Generator
+from afmlib.interfaces import Classifier, Conventions, Generator
 from afmlib.io.checkpoint import CheckpointError, find_checkpoint, read_manifest
+from afmlib.io.published_files import read_published
 from afmlib.metrics.content_hash import content_hash
+from afmlib.official import latent_scale_of, load_official
 from afmlib.ops.parameterisations import InstantaneousVelocity
 from afmlib.registry import CLASSIFIERS
 from afmlib.sampling import load_checkpoint, load_network
@@ -75,6 +77,58 @@ class TrainedClassifier(Classifier):
 
         Raises:
             ValueError: Names the checkpoint.
+        """
+        _require_same(self.checkpoint, self.weights_hash, state)
+
+
+class PublishedClassifier(Classifier):
+    """The authors' classifier of noised latents, out of its published file.
+
+    Args:
+        checkpoint: The file, ``.pth`` or ``.safetensors``: a path or URL.
+        num_heads: The number of attention heads; that of the published network of this width unless
+            given.
+
+    Raises:
+        CheckpointError: If it is damaged, or of another network.
+    """
+
+    def __init__(self, checkpoint: str, num_heads: int | None = None) -> None:
+        super().__init__()
+        published = read_published(checkpoint, num_heads)
+        if published.kind != "classifier":
+            raise CheckpointError(f"{checkpoint} holds a {published.kind}, not a classifier.")
+        network = load_official(checkpoint, num_heads=num_heads)
+        assert isinstance(network, Classifier)
+        arguments = published.arguments
+        channels, side = arguments["in_channels"], arguments["input_size"]
+        self.checkpoint = checkpoint
+        self.conventions: Mapping[str, Any] = {
+            "num_classes": arguments["num_classes"],
+            "latent_shape": [channels, side, side],
+            "latent_scale": latent_scale_of(channels),
+            "time": Conventions.time,
+        }
+        self.network = network
+        self.weights_hash = _hold(self, network)
+
+    def extra_repr(self) -> str:
+        """Shows where the weights come from."""
+        return f"checkpoint={self.checkpoint!r}"
+
+    def forward(self, latents: Latents, timesteps: Timesteps) -> Tensor:
+        """Returns the logits of the classes for latents at ``timesteps`` of the flow."""
+        return self.network(latents, timesteps)
+
+    def get_extra_state(self) -> Tensor:
+        """Returns the hash of the weights, which is all that a run saves of them."""
+        return self.weights_hash
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Refuses to go on with other weights.
+
+        Raises:
+            ValueError: Names the file.
         """
         _require_same(self.checkpoint, self.weights_hash, state)
 

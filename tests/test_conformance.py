@@ -49,7 +49,7 @@ from afmlib.testing import (
 CLASSES = 3
 DIT = dict(input_size=4, in_channels=2, hidden_size=16, depth=2, num_heads=2, num_classes=CLASSES)
 MLP = dict(in_channels=2, hidden_size=16, num_classes=CLASSES)
-SHAPES = {"DiT": (2, 4, 4), "MLP": (2,), "Trained": (2, 4, 4)}
+SHAPES = {"DiT": (2, 4, 4), "MLP": (2,), "Trained": (2, 4, 4), "Published": (2, 4, 4)}
 BOTH_TIMES = dict(use_timestep_src=True, use_timestep_tgt=True)
 DIT_GENERATOR = dict(type="DiTGenerator", **DIT)
 SMOOTH = DIT_GENERATOR | BOTH_TIMES | dict(time_scale=1.0)
@@ -87,6 +87,7 @@ SMALL = {
     "classifiers": {
         "DiTClassifier": [DIT, DIT | dict(qk_norm=True, attention="math")],
         "MLPClassifier": [MLP, MLP | dict(feature_scale=2.0)],
+        "PublishedClassifier": ["published_classifier"],
         "TrainedClassifier": ["trained_classifier"],
     },
     "losses": {
@@ -274,6 +275,13 @@ def trained_classifier(tmp_path):
     networks = {"classifier": state, "classifier_ema": state}
     save_checkpoint(str(tmp_path), networks, {}, "", {"classifier": spec, "conventions": {}})
     return dict(checkpoint=str(tmp_path))
+
+
+@pytest.fixture
+def published_classifier(tmp_path):
+    path = tmp_path / "classifier.pth"
+    torch.save(moved(build_classifier("DiTClassifier", **DIT)), path)
+    return dict(checkpoint=str(path), num_heads=2)
 
 
 @pytest.fixture

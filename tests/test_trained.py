@@ -6,11 +6,17 @@ import pytest
 import torch
 
 import afmlib
-from afmlib import build_classifier, build_generator, build_objective, load_checkpoint
+from afmlib import (
+    build_classifier,
+    build_discriminator,
+    build_generator,
+    build_objective,
+    load_checkpoint,
+)
 from afmlib.config import load_config
 from afmlib.engine import Runner
 from afmlib.io.checkpoint import CheckpointError, save_checkpoint
-from afmlib.trained import TrainedClassifier, TrainedVelocity, load_classifier
+from afmlib.trained import PublishedClassifier, TrainedClassifier, TrainedVelocity, load_classifier
 
 NET = dict(input_size=8, in_channels=1, hidden_size=16, depth=1, num_heads=2, num_classes=10)
 GENERATOR = dict(type="DiTGenerator", **NET, use_timestep_src=True, class_dropout_prob=0.1)
@@ -106,6 +112,29 @@ def test_what_is_no_such_network_is_refused_in_words(classifier, flow, tmp_path)
         TrainedVelocity(str(folder))
     with pytest.raises(CheckpointError, match="There is no checkpoint"):
         TrainedClassifier(str(tmp_path / "nowhere"))
+
+
+def test_the_published_classifier_guides_data_of_its_conventions_alone(tmp_path):
+    network = build_classifier("DiTClassifier", **NET | dict(in_channels=4, num_classes=7))
+    torch.save(network.state_dict(), tmp_path / "classifier.pth")
+    discriminator = build_discriminator("DiTDiscriminator", **NET)
+    torch.save(discriminator.state_dict(), tmp_path / "discriminator.pth")
+
+    loaded = PublishedClassifier(str(tmp_path / "classifier.pth"), num_heads=2)
+
+    x, t = torch.randn(2, 4, 8, 8), torch.rand(2)
+    assert torch.equal(loaded(x, t), network(x, t))
+    assert loaded.conventions["latent_scale"] == 0.18215
+    assert loaded.conventions["latent_shape"] == [4, 8, 8]
+    assert list(loaded.state_dict()) == ["_extra_state"]
+    option = (
+        "objective.guidance={type: ClassifierGuidance, scale: 0.1, classifier: {type: "
+        f"PublishedClassifier, num_heads: 2, checkpoint: '{tmp_path}/classifier.pth'}}}}"
+    )
+    with pytest.raises(CheckpointError, match="its num_classes is 7, not 10"):
+        Runner(load_config("afm_digits", [option]), tmp_path / "run", device="cpu")
+    with pytest.raises(CheckpointError, match="holds a discriminator, not a classifier"):
+        PublishedClassifier(str(tmp_path / "discriminator.pth"), num_heads=2)
 
 
 def guided(kind, folder):

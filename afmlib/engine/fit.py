@@ -13,7 +13,7 @@ from afmlib.engine.shares import Shares
 from afmlib.interfaces import Conventions, Dataset, Generator, Objective
 from afmlib.ops.draws import take_rows
 from afmlib.ops.seeding import generator_for
-from afmlib.trained import TrainedClassifier, TrainedVelocity
+from afmlib.trained import PublishedClassifier, TrainedClassifier, TrainedVelocity
 
 
 def check_fit(objective: Objective, dataset: Dataset, shares: Shares) -> None:
@@ -63,7 +63,7 @@ def _check_trained(objective: Objective, dataset: Dataset) -> None:
     values = (dataset.num_classes, dataset.latent_shape, dataset.latent_scale, Conventions.time)
     conventions = dict(zip(COMPARED, values, strict=True))
     for module in objective.modules():
-        if isinstance(module, TrainedClassifier | TrainedVelocity):
+        if isinstance(module, PublishedClassifier | TrainedClassifier | TrainedVelocity):
             stored = {"conventions": module.conventions}
             check_conventions(module.checkpoint, stored, conventions)
 

@@ -76,6 +76,7 @@ CLASSIFIERS = ComponentRegistry(
     {
         "DiTClassifier": "afmlib.classifiers.dit:DiTClassifier",
         "MLPClassifier": "afmlib.classifiers.mlp:MLPClassifier",
+        "PublishedClassifier": "afmlib.trained:PublishedClassifier",
         "TrainedClassifier": "afmlib.trained:TrainedClassifier",
     },
     _dit_presets("DiTClassifier"),
