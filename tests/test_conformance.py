@@ -73,7 +73,7 @@ SMALL = {
             DIT | BOTH_TIMES | dict(qk_norm=True),
             DIT | dict(class_dropout_prob=0.1, patch_size=4, attention="math"),
         ],
-        "MLPGenerator": [MLP, MLP | BOTH_TIMES | dict(feature_scale=2.0)],
+        "MLPGenerator": [MLP, MLP | BOTH_TIMES | dict(feature_scale=2.0, class_dropout_prob=0.1)],
         "TrainedVelocity": ["trained_velocity"],
     },
     "depths": {

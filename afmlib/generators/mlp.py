@@ -27,6 +27,7 @@ class MLPGenerator(Generator):
         use_timestep_tgt: Whether the target time is embedded.
         time_scale: The factor on times before their sinusoids are taken. Objectives that
             differentiate the network by its times want about 1.
+        class_dropout_prob: If positive, there is a null class of index ``num_classes``.
 
     Raises:
         ValueError: If a number is out of its domain.
@@ -43,14 +44,19 @@ class MLPGenerator(Generator):
         use_timestep_src: bool = False,
         use_timestep_tgt: bool = False,
         time_scale: float = 1000.0,
+        class_dropout_prob: float = 0.0,
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, got {num_classes}.")
+        if num_classes < 1 or not 0 <= class_dropout_prob <= 1:
+            raise ValueError(
+                "num_classes must be at least 1 and class_dropout_prob in [0, 1], "
+                f"got {num_classes} and {class_dropout_prob}."
+            )
         self.latent_shape = (in_channels,)
         self.num_classes = num_classes
+        self.class_dropout_prob = class_dropout_prob
         self.features = PointFeatures(in_channels, feature_scale, num_features)
-        self.y_embedder = LabelEmbedder(num_classes, hidden_size)
+        self.y_embedder = LabelEmbedder(num_classes + (class_dropout_prob > 0), hidden_size)
         self.t_embedder, self.t_tgt_embedder = (
             TimestepEmbedder(hidden_size, time_scale=time_scale) if used else None
             for used in (use_timestep_src, use_timestep_tgt)

@@ -79,6 +79,25 @@ def test_shape_and_classes_are_declared():
     assert network.num_classes == 7
 
 
+def test_dropped_labels_have_a_null_class_of_their_own():
+    network = randomised(class_dropout_prob=0.1)  # Of three classes.
+    points, null = torch.randn(4, 2), torch.full((4,), 3)
+
+    made = network(points, null)
+
+    assert network.class_dropout_prob == 0.1
+    assert network.num_classes == 3
+    assert all(not torch.equal(made, network(points, null - label)) for label in (1, 2, 3))
+    with pytest.raises(IndexError):
+        randomised()(points, null)
+
+
+@pytest.mark.parametrize("arguments", [dict(class_dropout_prob=-0.1), dict(class_dropout_prob=1.1)])
+def test_a_probability_out_of_its_domain_is_refused(arguments):
+    with pytest.raises(ValueError, match=r"class_dropout_prob in \[0, 1\]"):
+        MLPGenerator(2, **arguments)
+
+
 @pytest.mark.parametrize("arguments", [dict(num_classes=0), dict(depth=0), dict(hidden_size=0)])
 def test_numbers_out_of_their_domain_are_refused(arguments):
     with pytest.raises(ValueError, match="at least 1"):
