@@ -1,9 +1,10 @@
 """The report of a benchmark: ``table.md`` and one self-contained ``report.html``.
 
-    python benchmarks/report.py RESULTS_DIR [--check]
+    python benchmarks/report.py RESULTS_DIR [--page FILE] [--check]
 
-Both are made from ``results.json`` alone, so that a table is never typed by hand. With ``--check``
-nothing is written: the exit status is 1 if ``table.md`` is not what ``results.json`` says.
+Both are made from ``results.json`` alone, so that a table is never typed by hand. Of a suite,
+``--page`` writes the claims into a page of the documentation, too. With ``--check`` nothing is
+written: the exit status is 1 if something is not what ``results.json`` says.
 """
 
 __all__ = ["main", "print_table", "table_text", "write_report"]
@@ -11,7 +12,6 @@ __all__ = ["main", "print_table", "table_text", "write_report"]
 import argparse
 import itertools
 import json
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +22,8 @@ import rich.table
 from rich.console import Console
 from rich.measure import Measurement
 from rich.text import Text
-from templates.records import by_contender, clean, failures
+from templates.markdown import code, escape
+from templates.records import by_contender, failures
 from templates.tables import Line, Table, quality_tables, sampling_table, size_table
 
 SCHEMA = 1
@@ -37,11 +38,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", metavar="RESULTS_DIR", help="the folder of results.json")
-    parser.add_argument("--check", action="store_true", help="only compare table.md")
+    parser.add_argument("--page", type=Path, help="a page with marks for the claims of a suite")
+    parser.add_argument("--check", action="store_true", help="only compare")
     arguments = parser.parse_args(argv)
     folder = Path(arguments.folder)
     try:
         results = _read(folder / "results.json")
+        if "suite" in results:
+            return _report_suite(results, folder, arguments)
         if arguments.check:
             return _check(results, folder / "table.md")
     except (OSError, ValueError) as error:
@@ -49,6 +53,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE
     print(write_report(results, folder))
     return 0
+
+
+def _report_suite(results: Mapping[str, Any], folder: Path, arguments: argparse.Namespace) -> int:
+    from suites import report
+
+    if not arguments.check:
+        print(report.write_report(results, folder, arguments.page))
+        return 0
+    stale = report.check_report(results, folder, arguments.page)
+    for name in stale:
+        print(f"{name} is not what {folder}/results.json says.", file=sys.stderr)
+    return STALE if stale else 0
 
 
 def write_report(results: Mapping[str, Any], out: Path) -> Path:
@@ -76,23 +92,23 @@ def table_text(results: Mapping[str, Any]) -> str:
         for name in ("machine", "versions")
     )
     lines = [
-        f"# Benchmark: {', '.join(map(_escape, by_contender(results))) or 'no contenders'}",
+        f"# Benchmark: {', '.join(map(escape, by_contender(results))) or 'no contenders'}",
         "",
-        f"* command: {_code(results['command'])}",
-        f"* date: {_escape(results['date'])}",
-        f"* machine: {_escape(machine)}",
-        f"* versions: {_escape(versions)}",
-        f"* budget: {_escape(results['budget'])}",
-        f"* seeds: {_escape(', '.join(map(str, results['seeds'])))}",
+        f"* command: {code(results['command'])}",
+        f"* date: {escape(results['date'])}",
+        f"* machine: {escape(machine)}",
+        f"* versions: {escape(versions)}",
+        f"* budget: {escape(results['budget'])}",
+        f"* seeds: {escape(', '.join(map(str, results['seeds'])))}",
     ]
     for heading, tables in _sections(results).items():
         lines += ["", f"## {heading}"] if tables else []
         for table in tables:
-            lines += ["", f"### {_escape(table.title)}", "", *_markdown(table)]
+            lines += ["", f"### {escape(table.title)}", "", *_markdown(table)]
     found = failures(results)
     if found:
         lines += ["", "## What failed or was not run", ""]
-        lines += [f"* {_escape(name)}, {part}: {_escape(reason)}" for name, part, reason in found]
+        lines += [f"* {escape(name)}, {part}: {escape(reason)}" for name, part, reason in found]
     lines += [
         "",
         "Mean ± sample standard deviation over n seeds. The best mean of each column is bold, "
@@ -136,35 +152,21 @@ def _sections(results: Mapping[str, Any]) -> dict[str, list[Table]]:
 
 def _markdown(table: Table) -> Iterator[str]:
     if table.about:
-        yield from (_escape(table.about), "")
+        yield from (escape(table.about), "")
     heads = [*table.heads, *(column.head for column in table.columns)]
     rules = ["---"] * len(table.heads) + ["---:"] * len(table.columns)
-    yield f"| {' | '.join(map(_escape, heads))} |"
+    yield f"| {' | '.join(map(escape, heads))} |"
     yield f"| {' | '.join(rules)} |"
     for line in (*table.lines, *table.references):
-        name, *others = map(_escape, line.heads)
+        name, *others = map(escape, line.heads)
         name = f"*{name}*" if line in table.references else name
         cells = [
-            f"**{_escape(cell.mean)}** {_escape(cell.spread)}".strip()
+            f"**{escape(cell.mean)}** {escape(cell.spread)}".strip()
             if cell.best
-            else _escape(cell.text)
+            else escape(cell.text)
             for cell in line.cells
         ]
         yield f"| {' | '.join([name, *others, *(cells or ['–'] * len(table.columns))])} |"
-
-
-def _escape(text: Any) -> str:
-    """Escapes what Markdown or HTML would take for its own."""
-    text = re.sub(r"([\\`*\[\]|~$])", r"\\\1", clean(text))
-    text = re.sub(r"(?<!\w)_|_(?!\w)", r"\_", text)
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _code(text: Any) -> str:
-    """Returns a code span, whatever backticks there are in it."""
-    text = clean(text)
-    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
-    return f"{fence} {text} {fence}" if "`" in text else f"{fence}{text}{fence}"
 
 
 def _fitting(table: Table, console: Console) -> Iterator[rich.table.Table]:

@@ -1,9 +1,11 @@
 """Contenders side by side in one run: quality, speed and size on the same data and budget.
 
     python benchmarks/run.py afm_digits gan_digits flow_matching_digits
+    python benchmarks/run.py --suite paper-small --out FOLDER [--resume]
 
-Each contender trains in a process of its own, in slices that take turns. What is left is
-``results.json``, ``table.md`` and one self-contained ``report.html``.
+Each contender trains in a process of its own, in slices that take turns. A suite trains what its
+claims rest on and judges them. What is left is ``results.json``, ``table.md`` and one
+self-contained ``report.html``.
 """
 
 import argparse
@@ -31,30 +33,56 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "contenders", nargs="+", metavar="NAME", help="a config, or NAME:key=value[:key=value]"
+        "contenders", nargs="*", metavar="NAME", help="a config, or NAME:key=value[:key=value]"
     )
-    parser.add_argument("--budget", help="90s, 200kimg or 1.5Mimg [each config's num_images]")
-    parser.add_argument("--seeds", type=int, default=1, help="how many seeds, from 0 [1]")
+    parser.add_argument(
+        "--budget", help="90s, 200kimg or 1.5Mimg [each config's num_images]; of a suite, 10%%"
+    )
+    parser.add_argument("--seeds", type=int, help="how many seeds, from 0 [1; 3 of a suite]")
     parser.add_argument("--out", help="the folder of the results [runs/benchmark-DATE]")
     parser.add_argument("--plugin", action="append", default=[], help="a Python file of components")
     parser.add_argument("--slice", type=float, default=5.0, help="seconds of a turn [5]")
+    parser.add_argument("--suite", help="a suite of claims, instead of contenders: paper-small")
+    parser.add_argument(
+        "--claim", action="append", default=[], help="one of the suite's claims by its id [all]"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with the suite in --out")
+    parser.add_argument("--jobs", type=int, default=2, help="runs of a suite at a time [2]")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the benchmark and returns the exit status: 0 if every contender was run."""
+    """Runs the benchmark and returns the exit status: 0 if all that was asked for was run."""
     arguments = build_parser().parse_args(argv)
     console = Console()
     try:
-        contenders = [parse_contender(text) for text in dict.fromkeys(arguments.contenders)]
-        budget = parse_budget(arguments.budget)
-        out = _check(arguments, contenders)
+        suite = _suite(arguments)
+        if suite is None:
+            arguments.seeds = 1 if arguments.seeds is None else arguments.seeds
+            contenders = [parse_contender(text) for text in dict.fromkeys(arguments.contenders)]
+            budget = parse_budget(arguments.budget)
+            out = _check(arguments, contenders)
     except (ValueError, OSError) as error:
         if arguments.debug:
             raise
         print(f"benchmarks/run.py: {error}", file=sys.stderr)
         return USAGE
+    if suite is not None:
+        from suites.program import run_suite
+
+        return run_suite(suite, console)
+    return _compare(arguments, contenders, budget, out, console)
+
+
+def _compare(
+    arguments: argparse.Namespace,
+    contenders: list[Contender],
+    budget: Budget,
+    out: Path,
+    console: Console,
+) -> int:
+    """Runs contenders and returns the exit status: 0 if every one was run."""
     results = _start(arguments, budget)
     interrupted = False
     try:
@@ -67,6 +95,19 @@ def main(argv: list[str] | None = None) -> int:
     _write(results, out, console)
     failed = any(row["status"] == "failed" for row in results["rows"])
     return INTERRUPTED if interrupted else int(failed)
+
+
+def _suite(arguments: argparse.Namespace) -> Any:
+    """Returns the suite that is asked for, ready to be run; None if contenders are."""
+    if bool(arguments.contenders) == bool(arguments.suite):
+        raise ValueError("Name contenders, or a suite with --suite: one of the two.")
+    if arguments.suite:
+        from suites.program import prepare
+
+        return prepare(arguments)
+    if arguments.claim or arguments.resume:
+        raise ValueError("--claim and --resume belong to --suite.")
+    return None
 
 
 def _check(arguments: argparse.Namespace, contenders: list[Contender]) -> Path:

@@ -1,6 +1,7 @@
-"""The page of a report: one file that needs no network, for any screen, light or dark.
+"""The page of a report.
 
-The words are here, the elements in :mod:`templates.elements`, the look in ``page.css``.
+The words are here, the elements in :mod:`templates.elements`, the frame in
+:mod:`templates.document`.
 """
 
 __all__ = ["render_page"]
@@ -8,17 +9,16 @@ __all__ = ["render_page"]
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from plots import Plot, loss_plots, quality_plots
 
+from templates.document import render_document
 from templates.elements import escape, fold, named, table_section, terms
 from templates.grids import sample_grids
 from templates.records import by_contender, failures
 from templates.tables import quality_tables, sampling_table, seed_tables, size_table
 
-FOLDER = Path(__file__).parent
 MAX_HEADING = 60
 """The most characters of a heading with names in it. They stand below it in any case."""
 
@@ -32,23 +32,19 @@ def render_page(results: Mapping[str, Any], folder: Path) -> str:
     """
     names = list(by_contender(results))
     title = f"Benchmark: {', '.join(names)}" if names else "Benchmark without contenders"
-    return Template(_read("page.html")).substitute(
-        title=escape(title),
-        heading=escape(title) if len(title) <= MAX_HEADING else "Benchmark",
-        lead=f'<p class="lead">{_lead(results)}</p>{_names(names)}',
-        style=_read("page.css"),
-        script=_read("page.js"),
-        quality=_quality(results, names),
-        speed=_speed(results, names),
-        curves=_curves(results, names),
-        samples=sample_grids(results, folder),
-        failures=_failures(results, names),
-        details=_details(results, names),
+    return render_document(
+        title,
+        title if len(title) <= MAX_HEADING else "Benchmark",
+        f'<p class="lead">{_lead(results)}</p>{_names(names)}',
+        {
+            "Quality": _quality(results, names),
+            "Speed and size": _speed(results, names),
+            "In the course of training": _curves(results, names),
+            "Samples": sample_grids(results, folder),
+            "What failed or was not run": _failures(results, names),
+            "Details": _details(results, names),
+        },
     )
-
-
-def _read(name: str) -> str:
-    return (FOLDER / name).read_text(encoding="utf-8").strip()
 
 
 def _lead(results: Mapping[str, Any]) -> str:

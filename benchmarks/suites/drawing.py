@@ -1,0 +1,94 @@
+"""Figures of claims: the same look for all, on a white page."""
+
+__all__ = ["COLORS", "by_setting", "panels", "scatter_maps"]
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+COLORS = ("#0072b2", "#d55e00", "#008a66", "#b4568b", "#a87400", "#6b6b6b")
+"""Okabe and Ito's, as on the pages."""
+
+GREY = "#8a9099"
+
+
+def panels(count: int, width: float = 2.7, height: float = 2.6) -> tuple[Figure, list[Any]]:
+    """Returns a figure with panels side by side."""
+    figure = Figure(figsize=(width * count, height), layout="constrained", dpi=100)
+    axes = list(np.atleast_1d(figure.subplots(1, count)))
+    for each in axes:
+        each.tick_params(labelsize=8, length=2)
+        for side in ("top", "right"):
+            each.spines[side].set_visible(False)
+    return figure, axes
+
+
+def by_setting(
+    axes: Any,
+    settings: Mapping[str, Sequence[float]],
+    label: str,
+    bound: tuple[float, str] | None = None,
+    log: bool = False,
+    color: str = COLORS[0],
+) -> None:
+    """Draws a column per setting: a dot per seed, a line at their mean.
+
+    Args:
+        axes: Where.
+        settings: The numbers, by what stands below the column. What diverged is a cross at the top.
+        label: What the numbers are.
+        bound: A number to compare with, and what it is.
+        log: Whether the axis is logarithmic.
+        color: Of the dots.
+    """
+    for column, values in enumerate(settings.values()):
+        finite = [value for value in values if math.isfinite(value)]
+        axes.plot([column] * len(finite), finite, "o", color=color, alpha=0.75, markersize=5)
+        if finite:
+            middle = sum(finite) / len(finite)
+            axes.plot([column - 0.28, column + 0.28], [middle] * 2, color=color, linewidth=1.5)
+        if len(finite) < len(values):
+            top = axes.get_xaxis_transform()
+            axes.plot([column], [0.97], "x", color="black", transform=top, clip_on=False)
+    if bound is not None:
+        axes.axhline(bound[0], color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+        axes.annotate(
+            bound[1],
+            (1, bound[0]),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 2),
+            textcoords="offset points",
+            ha="right",
+            fontsize=7,
+            color=GREY,
+        )
+    if log:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_xticks(range(len(settings)), list(settings), fontsize=8)
+    axes.set_xlim(-0.6, len(settings) - 0.4)
+    axes.set_ylabel(label, fontsize=8)
+    axes.grid(axis="y", color="#e3e5e8", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def scatter_maps(
+    axes: Any, noises: np.ndarray, samples: np.ndarray, title: str, count: int = 400
+) -> None:
+    """Draws where a map in the plane carries noises, which are coloured by their direction."""
+    angles = np.arctan2(noises[:count, 1], noises[:count, 0])
+    for z, x in zip(noises[:60], samples[:60], strict=True):
+        axes.plot([z[0], x[0]], [z[1], x[1]], color="#c3c7cd", linewidth=0.5, zorder=0)
+    axes.scatter(*samples[:count].T, c=angles, cmap="twilight_shifted", s=6, linewidths=0)
+    axes.set_title(title, fontsize=9)
+    axes.set_xlim(-2.4, 2.4)
+    axes.set_ylim(-2.4, 2.4)
+    axes.set_aspect("equal")
+    axes.set_xticks([])
+    axes.set_yticks([])

@@ -1,0 +1,114 @@
+"""What the runs left: their records, samples and logs, as claims ask for them."""
+
+__all__ = ["Evidence", "MissingRunError", "record_path", "run_folder", "samples_path"]
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from contenders import parse_contender
+
+DONE, DIVERGED = "done", "diverged"
+
+
+class MissingRunError(LookupError):
+    """A claim asks for a run that is not done."""
+
+
+def run_folder(out: Path, text: str, seed: int) -> Path:
+    """Returns where a run lies."""
+    return out / "runs" / f"{parse_contender(text).slug}-seed{seed}"
+
+
+def record_path(out: Path, text: str, seed: int) -> Path:
+    """Returns where the record of a run lies; it is there when the run is done."""
+    return run_folder(out, text, seed) / "record.json"
+
+
+def samples_path(out: Path, text: str, seed: int, nfe: int) -> Path:
+    """Returns where the samples of a run lie, made of the same noises for every run."""
+    return run_folder(out, text, seed) / f"samples-nfe{nfe}.npy"
+
+
+class Evidence:
+    """The runs of a suite, by the text of a run.
+
+    Args:
+        out: The folder of the results.
+        seeds: The seeds.
+        records: The records of the runs.
+    """
+
+    def __init__(
+        self, out: Path, seeds: Sequence[int], records: Sequence[Mapping[str, Any]]
+    ) -> None:
+        self.out = out
+        self.seeds = list(seeds)
+        self._records = {(record["run"], record["seed"]): record for record in records}
+
+    def record(self, text: str, seed: int) -> Mapping[str, Any]:
+        """Returns the record of a run that was trained to its end or diverged.
+
+        Raises:
+            MissingRunError: If it failed otherwise or was not run.
+        """
+        record = self._records.get((text, seed))
+        if record is None or record["status"] not in (DONE, DIVERGED):
+            reason = record["reason"] if record else "not run"
+            raise MissingRunError(f"{text}, seed {seed}: {reason}")
+        return record
+
+    def values(self, text: str, metric: str, nfe: int = 1) -> list[float]:
+        """Returns a number of each seed; infinite where the run diverged."""
+        return [self._value(self.record(text, seed), metric, nfe) for seed in self.seeds]
+
+    def _value(self, record: Mapping[str, Any], metric: str, nfe: int) -> float:
+        if record["status"] == DIVERGED:
+            return math.inf
+        (entry,) = [entry for entry in record["evaluations"] if entry["nfe"] == nfe]
+        return float(entry["values"][metric])
+
+    def logged(self, text: str, key: str) -> list[float]:
+        """Returns the mean, over the second half of each run, of a number that was logged."""
+        records = [self.record(text, seed) for seed in self.seeds]
+        return [
+            float(record["log"][key]) if record["status"] == DONE else math.inf
+            for record in records
+        ]
+
+    def curve(self, text: str, seed: int, key: str) -> tuple[list[float], list[float]]:
+        """Returns images and a number that was logged after so many."""
+        self.record(text, seed)
+        lines = (run_folder(self.out, text, seed) / "log.jsonl").read_text().splitlines()
+        entries = [json.loads(line) for line in lines]
+        return [e["num_images"] for e in entries], [e[key] for e in entries]
+
+    def samples(self, text: str, seed: int, nfe: int = 1) -> np.ndarray:
+        """Returns the samples of a run; row i belongs to noise i of every run.
+
+        Raises:
+            MissingRunError: If there are none, as of a run that diverged.
+        """
+        self.record(text, seed)
+        path = samples_path(self.out, text, seed, nfe)
+        if not path.exists():
+            raise MissingRunError(f"{text}, seed {seed}: no samples")
+        return np.load(path, allow_pickle=False)
+
+    def between_seeds(self, text: str, nfe: int = 1) -> list[float]:
+        """Returns the root mean square distance between the maps of each pair of seeds.
+
+        Raises:
+            MissingRunError: If a run is missing, or there is only one seed.
+        """
+        if len(self.seeds) < 2:
+            raise MissingRunError(f"{text}: there is only one seed, and no pair of them")
+        maps = [self.samples(text, seed, nfe) for seed in self.seeds]
+        return [
+            float(np.sqrt(np.square(maps[i] - maps[j]).reshape(len(maps[i]), -1).sum(1).mean()))
+            for i in range(len(maps))
+            for j in range(i + 1, len(maps))
+        ]

@@ -1,0 +1,77 @@
+"""Writes and prints the report of a suite, from its results alone."""
+
+__all__ = ["check_report", "print_verdicts", "suite_of", "write_report"]
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from suites import load_suite
+from suites.claim import FAILS, REPRODUCES, Suite
+from suites.judging import judge_again
+from suites.markdown import claims_table, replace_between_marks, suite_text
+from suites.page import render_suite
+
+STYLES = {REPRODUCES: "green", FAILS: "red"}
+
+
+def suite_of(results: Mapping[str, Any]) -> Suite:
+    """Returns the suite with the claims that results are about.
+
+    Raises:
+        ValueError: If there is no such suite or claim any more.
+    """
+    return load_suite(results["suite"], [entry["id"] for entry in results["claims"]])
+
+
+def write_report(results: Mapping[str, Any], folder: Path, docs: Path | None = None) -> Path:
+    """Writes ``table.md``, ``report.html`` and, if given, the table of a page of the documentation.
+
+    Returns:
+        The path of the page.
+    """
+    suite = suite_of(results)
+    contents = {folder / "report.html": render_suite(results, suite, folder)}
+    contents |= _texts(results, suite, folder, docs)
+    for path, content in contents.items():
+        path.write_text(content, encoding="utf-8", newline="\n")
+    return folder / "report.html"
+
+
+def check_report(results: Mapping[str, Any], folder: Path, docs: Path | None = None) -> list[str]:
+    """Returns what is not as the results say: verdicts, the table, a page of the documentation."""
+    suite = suite_of(results)
+    stale = [
+        f"the verdict of {entry['id']}"
+        for entry in results["claims"]
+        if judge_again(suite, entry).name != entry["verdict"]
+        or judge_again(suite, entry).because != entry["because"]
+    ]
+    for path, content in _texts(results, suite, folder, docs).items():
+        if not path.exists() or path.read_text(encoding="utf-8") != content:
+            stale.append(str(path))
+    return stale
+
+
+def _texts(
+    results: Mapping[str, Any], suite: Suite, folder: Path, docs: Path | None
+) -> dict[Path, str]:
+    texts = {folder / "table.md": suite_text(results, suite)}
+    if docs is not None:
+        page = docs.read_text(encoding="utf-8")
+        texts[docs] = replace_between_marks(page, claims_table(results, suite))
+    return texts
+
+
+def print_verdicts(results: Mapping[str, Any], console: Console) -> None:
+    """Prints a line per claim."""
+    suite = suite_of(results)
+    titles = {claim.id: claim.title for claim in suite.claims}
+    table = Table("claim", "verdict", box=None)
+    for entry in results["claims"]:
+        style = STYLES.get(entry["verdict"], "dim")
+        table.add_row(titles[entry["id"]], f"[{style}]{entry['verdict']}[/]")
+    console.print(table)

@@ -1,0 +1,310 @@
+"""Tests for the claims of benchmarks/suites/paper_small: their rules, on made-up numbers."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+
+YES, NO = "reproduces", "does not reproduce at this scale"
+
+
+@pytest.fixture(scope="module")
+def claims(suites):
+    return {claim.id: claim for claim in suites.load_suite("paper-small").testable}
+
+
+def numbers_of(module, **values):
+    """Returns numbers by the names that a module's constants give them."""
+    return {getattr(module, name): found for name, found in values.items()}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "verdict"),
+    [
+        ([0.1, 0.2, 0.3], [0.7, 0.8, 0.9], YES),
+        ([0.1, 0.2, 0.4], [0.7, 0.8, 0.9], NO),  # One pair is not below half.
+        ([0.1, 0.2, 0.3], [0.5, 0.8, 0.9], NO),
+        ([0.1, 0.2, math.inf], [0.7, 0.8, 0.9], NO),
+    ],
+)
+@pytest.mark.parametrize("place", ["line", "plane"])
+def test_one_map(place, ours, theirs, verdict, suites, claims):
+    module = suites.paper_small.figure_1
+    numbers = numbers_of(module, AFM_BETWEEN=ours, GAN_BETWEEN=theirs)
+
+    assert claims[f"figure-1-{place}"].judge(numbers).name == verdict
+
+
+@pytest.mark.parametrize(
+    ("errors", "verdict"), [([0.1, 0.2, 0.29], YES), ([0.1, 0.2, 0.3], NO), ([0.1, math.inf], NO)]
+)
+def test_optimal_map(errors, verdict, suites, claims):
+    module = suites.paper_small.figure_1
+    numbers = numbers_of(module, AFM_ERROR=errors, GAN_ERROR=[1.0])
+
+    assert claims["figure-1-plane-optimal"].judge(numbers).name == verdict
+
+
+@pytest.mark.parametrize(
+    ("good", "large", "cost", "verdict"),
+    [
+        ([0.1, 0.2], [0.5, 0.6], [0.3, 0.4], YES),
+        ([0.1, 0.3], [0.5, 0.6], [0.3, 0.4], NO),
+        ([0.1, 0.2], [0.5, 0.6], [0.3, 0.5], NO),
+    ],
+)
+def test_too_large_a_transport_scale(good, large, cost, verdict, claims):
+    numbers = {
+        "scale 0.05: Wasserstein distance to the data": good,
+        "scale 5: Wasserstein distance to the data": large,
+        "scale 5: transport cost, relative to the optimal one": cost,
+    }
+
+    assert claims["figure-2-large"].judge(numbers).name == verdict
+
+
+@pytest.mark.parametrize(
+    ("zero", "small", "verdict"),
+    [([0.1, 0.5], [0.1, 0.5], YES), ([0.1, 0.5], [0.1, 0.4], NO), ([0.4, 0.1], [0.5, 0.1], NO)],
+)
+def test_too_small_a_transport_scale(zero, small, verdict, claims):
+    name = "scale {}: distance to the optimal transport map"
+    numbers = {name.format(0): zero, name.format(0.005): small, name.format(0.05): [0.1, 0.2]}
+
+    assert claims["figure-2-small"].judge(numbers).name == verdict
+
+
+def grid(suites, without, with_):
+    module = suites.paper_small.table_1
+    numbers = {module.NOISE: [0.6, 0.6]}
+    for ot, gp in module.GRID:
+        numbers[module._name(ot, gp)] = with_ if ot else without
+    return module, numbers
+
+
+@pytest.mark.parametrize(
+    ("without", "with_", "diverges", "better"),
+    [
+        ([0.7, 5.0], [0.1, 0.2], YES, YES),
+        ([math.inf, 0.7], [0.1, 0.2], YES, YES),
+        ([0.5, 5.0], [0.1, 0.2], NO, YES),  # One of them comes nearer than the noise.
+        ([0.7, 0.9], [0.65, 0.7], NO, NO),
+    ],
+)
+def test_without_the_transport_loss(without, with_, diverges, better, suites, claims):
+    _, numbers = grid(suites, without, with_)
+
+    assert claims["table-1-diverges"].judge(numbers).name == diverges
+    assert claims["table-1-better"].judge(numbers).name == better
+
+
+def test_a_transport_loss_has_to_help_at_every_penalty(suites, claims):
+    module, numbers = grid(suites, [1.0, 1.0], [0.1, 0.1])
+    for ot in module.OT_SCALES[1:]:
+        numbers[module._name(ot, module.GP_SCALES[-1])] = [0.9, 0.9]
+
+    assert claims["table-1-better"].judge(numbers).name == NO
+
+
+@pytest.mark.parametrize(
+    ("decayed", "constant", "verdict"),
+    [
+        ([0.1, 0.2], [0.3, 0.4], YES),
+        ([0.1, 0.3], [0.3, 0.4], NO),
+        ([0.26, 0.28], [0.3, 0.35], NO),  # Below all of them, by too little.
+    ],
+)
+def test_decay(decayed, constant, verdict, suites, claims):
+    module = suites.paper_small.table_2
+    values = {module.DECAYED: decayed, module.START: constant, module.END: [0.2]}
+    numbers = {module._distance(name): found for name, found in values.items()}
+
+    assert claims["table-2-decay"].judge(numbers).name == verdict
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "any_one", "any_two", "any_four", "works", "costs"),
+    [
+        ([0.1], [0.1], [0.2], [0.2], [0.2], YES, YES),
+        ([0.1], [0.3], [0.2], [0.2], [0.2], YES, NO),
+        ([0.3], [0.1], [0.2], [0.2], [0.2], YES, NO),
+        ([0.1], [0.1], [0.2], [0.2], [0.4], NO, YES),
+    ],
+)
+def test_any_step(one, two, any_one, any_two, any_four, works, costs, suites, claims):
+    module = suites.paper_small.any_step
+    values = zip(module.PLACES, (one, two, any_one, any_two, any_four), strict=True)
+    numbers = {module.NOISE: [0.6]} | {module._name(place): found for place, found in values}
+
+    assert claims["any-step-works"].judge(numbers).name == works
+    assert claims["any-step-costs"].judge(numbers).name == costs
+
+
+@pytest.mark.parametrize(
+    ("recall", "gan_recall", "distance", "flow_distance", "collapse", "flow"),
+    [
+        ([0.4, 0.5], [0.1, 0.12], [1.0, 1.2], [1.3, 1.4], YES, YES),
+        ([0.3, 0.5], [0.1, 0.12], [1.0, 1.35], [1.3, 1.4], NO, NO),
+    ],
+)
+def test_digits(recall, gan_recall, distance, flow_distance, collapse, flow, claims):
+    numbers = {
+        "adversarial flow, one step: recall": recall,
+        "GAN: recall": gan_recall,
+        "adversarial flow, one step: Fréchet distance": distance,
+        "flow matching, fifty steps: Fréchet distance": flow_distance,
+    }
+
+    assert claims["digits-collapse"].judge(numbers).name == collapse
+    assert claims["digits-flow-matching"].judge(numbers).name == flow
+
+
+@pytest.mark.parametrize(
+    ("deep", "steps", "verdict"), [([1, 2], [3, 4], YES), ([1, 3], [3, 4], NO), ([5], [3], NO)]
+)
+def test_depth_against_steps(deep, steps, verdict, claims):
+    numbers = {
+        "one step: Fréchet distance": [9.0],
+        "one step, twice the depth: Fréchet distance": deep,
+        "two steps: Fréchet distance": steps,
+    }
+
+    assert claims["table-7-depth"].judge(numbers).name == verdict
+
+
+@pytest.mark.parametrize(
+    ("without", "with_", "verdict"),
+    [
+        ((1.0, 2.5), (1.0, 1.2), YES),
+        ((1.0, 1.9), (1.0, 1.2), NO),
+        ((1.0, 2.5), (1.0, 1.3), NO),
+        ((math.inf, 2.5), (1.0, 1.2), YES),
+    ],
+)
+def test_norms_of_gradients(without, with_, verdict, suites, claims):
+    module = suites.paper_small.appendix_g
+    numbers = {}
+    for way, (usual, odd) in ((module.WITHOUT, without), (module.WITH, with_)):
+        for index, setting in enumerate(module.SETTINGS):
+            numbers[module._name(setting, way)] = [odd if index == 2 else usual] * 3
+
+    assert claims["appendix-g-norms"].judge(numbers).name == verdict
+
+
+@pytest.mark.parametrize(
+    ("afm", "verdict"), [((14.5, 14.6), YES), ((14.5, 15.0), NO), ((14.0, 14.5), NO)]
+)
+def test_cost_of_adversarial_flow(afm, verdict, claims):
+    sizes = zip(("B/2", "XL/2"), afm, strict=True)
+    numbers = {f"AdversarialFlow {size}, all: forward passes": [count] for size, count in sizes}
+
+    assert claims["table-12-afm"].judge(numbers).name == verdict
+
+
+@pytest.mark.parametrize(
+    ("claim_id", "method", "count", "verdict"),
+    [
+        ("table-12-flow", "FlowMatching", 3.0, YES),
+        ("table-12-flow", "FlowMatching", 3.1, NO),
+        ("table-12-meanflow", "MeanFlow", 4.05, YES),
+        ("table-12-meanflow", "MeanFlow", 6.0, NO),
+    ],
+)
+def test_cost_of_the_rivals(claim_id, method, count, verdict, claims):
+    numbers = {f"{method} {size}, all: forward passes": [count] for size in ("B/2", "XL/2")}
+
+    assert claims[claim_id].judge(numbers).name == verdict
+
+
+@pytest.mark.parametrize(
+    ("clean", "near", "along", "implicit", "verdicts"),
+    [
+        ([0.11], [0.12], [0.2], [0.2], (YES, YES, YES)),
+        ([0.13], [0.12], [0.2], [0.2], (NO, YES, YES)),
+        ([0.07], [0.12], [0.2], [0.2], (NO, YES, YES)),  # Whichever way it is changed.
+        ([0.11], [0.14], [0.2], [0.14], (YES, NO, NO)),
+        ([0.1], [0.1], [0.1], [0.1], (NO, NO, NO)),
+    ],
+)
+def test_guidance(clean, near, along, implicit, verdicts, suites, claims):
+    module = suites.paper_small.guidance
+    values = zip(module.SETTINGS, ([0.1], clean, near, along, implicit), strict=True)
+    numbers = {f"{name}: {module.CHANGE}": found for name, found in values}
+
+    ids = ("figure-3-clean", "table-3-along", "figure-3-implicit")
+    assert tuple(claims[claim_id].judge(numbers).name for claim_id in ids) == verdicts
+
+
+def test_the_change_of_the_optimal_map_is_zero_and_that_of_a_shift_its_length(suites):
+    module, noises = suites.paper_small.guidance, suites.noises
+    exact = module._data().optimal_map(noises.fixed_noises((2,)), noises.fixed_labels(3))
+    shifted = exact.numpy() + np.array([0.3, 0.4], np.float32)
+
+    assert module.change(exact.numpy()) == pytest.approx(0, abs=1e-6)
+    assert module.change(shifted) == pytest.approx(0.5, abs=1e-5)
+    assert module.spread(exact.numpy()) == pytest.approx(module.STD, rel=0.05)
+    assert module.spread((0.5 * exact).numpy()) == pytest.approx(module.STD / 2, rel=0.05)
+
+
+# --- Table 12, counted ----------------------------------------------------------------------------
+
+
+def test_counted_passes_are_those_of_the_rule_of_three(suites):
+    counts = suites.paper_small.table_12.count_passes("AdversarialFlow", "S/2")
+
+    # Forward 1, backward 2, backward to the input alone 1: 1 + 2 + 2 + 1, and 1 + 2.5 + 5.
+    assert counts["generator"] == pytest.approx(6, rel=0.03)
+    assert counts["discriminator"] == pytest.approx(8.5, rel=0.01)
+    (flow,) = suites.paper_small.table_12.count_passes("FlowMatching", "S/2").values()
+    assert flow == pytest.approx(3, rel=0.01)
+    (mean_flow,) = suites.paper_small.table_12.count_passes("MeanFlow", "S/2").values()
+    assert mean_flow == pytest.approx(6, rel=0.01)
+
+
+# --- The suite as a whole -------------------------------------------------------------------------
+
+
+def test_every_run_of_the_suite_is_a_config_that_passes_the_check(suites):
+    from afmlib.config import check_config
+
+    suite = suites.load_suite("paper-small")
+
+    assert suite.runs
+    for run in suite.runs:
+        checked = check_config(run.contender.load("seed=2"))
+        assert checked.num_threads == 1  # Or two at a time would be more than two cores.
+
+
+def test_the_suite_fits_its_budget(suites):
+    runs = suites.load_suite("paper-small").runs
+
+    assert 3 * sum(run.seconds for run in runs) / 2 < 45 * 60
+
+
+def test_every_claim_says_what_it_rests_on(suites):
+    suite = suites.load_suite("paper-small")
+    ids = [claim.id for claim in suite.claims]
+
+    assert len(set(ids)) == len(ids)
+    for claim in suite.claims:
+        assert re.fullmatch(r"[a-z0-9-]+", claim.id)
+        words = [claim.source, claim.title, claim.statement]
+        words += [claim.here, claim.rule] if claim in suite.testable else [claim.reason]
+        assert all(words), claim.id
+    assert {"figure-1-line", "table-7-depth", "table-12-afm", "imagenet-guided"} <= set(ids)
+
+
+def test_a_figure_of_settings_marks_what_diverged(suites):
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+
+    suites.drawing.by_setting(
+        axes, {"a": [1.0, 2.0], "b": [math.inf, 3.0]}, "number", (1.5, "bound")
+    )
+
+    crosses = [line for line in axes.lines if line.get_marker() == "x"]
+    dots = np.concatenate([line.get_ydata() for line in axes.lines if line.get_marker() == "o"])
+    assert len(crosses) == 1
+    assert sorted(dots) == [1.0, 2.0, 3.0]
