@@ -10,10 +10,13 @@ watches others. A run that was stopped goes on. What comes of it is written to
 
 import argparse
 import json
-from collections.abc import Iterable
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from machine import describe_machine, describe_versions
 from rich.console import Console
 from schedules_report import write_report
 
@@ -22,21 +25,16 @@ from afmlib.engine import Runner
 
 HERE = Path(__file__).parent
 ENDS = (0.04, 0.08, 0.16)
-IMAGES, LONG = 40_000, 64_000
+IMAGES, LONG = 40_000, 72_000
 
 PROTOCOL = (
-    *(
-        f"objective.{network}.{size}"
-        for network in ("generator", "discriminator")
-        for size in ("hidden_size=32", "depth=1")
-    ),
     "evaluation.num_samples=1000",
     "evaluation.seed=0",
     "evaluate_every=10_000",
     "checkpoint_every=8_000",
     "sample_every=null",
 )
-"""What all runs have in common, networks of half the shipped width and depth among it."""
+"""What all runs have in common."""
 
 SCHEDULES: dict[str, tuple[str, list[str]]] = {
     f"fixed, 0.2 to {end:g}": (
@@ -54,26 +52,42 @@ SCHEDULES: dict[str, tuple[str, list[str]]] = {
 """Name -> config and what is set in it."""
 
 
-def main() -> None:
-    """Runs what is not there yet, and writes the report."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs what is not there yet, and writes the report after each run."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", choices=list(SCHEDULES), default=list(SCHEDULES))
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="overrides")
     parser.add_argument("--work-dir", type=Path, default=Path("runs/schedules"))
     parser.add_argument("--out", type=Path, default=HERE / "results/schedules")
-    arguments = parser.parse_args()
-    rows = run_all(arguments.only, arguments.seeds, arguments.work_dir)
-    write_report(list(rows), list(SCHEDULES), arguments.out)
+    words = sys.argv[1:] if argv is None else argv
+    options = parser.parse_args(words)
+    results = {
+        "command": shlex.join(["python", "benchmarks/schedules.py", *words]),
+        "machine": describe_machine(),
+        "versions": describe_versions(),
+        "schedules": list(SCHEDULES),
+        "rows": [],
+    }
+    for row in run_all(options.only, options.seeds, options.overrides, options.work_dir):
+        results["rows"].append(row)
+        write_report(results, options.out)
+    return 0
 
 
-def run_all(names: Iterable[str], seeds: Iterable[int], work_dir: Path) -> Iterable[dict[str, Any]]:
+def run_all(
+    names: Sequence[str], seeds: Iterable[int], more: Sequence[str], work_dir: Path
+) -> Iterator[dict[str, Any]]:
     """Trains seed by seed, so that what there is of a sweep that was stopped is balanced."""
-    names, console = list(names), Console()
+    console = Console()
     for seed in seeds:
         for name in names:
             config, overrides = SCHEDULES[name]
             folder = work_dir / f"{name.replace(', ', '-').replace(' ', '-')}-seed{seed}"
-            train(config, [*PROTOCOL, *overrides, f"seed={seed}"], folder, console)
+            overrides = [*PROTOCOL, *overrides, *more]
+            train(config, [*overrides, f"seed={seed}"], folder, console)
             yield {"schedule": name, "seed": seed, "config": config, "set": overrides} | read(
                 folder
             )
@@ -90,15 +104,14 @@ def train(config: str, overrides: list[str], folder: Path, console: Console) -> 
 
 def read(folder: Path) -> dict[str, Any]:
     """Returns what a run has left."""
-    evaluations = lines(folder / "evaluations.jsonl")
+    evaluations, measured = lines(folder / "evaluations.jsonl"), lines(folder / "measured.jsonl")
     return {
         "images": evaluations[-1]["num_images"],
         "protocol": evaluations[-1]["protocol"],
         "values": evaluations[-1]["values"],
+        "measured_by": measured[-1]["protocol"] if measured else None,
         "curve": [{"num_images": e["num_images"], **e["values"]} for e in evaluations],
-        "measured": [
-            {"num_images": e["num_images"], **e["values"]} for e in lines(folder / "measured.jsonl")
-        ],
+        "measured": [{"num_images": e["num_images"], **e["values"]} for e in measured],
         "decisions": lines(folder / "decisions.jsonl"),
     }
 
@@ -109,4 +122,4 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -7,6 +7,7 @@ from mmengine.hooks import Hook
 
 from afmlib.config import check_config, load_config
 from afmlib.engine import Runner
+from afmlib.ops.paired_augmentation import PairedAugmentation
 
 EPOCH = 1_281_167
 """Images of ImageNet."""
@@ -117,10 +118,40 @@ def test_the_papers_schedule_without_guidance(name):
     assert "guidance" not in run.objective
 
 
+def guided(name):
+    return name.replace("afm_", "afm_guided_")
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_the_papers_whole_schedule(name):
+    run, row = check_config(load_config(guided(name))), TABLE[name]
+
+    *before, last = check_schedule(run, row, num_phases=4)
+    assert not any(phase["guidance"] or phase["augmentation"] for phase in before)
+    assert last["guidance"]
+    assert last["augmentation"]
+    assert last["reload_ema"]
+    kind, scale, when = row.guidance
+    found = run.objective["guidance"]
+    assert (found["type"], found["scale"]) == (kind, scale)
+    assert found["timesteps" if kind == "ClassifierGuidance" else "targets"] == when
+    assert found["classifier"]["type"] == "TrainedClassifier"
+    assert run.objective["augmentation"] == "PairedAugmentation"
+    assert PairedAugmentation().probability == 0.4  # App. D.
+    without = check_config(load_config(name))
+    same = ("ot_scale", "gp_scale", "nfe", "prediction", "generator", "discriminator")
+    assert all(run.objective[key] == without.objective[key] for key in same)
+    assert run.optimizers == without.optimizers
+    assert run.phases[1:3] == without.phases
+
+
 SMALL = {
     "generator": "hidden_size=16 depth=1 num_heads=2",
     "discriminator": "hidden_size=16 depth=1 num_heads=2",
 }
+
+
+CLASSIFIER = {"type": "DiTClassifier", "hidden_size": 16, "depth": 1, "num_heads": 2}
 
 
 def shortened(name, batch=8):
@@ -135,6 +166,8 @@ def shortened(name, batch=8):
         for index, phase in enumerate(config["phases"])
     ]
     config["num_images"] = batch * (len(config["phases"]) + 2)
+    if "guidance" in config["objective"]:
+        config["objective"]["guidance"]["classifier"] = CLASSIFIER
     return config | {"num_workers": 0, "sample_every": None, "checkpoint_every": None}
 
 
@@ -151,17 +184,22 @@ class Rates(Hook):
                 seen.append(rate)
 
 
+@pytest.mark.parametrize("is_guided", [False, True], ids=["", "guided"])
 @pytest.mark.parametrize("name", TABLE)
-def test_it_trains_at_reduced_size_through_its_phases(name, tmp_path):
+def test_it_trains_at_reduced_size_through_its_phases(name, is_guided, tmp_path):
     rates, row = Rates(), TABLE[name]
-    runner = Runner(shortened(name), tmp_path, device="cpu", hooks=[rates])
+    config = shortened(guided(name) if is_guided else name)
+    runner = Runner(config, tmp_path, device="cpu", hooks=[rates])
     runner.train()
 
     assert runner.objective.ot_scale == 0.001
+    assert runner.objective.uses_guidance
     expected = {
         "generator": row.generator_lr,
         "discriminator": row.discriminator_lr or row.generator_lr,
     }
     for player, seen in rates.seen.items():
-        assert seen == pytest.approx(expected[player][: len(seen)])
-        assert len(seen) == 3
+        if name.startswith(("afm_2nfe", "afm_4nfe")):  # The last two are the same there.
+            assert seen == pytest.approx(expected[player][:3])
+        else:
+            assert seen == pytest.approx(expected[player][: 4 if is_guided else 3])

@@ -1,0 +1,73 @@
+"""Draws what the controller of the committed benchmark of schedules did in its first run.
+
+python docs/pictures/make_phases.py
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks/results/schedules/results.json"
+PHASES = ("averaging", "refining", "guidance")
+
+
+def main() -> None:
+    """Writes ``docs/pictures/phases.png``."""
+    rows = json.loads(RESULTS.read_text())["rows"]
+    row = next(row for row in rows if row["schedule"] == "automatic")
+    figure = Figure(figsize=(9, 4.6), layout="constrained")
+    scale, metric = figure.subplots(2, 1, sharex=True)
+    draw_scale(scale, row)
+    draw_metric(metric, row)
+    for decision in row["decisions"]:
+        mark(scale, metric, decision)
+    figure.savefig(ROOT / "docs/pictures/phases.png", dpi=90)
+
+
+def draw_scale(axes: Axes, row: dict[str, Any]) -> None:
+    """Draws the transport scale as the decisions set it."""
+    changes = [d for d in row["decisions"] if "ot_scale" in d["changes"]]
+    images = [change["at"] for change in changes]
+    scales = [change["changes"]["ot_scale"] for change in changes]
+    axes.step([*images, row["images"]], [*scales, scales[-1]], where="post", color="C0")
+    axes.set(ylabel="transport scale", yscale="log")
+    axes.grid(alpha=0.3)
+
+
+def draw_metric(axes: Axes, row: dict[str, Any]) -> None:
+    """Draws what was measured, and the best of it."""
+    measured = [(m["num_images"], m["frechet_distance"]) for m in row["measured"]][1:]
+    axes.plot(*zip(*measured, strict=True), marker=".", color="C1", label="measured")
+    best = min(measured, key=lambda point: point[1])
+    axes.plot(*best, marker="*", ms=13, color="C3", ls="", label="the best, where the run ends")
+    axes.set(ylabel="Fréchet distance", xlabel="images", yscale="log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+
+
+def mark(scale: Axes, metric: Axes, decision: dict[str, Any]) -> None:
+    """Marks a decision that is more than a step of the scale."""
+    entered = [name for name in PHASES if f"{name} begins, " in decision["reason"]]
+    tried = decision["restore"] == ["discriminator"]
+    if not (entered or tried or decision["stop"]):
+        return
+    for axes in (scale, metric):
+        axes.axvline(decision["at"], color="0.5", lw=1, ls=":" if tried else "--")
+    text = "end" if decision["stop"] else entered[0] if entered else "D"
+    height = 0.92 if not tried else 0.05
+    scale.annotate(text, (decision["at"], height), xycoords=("data", "axes fraction"), fontsize=8)
+    if decision["restore_from"] is not None and not tried:
+        arrow = {"arrowstyle": "->", "color": "0.4", "connectionstyle": "arc3,rad=0.25"}
+        place = ("data", "axes fraction")
+        ends = ((decision["restore_from"], 0.12), (decision["at"], 0.12))
+        metric.annotate("", *ends, xycoords=place, textcoords=place, arrowprops=arrow)
+
+
+if __name__ == "__main__":
+    main()
