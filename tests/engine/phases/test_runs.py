@@ -174,10 +174,12 @@ def assert_same_run(automatic, folder):
 def test_a_run_killed_in_a_snapshot_and_in_a_line_of_decisions_is_the_run_that_never_was(
     automatic, tmp_path
 ):
-    # The third file of the first snapshot, after that of the config; then, going on from a
-    # checkpoint, the line of a decision.
-    for function, count in (("replace", 4), ("entry", 9)):
-        assert start(tmp_path, function, count).returncode == -signal.SIGKILL
+    # After the config, a snapshot at 16 and a checkpoint at 24: the third file of a snapshot at 32.
+    assert start(tmp_path, "replace", 16).returncode == -signal.SIGKILL
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [f"{24:09d}"]
+    assert not (tmp_path / "snapshots" / f"{32:09d}" / "manifest.json").exists()
+    with (tmp_path / "decisions.jsonl").open("a") as file:
+        file.write('{"num_images": 3')
     train(tmp_path, AUTOMATIC, "checkpoint_every=24", resume=True)
 
     assert_same_run(automatic, tmp_path)
