@@ -176,6 +176,15 @@ SMALL = {
                 huber_scale=0.0,
             ),
         ],
+        "ContinuousConsistency": [
+            dict(generator=DIT_GENERATOR | dict(use_timestep_src=True, time_scale=1.0)),
+            dict(
+                generator=DIT_GENERATOR | dict(use_timestep_src=True, time_scale=1.0),
+                nfe=1,
+                derivative="FiniteDifferenceDerivative",
+                warmup_fraction=0.0,
+            ),
+        ],
         "FlowMatching": [
             dict(generator=DIT_GENERATOR | dict(use_timestep_src=True), nfe=2),
             dict(generator=DIT_GENERATOR | dict(class_dropout_prob=0.5), nfe=1),

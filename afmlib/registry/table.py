@@ -158,6 +158,7 @@ OBJECTIVES = ComponentRegistry(
         "AdversarialFlow": "afmlib.objectives.adversarial_flow:AdversarialFlow",
         "ClassifierTraining": "afmlib.objectives.classifier_training:ClassifierTraining",
         "ConsistencyTraining": "afmlib.objectives.consistency_training:ConsistencyTraining",
+        "ContinuousConsistency": ("afmlib.objectives.continuous_consistency:ContinuousConsistency"),
         "FlowMatching": "afmlib.objectives.flow_matching:FlowMatching",
         "MeanFlow": "afmlib.objectives.mean_flow:MeanFlow",
         "Shortcut": "afmlib.objectives.shortcut:Shortcut",

@@ -68,6 +68,7 @@ class _StopAt(Hook):
         "flow_matching_digits",
         "gan_gaussians2d",
         "consistency_digits",
+        "scm_digits",
         "meanflow_digits",
         "shortcut_digits",
     ],

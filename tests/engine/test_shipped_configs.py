@@ -7,7 +7,7 @@ from afmlib.config import config_names, load_config
 from afmlib.data.latent_folder import write_latents
 from afmlib.engine import Runner
 
-METHODS = ("consistency", "meanflow", "shortcut")
+METHODS = ("consistency", "scm", "meanflow", "shortcut")
 ALWAYS = [
     "global_batch=8",
     "num_images=16",

@@ -49,6 +49,7 @@ CASES = {
     "classifier": ("classifier_digits", []),
     "flow": ("flow_matching_digits", ["objective.generator.class_dropout_prob=0.5"]),
     "consistency": ("consistency_digits", []),
+    "scm": ("scm_digits", []),
     "shortcut": ("shortcut_digits", ["objective.bootstrap_fraction=0.5"]),
     "mean": (
         "meanflow_digits",

@@ -1,0 +1,167 @@
+r"""Continuous-time consistency training (sCM), on a circle and with normalised tangents.
+
+With :math:`x_\theta = \cos \theta \, x + \sin \theta \, z` and :math:`\tan \theta = s / (1 - s)`,
+the function :math:`f = \cos \theta \, x_\theta - \sin \theta \, F(x_\theta, \theta)` should not
+change along the flow, whose velocity is :math:`v = \cos \theta \, z - \sin \theta \, x`. So the
+network moves against its change, the tangent
+
+.. math::
+    g = \sigma_d \Big( -\cos^2 \theta \, (F^- - v) - r \cos \theta \sin \theta \Big( x_\theta
+        + \frac{\mathrm{d} F^-}{\mathrm{d} \theta} \Big) \Big) , \qquad
+    L = \frac1n \Big\| F - F^- - \frac{g}{\| g \|_2 + c} \Big\|_2^2 ,
+
+where :math:`F^-` is the network without gradient and :math:`r` grows from 0 to 1 at the start. The
+weight of the consistency loss at each time is part of :math:`g` already.
+
+References:
+    | Simplifying, Stabilizing and Scaling Continuous-time Consistency Models (Lu and Song, 2024),
+      Alg. 1
+    | https://arxiv.org/abs/2410.11081
+"""
+
+__all__ = ["ContinuousConsistency", "ContinuousConsistencyDraws"]
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from afmlib.interfaces import DirectionalDerivative, Generator, Objective
+from afmlib.nn.attention import require_capabilities
+from afmlib.objectives.averaged import (
+    averaged_copy,
+    averaged_model,
+    check_keeps_labels,
+    check_nfe,
+    check_player,
+    check_times,
+)
+from afmlib.ops.consistency_functions import SIGMA_DATA, TrigFlowPrediction
+from afmlib.ops.derivatives import ForwardModeDerivative
+from afmlib.ops.drawing import normal_like, normal_numbers, same_draws
+from afmlib.ops.flow import expand
+from afmlib.sampling import SampleModel
+from afmlib.typing import Labels, Latents, PerSample, Scalar
+
+
+@dataclass
+class ContinuousConsistencyDraws:
+    """All that is random in one update."""
+
+    noises_src: Latents
+    """The noise in the latents."""
+
+    angles: PerSample
+    r"""Where on the circle they are, in :math:`(0, \pi / 2)`."""
+
+
+class ContinuousConsistency(Objective):
+    r"""Continuous-time consistency, sampled in one step, or in several with fresh noise between.
+
+    Args:
+        generator: The network :math:`F`; it should embed the source time, by a small
+            ``time_scale``.
+        nfe: The number of steps of a sample, unless asked otherwise.
+        log_mean: The mean of the logarithm of the noise level :math:`\sigma_d \tan \theta`.
+        log_deviation: Its standard deviation.
+        warmup_fraction: The share of the run in which :math:`r` grows; 0 for 1 from the start.
+        tangent_offset: The number :math:`c`: tangents that are small beside it keep their size.
+        derivative: How :math:`\mathrm{d} F / \mathrm{d} \theta` is computed; forward mode unless
+            given.
+
+    Raises:
+        ValueError: If an argument is out of its domain, or the generator drops labels.
+    """
+
+    players: ClassVar[Mapping[str, int]] = {"generator": 1}
+
+    def __init__(
+        self,
+        generator: Generator,
+        nfe: int = 1,
+        log_mean: float = -1.0,
+        log_deviation: float = 1.4,
+        warmup_fraction: float = 0.1,
+        tangent_offset: float = 0.1,
+        derivative: DirectionalDerivative | None = None,
+    ) -> None:
+        super().__init__()
+        check_nfe(nfe)
+        check_times(generator, "continuous consistency")
+        check_keeps_labels(generator, "Continuous consistency")
+        if not (log_deviation > 0 and tangent_offset > 0):
+            raise ValueError(
+                "log_deviation and tangent_offset must be positive, "
+                f"got {log_deviation} and {tangent_offset}."
+            )
+        if not 0 <= warmup_fraction <= 1:
+            raise ValueError(f"warmup_fraction must be in [0, 1], got {warmup_fraction}.")
+        self.derivative = ForwardModeDerivative() if derivative is None else derivative
+        require_capabilities(generator, self.derivative.requires)
+        self.generator = generator
+        self.generator_ema = averaged_copy(generator)
+        self.nfe = nfe
+        self.log_mean = log_mean
+        self.log_deviation = log_deviation
+        self.warmup_fraction = warmup_fraction
+        self.tangent_offset = tangent_offset
+
+    def draw(
+        self, latents: Latents, generator: torch.Generator | None = None
+    ) -> ContinuousConsistencyDraws:
+        """Draws noises and angles for one update on a batch like ``latents``."""
+        noises = normal_like(latents, len(latents), generator)
+        logarithms = self.log_mean + self.log_deviation * normal_numbers(latents, generator)
+        return ContinuousConsistencyDraws(noises, (logarithms.exp() / SIGMA_DATA).atan())
+
+    def terms(
+        self, player: str, latents: Latents, labels: Labels, draws: ContinuousConsistencyDraws
+    ) -> dict[str, Scalar]:
+        """Returns the term ``tangent``; observes the norm of each sample's tangent.
+
+        Raises:
+            ValueError: If ``player`` is not "generator", or the length of the run is unknown.
+        """
+        check_player(player, self.players)
+        cosines, sines = (expand(x, latents) for x in (draws.angles.cos(), draws.angles.sin()))
+        points = cosines * latents + sines * draws.noises_src
+        velocities = cosines * draws.noises_src - sines * latents
+
+        def network(x: Latents, angles: PerSample) -> Latents:
+            times = angles.sin() / (angles.sin() + angles.cos())
+            return self.generator(x, labels, times, torch.zeros_like(times))
+
+        # The factor is in the directions, so that the product is never larger than its result.
+        shares = draws.angles.cos() * draws.angles.sin()
+        with same_draws(latents.device):
+            changes = self.derivative(
+                network,
+                (points, draws.angles),
+                (expand(shares, latents) * velocities, shares),
+            )
+        made = network(points, draws.angles)
+        along = -cosines.square() * (made.detach() - velocities)
+        across = cosines * sines * points + changes
+        tangents = SIGMA_DATA * (along - self.tangent_warmup() * across)
+        norms = torch.linalg.vector_norm(tangents.flatten(1), dim=1)  # (N,)
+        targets = made.detach() + tangents / expand(norms + self.tangent_offset, latents)
+        self.observations = {"tangent_norm": norms}
+        return {"tangent": (made - targets).square().flatten(1).mean(1).mean()}
+
+    def tangent_warmup(self) -> float:
+        """Returns the share :math:`r` of the tangent that depends on the derivative.
+
+        Raises:
+            ValueError: If there is a warm-up and the length of the run is unknown.
+        """
+        if self.warmup_fraction == 0:
+            return 1.0
+        if self.total_images is None:
+            raise ValueError("The warm-up of the tangent needs the length of the run, in images.")
+        return min(self.num_images / (self.warmup_fraction * self.total_images), 1.0)
+
+    @property
+    def sample_model(self) -> SampleModel:
+        """The averaged generator, ready for :func:`afmlib.sample`."""
+        return averaged_model(self, TrigFlowPrediction(), self.nfe, any_nfe=True)
