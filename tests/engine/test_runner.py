@@ -19,6 +19,7 @@ from afmlib import load_checkpoint, sample
 from afmlib.config import ConfigError, dump
 from afmlib.engine import Runner, TrainingError
 from afmlib.engine.batches import PlayerBatches
+from afmlib.engine.evaluation import EvaluationError
 from afmlib.engine.shares import Shares
 from afmlib.engine.state import check_same_run
 from afmlib.interfaces import AdversarialLoss
@@ -273,7 +274,7 @@ def test_a_run_that_was_killed_in_its_first_checkpoint_starts_again(run, tmp_pat
 
 
 def test_no_model_is_lost_to_a_metric(run, tmp_path):
-    with pytest.raises(ValueError, match="is not known"):
+    with pytest.raises(EvaluationError, match="is not known"):
         run("evaluation.metrics=[TransportMap]", "evaluation.num_samples=20")
 
     assert load_checkpoint(str(tmp_path / "run"))
