@@ -3,6 +3,7 @@
 __all__ = ["PhaseHook"]
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from mmengine.hooks import Hook
 
 from afmlib.config import ConfigError, EvaluationConfig
 from afmlib.engine.classifier_evaluation import evaluate_average
+from afmlib.engine.evaluation import EvaluationError
 from afmlib.engine.json_lines import JsonLines
 from afmlib.engine.phases.action import Action, PhaseController, Settings
 from afmlib.engine.phases.replay import DECISIONS
@@ -89,7 +91,8 @@ class PhaseHook(Hook):
         """Overwrites the generator by its average when it is time, measures, and acts."""
         loop = runner.train_loop
         num_images, previous = loop.num_images, loop.num_images - loop.images_per_iter
-        self._add(outputs)
+        if self.protocol is not None:
+            self._add(outputs)
         every = self.settings.ema_reload_every
         if every and num_images // every > previous // every:
             _reload_ema(runner)
@@ -114,19 +117,29 @@ class PhaseHook(Hook):
         return health
 
     def _measure(self, runner: Any, protocol: EvaluationConfig) -> float:
-        result = evaluate_average(runner.objective, runner.dataset, protocol)
-        values = processes.from_first(None if result is None else result["values"])
+        """Returns the validation metric, which is no number where it cannot be computed."""
+        result = None
+        values: Mapping[str, float] | None = {}
+        try:
+            result = evaluate_average(runner.objective, runner.dataset, protocol)
+            values = None if result is None else result["values"]
+        except EvaluationError as error:  # Such as of samples that are all alike.
+            runner.report(f"at {runner.train_loop.num_images} images, {error}")
+        values = processes.from_first(values)
         assert values is not None
-        name = next(iter(values)) if self.value is None else self.value
-        if name not in values:
-            raise ConfigError(
-                f"phases.value is {self.value!r}; {protocol.metrics[0]} gives {', '.join(values)}."
-            )
         if result is not None:
             self.measured.append({"num_images": runner.train_loop.num_images, **result})
             self.measured.flush()
             numbers = {f"validation/{name}": number for name, number in values.items()}
             runner.visualizer.add_scalars(numbers, step=runner.train_loop.num_images)
+        return self._of_interest(values, protocol) if values else math.nan
+
+    def _of_interest(self, values: Mapping[str, float], protocol: EvaluationConfig) -> float:
+        name = next(iter(values)) if self.value is None else self.value
+        if name not in values:
+            raise ConfigError(
+                f"phases.value is {self.value!r}; {protocol.metrics[0]} gives {', '.join(values)}."
+            )
         return float(values[name])
 
     # --- Acting ---

@@ -1,5 +1,6 @@
 """Runs with phases: what a controller decides is done, resumed and replayed to the bit."""
 
+import io
 import itertools
 import json
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.hooks import Hook
+from rich.console import Console
 
 from afmlib.config import ConfigError, load_config
 from afmlib.engine import Runner
@@ -333,6 +335,23 @@ def test_mistakes_are_found_before_the_run(tmp_path, phases, message):
 def test_a_number_that_the_metric_does_not_give_is_named_before_the_run_trains(tmp_path):
     with pytest.raises(ConfigError, match=r"phases\.value is 'fid'; Diversity gives diversity"):
         train(tmp_path, "phases={every: 8, metric: Diversity, value: fid}")
+
+
+def test_a_metric_that_cannot_be_computed_is_no_number(tmp_path, monkeypatch):
+    def fail(self, evaluation):
+        raise ValueError("all samples are alike")
+
+    monkeypatch.setattr("afmlib.metrics.diversity.Diversity.__call__", fail)
+    console = Console(record=True, file=io.StringIO())
+    runner = train(
+        tmp_path, "phases={every: 8, metric: Diversity}", "num_images=16", console=console
+    )
+
+    assert runner.phases.controller.memory.best_at is None
+    assert "at 0 images, Diversity cannot be computed: all samples are alike" in (
+        console.export_text()
+    )
+    assert "nothing was measured" in entries(tmp_path)[-1]["reason"]
 
 
 @pytest.mark.parametrize("phases", ["{}", "[{at: 8, ot_scale: 0.1}]"])
