@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from afmlib.io import storage
 from afmlib.io.checkpoint import find_checkpoint
 from afmlib.ops import processes
 from afmlib.registry import PluginError, load_plugin_file
@@ -48,7 +49,10 @@ def require_writable(path: str) -> None:
     Raises:
         OSError: If its folder does not exist or cannot be written to.
     """
-    parent = Path(path).absolute().parent
+    local = storage.local_path(path)
+    if local is None:
+        return  # There, it is known when it is written.
+    parent = Path(local).absolute().parent
     if not parent.is_dir():
         raise FileNotFoundError(2, "No such folder", str(parent))
     if not os.access(parent, os.W_OK):

@@ -2,9 +2,10 @@
 
 __all__ = ["run"]
 
+import shlex
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +46,15 @@ def run(options: Any) -> int:
         device=str(device_of(options.device)),
         console=Console(stderr=True),
     )
+    stopped_by = _stop_on_signals(runner)
     for line in runner.describe():
         runner.report(line)
-    return _train(runner)
+    return _train(runner, stopped_by)
 
 
-def _train(runner: Any) -> int:
+def _train(runner: Any, stopped_by: Sequence[signal.Signals]) -> int:
     from afmlib.engine import TrainingError
 
-    stopped_by = _stop_on_signals(runner)
     try:
         runner.train()
     except (TypeError, ValueError) as error:  # Nothing that was asked for: that was checked.
@@ -74,7 +75,7 @@ def _train(runner: Any) -> int:
 
 def _farewell(runner: Any) -> Iterator[str]:
     """Yields where everything is and what to type next."""
-    folder = runner.folder
+    folder, quoted = runner.folder, shlex.quote(runner.folder)
     yield f"done: the model is {runner.last_checkpoint}"
     has_samples = runner.objective.sample_model is not None
     pictures = f"pictures: {folder}/samples; " if has_samples else ""
@@ -82,12 +83,12 @@ def _farewell(runner: Any) -> Iterator[str]:
     if runner.run_config.evaluation.metrics:
         yield f"evaluations: {folder}/evaluations.jsonl"
     if has_samples:
-        yield f"next: afmlib sample --checkpoint {folder} --out samples.png"
-    yield f"{'     ' if has_samples else 'next:'} afmlib evaluate --checkpoint {folder}"
+        yield f"next: afmlib sample --checkpoint {quoted} --out samples.png"
+    yield f"{'     ' if has_samples else 'next:'} afmlib evaluate --checkpoint {quoted}"
 
 
 def _stop_on_signals(runner: Any) -> list[signal.Signals]:
-    """Makes the first SIGINT or SIGTERM end the run after its iteration, and a second one at once.
+    """Makes SIGINT and SIGTERM end the run after its iteration, and one more SIGINT at once.
 
     Returns:
         A list that the signal is put into.
@@ -97,7 +98,8 @@ def _stop_on_signals(runner: Any) -> list[signal.Signals]:
 
     def stop(signum: int, frame: Any) -> None:
         nonlocal first
-        if received and (processes.size() == 1 or time.monotonic() - first > SAME_SIGNAL):
+        is_again = processes.size() == 1 or time.monotonic() - first > SAME_SIGNAL
+        if received and signum == signal.SIGINT and is_again:
             raise KeyboardInterrupt
         if not received:
             first = time.monotonic()

@@ -19,11 +19,13 @@ __all__ = [
     "load_config",
     "load_protocol",
     "with_data_arguments",
+    "with_defaults",
 ]
 
 from afmlib.config.check import check_config, check_evaluation, check_protocol
 from afmlib.config.compose import config_names, load_config, load_protocol
 from afmlib.config.data_arguments import with_data_arguments
+from afmlib.config.defaults import with_defaults
 from afmlib.config.phases import AutomaticPhases, FixedPhase, LearningRateFactor
 from afmlib.config.schema import (
     EMAConfig,

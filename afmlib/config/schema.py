@@ -134,6 +134,11 @@ class InitConfig:
     ema: bool = True
     """Whether the generator starts with the averaged weights rather than the online ones."""
 
+    def __post_init__(self) -> None:
+        """Checks the domains."""
+        if self.players is not None and not self.players:
+            raise ConfigError("players must name at least one player, or be left out for all.")
+
 
 @dataclass
 class LogConfig:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from afmlib.engine.shares import Shares
 from afmlib.interfaces import Dataset, Draws, Minibatch, Objective
@@ -107,9 +108,14 @@ class PlayerBatches:
             num_workers=self.num_workers,
             worker_init_fn=_ignore_signals,
             pin_memory=self.device.type == "cuda",
-            persistent_workers=self.num_workers > 0,
         )
         return iter(loader)
+
+    def close(self) -> None:
+        """Ends the processes that load. They ignore signals, and Python would wait for them."""
+        stored, self._stored = self._stored, None
+        if isinstance(stored, _MultiProcessingDataLoaderIter):
+            stored._shutdown_workers()
 
     def next(self) -> list[Minibatch]:
         """Returns the parts of the next batch and counts the images of the whole of it."""

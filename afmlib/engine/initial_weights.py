@@ -34,7 +34,9 @@ def load_initial_weights(
     manifest = read_manifest(folder)
     check_conventions(folder, manifest, {name: conventions[name] for name in COMPARED})
     stored = {name.removesuffix(".safetensors") for name in manifest["files"]}
-    players = config.players or [player for player in objective.players if player in stored]
+    players = config.players
+    if players is None:
+        players = [player for player in objective.players if player in stored]
     if not players:
         raise CheckpointError(
             f"The checkpoint {folder} has the weights of no player: it has "

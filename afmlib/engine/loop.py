@@ -36,6 +36,14 @@ class ImageLoop(BaseLoop):
         """Images seen by the generator, or by the last player where there is none."""
         return int(self.dataloader[self.last_player].num_images)
 
+    def seen_after(self, num_images: int) -> dict[str, int]:
+        """Returns how many images each player has seen when the generator has seen so many."""
+        iterations = num_images // self.images_per_iter
+        return {
+            player: iterations * updates * self.dataloader[player].shares.global_batch
+            for player, updates in self.objective.players.items()
+        }
+
     @property
     def total_images(self) -> int:
         """Length of the run."""

@@ -2,10 +2,11 @@
 
 __all__ = ["RunFolder"]
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from afmlib.io import storage
-from afmlib.io.checkpoint import CHECKPOINTS, newest_whole, remove_old
+from afmlib.io.checkpoint import CHECKPOINTS, newest_whole, remove_old, set_aside
 from afmlib.ops import processes
 
 CONFIG = "config.yaml"
@@ -52,20 +53,30 @@ class RunFolder:
         return any(storage.exists(self.join(name)) for name in (CONFIG, CHECKPOINTS))
 
     def newest(self) -> tuple[str | None, list[str]]:
-        """Clears up after a run that was killed.
+        """Finds where a run goes on from; nothing is touched.
 
         Returns:
-            The checkpoint to go on from, None if there is none; and damaged ones that were renamed.
+            The newest whole checkpoint, None if there is none; and damaged ones after it.
 
         Raises:
             CheckpointError: If all checkpoints are damaged.
         """
         found: tuple[str | None, list[str]] = (None, [])
         if processes.rank() == 0:
-            for folder in (self.path, self.join(SAMPLES)):
-                storage.remove_temporaries(folder)
             found = newest_whole(self.path)
         return processes.from_first(found)
+
+    def clear_up(self, damaged: Iterable[str] = ()) -> list[str]:
+        """Clears up after a run that was killed, and sets damaged checkpoints aside.
+
+        Returns:
+            The new paths of the damaged ones.
+        """
+        if processes.rank() > 0:
+            return []
+        for folder in (self.path, self.join(SAMPLES)):
+            storage.remove_temporaries(folder)
+        return set_aside(damaged)
 
     def write_config(self, text: str) -> None:
         """Writes the config of the run down."""

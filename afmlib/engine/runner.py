@@ -48,6 +48,7 @@ from afmlib.engine.state import RunState, check_same_run, load_run, save_run
 from afmlib.engine.visualization import backends_of
 from afmlib.interfaces import Conventions, Dataset, Objective
 from afmlib.io import storage
+from afmlib.io.checkpoint import read_manifest
 from afmlib.io.published_files import is_weights_file
 from afmlib.ops import processes
 from afmlib.registry import build_dataset, build_objective
@@ -108,7 +109,7 @@ class Runner(MMEngineRunner):
         self.full_config = {**config, "objective": filled}
         self.distribution = distribution_of(self.run_config.distributed)
         self.objective = self._build_objective(filled)
-        self._newest = self._find_newest() if resume else None
+        self._newest, self._damaged = self.run_folder.newest() if resume else (None, [])
         self._initialised_from = self._initialise() if self._newest is None else None
         self._networks = list(self._describe_networks())  # Before FSDP2 renames their classes.
         self.distribution.distribute(self.objective)
@@ -151,12 +152,6 @@ class Runner(MMEngineRunner):
             for player in objective.players:
                 objective.get_submodule(player).compile()
         return objective
-
-    def _find_newest(self) -> str | None:
-        newest, damaged = self.run_folder.newest()
-        for folder in damaged:
-            self.report(f"a damaged checkpoint was set aside: {folder}")
-        return newest
 
     def _initialise(self) -> str | None:
         """Loads the weights that the run starts with, and says which, if the config names some."""
@@ -274,16 +269,21 @@ class Runner(MMEngineRunner):
     def load_or_resume(self) -> None:
         """Goes on from the newest whole checkpoint, if asked to and there is one."""
         if self._newest is not None:
+            check_same_run(self._newest, self.full_config, self._manifest())
+        if self._resume:  # Not before it is known that this is the same run.
+            for folder in self.run_folder.clear_up(self._damaged):
+                self.report(f"a damaged checkpoint was set aside: {folder}")
+        if self._newest is not None:
             self._go_on(self._newest)
         elif self._initialised_from is not None:
             self.report(self._initialised_from)
         self.run_folder.write_config(dump(self.plain_config))
 
     def _go_on(self, folder: str) -> None:
-        check_same_run(folder, self.full_config, self._manifest())
-        state = load_run(folder, self.model, self.optim_wrapper, self.stateful)
-        for player, seen in state.seen.items():
-            self.train_loop.dataloader[player].start_at(seen)
+        seen = self.train_loop.seen_after(int(read_manifest(folder)["num_images"]))
+        load_run(folder, self.model, self.optim_wrapper, self.stateful, seen)
+        for player, count in seen.items():
+            self.train_loop.dataloader[player].start_at(count)
         self.last_checkpoint = folder
         num_images = self.objective.num_images = self.train_loop.num_images
         self.report(f"going on from {folder}, {num_images} images")
@@ -315,6 +315,8 @@ class Runner(MMEngineRunner):
             kept = f"The last good checkpoint is {last}." if last else "There is no checkpoint yet."
             raise TrainingError(f"{error} {kept}") from error
         finally:
+            for batches in self.train_loop.dataloader.values():
+                batches.close()
             self.progress.close()
             self.visualizer.close()
 

@@ -18,7 +18,8 @@ from mmengine.optim import OptimWrapperDict
 from torch import Tensor
 
 import afmlib
-from afmlib.config.yaml_files import dump, parse
+from afmlib.config import with_defaults
+from afmlib.config.yaml_files import parse
 from afmlib.engine.initial_weights import check_conventions
 from afmlib.engine.objective_model import ObjectiveModel
 from afmlib.engine.optimizers import PlayerOptimizer
@@ -108,8 +109,16 @@ def load_run(
     model: ObjectiveModel,
     optimizers: OptimWrapperDict,
     hooks: Mapping[str, Any],
-) -> RunState:
+    seen: Mapping[str, int],
+) -> None:
     """Restores a run, and what its hooks carry on.
+
+    Args:
+        folder: The checkpoint.
+        model: The objective and its average.
+        optimizers: The optimisers.
+        hooks: The hooks that have a state, by their names.
+        seen: How many images each player must have seen.
 
     Raises:
         CheckpointError: If the checkpoint is damaged or does not fit.
@@ -124,10 +133,10 @@ def load_run(
         for player in objective.players:
             _load_optimizer(optimizers[player], state["optimizers"][player], model)
         model.average_updates = int(state["average_updates"])
-        seen = {player: int(state["seen"][player]) for player in objective.players}
+        if dict(state["seen"]) != dict(seen):
+            raise ValueError(f"its players have seen {state['seen']} images, not {dict(seen)}")
         for name, hook in hooks.items():
             hook.load_state_dict(state["hooks"][name])
-        return RunState(seen, dict(state["hooks"]))
     except CheckpointError:
         raise
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -168,17 +177,37 @@ def _load_tensors(model: ObjectiveModel, tensors: Mapping[str, Tensor]) -> None:
 def _load_optimizer(
     optimizer: PlayerOptimizer, state: Mapping[str, Any], model: ObjectiveModel
 ) -> None:
-    spread = {}
-    for index, moments in state["state"].items():
-        parameter = optimizer.trainable[index]
-        spread[index] = {
-            name: model.distribution.spread_like(value, parameter)
-            if isinstance(value, Tensor) and value.shape == parameter.shape
-            else value
-            for name, value in moments.items()
-        }
-    optimizer.optimizer.load_state_dict({**state, "state": spread})
+    if not state["state"].keys() <= set(range(len(optimizer.trainable))):
+        raise ValueError("it has moments of parameters that there are not")
+    spread = {  # One without a gradient has none.
+        index: _moments(moments, optimizer.trainable[index], model)
+        for index, moments in state["state"].items()
+    }
+    # Its settings are those of the config, which is the same.
+    own = optimizer.optimizer.state_dict()
+    optimizer.optimizer.load_state_dict({**own, "state": spread})
 
+
+def _moments(moments: Any, parameter: Tensor, model: ObjectiveModel) -> dict[str, Any]:
+    """Checks what an optimiser knows of a parameter, and spreads it as the parameter is."""
+    if not isinstance(moments, Mapping) or moments.keys() not in (_OF_ADAM, _OF_SGD):
+        raise ValueError("a parameter has not the moments that its optimiser keeps")
+    spread = dict(moments)
+    for name in ("exp_avg", "exp_avg_sq"):
+        if name in moments:
+            if not _is_float(moments[name], parameter.shape):
+                raise ValueError(f"{name} is not of the shape {tuple(parameter.shape)}")
+            spread[name] = model.distribution.spread_like(moments[name], parameter)
+    if "step" in moments and not _is_float(moments["step"], torch.Size()):
+        raise ValueError(f"the step of an optimiser is {moments['step']!r}")
+    return spread
+
+
+def _is_float(value: Any, shape: torch.Size) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point() and value.shape == shape
+
+
+_OF_ADAM, _OF_SGD = {"step", "exp_avg", "exp_avg_sq"}, {"momentum_buffer"}
 
 SAME = ("objective", "data", "seed", "global_batch", "optimizers", "ema", "precision", "phases")
 """The keys of a config that make a run what it is; length, intervals and logging may change."""
@@ -203,7 +232,7 @@ def check_same_run(folder: str, config: Mapping[str, Any], manifest: Mapping[str
     stored = parse(read_config(folder), f"The config of {folder}")
     if not isinstance(stored, Mapping):
         raise CheckpointError(f"The config of {folder} holds no keys and values.")
-    here = parse(dump(dict(config)), "The config of this run")  # Tuples are lists there.
+    stored, here = with_defaults(stored), with_defaults(config)
     for key in SAME:
         difference = _difference(key, stored.get(key), here.get(key))
         if difference:
@@ -221,9 +250,14 @@ def check_same_run(folder: str, config: Mapping[str, Any], manifest: Mapping[str
 def _difference(path: str, stored: Any, here: Any) -> str | None:
     """Says where two configs differ first, None if they do not."""
     if isinstance(stored, Mapping) and isinstance(here, Mapping):
-        for key in sorted({*stored, *here} - PLACES):
+        for key in sorted({*stored, *here} - PLACES, key=lambda key: (key != "type", key)):
             found = _difference(f"{path}.{key}", stored.get(key), here.get(key))
             if found:
                 return found
         return None
+    lists = isinstance(stored, list | tuple) and isinstance(here, list | tuple)
+    if lists and len(stored) == len(here):  # YAML has no tuples.
+        pairs = enumerate(zip(stored, here, strict=True))
+        differences = (_difference(f"{path}[{index}]", *pair) for index, pair in pairs)
+        return next(filter(None, differences), None)
     return None if stored == here else f"its {path} is {stored!r}, not {here!r}"

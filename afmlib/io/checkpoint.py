@@ -19,6 +19,7 @@ __all__ = [
     "read_manifest",
     "remove_old",
     "save_checkpoint",
+    "set_aside",
 ]
 
 import contextlib
@@ -123,6 +124,8 @@ def read_manifest(folder: str) -> dict[str, Any]:
         right = checksum == _checksum(manifest)
     except FileNotFoundError:
         raise CheckpointError(f"{folder} is not a checkpoint: it has no {MANIFEST}.") from None
+    except IsADirectoryError:
+        raise CheckpointError(f"{path} is damaged: it is a folder.") from None
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: {error}.") from None
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
@@ -176,7 +179,11 @@ def read_config(folder: str) -> str:
         CheckpointError: If it is missing or damaged.
     """
     with _verified(folder, CONFIG, read_manifest(folder)) as file:
-        return file.read().decode()
+        try:
+            return file.read().decode()
+        except UnicodeDecodeError as error:
+            path = storage.join(folder, CONFIG)
+            raise CheckpointError(f"{path} is damaged: {error}.") from None
 
 
 def checkpoint_folders(work_dir: str) -> list[str]:
@@ -229,22 +236,20 @@ def find_checkpoint(path: str, files: Sequence[str] | None = None) -> str:
 
 
 def newest_whole(work_dir: str) -> tuple[str | None, list[str]]:
-    """Returns the checkpoint that a run goes on from, and renames damaged ones after it.
+    """Returns the checkpoint that a run goes on from, and the damaged ones after it.
 
-    The run will write theirs anew. ``<num_images>.damaged`` is no name of a checkpoint, and never
-    removed, except by the next of the same name. Where none is whole, nothing is touched. Folders
-    without a manifest are left to `remove_old`.
+    Folders without a manifest are left to `remove_old`.
 
     Args:
         work_dir: The folder of the run.
 
     Returns:
-        The folder of the newest whole checkpoint, None if there is no checkpoint; and the new paths
-        of those renamed, the newest first.
+        The folder of the newest whole checkpoint, None if there is no checkpoint; and those of the
+        damaged ones, the newest first.
 
     Raises:
         CheckpointError: If there are checkpoints, and all of them are damaged.
-        OSError: If one cannot be read or renamed.
+        OSError: If one cannot be read.
     """
     damaged: dict[str, str] = {}
     for folder in filter(is_complete, checkpoint_folders(work_dir)):
@@ -260,12 +265,29 @@ def newest_whole(work_dir: str) -> tuple[str | None, list[str]]:
                 f"No checkpoint in {work_dir} is whole: {' '.join(damaged.values())}"
             )
         return None, []
-    whole = folder
-    for folder, reason in damaged.items():
-        logging.getLogger("afmlib").warning("Setting a checkpoint aside: %s", reason)
+    for reason in damaged.values():
+        logging.getLogger("afmlib").warning("Passing over a checkpoint: %s", reason)
+    return folder, list(damaged)
+
+
+def set_aside(damaged: Iterable[str]) -> list[str]:
+    """Renames damaged checkpoints of a run that goes on from an earlier one, and writes them anew.
+
+    ``<num_images>.damaged`` is no name of a checkpoint, and never removed, except by the next of
+    the same name.
+
+    Returns:
+        The new paths.
+
+    Raises:
+        OSError: If one cannot be renamed.
+    """
+    renamed = []
+    for folder in damaged:
         storage.remove_folder(folder + DAMAGED_SUFFIX)
         storage.rename_folder(folder, folder + DAMAGED_SUFFIX)
-    return whole, [folder + DAMAGED_SUFFIX for folder in damaged]
+        renamed.append(folder + DAMAGED_SUFFIX)
+    return renamed
 
 
 def remove_old(work_dir: str, keep_last: int, keep_every: int | None) -> None:
@@ -277,7 +299,7 @@ def remove_old(work_dir: str, keep_last: int, keep_every: int | None) -> None:
     Args:
         work_dir: The folder of the run.
         keep_last: How many of the newest stay.
-        keep_every: Those at multiples of so many images stay as well.
+        keep_every: The first at or after each multiple of so many images stay as well.
 
     Raises:
         ValueError: If a number is not positive.
@@ -286,13 +308,23 @@ def remove_old(work_dir: str, keep_last: int, keep_every: int | None) -> None:
         raise ValueError(
             f"keep_last and keep_every must be at least 1, got {keep_last} and {keep_every}."
         )
-    num_complete = 0
-    for folder in checkpoint_folders(work_dir):
-        complete = is_complete(folder)
-        num_complete += complete
-        num_images = int(folder.rsplit("/", 1)[-1])
-        recent = num_complete <= keep_last if complete else num_complete == 0
-        periodic = complete and keep_every is not None and num_images % keep_every == 0
-        if not recent and not periodic:
-            storage.remove_file(storage.join(folder, MANIFEST))  # Half removed, it is none.
-            storage.remove_folder(folder)
+    folders = checkpoint_folders(work_dir)
+    complete = [folder for folder in folders if is_complete(folder)]
+    kept = {*complete[:keep_last], *_periodic(complete, keep_every)}
+    unfinished = folders[: folders.index(complete[0])] if complete else folders
+    for folder in [folder for folder in folders if folder not in {*kept, *unfinished}]:
+        storage.remove_file(storage.join(folder, MANIFEST))  # Half removed, it is none.
+        storage.remove_folder(folder)
+
+
+def _periodic(folders: Sequence[str], every: int | None) -> list[str]:
+    """Returns those of the checkpoints, the newest first, that are the first after a multiple."""
+    if every is None:
+        return []
+    counts = [int(folder.rsplit("/", 1)[-1]) for folder in folders]
+    before = [*counts[1:], 0]  # Of those removed, none was the first after one.
+    return [
+        folder
+        for folder, count, previous in zip(folders, counts, before, strict=True)
+        if count // every > previous // every
+    ]

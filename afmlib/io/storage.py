@@ -25,6 +25,7 @@ __all__ = [
 import contextlib
 import io
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from typing import Any, BinaryIO, TypeAlias
@@ -180,9 +181,11 @@ def _write_locally(name: str, content: Content) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp leaves it to its owner alone.
         os.replace(temporary, name)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(FileNotFoundError):  # Interrupted just after the rename.
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename is None:  # Such as of a full disk.
+            error.filename = name
         raise
     _sync_folder(folder)
 
@@ -234,7 +237,23 @@ def remove_folder(path: str) -> None:
     if not exists(path):
         return
     with reaching(path) as (fs, name):
-        fs.rm(name, recursive=True)
+        _remove_tree(fs, name)
+
+
+def _remove_tree(fs: Any, name: str) -> None:
+    if is_local_system(fs):
+        shutil.rmtree(name)
+        return
+    # One by one: what fsspec removes by a list or recursively, it takes for patterns.
+    for file in fs.find(name):
+        fs.rm_file(file)
+    if is_of(fs, BUCKETS):
+        return
+    fs.invalidate_cache()
+    for folder in sorted(fs.find(name, withdirs=True), key=len, reverse=True):
+        fs.rmdir(folder)
+    with contextlib.suppress(FileNotFoundError):  # If the walk named the folder itself.
+        fs.rmdir(name)
 
 
 def remove_temporaries(folder: str) -> None:
@@ -266,9 +285,10 @@ def rename_folder(path: str, new: str) -> None:
         _, target = open_path(str(new))
         if is_local_system(fs):
             os.rename(name, target)
-        elif is_of(fs, BUCKETS):
-            for file in fs.find(name):  # fs.mv would want to copy the folder too, which is none.
-                fs.cp_file(file, target + file[len(name) :])
-            fs.rm(name, recursive=True)
-        else:
-            fs.mv(name, target, recursive=True)
+            return
+        for file in fs.find(name):  # One by one, as they are removed.
+            copy = target + file[len(name) :]
+            if not is_of(fs, BUCKETS):
+                fs.makedirs(fs._parent(copy), exist_ok=True)
+            fs.cp_file(file, copy)
+        _remove_tree(fs, name)

@@ -1,6 +1,6 @@
 """The arguments of a component, checked against its constructor before it is built."""
 
-__all__ = ["accepts", "annotations", "check_arguments", "parameters", "union"]
+__all__ = ["accepts", "annotations", "check_arguments", "defaults", "parameters", "union"]
 
 import inspect
 import math
@@ -32,6 +32,12 @@ def parameters(cls: type) -> dict[str, inspect.Parameter]:
     found = inspect.signature(cls).parameters.values()
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {parameter.name: parameter for parameter in found if parameter.kind in kinds}
+
+
+def defaults(cls: type) -> dict[str, Any]:
+    """Returns the arguments of the constructor of a class that have a default, with it."""
+    empty = inspect.Parameter.empty
+    return {name: p.default for name, p in parameters(cls).items() if p.default is not empty}
 
 
 def accepts(cls: type, name: str) -> bool:

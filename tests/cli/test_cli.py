@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -275,24 +273,6 @@ def test_a_component_of_ones_own_in_a_file(here, capsys):
     assert main(["list", "losses", "--plugin", "mine.py"]) == 0
     assert "MyCliLoss" in capsys.readouterr().out
     assert main(["evaluate", "--checkpoint", "run", "--plugin", "mine.py"]) == 0
-
-
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_and_tells_how_to_go_on(number, status, here):
-    command = [sys.executable, "-m", "afmlib", "train", "afm_digits", "--work-dir", "run", *TINY]
-    process = subprocess.Popen(
-        [*command, "--set", "num_images=10000000"], stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 120
-    while "into" not in process.stderr.readline():
-        assert time.monotonic() < deadline
-    time.sleep(1)
-    process.send_signal(number)
-    error = process.communicate(timeout=120)[1]
-
-    assert process.returncode == status, error
-    assert "--resume goes on" in error
-    assert list((here / "run/checkpoints").glob("*/manifest.json"))
 
 
 def test_without_a_command_it_helps(capsys):

@@ -176,9 +176,10 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(whole, tmp_pat
 
 
 def test_a_process_that_dies_ends_the_job(tmp_path):
-    done = start(tmp_path / "run", ("update", 5), rank=1, torchrun=True)
+    line = command(tmp_path / "run", ("update", 5), rank=1, torchrun=True, num_images=10**7)
+    process = subprocess.Popen(line, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
 
-    assert done.returncode != 0
+    assert process.wait(timeout=120) != 0  # The starts of both included; by itself it never ends.
 
 
 # --- Slow ---

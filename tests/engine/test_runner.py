@@ -249,6 +249,27 @@ def test_a_checkpoint_of_another_convention_is_refused(run, tmp_path):
         check_same_run(folder, runner.full_config, {**manifest, "num_samples": 1438})
 
 
+def test_a_default_that_is_written_out_is_the_same_run(run):
+    run()
+
+    runner = run("objective.cp_scale=0.01", "seed=0", resume=True)
+
+    assert runner.train_loop.num_images == 64
+
+
+def test_a_refused_run_leaves_damaged_checkpoints_where_they_are(run, tmp_path):
+    run("checkpoint_every=32")
+    newest = tmp_path / "run/checkpoints/000000064"
+    (newest / "training.pt").write_bytes(b"damaged")
+
+    with pytest.raises(CheckpointError, match="its seed is 0, not 7"):
+        run("checkpoint_every=32", "seed=7", resume=True)
+    assert newest.exists()
+
+    run("checkpoint_every=32", resume=True)
+    assert newest.with_name("000000064.damaged").exists()
+
+
 def test_data_may_be_moved_but_not_replaced(run, tmp_path):
     runner = run()
     (folder,) = checkpoint_folders(str(tmp_path / "run"))

@@ -2,6 +2,9 @@
 
 import contextlib
 import errno
+import hashlib
+import itertools
+import json
 import logging
 import subprocess
 import sys
@@ -25,6 +28,7 @@ from afmlib.io.checkpoint import (
     read_manifest,
     remove_old,
     save_checkpoint,
+    set_aside,
 )
 
 FILES = ["generator.safetensors", "discriminator.safetensors", "training.pt", "config.yaml"]
@@ -344,14 +348,17 @@ def test_damaged_checkpoints_after_the_newest_whole_one_are_set_aside(save, run,
     storage.remove_file(storage.join(paths[600], "manifest.json"))
 
     with caplog.at_level(logging.WARNING, logger="afmlib"):
-        newest, renamed = newest_whole(run)
+        newest, damaged = newest_whole(run)
 
     assert newest == paths[300]
+    assert damaged == [paths[500], paths[400]]
+    assert all("training.pt is damaged" in record.getMessage() for record in caplog.records)
+    assert find_checkpoint(run) == paths[300]
+    renamed = set_aside(damaged)
     assert renamed == [paths[500] + ".damaged", paths[400] + ".damaged"]
     names = [folder.rsplit("/", 1)[-1] for folder in checkpoint_folders(run)]
     assert names == ["600", "300", "200", "100"]
     assert storage.read_bytes(storage.join(renamed[0], "training.pt")) == b"damaged"
-    assert all("training.pt is damaged" in record.getMessage() for record in caplog.records)
     assert find_checkpoint(run) == paths[300]
     assert newest_whole(run) == (paths[300], [])
 
@@ -362,7 +369,7 @@ def test_one_that_was_set_aside_is_replaced_by_the_next_and_never_removed(save, 
         for folder in folders:
             save(folder)
         (folders[1] / "training.pt").write_bytes(mark)
-        newest_whole(str(tmp_path))
+        set_aside(newest_whole(str(tmp_path))[1])
     save(tmp_path / "checkpoints" / "300")
 
     remove_old(str(tmp_path), keep_last=1, keep_every=None)
@@ -426,6 +433,28 @@ def test_a_config_is_read_whole_or_not_at_all(save, tmp_path):
         read_config(folder)
 
 
+def test_a_config_that_is_no_text_is_refused(tmp_path):
+    folder = str(tmp_path / "100")
+    save_checkpoint(folder, {}, {}, "seed: 0\n", {})
+    manifest = read_manifest(folder)
+    manifest["files"]["config.yaml"] = hashlib.sha256(b"\xff").hexdigest()
+    manifest["checksum"] = checkpoint._checksum(manifest)
+    storage.write_atomically(storage.join(folder, "config.yaml"), b"\xff")
+    storage.write_atomically(storage.join(folder, "manifest.json"), json.dumps(manifest).encode())
+
+    with pytest.raises(CheckpointError, match=r"config\.yaml is damaged: 'utf-8'"):
+        read_config(folder)
+
+
+def test_a_manifest_that_is_a_folder_is_damage(save, tmp_path):
+    for name in ("100", "200"):
+        save(tmp_path / "checkpoints" / name)
+    (tmp_path / "checkpoints/200/manifest.json").unlink()
+    (tmp_path / "checkpoints/200/manifest.json").mkdir()
+
+    assert find_checkpoint(str(tmp_path)).endswith("/100")
+
+
 # --- What stays ---
 
 
@@ -444,7 +473,31 @@ def test_the_newest_stay_and_the_periodic_ones(counts, keep_last, keep_every):
 
     expected = set(sorted(counts)[-keep_last:])
     if keep_every is not None:
-        expected |= {count for count in counts if count % keep_every == 0}
+        expected |= first_after_multiples(sorted(counts), keep_every)
+    assert {int(name.rsplit("/", 1)[-1]) for name in checkpoint_folders(folder)} == expected
+
+
+def first_after_multiples(counts, every):
+    """Returns the first count at or after each multiple, by going through all numbers."""
+    multiples = range(every, max(counts, default=0) + 1, every)
+    return {next(count for count in counts if count >= multiple) for multiple in multiples}
+
+
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=12),
+    st.integers(1, 3),
+    st.integers(1, 100),
+)
+def test_the_periodic_ones_stay_while_a_run_goes_on(steps, keep_last, keep_every):
+    folder = "memory://checkpoint-tests/rolling"
+    storage.remove_folder(folder)
+    counts = list(itertools.accumulate(steps))
+
+    for count in counts:
+        save_checkpoint(f"{folder}/checkpoints/{count}", {}, {}, "", {})
+        remove_old(folder, keep_last, keep_every)
+
+    expected = {*counts[-keep_last:], *first_after_multiples(counts, keep_every)}
     assert {int(name.rsplit("/", 1)[-1]) for name in checkpoint_folders(folder)} == expected
 
 

@@ -31,6 +31,7 @@ from afmlib.io.checkpoint import (
     find_checkpoint,
     load_tensors,
     load_training_state,
+    read_config,
     read_manifest,
 )
 from afmlib.sampling import load_checkpoint
@@ -234,6 +235,7 @@ READERS = {
     "manifest": lambda folder: read_manifest(str(folder)),
     "tensors": lambda folder: load_tensors(str(folder), "generator_ema"),
     "training": lambda folder: load_training_state(str(folder)),
+    "config": lambda folder: read_config(str(folder)),
     "model": lambda folder: load_checkpoint(str(folder)),
     "online model": lambda folder: load_checkpoint(str(folder), ema=False),
 }

@@ -102,6 +102,20 @@ def test_a_renamed_folder_holds_what_it_held(root):
     assert storage.read_bytes(storage.join(new, "a")) == b"1"
 
 
+@pytest.mark.parametrize("name", ["run[1]", "run*", "run?"])
+def test_a_folder_is_a_name_and_no_pattern(root, name):
+    folder, neighbour = storage.join(root, name), storage.join(root, "run1")
+    for place in (folder, neighbour):
+        storage.write_atomically(storage.join(place, "deep/file"), b"1")
+
+    storage.rename_folder(folder, folder + ".damaged")
+    assert set(storage.list_folders(root)) == {"run1", f"{name}.damaged"}
+    storage.remove_folder(folder + ".damaged")
+
+    assert storage.list_folders(root) == ["run1"]
+    assert storage.read_bytes(storage.join(neighbour, "deep/file")) == b"1"
+
+
 def test_a_function_may_write_the_content_and_its_error_is_its_own(root):
     path = storage.join(root, "file")
 

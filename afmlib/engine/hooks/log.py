@@ -2,6 +2,7 @@
 
 __all__ = ["LogHook"]
 
+import operator
 import resource
 import sys
 import time
@@ -35,7 +36,8 @@ class LogHook(Hook):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on with an entry."""
-        self.sums, self.count = dict(state["sums"]), state["count"]
+        self.sums = {str(key): _number(value) for key, value in state["sums"].items()}
+        self.count = operator.index(state["count"])
 
     def before_train(self, runner: Any) -> None:
         """Cuts the file back to where the run goes on."""
@@ -76,6 +78,12 @@ class LogHook(Hook):
     def after_train(self, runner: Any) -> None:
         """Brings all of the file to its place."""
         self.file.flush()
+
+
+def _number(value: Any) -> torch.Tensor:
+    if not isinstance(value, torch.Tensor) or value.ndim or not value.is_floating_point():
+        raise TypeError(f"a sum for the log is {value!r}, not a number")
+    return value
 
 
 def peak_memory(device: torch.device) -> int:
