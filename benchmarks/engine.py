@@ -510,7 +510,8 @@ def _content(runner: Runner) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _load_run(runner: Runner, folder: str) -> None:
-    state.load_run(folder, runner.model, runner.optim_wrapper, runner.stateful)
+    seen = runner.train_loop.seen_after(checkpoint.read_manifest(folder)["num_images"])
+    state.load_run(folder, runner.model, runner.optim_wrapper, runner.stateful, seen)
 
 
 def _sync(path: Path) -> None:
