@@ -114,10 +114,11 @@ def _load_shipped(name: str) -> dict[str, Any]:
         method = name.removesuffix(f"_{scale}")
         if name.endswith(f"_{scale}") and method in methods:
             return merge(_load_file(scales[scale], (), {}), _load_file(methods[method], (), {}))
-    names = config_names()
+    composed = [f"{method}_{scale}" for method, scale in itertools.product(methods, scales)]
     raise ConfigError(
-        f"There is no config {shorten(name)}.{nearest(name, names)} There are: "
-        f"{', '.join(names)}; or give the path of a .yaml file."
+        f"There is no config {shorten(name)}.{nearest(name, [*exact, *composed])} A name is "
+        f"METHOD_SCALE, of the methods {', '.join(sorted(methods))} and the scales {', '.join(sorted(scales))}; or "
+        "the path of a .yaml file."
     )
 
 

@@ -14,7 +14,7 @@ from afmlib.registry import ComponentError
 def test_every_shipped_config_passes(name):
     run = check_config(load_config(name))
 
-    assert set(run.optimizers) <= {"discriminator", "generator"}
+    assert set(run.optimizers) <= {"classifier", "discriminator", "generator"}
 
 
 WRONG = [
