@@ -117,8 +117,8 @@ def _load_shipped(name: str) -> dict[str, Any]:
     composed = [f"{method}_{scale}" for method, scale in itertools.product(methods, scales)]
     raise ConfigError(
         f"There is no config {shorten(name)}.{nearest(name, [*exact, *composed])} A name is "
-        f"METHOD_SCALE, of the methods {', '.join(sorted(methods))} and the scales {', '.join(sorted(scales))}; or "
-        "the path of a .yaml file."
+        f"METHOD_SCALE, of the methods {', '.join(sorted(methods))} and the scales "
+        f"{', '.join(sorted(scales))}; or the path of a .yaml file."
     )
 
 
