@@ -1,14 +1,9 @@
 """The example plugin is a distribution: installed by pip, it works in everything by its name."""
 
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+from installed_plugins import example, install, run, run_own_tests
 
-PLUGIN = Path(__file__).parents[1] / "plugins" / "afmlib-conv-discriminator"
+PLUGIN = "afmlib-conv-discriminator"
 
 USE = """
 import torch
@@ -61,34 +56,18 @@ print(loss.item() < first)
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    """Installs the plugin into a folder, and returns the variables that put it on the path."""
-    folder = tmp_path_factory.mktemp("plugin")
-    source = shutil.copytree(
-        PLUGIN,
-        folder / "source",
-        ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"),
-    )
-    site = folder / "site"
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
-    install += ["--no-build-isolation", "--disable-pip-version-check", "--target", site, source]
-    subprocess.run(install, check=True)
-    path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    return install(tmp_path_factory.mktemp("plugin"), PLUGIN)
 
 
 def test_installed_plugin_is_listed_checked_and_trained(environment):
-    done = subprocess.run(
-        [sys.executable, "-c", USE], env=environment, capture_output=True, text=True
-    )
+    done = run(environment, "-c", USE)
 
     assert done.stderr == ""
     assert done.stdout.splitlines() == ["afmlib-conv-discriminator {}", "True", "True"]
 
 
 def test_own_tests_of_the_plugin_pass(environment, tmp_path):
-    tests = shutil.copytree(PLUGIN / "tests", tmp_path / "tests")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", tests]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    done = run_own_tests(environment, PLUGIN, tmp_path)
 
     assert done.returncode == 0, done.stdout
     assert "passed" in done.stdout
@@ -96,13 +75,8 @@ def test_own_tests_of_the_plugin_pass(environment, tmp_path):
 
 
 def test_example_of_the_readme_runs(environment):
-    readme = (PLUGIN / "README.md").read_text()
-    example = readme.partition("```python\n")[2].partition("```")[0]
-
-    code = example + "\nprint(type(objective.discriminator).__name__)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
-    )
+    code = example(PLUGIN) + "\nprint(type(objective.discriminator).__name__)"
+    done = run(environment, "-c", code)
 
     assert done.stderr == ""
     assert done.stdout == "ConvDiscriminator\n"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from afmlib.config.data_arguments import DATA_ARGUMENTS
+from afmlib.config.data_arguments import data_arguments
 from afmlib.config.phases import AutomaticPhases, FixedPhase
 from afmlib.config.schema import (
     EMAConfig,
@@ -65,7 +65,7 @@ def check_config(config: Mapping[str, Any]) -> RunConfig:
     _check_data(run.data)
     _check_evaluation(run.evaluation)
     try:
-        OBJECTIVES.check(run.objective, "objective", DATA_ARGUMENTS)
+        OBJECTIVES.check(run.objective, "objective", data_arguments(run.data))
         players = OBJECTIVES.resolve(run.objective)[0].players  # type: ignore[attr-defined]
         optimizers = _optimizers(config["optimizers"], players)
         _check_players(run.init_from, players)

@@ -16,12 +16,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from afmlib.config.data_arguments import DATA_ARGUMENTS
+from afmlib.config.data_arguments import IMAGE_ARGUMENTS, data_arguments
 from afmlib.config.yaml_files import MAX_DEPTH, ConfigError, parse, read
 from afmlib.registry import (
     DEPTHS,
     OBJECTIVES,
     ComponentError,
+    MissingPluginError,
     load_plugin_file,
     nearest,
     shorten,
@@ -46,9 +47,12 @@ def config_names() -> list[str]:
 
 def _fits(method: Path, scale: Path) -> bool:
     """Tells whether a method can be had on a scale: not every network can be repeated."""
-    objective = merge(read(scale), read(method))["objective"]
+    config = merge(read(scale), read(method))
+    provided = data_arguments(config["data"])
     try:
-        OBJECTIVES.check(objective, "objective", DATA_ARGUMENTS)
+        OBJECTIVES.check(config["objective"], "objective", provided)
+    except MissingPluginError:  # Its config says how to install it: a network of images.
+        return set(IMAGE_ARGUMENTS) <= set(provided)
     except ComponentError:
         return False
     return True

@@ -3,20 +3,32 @@
 They are filled in where a component takes them and the config is silent.
 """
 
-__all__ = ["DATA_ARGUMENTS", "with_data_arguments"]
+__all__ = ["IMAGE_ARGUMENTS", "data_arguments", "with_data_arguments"]
 
 from collections.abc import Mapping
 from typing import Any
 
 from afmlib.interfaces import Dataset
-from afmlib.registry import CLASSIFIERS, DISCRIMINATORS, GENERATORS, OBJECTIVES
+from afmlib.registry import CLASSIFIERS, DATASETS, DISCRIMINATORS, GENERATORS, OBJECTIVES
 from afmlib.registry.arguments import accepts
-from afmlib.registry.component_registry import ComponentRegistry, nested_registries
+from afmlib.registry.component_registry import ComponentRegistry, Spec, nested_registries
 
-DATA_ARGUMENTS = ("input_size", "in_channels", "num_classes")
-"""The arguments that come from the dataset."""
+POINT_ARGUMENTS = ("in_channels", "num_classes")
+IMAGE_ARGUMENTS = ("input_size", *POINT_ARGUMENTS)
 
 _NETWORKS = (GENERATORS, DISCRIMINATORS, CLASSIFIERS)
+
+
+def data_arguments(data: Spec) -> tuple[str, ...]:
+    """Returns the names of the arguments that come from a dataset: points have no size.
+
+    Raises:
+        ComponentError: If there is no such dataset.
+    """
+    dataset, _ = DATASETS.resolve(data)
+    # A class whose data all have one shape declares it; of the others, all are images.
+    shape = getattr(dataset, "latent_shape", None)
+    return POINT_ARGUMENTS if isinstance(shape, tuple) and len(shape) != 3 else IMAGE_ARGUMENTS
 
 
 def with_data_arguments(objective: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:

@@ -13,10 +13,12 @@ from typing import Any
 from mmengine.registry import Registry
 
 from afmlib.registry.arguments import accepts, annotations, check_arguments, parameters, union
+from afmlib.registry.distributions import installable, installation
 from afmlib.registry.errors import (
     ComponentArgumentError,
     ComponentError,
     InterfaceError,
+    MissingPluginError,
     PluginError,
     UnknownComponentError,
     nearest,
@@ -116,6 +118,7 @@ class ComponentRegistry(Registry):
 
         Raises:
             UnknownComponentError: If nothing is registered under it.
+            MissingPluginError: If a plugin of the repository brings it, which is not installed.
             PluginError: If its plugin cannot be imported, or two claim the name.
             InterfaceError: If it does not implement the interface of the group.
         """
@@ -141,7 +144,20 @@ class ComponentRegistry(Registry):
             return self.includes.get(key)
         if points:
             return self._load(points[0])
+        if key in self._missing():
+            plugin = self._missing()[key]
+            raise MissingPluginError(
+                f"There is no {key!r} among the {self.group}: the plugin {plugin} brings it, which "
+                f"is not installed. Run: {installation(plugin)}"
+            )
         raise UnknownComponentError(self._unknown(key))
+
+    def _missing(self) -> dict[str, str]:
+        """Returns the names that plugins of the repository would bring, and the plugin of each."""
+        there = self.components()
+        return {
+            name: plugin for name, plugin in installable(self.group).items() if name not in there
+        }
 
     def _unknown(self, key: str) -> str:
         components = self.components()
@@ -151,7 +167,12 @@ class ComponentRegistry(Registry):
         )
         if self.presets:
             listing += f"; presets: {', '.join(self.presets)}"
-        hint = nearest(key, [*components, *self.presets])
+        missing = self._missing()
+        if missing:
+            listing += "; not installed: " + ", ".join(
+                f"{name} ({installation(plugin)})" for name, plugin in missing.items()
+            )
+        hint = nearest(key, [*components, *self.presets, *missing])
         return (
             f"There is no {shorten(key)} among the {self.group}.{hint} "
             f"There are: {listing or 'none'}."

@@ -4,6 +4,7 @@ __all__ = [
     "ComponentArgumentError",
     "ComponentError",
     "InterfaceError",
+    "MissingPluginError",
     "PluginError",
     "UnknownComponentError",
     "nearest",
@@ -25,6 +26,10 @@ class UnknownComponentError(ComponentError, KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class MissingPluginError(UnknownComponentError):
+    """A name that a plugin of the repository brings, which is not installed."""
 
 
 class ComponentArgumentError(ComponentError, TypeError):

@@ -1,0 +1,136 @@
+r"""What generator and discriminator share: residual blocks, their initialisation, the sizes.
+
+A block adds to its input what three convolutions make of it, of which the middle one is grouped
+and :math:`e` times as wide:
+
+.. math:: x + W_3\, \sigma(W_2 * \sigma(W_1 x + b_1) + b_2)
+
+Nothing is normalised. Instead, as in Fixup, :math:`W_3` starts at zero, and of :math:`L` blocks
+with :math:`m = 3` convolutions each, the others start smaller by the factor
+:math:`L^{-1 / (2 m - 2)} = L^{-1/4}`.
+
+References:
+    | The GAN is dead; long live the GAN! A Modern GAN Baseline (Huang et al., 2024)
+    | https://arxiv.org/abs/2501.05441
+
+    | Fixup Initialization (Zhang et al., 2019)
+    | https://arxiv.org/abs/1901.09321
+"""
+
+__all__ = [
+    "BLOCKS_PER_STAGE",
+    "ResidualBlock",
+    "check_sizes",
+    "initialise",
+    "residual_blocks",
+    "stage_sizes",
+    "stage_width",
+    "transition",
+]
+
+from torch import Tensor, nn
+from torch.nn.functional import leaky_relu
+
+BLOCKS_PER_STAGE = 2
+SLOPE = 0.2
+SMALLEST = 4
+"""The height and width at which the networks begin or end, where the size can be halved so far."""
+LAST_FULL_WIDTH = 64
+"""The largest height and width of full width; each doubling beyond it halves the channels."""
+
+
+class ResidualBlock(nn.Module):
+    """Three convolutions beside a skip connection.
+
+    Args:
+        width: The number of channels.
+        expansion: How many times as wide the middle convolution is.
+        group_width: The number of channels of one of its groups.
+        num_blocks: The number of such blocks in the network, for the initialisation.
+    """
+
+    def __init__(self, width: int, expansion: int, group_width: int, num_blocks: int) -> None:
+        super().__init__()
+        inner = expansion * width
+        self.widen = nn.Conv2d(width, inner, 1)
+        self.mix = nn.Conv2d(inner, inner, 3, padding=1, groups=inner // group_width)
+        self.narrow = nn.Conv2d(inner, width, 1, bias=False)
+        gain = nn.init.calculate_gain("leaky_relu", SLOPE) * num_blocks**-0.25
+        initialise(self.widen, gain)
+        initialise(self.mix, gain)
+        initialise(self.narrow, 0.0)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Adds what the convolutions make of the features."""
+        hidden = leaky_relu(self.widen(images), SLOPE)
+        return images + self.narrow(leaky_relu(self.mix(hidden), SLOPE))
+
+
+def residual_blocks(width: int, expansion: int, group_width: int, num_blocks: int) -> nn.Sequential:
+    """Returns the blocks of one stage; see `ResidualBlock`."""
+    blocks = (
+        ResidualBlock(width, expansion, group_width, num_blocks) for _ in range(BLOCKS_PER_STAGE)
+    )
+    return nn.Sequential(*blocks)
+
+
+def transition(before: int, after: int) -> nn.Module:
+    """Returns what changes the number of channels between stages, if it changes."""
+    if before == after:
+        return nn.Identity()
+    layer = nn.Conv2d(before, after, 1, bias=False)
+    initialise(layer)
+    return layer
+
+
+def initialise(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> None:
+    """Draws weights with the standard deviation ``gain / sqrt(fan_in)``, and no bias."""
+    fan_in = layer.weight[0].numel()
+    nn.init.normal_(layer.weight, std=gain * fan_in**-0.5)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def stage_sizes(input_size: int) -> list[int]:
+    """Returns the height and width of each stage, ascending to that of the images.
+
+    Example:
+        >>> stage_sizes(32), stage_sizes(28)
+        ([4, 8, 16, 32], [7, 14, 28])
+    """
+    sizes = [input_size]
+    while sizes[0] % 2 == 0 and sizes[0] // 2 >= SMALLEST:
+        sizes.insert(0, sizes[0] // 2)
+    return sizes
+
+
+def stage_width(size: int, channels: int) -> int:
+    """Returns the number of channels of a stage."""
+    while size > LAST_FULL_WIDTH:
+        size, channels = size // 2, channels // 2
+    return channels
+
+
+def check_sizes(
+    input_size: int,
+    in_channels: int,
+    num_classes: int,
+    channels: int,
+    expansion: int,
+    group_width: int,
+) -> None:
+    """Refuses numbers of which no network can be made.
+
+    Raises:
+        ValueError: Names what is wrong.
+    """
+    for name, value in locals().items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}.")
+    for size in stage_sizes(input_size):
+        width = stage_width(size, channels)
+        if width < 1 or (expansion * width) % group_width:
+            raise ValueError(
+                f"group_width {group_width} does not divide expansion * channels, which is "
+                f"{expansion} * {width} at the size {size}."
+            )

@@ -1,0 +1,103 @@
+r"""The discriminator of R3GAN: its generator in reverse, with the class by an inner product.
+
+Stages of two residual blocks, each at half the size of the one before, lead to features of
+:math:`4 \times 4` pixels, of which each channel :math:`c` is summed up with weights of its own. Of
+the result a linear map makes a vector, whose inner product with an embedding of the class is the
+logit:
+
+.. math:: D(x, y) = d^{-1/2}\, e_y^\top (W h + b), \qquad h_c = \sum_p K_{c p} F_{c p}(x)
+
+References:
+    | The GAN is dead; long live the GAN! A Modern GAN Baseline (Huang et al., 2024)
+    | https://arxiv.org/abs/2501.05441
+
+    | cGANs with Projection Discriminator (Miyato and Koyama, 2018)
+    | https://arxiv.org/abs/1802.05637
+"""
+
+__all__ = ["R3GANDiscriminator"]
+
+import itertools
+
+from torch import nn
+
+from afmlib.interfaces import Discriminator
+from afmlib.typing import Labels, Latents, Logits, Timesteps
+from afmlib_r3gan.blocks import (
+    BLOCKS_PER_STAGE,
+    check_sizes,
+    initialise,
+    residual_blocks,
+    stage_sizes,
+    stage_width,
+    transition,
+)
+from afmlib_r3gan.resampling import downsample
+
+
+class R3GANDiscriminator(Discriminator):
+    """A convolutional discriminator without any normalisation.
+
+    Args:
+        input_size: The height and width of the images. It is halved down to 4, or to the last
+            size that cannot be halved.
+        in_channels: The number of channels of the images.
+        num_classes: The number of classes.
+        channels: The width of the stages up to 64 x 64 pixels; from there on it is halved with
+            each doubling of the size.
+        expansion: How many times as wide the grouped convolutions are.
+        group_width: The number of channels in one of their groups, which divides
+            ``expansion * channels``.
+        embedding_size: The size of the embedding of the class.
+
+    Raises:
+        ValueError: If a number is out of its domain, or the groups do not come out even.
+
+    Example:
+        >>> import torch
+        >>> discriminator = R3GANDiscriminator(8, in_channels=1, num_classes=10, channels=16)
+        >>> discriminator(torch.zeros(3, 1, 8, 8), torch.tensor([0, 4, 9])).shape
+        torch.Size([3])
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        in_channels: int,
+        num_classes: int = 1,
+        channels: int = 768,
+        expansion: int = 2,
+        group_width: int = 16,
+        embedding_size: int = 64,
+    ) -> None:
+        super().__init__()
+        check_sizes(input_size, in_channels, num_classes, channels, expansion, group_width)
+        if embedding_size < 1:
+            raise ValueError(f"embedding_size must be at least 1, got {embedding_size}.")
+        sizes = stage_sizes(input_size)[::-1]
+        widths = [stage_width(size, channels) for size in sizes]
+        num_blocks = BLOCKS_PER_STAGE * len(sizes)
+        self.input = nn.Conv2d(in_channels, widths[0], 1)
+        self.stages = nn.ModuleList(
+            residual_blocks(width, expansion, group_width, num_blocks) for width in widths
+        )
+        self.transitions = nn.ModuleList(
+            transition(before, after) for before, after in itertools.pairwise(widths)
+        )
+        self.sum_up = nn.Conv2d(widths[-1], widths[-1], sizes[-1], groups=widths[-1], bias=False)
+        self.project = nn.Linear(widths[-1], embedding_size)
+        self.y_embedder = nn.Embedding(num_classes, embedding_size)
+        for layer in (self.input, self.sum_up, self.project):
+            initialise(layer)
+
+    def forward(
+        self, latents: Latents, labels: Labels, timesteps: Timesteps | None = None
+    ) -> Logits:
+        """Scores images; they are data, at the time 0, and the time is ignored."""
+        del timesteps
+        images = self.stages[0](self.input(latents))
+        for change, stage in zip(self.transitions, self.stages[1:], strict=True):
+            images = stage(change(downsample(images)))
+        vectors = self.project(self.sum_up(images).flatten(1))  # (N, D)
+        embedded = self.y_embedder(labels).to(vectors.dtype)
+        return (vectors * embedded).sum(1) * vectors.shape[1] ** -0.5

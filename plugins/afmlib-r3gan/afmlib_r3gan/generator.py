@@ -1,0 +1,118 @@
+r"""The generator of R3GAN: convolutions that unfold a short vector into an image.
+
+The vector is the first entries of the noise, followed by an embedding of the class. A linear map of
+it weights the channels of a learned basis of :math:`4 \times 4` pixels, from where stages of two
+residual blocks lead to the size of the images, each at twice the size of the one before:
+
+.. math:: G(z, y) = W_\text{out}\, S_K \circ \dots \circ S_1 (B \odot W [z_{1 \dots d}, e_y])
+
+References:
+    | The GAN is dead; long live the GAN! A Modern GAN Baseline (Huang et al., 2024)
+    | https://arxiv.org/abs/2501.05441
+"""
+
+__all__ = ["R3GANGenerator"]
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+
+from afmlib.interfaces import Generator
+from afmlib.typing import Labels, Latents, Timesteps
+from afmlib_r3gan.blocks import (
+    BLOCKS_PER_STAGE,
+    check_sizes,
+    initialise,
+    residual_blocks,
+    stage_sizes,
+    stage_width,
+    transition,
+)
+from afmlib_r3gan.resampling import upsample
+
+
+class R3GANGenerator(Generator):
+    """A convolutional generator in one step, without any normalisation.
+
+    It reads no more of the noise than ``noise_size`` entries, so that a transport loss, which
+    compares the image with all of the noise, has no meaning here: it is for GANs.
+
+    Args:
+        input_size: The height and width of the images. It is halved down to 4, or to the last
+            size that cannot be halved.
+        in_channels: The number of channels of the images.
+        num_classes: The number of classes.
+        channels: The width of the stages up to 64 x 64 pixels; from there on it is halved with
+            each doubling of the size.
+        expansion: How many times as wide the grouped convolutions are.
+        group_width: The number of channels in one of their groups, which divides
+            ``expansion * channels``.
+        noise_size: How many entries of the noise are read; all of them if there are fewer.
+        embedding_size: The size of the embedding of the class.
+
+    Raises:
+        ValueError: If a number is out of its domain, or the groups do not come out even.
+
+    Example:
+        >>> generator = R3GANGenerator(input_size=8, in_channels=1, num_classes=10, channels=16)
+        >>> generator(torch.randn(3, 1, 8, 8), torch.tensor([0, 4, 9])).shape
+        torch.Size([3, 1, 8, 8])
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        in_channels: int,
+        num_classes: int = 1,
+        channels: int = 768,
+        expansion: int = 2,
+        group_width: int = 16,
+        noise_size: int = 64,
+        embedding_size: int = 64,
+    ) -> None:
+        super().__init__()
+        check_sizes(input_size, in_channels, num_classes, channels, expansion, group_width)
+        if noise_size < 1 or embedding_size < 1:
+            raise ValueError(
+                "noise_size and embedding_size must be at least 1, "
+                f"got {noise_size} and {embedding_size}."
+            )
+        self.latent_shape = (in_channels, input_size, input_size)
+        self.num_classes = num_classes
+        self.noise_size = min(noise_size, in_channels * input_size**2)
+        sizes = stage_sizes(input_size)
+        widths = [stage_width(size, channels) for size in sizes]
+        num_blocks = BLOCKS_PER_STAGE * len(sizes)
+        self.y_embedder = nn.Embedding(num_classes, embedding_size)  # Standard normal, as noise is.
+        self.basis = nn.Parameter(torch.randn(widths[0], sizes[0], sizes[0]))
+        self.weigh = nn.Linear(self.noise_size + embedding_size, widths[0])
+        self.stages = nn.ModuleList(
+            residual_blocks(width, expansion, group_width, num_blocks) for width in widths
+        )
+        self.transitions = nn.ModuleList(
+            transition(before, after) for before, after in itertools.pairwise(widths)
+        )
+        self.output = nn.Conv2d(widths[-1], in_channels, 1)
+        initialise(self.weigh)
+        initialise(self.output)
+
+    def forward(
+        self,
+        latents: Latents,
+        labels: Labels,
+        timesteps_src: Timesteps | None = None,
+        timesteps_tgt: Timesteps | None = None,
+    ) -> Latents:
+        """Maps noises to images; it is a one-step generator, and ignores the times."""
+        del timesteps_src, timesteps_tgt
+        noises = latents.flatten(1)[:, : self.noise_size]
+        vectors = torch.cat([noises, self.y_embedder(labels).to(noises.dtype)], dim=1)
+        images = self.stages[0](self._unfold(vectors))
+        for change, stage in zip(self.transitions, self.stages[1:], strict=True):
+            images = stage(upsample(change(images)))
+        return self.output(images)
+
+    def _unfold(self, vectors: Tensor) -> Tensor:
+        """Weights the channels of the basis."""
+        return self.weigh(vectors)[:, :, None, None] * self.basis  # (N, C, H, W)

@@ -1,0 +1,186 @@
+"""Tests for afmlib_r3gan."""
+
+import pytest
+import torch
+from afmlib_r3gan import R3GANDiscriminator, R3GANGenerator
+from afmlib_r3gan.blocks import ResidualBlock, stage_sizes, stage_width
+from afmlib_r3gan.resampling import downsample, upsample
+from torch import nn
+from torch.nn.functional import leaky_relu
+
+from afmlib import build_discriminator, build_generator, list_components
+from afmlib.losses.gradient_penalty import AutogradPenalty
+from afmlib.testing import check_discriminator, check_generator
+
+SMALL = dict(channels=8, group_width=4)
+
+
+@pytest.mark.parametrize(("size", "channels"), [(8, 1), (32, 3), (4, 4), (6, 2)])
+def test_contract(size, channels):
+    check_generator(R3GANGenerator(size, channels, 3, **SMALL))
+    check_discriminator(R3GANDiscriminator(size, channels, 3, **SMALL), (channels, size, size), 3)
+
+
+def test_found_by_name():
+    assert list_components("generators")["R3GANGenerator"] == "afmlib-r3gan"
+    assert list_components("discriminators")["R3GANDiscriminator"] == "afmlib-r3gan"
+    sizes = dict(input_size=8, in_channels=1, **SMALL)
+    assert isinstance(build_generator("R3GANGenerator", **sizes), R3GANGenerator)
+    assert isinstance(build_discriminator("R3GANDiscriminator", **sizes), R3GANDiscriminator)
+
+
+def test_full_size_is_that_of_the_description():
+    with torch.device("meta"):
+        generator = R3GANGenerator(32, 3)
+
+    assert [stage_width(size, 768) for size in (4, 64, 128, 256)] == [768, 768, 384, 192]
+    assert generator.weigh.in_features == 64 + 64
+    mixes = [m for m in generator.modules() if isinstance(m, nn.Conv2d) and m.groups > 1]
+    assert [(mix.in_channels, mix.groups) for mix in mixes] == [(1536, 96)] * 8
+
+
+def test_sizes_are_halved_down_to_four():
+    assert stage_sizes(8) == [4, 8]
+    assert stage_sizes(48) == [6, 12, 24, 48]
+    assert stage_sizes(2) == [2]
+
+
+# --- Resampling -----------------------------------------------------------------------------------
+
+
+def test_the_filter_is_one_two_one():
+    point = torch.zeros(1, 1, 8, 8)
+    point[0, 0, 4, 4] = 1
+    line = torch.tensor([0.5, 1, 0.5])
+
+    up, down = upsample(point)[0, 0], downsample(point)[0, 0]
+
+    torch.testing.assert_close(up[7:10, 7:10], torch.outer(line, line))
+    assert up.sum() == 4
+    assert down[2, 2] == 0.25
+    assert down.sum() == 0.25
+
+
+def test_resampling_keeps_what_is_constant_and_interpolates_what_is_linear():
+    constant = torch.full((2, 3, 6, 6), 0.7, dtype=torch.float64)
+    ramp = torch.arange(6.0).expand(1, 1, 6, 6)
+
+    for resampled in (upsample(constant), downsample(constant)):
+        torch.testing.assert_close(resampled, torch.full_like(resampled, 0.7))
+    assert torch.equal(upsample(ramp)[0, 0, 0], torch.tensor([*torch.arange(0, 5.1, 0.5), 5]))
+    assert torch.equal(downsample(ramp)[0, 0, 0, 1:], torch.tensor([2.0, 4.0]))
+
+
+def test_down_is_the_transpose_of_up_inside():
+    small, large = torch.randn(1, 1, 8, 8), torch.zeros(1, 1, 16, 16)
+    large[..., 2:-2, 2:-2] = torch.randn(12, 12)
+    small[..., 0] = small[..., -1] = small[..., 0, :] = small[..., -1, :] = 0
+
+    both = (upsample(small) * large).sum(), 4 * (small * downsample(large)).sum()
+
+    torch.testing.assert_close(*both)
+
+
+# --- Blocks ---------------------------------------------------------------------------------------
+
+
+def test_a_block_is_the_formula_and_begins_as_the_identity():
+    torch.manual_seed(0)
+    block, images = ResidualBlock(8, 2, 4, num_blocks=3), torch.randn(2, 8, 4, 4)
+    assert torch.equal(block(images), images)
+
+    nn.init.normal_(block.narrow.weight)
+    wide = torch.einsum("oi,nihw->nohw", block.widen.weight[:, :, 0, 0], images)
+    groups = [
+        nn.functional.conv2d(part, weight, padding=1)  # Each group sees its own channels.
+        for part, weight in zip(
+            leaky_relu(wide, 0.2).split(4, 1), block.mix.weight.split(4, 0), strict=True
+        )
+    ]
+    mixed = leaky_relu(torch.cat(groups, 1), 0.2)
+    narrow = torch.einsum("oi,nihw->nohw", block.narrow.weight[:, :, 0, 0], mixed)
+
+    torch.testing.assert_close(block(images), images + narrow)
+
+
+def test_blocks_of_deeper_networks_start_smaller():
+    torch.manual_seed(0)
+    stds = [ResidualBlock(64, 2, 16, num_blocks=n).widen.weight.std().item() for n in (1, 16)]
+
+    assert stds[0] == pytest.approx((2 / 1.04 / 64) ** 0.5, rel=0.05)
+    assert stds[1] == pytest.approx(stds[0] / 2, rel=0.05)
+
+
+def test_nothing_is_normalised():
+    for network in (R3GANGenerator(8, 1, **SMALL), R3GANDiscriminator(8, 1, **SMALL)):
+        kinds = {type(module).__name__ for module in network.modules()}
+        assert not [kind for kind in kinds if "Norm" in kind]
+        assert not list(network.buffers())
+
+
+# --- Networks -------------------------------------------------------------------------------------
+
+
+def test_the_generator_reads_the_first_entries_of_its_noise_alone():
+    generator, labels = R3GANGenerator(8, 1, **SMALL, noise_size=10), torch.tensor([0])
+    noise = torch.randn(1, 1, 8, 8, requires_grad=True)
+
+    generator(noise, labels).square().sum().backward()
+
+    read = noise.grad.flatten() != 0
+    assert read[:10].all()
+    assert not read[10:].any()
+
+
+def test_the_class_reaches_image_and_logit():
+    generator, discriminator = (
+        cls(8, 1, 2, **SMALL) for cls in (R3GANGenerator, R3GANDiscriminator)
+    )
+    noises = torch.randn(1, 1, 8, 8).expand(2, -1, -1, -1)
+
+    one, other = generator(noises, torch.tensor([0, 1]))
+    assert not torch.allclose(one, other)
+    first, second = discriminator(noises, torch.tensor([0, 1]))
+    assert first != second
+
+
+def test_the_label_enters_by_an_inner_product():
+    discriminator, images = R3GANDiscriminator(8, 1, 3, **SMALL), torch.randn(4, 1, 8, 8)
+    labels = torch.tensor([0, 1, 2, 1])
+    before = discriminator(images, labels)
+
+    with torch.no_grad():
+        discriminator.y_embedder.weight[1] *= -2
+
+    factors = torch.tensor([1.0, -2.0, 1.0, -2.0])
+    torch.testing.assert_close(discriminator(images, labels), factors * before)
+
+
+def test_the_exact_penalty_has_gradients():
+    torch.manual_seed(0)
+    discriminator, labels = R3GANDiscriminator(8, 1, 3, **SMALL), torch.arange(3)
+    images = torch.randn(3, 1, 8, 8)
+
+    slopes = AutogradPenalty()(lambda x: discriminator(x, labels), images, None, None)
+    slopes.sum().backward()
+
+    assert (slopes > 0).all()
+    assert discriminator.input.weight.grad.isfinite().all()
+    assert discriminator.input.weight.grad.any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(channels=0), "channels must be at least 1, got 0"),
+        (dict(num_classes=0), "num_classes must be at least 1, got 0"),
+        (dict(channels=9), r"group_width 16 does not divide .* 2 \* 9 at the size 4"),
+        (dict(embedding_size=0), "embedding_size"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused(arguments, message):
+    for network in (R3GANGenerator, R3GANDiscriminator):
+        with pytest.raises(ValueError, match=message):
+            network(8, 1, **arguments)
+    with pytest.raises(ValueError, match="noise_size"):
+        R3GANGenerator(8, 1, noise_size=0)
