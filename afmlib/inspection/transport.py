@@ -135,15 +135,15 @@ def measure_transport(
             f"{shape}."
         )
     weights = next(model.parameters(), torch.empty(0))
-    noises = indexed_noises(seed, range(num), shape)
+    noises = indexed_noises(seed, range(num), shape).to(weights)
     labels = torch.arange(num) % dataset.num_classes
+
+    def draw_noises(step: int) -> Tensor:
+        return indexed_noises(seed, range(num), shape, step).to(weights)
+
     with evaluating(model.generator), torch.inference_mode():
-        path = torch.stack(
-            [
-                x.double().cpu()
-                for x in model.path(noises.to(weights), labels.to(weights.device), nfe)
-            ]
-        )
+        steps = model.path(noises, labels.to(weights.device), nfe, draw_noises)
+        path = torch.stack([latents.double().cpu() for latents in steps])
     targets = _targets(dataset, path[0], labels)
     data, _ = dataset.__getitems__(list(range(min(num, len(dataset)))))
     return Transport(name, path.clone(), labels, targets, dataset.augment(data, None).double())

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from afmlib import build_objective
 from afmlib.data.digits import Digits
 from afmlib.data.overlapping_gaussians import OverlappingGaussians
 from afmlib.data.points import EightGaussians, FourGaussians
@@ -41,6 +42,15 @@ def test_a_path_goes_from_the_noises_of_the_seed_to_their_samples(halfway, datas
     for index in range(nfe + 1):  # The model halves what it gets.
         torch.testing.assert_close(made.path[index].float(), noises * 0.5**index)
     assert made.times == [1 - index / nfe for index in range(nfe + 1)]
+
+
+def test_a_model_that_adds_noise_between_steps_adds_that_of_its_samples():
+    spec = dict(type="MLPGenerator", in_channels=1, hidden_size=8, depth=1, use_timestep_src=True)
+    model = build_objective("ConsistencyTraining", generator=spec).sample_model
+
+    made = measure_transport("name", model, LINE, num=20, seed=3, nfe=3)
+
+    assert torch.equal(made.samples.float(), sample(model, [0] * 20, 3, seed=3))
 
 
 @pytest.mark.parametrize("dataset", [LINE, PLANE], ids=["line", "plane"])
