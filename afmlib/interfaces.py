@@ -576,6 +576,11 @@ class Dataset(ABC):
         """Returns the part that is kept from training, for evaluation; None if there is none."""
         return None
 
+    def to(self, device: torch.device) -> "Dataset":
+        """Moves the networks that `augment` works with; there are none unless overridden."""
+        del device
+        return self
+
 
 class PointDataset(Dataset):
     """Points in a few dimensions, for which the optimal transport from noise is known."""
@@ -597,7 +602,16 @@ class Autoencoder(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Latents:
-        """Encodes images in [-1, 1]."""
+        """Encodes images in [-1, 1]; what is random about it is drawn from the generator."""
+
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns mean and standard deviation of the codes of images in [-1, 1].
+
+        They are not scaled: latents are ``latent_scale * (means + stds * noises)``. An autoencoder
+        whose codes are random overrides this; else they are known, with deviations of zero.
+        """
+        means = self.encode(images) / self.latent_scale
+        return means, torch.zeros_like(means)
 
     @abstractmethod
     def decode(self, latents: Latents) -> Tensor:

@@ -129,8 +129,13 @@ SMALL = {
     },
     "attention": {name: [{}] for name in ("auto", "math", "sdpa", "xformers")},
     "datasets": {
+        "AugmentedImages": [
+            dict(images="Digits"),
+            dict(images="Digits", probability=1.0, degrees=180.0, scale=(0.5, 2.0), size=4),
+        ],
         "Digits": [{}],
         "EightGaussians": [{}],
+        "EncodedImages": ["encoded_images"],
         "FourGaussians": [{}],
         "ImageFolder": ["image_folder"],
         "LatentFolder": ["latent_folder"],
@@ -239,6 +244,14 @@ def latent_folder(tmp_path):
 def autoencoder(tmp_path):
     save_autoencoder(tmp_path)
     return dict(path=str(tmp_path))
+
+
+@pytest.fixture
+def encoded_images(image_folder, tmp_path):
+    save_autoencoder(tmp_path / "vae")
+    images = dict(type="AugmentedImages", images=dict(type="ImageFolder", **image_folder))
+    autoencoder = dict(type="DiffusersAutoencoder", path=str(tmp_path / "vae"))
+    return dict(images=images, autoencoder=autoencoder)
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def _of_model(options: Any, device: Any) -> dict[str, Any] | None:
     if given.manifest is not None:
         config = parse(read_config(given.path), f"The config of {given.path}")
     config, protocol = _protocol(options, config)
-    dataset = _dataset(config, protocol)
+    dataset = _dataset(config, protocol, device)
     return evaluate_model(given.model.to(device), dataset, protocol, options.nfe, **_work(options))
 
 
@@ -79,14 +79,15 @@ def _of_classifier(options: Any, folder: str, device: Any) -> dict[str, Any] | N
             raise ValueError(f"A classifier is not sampled: {option} has no meaning for it.")
     config, protocol = _protocol(options, parse(read_config(folder), f"The config of {folder}"))
     classifier = load_classifier(folder, not options.online, device)
-    return evaluate_classifier(classifier, build_dataset(config["data"]), protocol)
+    dataset = build_dataset(config["data"]).to(device)
+    return evaluate_classifier(classifier, dataset, protocol)
 
 
 def _of_file(options: Any, device: Any) -> dict[str, Any] | None:
     from afmlib.engine import evaluate_file
 
     config, protocol = _protocol(options, {})
-    dataset = _dataset(config, protocol)
+    dataset = _dataset(config, protocol, device)
     return evaluate_file(options.samples, dataset, protocol, device, **_work(options))
 
 
@@ -116,7 +117,7 @@ def _protocol(
     return changed, protocol
 
 
-def _dataset(config: Mapping[str, Any], protocol: EvaluationConfig) -> Dataset | None:
+def _dataset(config: Mapping[str, Any], protocol: EvaluationConfig, device: Any) -> Dataset | None:
     """Builds the training data, if anything is compared with them: they may not be at hand."""
     looks: set[str] = set()
     for spec in protocol.metrics:
@@ -128,7 +129,8 @@ def _dataset(config: Mapping[str, Any], protocol: EvaluationConfig) -> Dataset |
             "There is nothing to compare with: name a file by --reference, or training data by "
             "--set data=..., such as --set data='{type: ImageFolder, path: images}'."
         )
-    return build_dataset(config["data"])
+    dataset: Dataset = build_dataset(config["data"])
+    return dataset.to(device)
 
 
 def _report(result: Mapping[str, Any], name: str, out: str | None) -> None:

@@ -104,7 +104,7 @@ class Runner(MMEngineRunner):
         self.shares = Shares.of(self.run_config.global_batch, self.run_config.micro_batch)
         if self.run_config.num_threads is not None:
             torch.set_num_threads(self.run_config.num_threads)
-        self.dataset: Dataset = build_dataset(self.run_config.data)
+        self.dataset: Dataset = build_dataset(self.run_config.data).to(self.device)
         filled = with_data_arguments(self.run_config.objective, self.dataset)
         self.full_config = {**config, "objective": filled}
         self.distribution = distribution_of(self.run_config.distributed)

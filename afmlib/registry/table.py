@@ -168,8 +168,10 @@ DATASETS = ComponentRegistry(
     "datasets",
     "afmlib.interfaces:Dataset",
     {
+        "AugmentedImages": "afmlib.data.augmented_images:AugmentedImages",
         "Digits": "afmlib.data.digits:Digits",
         "EightGaussians": "afmlib.data.points:EightGaussians",
+        "EncodedImages": "afmlib.data.encoded_images:EncodedImages",
         "FourGaussians": "afmlib.data.points:FourGaussians",
         "ImageFolder": "afmlib.data.image_folder:ImageFolder",
         "LatentFolder": "afmlib.data.latent_folder:LatentFolder",

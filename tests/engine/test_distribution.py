@@ -30,8 +30,9 @@ CASES = list(two_processes.CASES)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where runs lie; two are there that one process began."""
+    """Where runs lie; two are there that one process began, and a classifier that guides."""
     folder = tmp_path_factory.mktemp("distribution")
+    two_processes.train("classifier", folder / "classifier", "optimizers.classifier.lr=0.1")
     two_processes.train("afm", folder / "model")
     for distributed in ("ddp", "fsdp"):
         two_processes.stop_and_save("afm", folder / f"of-one-{distributed}")
@@ -73,8 +74,9 @@ def test_two_processes_have_the_gradients_of_one(of_one, of_two, case, distribut
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("micro_batch", [2, 4])
-def test_parts_have_the_gradients_of_the_whole(of_one, case, micro_batch, tmp_path):
-    parts = two_processes.gradients(case, tmp_path / "run", f"micro_batch={micro_batch}")
+def test_parts_have_the_gradients_of_the_whole(of_one, case, micro_batch, folder):
+    run = folder / f"{case}-parts-{micro_batch}"
+    parts = two_processes.gradients(case, run, f"micro_batch={micro_batch}")
 
     for one, two in zip(of_one[case]["gradients"], parts["gradients"], strict=True):
         assert_close(one, two)
@@ -95,7 +97,12 @@ def test_the_average_is_the_same_in_every_process(of_two, name):
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-@pytest.mark.parametrize("name", ["afm-ddp", "afm-fsdp", "flow-ddp", "parts"])
+def test_the_classifier_that_guides_lets_gradients_through(of_one):
+    for line in of_one["guided"]["log"].splitlines():
+        assert json.loads(line)["generator/gradient_guidance"] > 1e-3
+
+
+@pytest.mark.parametrize("name", ["afm-ddp", "afm-fsdp", "guided-fsdp", "flow-ddp", "parts"])
 def test_the_log_is_that_of_one_process(of_one, of_two, name):
     case = "afm" if name == "parts" else name.split("-")[0]
     one, two = (

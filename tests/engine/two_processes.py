@@ -45,6 +45,14 @@ CASES = {
     "clipped": ("afm_digits", ["optimizers.generator.clip_grad_norm=1e-3"]),
     "any": ("afm_any_digits", ["objective.prediction=velocity"]),
     "deep": ("afm_deep_digits", []),
+    "guided": (
+        "afm_guided_digits",
+        [
+            "objective.guidance.scale=10.0",
+            "objective.augmentation=PairedAugmentation",
+            "init_from=null",
+        ],
+    ),
     "gan": ("gan_digits", ["objective.gradient_normalization=false", "objective.loss=HingeLoss"]),
     "classifier": ("classifier_digits", []),
     "flow": ("flow_matching_digits", ["objective.generator.class_dropout_prob=0.5"]),
@@ -101,7 +109,13 @@ class KeepGradients:
 
 
 def gradients(case, work_dir, *overrides):
-    """Returns the gradient of every update of a run, and what it ends with."""
+    """Returns the gradient of every update of a run, and what it ends with.
+
+    A classifier that guides lies beside the run.
+    """
+    if case == "guided":
+        classifier = Path(work_dir).parent / "classifier"
+        overrides = (f"objective.guidance.classifier.checkpoint={classifier}", *overrides)
     runner = Runner(config_of(case, *overrides), work_dir, device=CPU)
     keep = KeepGradients(runner)
     runner.train()

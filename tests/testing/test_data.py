@@ -184,6 +184,10 @@ class Flat(Autoencoder):
         codes = self.layer(images.flatten(1))
         return codes + torch.randn(codes.shape, generator=generator)
 
+    def posterior(self, images):
+        codes = self.layer(images.flatten(1))
+        return codes, torch.ones_like(codes)
+
     def decode(self, latents):
         return self.layer(latents).reshape(-1, 1, 2, 2)
 
@@ -198,11 +202,36 @@ class DecodesFlat(Flat):
         return self.layer(latents)
 
 
+class SamplesPosterior(Flat):
+    def posterior(self, images):
+        return self.encode(images), torch.ones(len(images), 4)
+
+
+class DeviatesNegatively(Flat):
+    def posterior(self, images):
+        means, stds = super().posterior(images)
+        return means, -stds
+
+
+class KnowsNoDeviation(Flat):
+    def posterior(self, images):
+        means, stds = super().posterior(images)
+        return means, 0 * stds
+
+
+class ScalesPosterior(Flat):
+    latent_scale = 0.01
+
+
 @pytest.mark.parametrize(
     ("broken", "contract"),
     [
         (DrawsGlobally, "encode draws from the generator that it is given alone"),
         (DecodesFlat, r"decode returns finite tensors of shape \(1, 2, 2\); they are \(4,\)"),
+        (SamplesPosterior, "and draws nothing; it used the global random state"),
+        (DeviatesNegatively, "a deviation is negative"),
+        (KnowsNoDeviation, "codes are samples of their posterior, times latent_scale"),
+        (ScalesPosterior, "codes are samples of their posterior, times latent_scale"),
     ],
 )
 def test_broken_autoencoder_is_named_with_what_it_breaks(broken, contract):

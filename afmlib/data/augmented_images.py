@@ -1,0 +1,142 @@
+r"""Images that are turned, magnified and shifted at random, for the classifier that guides.
+
+With probability :math:`p`, independently for each image, an affine change whose angle, scale and
+shift are uniform in their ranges; what comes in is the image itself, reflected at its border. The
+ranges of angle and shift are symmetric, so that it makes no difference whether an image is mirrored
+before or after.
+
+The paper changes images before they are resized. Images are read at one size; to have it so, read
+them larger than they are trained on, and give ``size``, to which they are shrunk after the change.
+
+References:
+    | Adversarial Flow Models (Lin et al., 2025), Sec. 3.5, App. F
+    | https://arxiv.org/abs/2511.22475
+"""
+
+__all__ = ["AugmentedImages"]
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from afmlib.interfaces import Dataset
+from afmlib.ops.affine import affine_warp
+from afmlib.typing import Labels, Latents
+
+NUMBERS = 5
+"""The uniform numbers of an image: whether, angle, scale, right, down."""
+
+
+class AugmentedImages(Dataset):
+    """The images of a data set with an affine change in training, and as they are without.
+
+    Args:
+        images: The images.
+        probability: How often an image is changed.
+        degrees: The largest angle, in both directions.
+        shift: The largest shift, in all directions, as a share of each side.
+        scale: The range of the magnification.
+        size: The side of the square to which images are shrunk after the change; as they are read,
+            unless given.
+
+    Raises:
+        ValueError: If an argument is out of its domain, or what is to be changed are no images.
+
+    Example:
+        >>> from afmlib.data.digits import Digits
+        >>> images = AugmentedImages(Digits(), probability=1.0, degrees=20.0)
+        >>> stored, labels = images.__getitems__([0, 1])
+        >>> images.augment(stored, images.draw(2, torch.Generator().manual_seed(0))).shape
+        torch.Size([2, 1, 8, 8])
+    """
+
+    def __init__(
+        self,
+        images: Dataset,
+        probability: float = 0.8,
+        degrees: float = 10.0,
+        shift: float = 0.3,
+        scale: Sequence[float] = (1.0, 1.3),
+        size: int | None = None,
+    ) -> None:
+        if not 0 <= probability <= 1:
+            raise ValueError(f"probability must be in [0, 1], got {probability}.")
+        if not 0 <= degrees <= 180:
+            raise ValueError(f"degrees must be in [0, 180], got {degrees}.")
+        if not 0 <= shift <= 1:
+            raise ValueError(f"shift is a share in [0, 1], got {shift}.")
+        if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
+            raise ValueError(f"scale is a range 0 < low <= high, got {list(scale)}.")
+        _check_images(images, size)
+        self.images = images
+        self.probability = probability
+        self.degrees = degrees
+        self.shift = shift
+        self.scale = tuple(scale)
+        self.size = size
+        self.num_classes = images.num_classes
+        self.class_names = images.class_names
+        channels, *sides = images.latent_shape
+        self.latent_shape = (channels, *(sides if size is None else (size, size)))
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.images)
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Labels]:
+        """Returns what is stored of some images, and their labels."""
+        return self.images.__getitems__(indices)
+
+    def draw(self, size: int, generator: torch.Generator) -> Tensor:
+        """Draws, for each image, what is random about it anyway, and the numbers of its change."""
+        own = self.images.draw(size, generator)
+        return torch.cat([own, torch.rand(size, NUMBERS, generator=generator)], dim=1)
+
+    def augment(self, stored: Tensor, draws: Tensor | None) -> Latents:
+        """Returns images, changed by their draws; without, as they are."""
+        if draws is None:
+            return self._shrunk(self.images.augment(stored, None))
+        images = self.images.augment(stored, draws[:, :-NUMBERS])
+        return self._shrunk(self._changed(images, draws[:, -NUMBERS:].to(images)))
+
+    def _changed(self, images: Latents, numbers: Tensor) -> Latents:
+        height, width = images.shape[-2:]
+        happens, angle, scale, right, down = numbers.unbind(1)
+        low, high = self.scale
+        changed = affine_warp(
+            images,
+            degrees=self.degrees * (2 * angle - 1),
+            scales=low + (high - low) * scale,
+            right=self.shift * width * (2 * right - 1),
+            down=self.shift * height * (2 * down - 1),
+        )
+        return torch.where((happens < self.probability)[:, None, None, None], changed, images)
+
+    def _shrunk(self, images: Latents) -> Latents:
+        if tuple(images.shape[1:]) == self.latent_shape:
+            return images
+        size = self.latent_shape[1:]
+        return interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+
+    def held_out(self) -> Dataset | None:
+        """Returns the part that is kept from training, of which no image is changed."""
+        kept = self.images.held_out()
+        return None if kept is None else AugmentedImages(kept, probability=0.0, size=self.size)
+
+    def to(self, device: torch.device) -> "AugmentedImages":
+        """Moves the networks of the images, if there are any."""
+        self.images.to(device)
+        return self
+
+
+def _check_images(images: Dataset, size: int | None) -> None:
+    shape = tuple(images.latent_shape)
+    if len(shape) != 3 or images.latent_scale != 1:
+        raise ValueError(
+            f"Images are to be changed, and a {type(images).__name__} has none: its samples are "
+            f"{'latents' if len(shape) == 3 else 'points'} of shape {shape}."
+        )
+    if size is not None and not 1 <= size <= min(shape[1:]):
+        raise ValueError(f"size must be in [1, {min(shape[1:])}], as images are read, got {size}.")

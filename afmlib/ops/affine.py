@@ -1,0 +1,65 @@
+r"""Affine changes of images, another one for each: rotation, scale and shift, reflected at borders.
+
+About the centre :math:`c` of the image, a point :math:`p` moves to
+
+.. math:: p' = c + d + s \, R(\theta) \, (p - c)
+
+so that the pixel at :math:`p'` shows what was at :math:`p = c + R(-\theta) (p' - c - d) / s`,
+between the four pixels around it (bilinear). The image goes on beyond its outer edges as in mirrors
+there.
+
+References:
+    | Spatial Transformer Networks (Jaderberg et al., 2015)
+    | https://arxiv.org/abs/1506.02025
+"""
+
+__all__ = ["affine_warp"]
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from afmlib.typing import PerSample
+
+
+def affine_warp(
+    images: Float[Tensor, " batch channels height width"],
+    degrees: PerSample,
+    scales: PerSample,
+    right: PerSample,
+    down: PerSample,
+) -> Float[Tensor, " batch channels height width"]:
+    """Turns, magnifies and shifts each image by its own numbers.
+
+    Args:
+        images: The images.
+        degrees: By how much each is turned, clockwise.
+        scales: By how much each is magnified; positive.
+        right: How far each is shifted to the right then, in pixels; to the left if negative.
+        down: How far each is shifted down; up if negative.
+
+    Example:
+        >>> image, zero = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), torch.zeros(1)
+        >>> affine_warp(image, zero + 90, zero + 1, zero, zero).round(decimals=4)
+        tensor([[[[3., 1.],
+                  [4., 2.]]]])
+    """
+    height, width = images.shape[-2:]
+    rows = torch.arange(height, device=images.device).to(images) - (height - 1) / 2
+    columns = torch.arange(width, device=images.device).to(images) - (width - 1) / 2
+    y = rows[None, :, None] - down[:, None, None]  # (N, H, 1), from the centre.
+    x = columns[None, None, :] - right[:, None, None]  # (N, 1, W)
+    angles = torch.deg2rad(degrees)
+    cos = (angles.cos() / scales)[:, None, None]
+    sin = (angles.sin() / scales)[:, None, None]
+    sources = torch.stack(
+        [
+            (cos * x + sin * y) * (2 / width),  # grid_sample: the outer edges are at -1 and 1.
+            (cos * y - sin * x) * (2 / height),
+        ],
+        dim=-1,
+    )  # (N, H, W, 2)
+    return grid_sample(
+        images, sources, mode="bilinear", padding_mode="reflection", align_corners=False
+    )
