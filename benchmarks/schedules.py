@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", choices=list(SCHEDULES), default=list(SCHEDULES))
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument("--report", action="store_true", help="train nothing; report what is there")
     parser.add_argument("--work-dir", type=Path, default=Path("runs/schedules"))
     parser.add_argument("--out", type=Path, default=HERE / "results/schedules")
     words = sys.argv[1:] if argv is None else argv
@@ -71,14 +72,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         "schedules": list(SCHEDULES),
         "rows": [],
     }
-    for row in run_all(options.only, options.seeds, options.overrides, options.work_dir):
+    rows = run_all(options.only, options.seeds, options.overrides, options.work_dir, options.report)
+    for row in rows:
         results["rows"].append(row)
         write_report(results, options.out)
     return 0
 
 
 def run_all(
-    names: Sequence[str], seeds: Iterable[int], more: Sequence[str], work_dir: Path
+    names: Sequence[str],
+    seeds: Iterable[int],
+    more: Sequence[str],
+    work_dir: Path,
+    only_report: bool,
 ) -> Iterator[dict[str, Any]]:
     """Trains seed by seed, so that what there is of a sweep that was stopped is balanced."""
     console = Console()
@@ -87,19 +93,26 @@ def run_all(
             config, overrides = SCHEDULES[name]
             folder = work_dir / f"{name.replace(', ', '-').replace(' ', '-')}-seed{seed}"
             overrides = [*PROTOCOL, *overrides, *more]
-            train(config, [*overrides, f"seed={seed}"], folder, console)
+            loaded = load_config(config, [*overrides, f"seed={seed}"])
+            if not only_report:
+                train(loaded, folder, console)
+            elif not is_complete(folder, loaded["num_images"]):
+                continue
             yield {"schedule": name, "seed": seed, "config": config, "set": overrides} | read(
                 folder
             )
 
 
-def train(config: str, overrides: list[str], folder: Path, console: Console) -> None:
+def train(config: dict[str, Any], folder: Path, console: Console) -> None:
     """Trains a run, or goes on with it, or does nothing if it is complete."""
-    runner = Runner(
-        load_config(config, overrides), folder, folder.name, resume=True, console=console
-    )
-    if not runner.train_loop.has_ended:
-        runner.train()
+    Runner(config, folder, folder.name, resume=True, console=console).train()
+
+
+def is_complete(folder: Path, num_images: int) -> bool:
+    """Tells whether a run has its length, or was ended by its controller, and was evaluated."""
+    ended = [decision["at"] for decision in lines(folder / "decisions.jsonl") if decision["stop"]]
+    last = min([num_images, *ended])
+    return any(entry["num_images"] >= last for entry in lines(folder / "evaluations.jsonl"))
 
 
 def read(folder: Path) -> dict[str, Any]:

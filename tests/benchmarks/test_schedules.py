@@ -72,6 +72,23 @@ def test_it_says_nothing_before_there_is_something_to_compare(report):
     assert report.claims(results(report, **{FIXED: [1.0]})) == []
 
 
+def test_what_was_not_run_is_named(report):
+    found = results(report, **{FIXED: [1.0, 2.0, 3.0], LONG: [5.0], "automatic": [1.0, 2.0]})
+
+    assert report.missing(found) == [f"{LONG}, seeds 1, 2", "automatic, seed 2"]
+    assert f"* not run: {LONG}, seeds 1, 2" in report.table_text(found)
+
+
+def test_the_committed_table_is_that_of_the_committed_results(report):
+    folder = FOLDER / "results/schedules"
+    found = json.loads((folder / "results.json").read_text())
+
+    assert report.table_text(found) == (folder / "table.md").read_text()
+    assert len({json.dumps(row["protocol"]) for row in found["rows"]}) == 1
+    for row in found["rows"]:
+        assert row["measured_by"] is None or row["measured_by"]["seed"] != row["protocol"]["seed"]
+
+
 def test_runs_are_made_once_and_reported(tmp_path):
     schedules = load("schedules")
     argv = ["--seeds", "3", "--only", OTHER, "automatic", "--work-dir", str(tmp_path / "runs")]
@@ -84,11 +101,14 @@ def test_runs_are_made_once_and_reported(tmp_path):
 
     assert json.loads((tmp_path / "out/results.json").read_text()) == first
     assert times == {path: path.stat().st_mtime_ns for path in times}
+    (tmp_path / "runs/automatic-seed3/evaluations.jsonl").unlink()  # As if it were not over.
+    assert schedules.main([*argv, "--report"]) == 0
+    assert json.loads((tmp_path / "out/results.json").read_text())["rows"] == first["rows"][:1]
     fixed, automatic = first["rows"]
     assert (fixed["schedule"], automatic["schedule"]) == (OTHER, "automatic")
     assert (fixed["decisions"], fixed["measured"], fixed["measured_by"]) == ([], [], None)
     assert automatic["protocol"]["seed"] == 0
     assert automatic["measured_by"]["seed"] == 1
     assert automatic["decisions"][-1]["stop"]
-    assert "| automatic | 96 | 1 |" in (tmp_path / "out/table.md").read_text()
+    assert f"| {OTHER} | 96 | 1 |" in (tmp_path / "out/table.md").read_text()
     assert (tmp_path / "out/curves.png").stat().st_size > 0
