@@ -9,6 +9,7 @@ __all__ = ["installable", "installation"]
 _FIRST_PARTY = {
     "discriminators": {
         "ConvDiscriminator": "afmlib-conv-discriminator",
+        "FeatureDiscriminator": "afmlib-feature-discriminator",
         "R3GANDiscriminator": "afmlib-r3gan",
     },
     "generators": {"R3GANGenerator": "afmlib-r3gan"},
