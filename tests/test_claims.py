@@ -1,6 +1,9 @@
 """What the paper claims and this library shows: committed results, and short runs of the same."""
 
+import html
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +64,30 @@ def test_in_two_dimensions_the_transport_is_nearly_optimal():
     assert (np.abs(afm / optimal - 1) <= 0.25).all()
     assert gan.mean() >= 3 * afm.mean()
     assert committed("gaussians", "afm_gaussians2d", "wasserstein").max() <= 0.35
+
+
+def test_the_verdicts_on_the_paper_are_what_its_numbers_say():
+    """Verdicts, the table and the page of the docs are made again from the committed numbers."""
+    root = RESULTS.parents[1]
+    done = subprocess.run(
+        [
+            *(sys.executable, "benchmarks/report.py", "benchmarks/results/paper-small"),
+            *("--page", "docs/paper.md", "--check"),
+        ],
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
+    content = json.loads((RESULTS / "paper-small/results.json").read_text())
+    page = (RESULTS / "paper-small/report.html").read_text()
+
+    assert done.returncode == 0, done.stderr
+    assert (content["budget"], content["seeds"]) == (1.0, [0, 1, 2])
+    assert {record["status"] for record in content["runs"]} <= {"done", "diverged"}
+    assert "not run" not in {entry["verdict"] for entry in content["claims"]}
+    for entry in content["claims"]:
+        assert f'id="{entry["id"]}"' in page
+        assert html.escape(entry["because"]) in page
 
 
 @pytest.fixture

@@ -92,6 +92,8 @@ CLAIMS = [
         measure=measure,
         draw=draw,
         caption="The norm in the course of training, seed 0.",
-        limits="Transformers of different sizes, as in the paper, were not compared.",
+        limits="Transformers of different sizes, as in the paper, were not compared. What is made "
+        "equal is the root mean square of the gradient over the batch; what is logged is the mean "
+        "of the samples' norms, which is the lower the more they differ.",
     )
 ]

@@ -5,44 +5,33 @@ __all__ = ["AFM", "CLAIMS"]
 from typing import Any
 
 from suites.claim import Claim, Numbers, Run, Verdict
-from suites.drawing import by_setting, panels
-from suites.evidence import Evidence
+from suites.paper_small.grid import MetricGrid
 from suites.rules import all_below, written
 
 AFM = Run("afm_digits", seconds=110)
 GAN = Run("gan_digits", seconds=110)
 FLOW = Run("flow_matching_digits", nfes=(1, 50), seconds=30)
-SETTINGS = {
-    "adversarial flow, one step": (AFM.text, 1),
-    "GAN": (GAN.text, 1),
-    "flow matching, one step": (FLOW.text, 1),
-    "flow matching, fifty steps": (FLOW.text, 50),
-}
-METRICS = {
-    "frechet_distance": "Fréchet distance",
-    "recall": "recall",
-    "diversity": "diversity",
-    "class_accuracy": "class accuracy",
-}
-
-
-def _name(setting: str, metric: str) -> str:
-    return f"{setting}: {METRICS[metric]}"
-
-
-def measure(evidence: Evidence) -> dict[str, list[float]]:
-    """Takes four numbers of each setting."""
-    return {
-        _name(setting, metric): evidence.values(text, metric, nfe)
-        for metric in METRICS
-        for setting, (text, nfe) in SETTINGS.items()
-    }
+GRID = MetricGrid(
+    settings={
+        "adversarial flow, one step": (AFM.text, 1),
+        "GAN": (GAN.text, 1),
+        "flow matching, one step": (FLOW.text, 1),
+        "flow matching, fifty steps": (FLOW.text, 50),
+    },
+    metrics={
+        "frechet_distance": "Fréchet distance",
+        "recall": "recall",
+        "diversity": "diversity",
+        "class_accuracy": "class accuracy",
+    },
+    labels=("AFM", "GAN", "flow\n1", "flow\n50"),
+)
 
 
 def judge_collapse(numbers: Numbers) -> Verdict:
     """Applies the rule of collapse."""
-    ours = numbers[_name("adversarial flow, one step", "recall")]
-    theirs = numbers[_name("GAN", "recall")]
+    ours = numbers[GRID.name("adversarial flow, one step", "recall")]
+    theirs = numbers[GRID.name("GAN", "recall")]
     return Verdict.of(
         all_below(theirs, ours, 1 / 3),
         f"Recall {written(ours)} with the transport loss and {written(theirs)} without.",
@@ -51,8 +40,8 @@ def judge_collapse(numbers: Numbers) -> Verdict:
 
 def judge_flow(numbers: Numbers) -> Verdict:
     """Applies the rule of one step against many."""
-    ours = numbers[_name("adversarial flow, one step", "frechet_distance")]
-    theirs = numbers[_name("flow matching, fifty steps", "frechet_distance")]
+    ours = numbers[GRID.name("adversarial flow, one step", "frechet_distance")]
+    theirs = numbers[GRID.name("flow matching, fifty steps", "frechet_distance")]
     return Verdict.of(
         all_below(ours, theirs),
         f"Fréchet distance {written(ours)} in one step of adversarial flow, {written(theirs)} in "
@@ -60,24 +49,11 @@ def judge_flow(numbers: Numbers) -> Verdict:
     )
 
 
-def draw(evidence: Evidence) -> Any:
-    """Draws the four numbers of each setting."""
-    figure, axes = panels(4, 2.5, 2.5)
-    labels = ("AFM", "GAN", "flow\n1", "flow\n50")
-    for each, metric in zip(axes, METRICS, strict=True):
-        settings = {
-            label: evidence.values(text, metric, nfe)
-            for label, (text, nfe) in zip(labels, SETTINGS.values(), strict=True)
-        }
-        by_setting(each, settings, METRICS[metric])
-    return figure
-
-
 _COMMON: dict[str, Any] = dict(
     here="Digits, 2000 updates, no guidance: adversarial flow in one step, the GAN that it is "
     "without the transport loss, and flow matching in one and in fifty steps.",
     runs=(AFM, GAN, FLOW),
-    measure=measure,
+    measure=GRID.measure,
     limits="The library had been benchmarked on these configs and seeds before (benchmarks/results/"
     "digits), so the rule was not written blind.",
 )
@@ -92,7 +68,7 @@ CLAIMS = [
         rule="Each seed of adversarial flow covers more than three times as much of the held-out "
         "images (recall) as each seed of the GAN.",
         judge=judge_collapse,
-        draw=draw,
+        draw=GRID.draw,
         caption="A dot per seed, the line is their mean.",
         **_COMMON,
     ),
