@@ -1,6 +1,6 @@
 """The weights of another run, to start with."""
 
-__all__ = ["check_conventions", "load_initial_weights"]
+__all__ = ["check_conventions", "load_initial_weights", "start_average"]
 
 from collections.abc import Mapping
 from typing import Any
@@ -56,9 +56,14 @@ def load_initial_weights(
             ) from error
         taken.append(name if name == player else f"{player} (averaged)")
     if objective.averaged_player in players:
-        online = objective.get_submodule(objective.averaged_player)
-        objective.average.load_state_dict(online.state_dict())
+        start_average(objective)
     return f"starting anew, from the weights of {folder}: {', '.join(taken)}"
+
+
+def start_average(objective: Objective) -> None:
+    """Lets the running average start with the weights that its player has."""
+    online = objective.get_submodule(objective.averaged_player)
+    objective.average.load_state_dict(online.state_dict())
 
 
 def check_conventions(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from afmlib.config import InitConfig
-from afmlib.engine.initial_weights import check_conventions
+from afmlib.engine.initial_weights import check_conventions, start_average
 from afmlib.interfaces import DepthWrapper, Objective
 from afmlib.io.cache import copy_for_all
 from afmlib.io.checked_files import CheckpointError
@@ -18,7 +18,7 @@ from afmlib.official import first_difference, latent_scale_of
 def load_published_weights(
     objective: Objective, config: InitConfig, conventions: Mapping[str, Any]
 ) -> str:
-    """Loads a file into the player that it is of; the average starts with the generator's.
+    """Loads a file into the player that it is of; the average starts with its player's.
 
     Args:
         objective: The objective, before it is distributed.
@@ -55,6 +55,6 @@ def load_published_weights(
     if problem:
         raise CheckpointError(f"{path} does not fit the {player}: {problem}.")
     module.load_state_dict(state, strict=True)
-    if player == "generator":
-        objective.generator_ema.load_state_dict(objective.generator.state_dict())
+    if player == objective.averaged_player:
+        start_average(objective)
     return f"starting anew, from the weights of {path}: {player}"

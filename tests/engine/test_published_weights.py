@@ -4,6 +4,7 @@ import published_layout as layout
 import pytest
 import torch
 
+from afmlib.config import load_config
 from afmlib.engine import Runner
 from afmlib.io.checkpoint import CheckpointError
 
@@ -59,6 +60,18 @@ def test_a_discriminator_starts_alone(start):
 
     assert holds(objective.discriminator, shapes)
     assert objective.generator.final_layer.linear.weight.abs().sum() == 0  # As it begins.
+
+
+def test_a_classifier_starts_with_the_file_and_so_does_its_average(tmp_path):
+    shapes = layout.classifier(**SIZES)
+    torch.save(layout.random_state(shapes), tmp_path / "file.pth")
+    sizes = ["objective.classifier.hidden_size=16", "objective.classifier.depth=2"]
+    config = load_config("classifier_digits", [*sizes, f"init_from={tmp_path}/file.pth"])
+
+    objective = Runner(config, tmp_path / "new", device="cpu").objective
+
+    assert holds(objective.classifier, shapes)
+    assert holds(objective.average, shapes)
 
 
 @pytest.mark.parametrize(
