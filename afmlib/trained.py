@@ -57,8 +57,7 @@ class TrainedClassifier(Classifier):
         super().__init__()
         self.checkpoint = find_checkpoint(checkpoint)
         self.conventions = _conventions_of(self.checkpoint)
-        self.network = load_classifier(self.checkpoint, ema)
-        self.weights_hash = _hold(self, self.network)
+        self.network = _Held(load_classifier(self.checkpoint, ema), self.checkpoint)
 
     def extra_repr(self) -> str:
         """Shows where the weights come from."""
@@ -67,18 +66,6 @@ class TrainedClassifier(Classifier):
     def forward(self, latents: Latents, timesteps: Timesteps) -> Tensor:
         """Returns the logits of the classes for latents at ``timesteps`` of the flow."""
         return self.network(latents, timesteps)
-
-    def get_extra_state(self) -> Tensor:
-        """Returns the hash of the weights, which is all that a run saves of them."""
-        return self.weights_hash
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Refuses to go on with other weights.
-
-        Raises:
-            ValueError: Names the checkpoint.
-        """
-        _require_same(self.checkpoint, self.weights_hash, state)
 
 
 class PublishedClassifier(Classifier):
@@ -109,8 +96,7 @@ class PublishedClassifier(Classifier):
             "latent_scale": latent_scale_of(channels),
             "time": Conventions.time,
         }
-        self.network = network
-        self.weights_hash = _hold(self, network)
+        self.network = _Held(network, checkpoint)
 
     def extra_repr(self) -> str:
         """Shows where the weights come from."""
@@ -119,18 +105,6 @@ class PublishedClassifier(Classifier):
     def forward(self, latents: Latents, timesteps: Timesteps) -> Tensor:
         """Returns the logits of the classes for latents at ``timesteps`` of the flow."""
         return self.network(latents, timesteps)
-
-    def get_extra_state(self) -> Tensor:
-        """Returns the hash of the weights, which is all that a run saves of them."""
-        return self.weights_hash
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Refuses to go on with other weights.
-
-        Raises:
-            ValueError: Names the file.
-        """
-        _require_same(self.checkpoint, self.weights_hash, state)
 
 
 class TrainedVelocity(Generator):
@@ -154,11 +128,10 @@ class TrainedVelocity(Generator):
                 f"The checkpoint {self.checkpoint} is of another model: its parameterisation is "
                 f"{type(model.parameterisation).__name__}, not InstantaneousVelocity."
             )
-        self.network = model.generator
-        self.latent_shape = self.network.latent_shape
-        self.num_classes = self.network.num_classes
-        self.class_dropout_prob = self.network.class_dropout_prob
-        self.weights_hash = _hold(self, self.network)
+        self.network = _Held(model.generator, self.checkpoint)
+        self.latent_shape = model.generator.latent_shape
+        self.num_classes = model.generator.num_classes
+        self.class_dropout_prob = model.generator.class_dropout_prob
 
     def extra_repr(self) -> str:
         """Shows where the weights come from."""
@@ -174,18 +147,6 @@ class TrainedVelocity(Generator):
         """Returns the velocity of latents at ``timesteps_src``."""
         return self.network(latents, labels, timesteps_src, timesteps_tgt)
 
-    def get_extra_state(self) -> Tensor:
-        """Returns the hash of the weights, which is all that a run saves of them."""
-        return self.weights_hash
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Refuses to go on with other weights.
-
-        Raises:
-            ValueError: Names the checkpoint.
-        """
-        _require_same(self.checkpoint, self.weights_hash, state)
-
 
 def _conventions_of(folder: str) -> Mapping[str, Any]:
     conventions = read_manifest(folder).get("conventions")
@@ -194,12 +155,41 @@ def _conventions_of(folder: str) -> Mapping[str, Any]:
     return conventions
 
 
-def _hold(owner: nn.Module, network: nn.Module) -> Tensor:
-    """Keeps the weights of ``owner.network`` out of its state; returns their hash, as bytes."""
-    network.requires_grad_(False).eval()
-    owner.register_state_dict_post_hook(_leave_out)  # type: ignore[no-untyped-call]
-    owner.register_load_state_dict_pre_hook(_put_back)  # type: ignore[no-untyped-call]
-    return torch.tensor(list(content_hash(network.state_dict()).encode()), dtype=torch.uint8)
+class _Held(nn.Module):
+    """A frozen network of whose weights a state has a hash alone.
+
+    Args:
+        network: The network.
+        source: Where its weights come from.
+    """
+
+    def __init__(self, network: nn.Module, source: str) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(False).eval()
+        self.source = source
+        digest = content_hash(network.state_dict()).encode()
+        self.weights_hash = torch.tensor(list(digest), dtype=torch.uint8)
+        self.register_state_dict_post_hook(_leave_out)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_put_back)  # type: ignore[no-untyped-call]
+
+    def forward(self, *arguments: Any) -> Tensor:
+        """Returns what the network does."""
+        return self.network(*arguments)
+
+    def get_extra_state(self) -> Tensor:
+        """Returns the hash of the weights, which is all that a run saves of them."""
+        return self.weights_hash
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Refuses to go on with other weights.
+
+        Raises:
+            ValueError: Says where these are from.
+        """
+        if not torch.equal(self.weights_hash, state.cpu()):
+            raise ValueError(
+                f"the weights in {self.source} are others than those that the run began with."
+            )
 
 
 def _leave_out(owner: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
@@ -210,10 +200,3 @@ def _leave_out(owner: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> 
 def _put_back(owner: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     own = owner.get_submodule("network").state_dict()
     state.update({f"{prefix}network.{name}": tensor for name, tensor in own.items()})
-
-
-def _require_same(checkpoint: str, own: Tensor, state: Tensor) -> None:
-    if not torch.equal(own, state.cpu()):
-        raise ValueError(
-            f"the weights in {checkpoint} are others than those that the run began with."
-        )

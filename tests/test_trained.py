@@ -126,7 +126,7 @@ def test_the_published_classifier_guides_data_of_its_conventions_alone(tmp_path)
     assert torch.equal(loaded(x, t), network(x, t))
     assert loaded.conventions["latent_scale"] == 0.18215
     assert loaded.conventions["latent_shape"] == [4, 8, 8]
-    assert list(loaded.state_dict()) == ["_extra_state"]
+    assert list(loaded.state_dict()) == ["network._extra_state"]
     option = (
         "objective.guidance={type: ClassifierGuidance, scale: 0.1, classifier: {type: "
         f"PublishedClassifier, num_heads: 2, checkpoint: '{tmp_path}/classifier.pth'}}}}"

@@ -77,7 +77,7 @@ def test_the_weights_that_guide_are_not_saved_again(whole):
     state = load_training_state(whole.last_checkpoint)["objective"]
 
     guiding = [name for name in state if name.startswith("guidance.")]
-    assert guiding == ["guidance.classifier._extra_state"]
+    assert guiding == ["guidance.classifier.network._extra_state"]
 
 
 def test_other_weights_are_refused_when_it_goes_on(trained, tmp_path):
