@@ -510,8 +510,7 @@ def _content(runner: Runner) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _load_run(runner: Runner, folder: str) -> None:
-    seen = runner.train_loop.seen_after(checkpoint.read_manifest(folder)["num_images"])
-    state.load_run(folder, runner.model, runner.optim_wrapper, runner.stateful, seen)
+    state.load_run(folder, runner.model, runner.optim_wrapper, runner.stateful)
 
 
 def _sync(path: Path) -> None:

@@ -36,13 +36,12 @@ class ImageLoop(BaseLoop):
         """Images seen by the generator, or by the last player where there is none."""
         return int(self.dataloader[self.last_player].num_images)
 
-    def seen_after(self, num_images: int) -> dict[str, int]:
-        """Returns how many images each player has seen when the generator has seen so many."""
+    def start_at(self, num_images: int) -> None:
+        """Goes on where the generator has seen so many images, before the first iteration."""
         iterations = num_images // self.images_per_iter
-        return {
-            player: iterations * updates * self.dataloader[player].shares.global_batch
-            for player, updates in self.objective.players.items()
-        }
+        for player, updates in self.objective.players.items():
+            batches = self.dataloader[player]
+            batches.start_at(iterations * updates * batches.shares.global_batch)
 
     @property
     def total_images(self) -> int:

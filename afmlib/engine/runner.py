@@ -44,11 +44,10 @@ from afmlib.engine.phases import controller_of, protocol_of
 from afmlib.engine.published_weights import load_published_weights
 from afmlib.engine.run_folder import SAMPLES, RunFolder
 from afmlib.engine.shares import Shares
-from afmlib.engine.state import RunState, check_same_run, load_run, save_run
+from afmlib.engine.state import check_same_run, load_run, save_run
 from afmlib.engine.visualization import backends_of
 from afmlib.interfaces import Conventions, Dataset, Objective
 from afmlib.io import storage
-from afmlib.io.checkpoint import read_manifest
 from afmlib.io.published_files import is_weights_file
 from afmlib.ops import processes
 from afmlib.registry import build_dataset, build_objective
@@ -280,10 +279,8 @@ class Runner(MMEngineRunner):
         self.run_folder.write_config(dump(self.plain_config))
 
     def _go_on(self, folder: str) -> None:
-        seen = self.train_loop.seen_after(int(read_manifest(folder)["num_images"]))
-        load_run(folder, self.model, self.optim_wrapper, self.stateful, seen)
-        for player, count in seen.items():
-            self.train_loop.dataloader[player].start_at(count)
+        seen = load_run(folder, self.model, self.optim_wrapper, self.stateful)
+        self.train_loop.start_at(seen)
         self.last_checkpoint = folder
         num_images = self.objective.num_images = self.train_loop.num_images
         self.report(f"going on from {folder}, {num_images} images")
@@ -355,12 +352,8 @@ class Runner(MMEngineRunner):
         if folder == self.last_checkpoint:  # A signal came just after it was saved.
             return folder
         self.log.file.flush()
-        seen = {
-            player: batches.num_images for player, batches in self.train_loop.dataloader.items()
-        }
-        state = RunState(seen, {name: hook.state_dict() for name, hook in self.stateful.items()})
-        config = dump(self.full_config)
-        save_run(folder, self.model, self.optim_wrapper, state, config, self._manifest())
+        config, manifest = dump(self.full_config), self._manifest()
+        save_run(folder, self.model, self.optim_wrapper, self.stateful, config, manifest)
         self.last_checkpoint = folder
         self.run_folder.remove_old(self.run_config.keep_last, self.run_config.keep_every)
         if self.phases is not None and processes.rank() == 0:

@@ -1,7 +1,6 @@
 """The state of a run, as it goes into a checkpoint and comes out of one."""
 
 __all__ = [
-    "RunState",
     "check_same_run",
     "load_network",
     "load_run",
@@ -9,8 +8,8 @@ __all__ = [
     "whole_network",
 ]
 
+import operator
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -35,17 +34,6 @@ from afmlib.io.checkpoint import (
 from afmlib.ops import processes
 
 
-@dataclass
-class RunState:
-    """What a run is beside its model and its optimisers."""
-
-    seen: dict[str, int]
-    """Images that each player has seen."""
-
-    hooks: dict[str, Any]
-    """What hooks carry on, by their names: plain data and tensors."""
-
-
 def _network_names(objective: Objective) -> list[str]:
     names = objective.network_names
     return [name for name, _ in objective.named_children() if name in names]
@@ -55,7 +43,7 @@ def save_run(
     folder: str,
     model: ObjectiveModel,
     optimizers: OptimWrapperDict,
-    state: RunState,
+    hooks: Mapping[str, Any],
     config: str,
     manifest: Mapping[str, Any],
 ) -> None:
@@ -65,7 +53,7 @@ def save_run(
         folder: Where to.
         model: The objective and its average.
         optimizers: The optimisers.
-        state: What else the run is.
+        hooks: The hooks that have a state, by their names.
         config: The text of the config.
         manifest: The conventions, and what else describes the run.
     """
@@ -86,9 +74,10 @@ def save_run(
     training = {
         "objective": rest,
         "optimizers": moments,
-        "seen": dict(state.seen),
         "average_updates": model.average_updates,
-        "hooks": _map_tensors(state.hooks, torch.Tensor.cpu),
+        "hooks": _map_tensors(
+            {name: hook.state_dict() for name, hook in hooks.items()}, torch.Tensor.cpu
+        ),
     }
     versions = {"afmlib": afmlib.__version__, "torch": torch.__version__}
     save_checkpoint(folder, networks, training, config, {**manifest, "versions": versions})
@@ -109,16 +98,14 @@ def load_run(
     model: ObjectiveModel,
     optimizers: OptimWrapperDict,
     hooks: Mapping[str, Any],
-    seen: Mapping[str, int],
-) -> None:
-    """Restores a run, and what its hooks carry on.
+) -> int:
+    """Restores a run, and what its hooks carry on; returns how many images it has seen.
 
     Args:
         folder: The checkpoint.
         model: The objective and its average.
         optimizers: The optimisers.
         hooks: The hooks that have a state, by their names.
-        seen: How many images each player must have seen.
 
     Raises:
         CheckpointError: If the checkpoint is damaged or does not fit.
@@ -133,10 +120,12 @@ def load_run(
         for player in objective.players:
             _load_optimizer(optimizers[player], state["optimizers"][player], model)
         model.average_updates = int(state["average_updates"])
-        if dict(state["seen"]) != dict(seen):
-            raise ValueError(f"its players have seen {state['seen']} images, not {dict(seen)}")
         for name, hook in hooks.items():
             hook.load_state_dict(state["hooks"][name])
+        num_images = operator.index(read_manifest(folder)["num_images"])
+        if num_images < 0:
+            raise ValueError(f"it has seen {num_images} images")
+        return num_images
     except CheckpointError:
         raise
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
