@@ -37,6 +37,18 @@ def engine():
 
 
 @pytest.fixture(scope="module")
+def steps(engine):
+    """Its steps in turns."""
+    return importlib.import_module("engine_parts.steps")
+
+
+@pytest.fixture(scope="module")
+def tables(engine):
+    """Its tables."""
+    return importlib.import_module("engine_parts.tables")
+
+
+@pytest.fixture(scope="module")
 def out(engine, tmp_path_factory):
     """The folder of one benchmark of small networks."""
     folder = tmp_path_factory.mktemp("benchmark") / "out"
@@ -63,34 +75,34 @@ def test_every_number_is_finite_positive_and_between_its_quartiles(results):
         assert row["kind"] == "measured"
 
 
-def test_pairs_of_steps_begin_with_either_kind_in_turn(engine):
-    turns = engine.Turns(3, 1.0, lambda share: None)
+def test_pairs_of_steps_begin_with_either_kind_in_turn(steps):
+    turns = steps.Turns(3, 1.0, lambda share: None)
 
     kinds = [turns.kind, *turns.plan]
 
-    assert kinds[: engine.NUM_WARM_UP] == ["warm-up"] * engine.NUM_WARM_UP
-    pairs = kinds[engine.NUM_WARM_UP :][:6]
+    assert kinds[: steps.NUM_WARM_UP] == ["warm-up"] * steps.NUM_WARM_UP
+    pairs = kinds[steps.NUM_WARM_UP :][:6]
     assert pairs == ["without", "with", "with", "without", "without", "with"]
-    assert kinds[engine.NUM_WARM_UP + 6 :] == ["dissected"] * engine.NUM_DISSECTED
+    assert kinds[steps.NUM_WARM_UP + 6 :] == ["dissected"] * steps.NUM_DISSECTED
 
 
-def test_without_a_number_of_rounds_the_seconds_end_it(engine):
-    turns = engine.Turns(None, 1e-9, lambda share: None)
+def test_without_a_number_of_rounds_the_seconds_end_it(steps):
+    turns = steps.Turns(None, 1e-9, lambda share: None)
 
-    assert list(turns.plan).count("with") == engine.MIN_ROUNDS
+    assert list(turns.plan).count("with") == steps.MIN_ROUNDS
 
 
-def test_ratios_are_of_pairs_and_the_panel_is_the_sum_of_its_pieces(engine):
-    turns = engine.Turns(3, 1.0, lambda share: None)
+def test_ratios_are_of_pairs_and_the_panel_is_the_sum_of_its_pieces(steps):
+    turns = steps.Turns(3, 1.0, lambda share: None)
     turns.seconds |= {"with": [2.0, 6.0, 20.0], "without": [1.0, 4.0, 5.0], "dissected": [0.4]}
     turns.processor |= {"with": [3.0, 3.0], "without": [2.0, 2.0]}
-    turns.stopwatch.steps = [dict.fromkeys(engine.PIECES, 0.001)]
+    turns.stopwatch.steps = [dict.fromkeys(steps.PIECES, 0.001)]
 
     medians = {row["name"]: row["median"] for row in turns.rows()}
 
     assert medians["with / without, in turns"] == 2.0  # Of 2, 1.5 and 4; the medians' is 1.5.
     assert medians["processor time with / without, in turns"] == 1.5
-    assert medians["all of it"] == len(engine.PIECES)  # In milliseconds.
+    assert medians["all of it"] == len(steps.PIECES)  # In milliseconds.
     assert medians["all of it, of a step"] == 1.0  # In percent.
 
 
@@ -125,9 +137,9 @@ def test_large_sizes_are_marked_as_not_measured(results):
     assert deep["files"][name] - plain["files"][name] == embedder
 
 
-def test_the_page_says_of_every_number_whether_it_was_measured(out, results, engine):
+def test_the_page_says_of_every_number_whether_it_was_measured(out, results, tables):
     page = (out / "engine.md").read_text()
-    assert page == engine.table_text(results)
+    assert page == tables.table_text(results)
 
     *flat, sizes = page.split("\n## ")[1:]
     for line in "\n".join(flat).splitlines():
@@ -151,7 +163,7 @@ def test_what_it_was_made_with_stands_in_the_results(results):
     assert len(results["load"]) == 2
 
 
-def test_the_panel_changes_no_weight(engine, tmp_path):
+def test_the_panel_changes_no_weight(steps, tmp_path):
     def train(name):
         runner = Runner(load_config("afm_digits", TINY), tmp_path / name, device="cpu")
         runner.train()
@@ -159,7 +171,7 @@ def test_the_panel_changes_no_weight(engine, tmp_path):
         return runner.objective.state_dict(), entry
 
     state, entry = train("with")
-    with engine.without_panel():
+    with steps.without_panel():
         other_state, other_entry = train("without")
 
     assert "generator/gradient_norm" in entry
@@ -201,8 +213,8 @@ def test_a_disk_without_space_is_refused(engine, tmp_path, monkeypatch, capsys):
     assert "on another disk" in capsys.readouterr().err
 
 
-def test_the_page_of_the_committed_results_is_what_they_say(engine):
+def test_the_page_of_the_committed_results_is_what_they_say(tables):
     folder = FOLDER / "results/engine"
     results = json.loads((folder / "engine.json").read_text())
 
-    assert (folder / "engine.md").read_text() == engine.table_text(results)
+    assert (folder / "engine.md").read_text() == tables.table_text(results)
