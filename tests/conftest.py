@@ -3,6 +3,7 @@
 import logging
 import os
 import random
+import signal
 import uuid
 
 import jaxtyping
@@ -33,6 +34,10 @@ settings.register_profile(
     "afmlib", derandomize=True, deadline=None, max_examples=50, database=None, print_blob=True
 )
 settings.load_profile("afmlib")
+
+# A shell lets jobs in the background ignore Ctrl-C, and what tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 torch.set_num_threads(1)  # Sums have the same order on every machine, and workers share it.
 
