@@ -26,7 +26,9 @@ from templates.markdown import code, escape
 from templates.records import by_contender, failures
 from templates.tables import Line, Table, quality_tables, sampling_table, size_table
 
-SCHEMA = 1
+SCHEMAS = (1, 2)
+"""Those that are read. What one of them lacks counts as none."""
+
 STALE, USAGE = 1, 2
 HEAD_WIDTHS = (24, 15, 12)
 """Characters of the heads on a line of a terminal; what is longer takes several lines."""
@@ -132,8 +134,9 @@ def print_table(results: Mapping[str, Any], console: Console) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     results = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(results, dict) or results.get("schema") != SCHEMA:
-        raise ValueError(f"{path} is not of schema {SCHEMA}, which this report reads.")
+    if not isinstance(results, dict) or results.get("schema") not in SCHEMAS:
+        known = " or ".join(map(str, SCHEMAS))
+        raise ValueError(f"{path} is not of schema {known}, which this report reads.")
     return results
 
 

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from afmlib.config import check_config
 from afmlib.registry import load_plugin_file
 
-SCHEMA = 1
+SCHEMA = 2
 USAGE, INTERRUPTED = 2, 130
 
 
@@ -139,6 +139,7 @@ def _start(arguments: argparse.Namespace, budget: Budget) -> dict[str, Any]:
         "seeds": list(range(arguments.seeds)),
         "rows": [],
         "references": [],
+        "efficiency": [],
     }
 
 

@@ -344,7 +344,15 @@ def test_check_sees_a_table_that_was_edited(benchmarks, folder, capsys):
     assert f"python benchmarks/report.py {folder}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content", [None, "{", "[]", '{"schema": 2}'])
+@pytest.mark.parametrize("schema", [1, 2])
+def test_both_schemas_are_read(benchmarks, results, folder, schema):
+    (folder / "results.json").write_text(json.dumps(results | {"schema": schema}))
+
+    assert benchmarks["report"].main([str(folder)]) == 0
+    assert benchmarks["report"].main([str(folder), "--check"]) == 0
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"schema": 3}'])
 def test_results_that_cannot_be_read_are_an_error_of_usage(benchmarks, tmp_path, capsys, content):
     if content is not None:
         (tmp_path / "results.json").write_text(content)
