@@ -10,13 +10,13 @@ import json
 import resource
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from contenders import Budget, Contender
+from evaluations import Subject, evaluate_all
 
 
 def work(
@@ -97,11 +97,19 @@ def _run(
         {**line, "seconds": turns.seconds_at(line["num_images"])}
         for line in _lines(folder / "evaluations.jsonl")
     ]
-    pictures = out / "pictures"
-    for nfe in dict.fromkeys((1, runner.objective.sample_model.conventions.nfe)):
-        stem = f"{contender.slug}-seed{seed}-nfe{nfe}"
-        row["evaluations"].append(_evaluate(runner, nfe, pictures / f"{stem}.png"))
-        turns.give_way()
+    stem = out / "pictures" / f"{contender.slug}-seed{seed}"
+    subject = _subject(runner)
+    row["evaluations"] = evaluate_all(
+        subject, lambda nfe: Path(f"{stem}-nfe{nfe}.png"), lambda share: turns.give_way()
+    )
+
+
+def _subject(runner: Any) -> Subject:
+    objective, protocol = runner.objective, runner.run_config.evaluation
+    if objective.sample_model is not None:
+        return Subject(objective.sample_model, runner.dataset, protocol)
+    reason = f"{type(objective).__name__} trains no generator: there is nothing to sample."
+    return Subject(None, runner.dataset, protocol, reason)
 
 
 def _runner(
@@ -156,54 +164,3 @@ def _trained(runner: Any, turns: Any) -> dict[str, Any]:
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def _evaluate(runner: Any, nfe: int, picture: Path) -> dict[str, Any]:
-    from afmlib.engine import evaluate_model
-
-    model, config = runner.objective.sample_model, runner.run_config.evaluation
-    own = nfe == model.conventions.nfe
-    entry: dict[str, Any] = {"nfe": nfe, "own": own, "status": "done", "reason": None}
-    entry |= {"protocol": {}, "values": {}, "picture": None}
-    try:
-        model.check_nfe(nfe)
-    except ValueError as error:
-        return entry | {"status": "not run", "reason": str(error)}
-    if config.metrics:
-        entry |= evaluate_model(model, runner.dataset, config, nfe)
-    entry |= _time_samples(model, runner.dataset.num_classes, nfe)
-    _draw(runner, nfe, picture)
-    return entry | {"picture": f"{picture.parent.name}/{picture.name}"}
-
-
-def _time_samples(model: Any, num_classes: int, nfe: int, batch: int = 256) -> dict[str, float]:
-    """Returns the throughput of a full batch and the latency of a single sample."""
-    seconds = {}
-    for size in (batch, 1):
-        labels = [index % num_classes for index in range(size)]
-        seconds[size] = min(_seconds(model, labels, nfe) for _ in range(3))
-    return {
-        "images_per_second": round(batch / seconds[batch], 1),
-        "latency_ms": round(1000 * seconds[1], 2),
-    }
-
-
-def _seconds(model: Any, labels: list[int], nfe: int) -> float:
-    from afmlib import sample
-
-    start = time.perf_counter()
-    sample(model, labels, nfe=nfe)
-    return time.perf_counter() - start
-
-
-def _draw(runner: Any, nfe: int, path: Path) -> None:
-    """Draws the same noises and labels for every contender."""
-    from afmlib import sample
-    from afmlib.engine.pictures import save_picture
-    from afmlib.interfaces import PointDataset
-
-    points = isinstance(runner.dataset, PointDataset)
-    columns = min(runner.dataset.num_classes, 10)
-    count = 2000 if points else 8 * columns if columns > 1 else 80
-    labels = [index % columns for index in range(count)]
-    save_picture(sample(runner.objective, labels, nfe=nfe), path, columns if columns > 1 else 10)

@@ -73,6 +73,7 @@ def results(tmp_path_factory):
         "afm_digits:objective.discriminator.type=Suicidal",
         "afm_digits:objective.generator.patch_size=3",
         "afm_b2",
+        "classifier_digits:objective.classifier.hidden_size=16",
         *("--budget", "64img", "--slice", "0.1", "--plugin", "mine.py"),
     )
     assert done.returncode == 1, done.stderr  # Two of them fail.
@@ -90,8 +91,8 @@ def test_a_contender_is_trained_timed_and_evaluated(results):
     assert row["status"] == "done"
     assert row["trained"]["num_images"] == 64
     assert row["trained"]["updates"] == 2
-    assert [e["nfe"] for e in row["evaluations"]] == [1, 50]
-    assert [e["own"] for e in row["evaluations"]] == [False, True]
+    assert [e["nfe"] for e in row["evaluations"]] == [1, 2, 4, 50]
+    assert [e["own"] for e in row["evaluations"]] == [False, False, False, True]
     for evaluation in row["evaluations"]:
         assert {"frechet_distance", "recall", "diversity"} <= set(evaluation["values"])
         assert evaluation["protocol"]["num_samples"] == 360
@@ -99,6 +100,24 @@ def test_a_contender_is_trained_timed_and_evaluated(results):
         assert (results[2] / evaluation["picture"]).exists()
     assert row["curve"][-1]["num_images"] == 64
     assert row["log"]
+
+
+def test_numbers_of_evaluations_that_a_model_refuses_are_not_run(results):
+    row = row_of(results, "MyDiscriminator")
+
+    assert [e["nfe"] for e in row["evaluations"]] == [1, 2, 4]
+    assert [e["status"] for e in row["evaluations"]] == ["done", "not run", "not run"]
+    assert row["evaluations"][1]["reason"] == "This model was trained for nfe 1 alone, not for 2."
+
+
+def test_a_classifier_is_trained_and_what_does_not_apply_is_not_run(results):
+    row = row_of(results, "classifier")
+
+    assert row["status"] == "done"
+    assert row["trained"]["num_images"] == 64
+    (entry,) = row["evaluations"]
+    assert entry["status"] == "not run"
+    assert "ClassifierTraining trains no generator" in entry["reason"]
 
 
 def test_a_discriminator_of_ones_own_takes_part(results):
