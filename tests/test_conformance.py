@@ -137,6 +137,7 @@ SMALL = {
         "EightGaussians": [{}],
         "EncodedImages": ["encoded_images"],
         "FourGaussians": [{}],
+        "ImageArchive": ["image_archive"],
         "ImageFolder": ["image_folder"],
         "LatentFolder": ["latent_folder"],
         "OverlappingGaussians": [{}],
@@ -220,6 +221,15 @@ SMALL = {
 
 
 # --- What is needed to build them ----------------------------------------------------------------
+
+
+@pytest.fixture
+def image_archive(tmp_path):
+    numbers = np.random.default_rng(0)
+    images, held_out = numbers.integers(0, 256, (9, 6, 6, 3), dtype=np.uint8), np.arange(9) > 5
+    path = tmp_path / "images.npz"
+    np.savez(path, images=images, labels=np.arange(9) % 2, held_out=held_out)
+    return dict(path=str(path), horizontal_flip_prob=0.5)
 
 
 @pytest.fixture

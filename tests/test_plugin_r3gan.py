@@ -1,6 +1,7 @@
 """The networks of R3GAN are a distribution: installed by pip, its configs are trained by name."""
 
 import json
+from pathlib import Path
 
 import pytest
 from installed_plugins import example, install, run, run_own_tests
@@ -8,6 +9,7 @@ from installed_plugins import example, install, run, run_own_tests
 from afmlib.config import config_names
 
 PLUGIN = "afmlib-r3gan"
+EMOJI = Path(__file__).parents[1] / "benchmarks/data/emoji32.npz"
 CONFIGS = [name for name in config_names() if name.startswith("r3gan_")]
 
 USE = f"""
@@ -28,15 +30,16 @@ overrides = [f"objective.{{player}}.{{value}}" for player in ("generator", "disc
              for value in SMALL]
 overrides += ["global_batch=8", "num_images=16", "evaluation.metrics=[]",
               "evaluation.extractor=null", "log.every=8", "log.grid_rows=1"]
-runner = Runner(load_config("r3gan_digits", overrides), "run", device="cpu")
-networks = runner.objective.generator, runner.objective.discriminator
-before = [[parameter.clone() for parameter in network.parameters()] for network in networks]
-runner.train()
-print(runner.train_loop.iter)
-for network, old in zip(networks, before):
-    changed = [not torch.equal(*pair) for pair in zip(network.parameters(), old)]
-    print(type(network).__name__, sum(changed) == len(changed),
-          all(parameter.isfinite().all() for parameter in network.parameters()))
+for name, data in (("r3gan_digits", []), ("r3gan_emoji", ["data.path={EMOJI}"])):
+    runner = Runner(load_config(name, overrides + data), name, device="cpu")
+    networks = runner.objective.generator, runner.objective.discriminator
+    before = [[parameter.clone() for parameter in network.parameters()] for network in networks]
+    runner.train()
+    print(runner.train_loop.iter)
+    for network, old in zip(networks, before):
+        changed = [not torch.equal(*pair) for pair in zip(network.parameters(), old)]
+        print(type(network).__name__, sum(changed) == len(changed),
+              all(parameter.isfinite().all() for parameter in network.parameters()))
 """
 
 
@@ -45,22 +48,20 @@ def environment(tmp_path_factory):
     return install(tmp_path_factory.mktemp("plugin"), PLUGIN)
 
 
-def test_its_configs_are_checked_and_one_takes_two_steps(environment, tmp_path):
+def test_its_configs_are_checked_and_small_ones_take_two_steps(environment, tmp_path):
     code = USE + example(PLUGIN) + "\nprint(type(objective.generator).__name__)"
     done = run(environment, "-c", code, folder=tmp_path)
 
     assert done.returncode == 0, done.stderr
     problems, names, *others = [
-        line for line in done.stdout.splitlines() if not line.startswith("r3gan_digits:")
+        line
+        for line in done.stdout.splitlines()
+        if not line.startswith(("r3gan_digits:", "r3gan_emoji:"))
     ]
     assert problems == "[]"
     assert json.loads(names) == CONFIGS
-    assert others == [
-        "2",
-        "R3GANGenerator True True",
-        "R3GANDiscriminator True True",
-        "R3GANGenerator",
-    ]
+    steps = ["2", "R3GANGenerator True True", "R3GANDiscriminator True True"]
+    assert others == [*steps, *steps, "R3GANGenerator"]
     manifest = next(tmp_path.rglob("manifest.json")).read_text()
     assert "R3GANGenerator" in manifest
 
@@ -74,5 +75,5 @@ def test_own_tests_of_the_plugin_pass(environment, tmp_path):
 
 
 def test_the_same_configs_are_listed_without_it():
-    assert {"r3gan_digits", "r3gan_b2", "r3gan_xl2"} <= set(CONFIGS)
+    assert {"r3gan_digits", "r3gan_emoji", "r3gan_b2", "r3gan_xl2"} <= set(CONFIGS)
     assert "r3gan_gaussians1d" not in CONFIGS

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from afmlib.data.image_files import EXTENSIONS, FileListing, list_files
 from afmlib.data.image_store import ImageStore
+from afmlib.data.pixels import check_flip_probability, scale_and_mirror
 from afmlib.interfaces import Dataset
 from afmlib.typing import Labels, Latents
 
@@ -60,8 +61,7 @@ class ImageFolder(Dataset):
             raise ValueError(f"size must be at least 1, got {size}.")
         if channels not in (1, 3):
             raise ValueError(f"channels must be 1 or 3, got {channels}.")
-        if not 0 <= horizontal_flip_prob <= 1:
-            raise ValueError(f"horizontal_flip_prob must be in [0, 1], got {horizontal_flip_prob}.")
+        check_flip_probability(horizontal_flip_prob)
         self.path = str(path)
         self.latent_shape = (channels, size, size)
         self.horizontal_flip_prob = horizontal_flip_prob
@@ -97,11 +97,7 @@ class ImageFolder(Dataset):
 
     def augment(self, stored: Tensor, draws: Tensor | None) -> Latents:
         """Scales images to [-1, 1], and mirrors those whose draw is below the probability."""
-        images = stored.to(torch.float32) / 127.5 - 1
-        if draws is None:
-            return images
-        mirrored = draws < self.horizontal_flip_prob
-        return torch.where(mirrored.reshape(-1, 1, 1, 1), images.flip(-1), images)
+        return scale_and_mirror(stored, draws, self.horizontal_flip_prob)
 
 
 UNLABELLED = ("images",)

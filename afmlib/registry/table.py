@@ -173,6 +173,7 @@ DATASETS = ComponentRegistry(
         "EightGaussians": "afmlib.data.points:EightGaussians",
         "EncodedImages": "afmlib.data.encoded_images:EncodedImages",
         "FourGaussians": "afmlib.data.points:FourGaussians",
+        "ImageArchive": "afmlib.data.image_archive:ImageArchive",
         "ImageFolder": "afmlib.data.image_folder:ImageFolder",
         "LatentFolder": "afmlib.data.latent_folder:LatentFolder",
         "OverlappingGaussians": "afmlib.data.overlapping_gaussians:OverlappingGaussians",

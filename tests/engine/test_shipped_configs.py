@@ -1,5 +1,7 @@
 """Every shipped config of a method takes two steps, with small networks on what data are here."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -8,6 +10,10 @@ from afmlib.data.latent_folder import write_latents
 from afmlib.engine import Runner
 
 METHODS = ("consistency", "scm", "meanflow", "shortcut")
+OTHERS = ("afm", "afm_2nfe", "afm_any", "afm_deep", "gan", "flow_matching")
+"""Methods that are tried elsewhere too, here on the emoji."""
+
+EMOJI = Path(__file__).parents[2] / "benchmarks/data/emoji32.npz"
 ALWAYS = [
     "global_batch=8",
     "num_images=16",
@@ -16,7 +22,7 @@ ALWAYS = [
     "log.every=8",
     "log.grid_rows=1",
 ]
-TRANSFORMER = ["generator.hidden_size=8", "generator.depth=1", "generator.num_heads=2"]
+TRANSFORMER = ["hidden_size=8", "depth=1", "num_heads=2"]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +35,16 @@ def latents(tmp_path_factory):
 
 
 def names():
-    return [name for name in config_names() if name.rsplit("_", 1)[0] in METHODS]
+    own = [name for name in config_names() if name.rsplit("_", 1)[0] in METHODS]
+    return own + [f"{method}_emoji" for method in OTHERS]
+
+
+def networks(objective):
+    """Returns where the transformers of an objective are."""
+    players = [player for player in ("generator", "discriminator") if player in objective]
+    return [
+        f"{player}.generator" if "generator" in objective[player] else player for player in players
+    ]
 
 
 @pytest.mark.parametrize("name", names())
@@ -37,9 +52,12 @@ def test_a_config_takes_two_steps(name, latents, tmp_path):
     overrides = list(ALWAYS)
     config = load_config(name)
     if config["objective"]["generator"]["type"] != "MLPGenerator":
-        overrides += [f"objective.{override}" for override in TRANSFORMER]
+        places = networks(config["objective"])
+        overrides += [f"objective.{place}.{value}" for place in places for value in TRANSFORMER]
     if config["data"]["type"] == "LatentFolder":
         overrides += [f"data.path={latents}", "num_workers=0"]
+    if config["data"]["type"] == "ImageArchive":
+        overrides += [f"data.path={EMOJI}"]
 
     runner = Runner(load_config(name, overrides), tmp_path / "run", device="cpu")
     before = [parameter.clone() for parameter in runner.objective.generator.parameters()]
@@ -52,6 +70,6 @@ def test_a_config_takes_two_steps(name, latents, tmp_path):
 
 
 def test_every_method_is_on_every_scale():
-    scales = ("digits", "gaussians1d", "gaussians2d", "b2", "m2", "l2", "xl2")
+    scales = ("digits", "emoji", "gaussians1d", "gaussians2d", "b2", "m2", "l2", "xl2")
 
     assert {f"{method}_{scale}" for method in METHODS for scale in scales} <= set(names())

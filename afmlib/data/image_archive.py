@@ -1,0 +1,187 @@
+"""Images in one ``.npz`` file of NumPy, with their classes and a part that is held out.
+
+The arrays of the file, of which only the first has to be there:
+
+* ``images``: uint8, (N, size, size, channels) with 1 or 3 channels, or (N, size, size) for grey;
+* ``labels``: whole numbers from 0, (N,); without, all images are of one class;
+* ``class_names``: text, (classes,); without, classes are called by their numbers;
+* ``held_out``: bool, (N,), true for images that are kept from training.
+
+Others, such as a name of each image, are left alone. Nothing in the file is unpickled. One is
+written by ``numpy.savez_compressed(path, images=images, labels=labels)``.
+"""
+
+__all__ = ["ImageArchive"]
+
+import os
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from afmlib.data.pixels import check_flip_probability, scale_and_mirror
+from afmlib.interfaces import Dataset
+from afmlib.io import storage
+from afmlib.io.npz import NpzError, NpzFile
+from afmlib.typing import Labels, Latents
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+IMAGES, LABELS, CLASS_NAMES, HELD_OUT = "images", "labels", "class_names", "held_out"
+
+MAX_CLASSES = 100_000
+"""More are taken for labels that are something else."""
+
+IN_THE_REPOSITORY = {
+    "emoji32.npz": "benchmarks/data/emoji32.npz, made by benchmarks/data/make_emoji.py"
+}
+"""Archives that shipped configs name."""
+
+
+class ImageArchive(Dataset):
+    """Images in [-1, 1] out of an ``.npz`` file, all of them in memory as uint8.
+
+    Args:
+        path: The file: a path, relative to the working directory, or a URL.
+        split: Whether these are the images for training, or those that are held out.
+        horizontal_flip_prob: How often an image is mirrored in training. Not for text and digits.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no such images, or an argument is out of its domain.
+
+    Example:
+        >>> emoji = ImageArchive("benchmarks/data/emoji32.npz")
+        >>> len(emoji), len(emoji.held_out()), emoji.latent_shape
+        (1434, 458, (3, 32, 32))
+        >>> emoji.class_names[:3]
+        ('Activities', 'Animals & Nature', 'Flags')
+    """
+
+    def __init__(
+        self,
+        path: str,
+        split: Literal["train", "test"] = "train",
+        horizontal_flip_prob: float = 0.0,
+    ) -> None:
+        if split not in ("train", "test"):
+            raise ValueError(f"The parts of an archive are 'train' and 'test', not {split!r}.")
+        check_flip_probability(horizontal_flip_prob)
+        self.path = str(path)
+        self.horizontal_flip_prob = horizontal_flip_prob
+        images, labels, self.class_names, held_out = _read(self.path)
+        self.num_classes = len(self.class_names)
+        rows = torch.from_numpy(np.flatnonzero(held_out == (split == "test")))
+        if not len(rows):
+            raise ValueError(f"{path} has no images for {split}: {_whose(split)} is held out.")
+        self.images = torch.from_numpy(images)[rows].permute(0, 3, 1, 2).contiguous()
+        self.labels = torch.from_numpy(labels)[rows]
+        self.latent_shape = tuple(self.images.shape[1:])
+        has_rest = split == "train" and bool(held_out.any())
+        self._held_out = ImageArchive(self.path, "test") if has_rest else None
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.labels)
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Labels]:
+        """Returns images as uint8, and their classes."""
+        rows = torch.as_tensor(indices, dtype=torch.long)
+        return self.images[rows], self.labels[rows]
+
+    def draw(self, size: int, generator: torch.Generator) -> Tensor:
+        """Draws one number in [0, 1) for each image, which decides whether it is mirrored."""
+        return torch.rand(size, 1, generator=generator)
+
+    def augment(self, stored: Tensor, draws: Tensor | None) -> Latents:
+        """Scales images to [-1, 1], and mirrors those whose draw is below the probability."""
+        return scale_and_mirror(stored, draws, self.horizontal_flip_prob)
+
+    def held_out(self) -> "ImageArchive | None":
+        """Returns the images that are kept from training; None if there are none."""
+        return self._held_out
+
+
+def _whose(split: str) -> str:
+    return "none" if split == "test" else "every one"
+
+
+def _read(path: str) -> tuple[Array, Array, tuple[str, ...], Array]:
+    """Returns images with a channel axis, labels, class names, and which are held out."""
+    try:
+        file = NpzFile(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(_missing(path)) from None
+    except NpzError as error:
+        raise ValueError(str(error)) from None
+    try:
+        images = _images(file)
+        labels = _labels(file, len(images))
+        return images, labels, _class_names(file, labels), _held_out(file, len(images))
+    except NpzError as error:
+        raise ValueError(str(error)) from None
+
+
+def _missing(path: str) -> str:
+    message = f"There is no archive of images {path}"
+    if storage.local_path(path) is not None and not os.path.isabs(path):
+        message += f" in {os.getcwd()}, where a relative path begins"
+    shipped = IN_THE_REPOSITORY.get(os.path.basename(path))
+    return f"{message}. In the repository of afmlib it is {shipped}." if shipped else f"{message}."
+
+
+def _images(file: NpzFile) -> Array:
+    header = file.header(IMAGES)
+    shape = header.shape if len(header.shape) == 4 else (*header.shape, 1)
+    is_square = len(shape) == 4 and shape[1] == shape[2] and shape[3] in (1, 3) and 0 not in shape
+    if header.dtype != np.uint8 or not is_square:
+        raise ValueError(
+            f"{IMAGES} in {file.path} must be uint8 of shape (N, size, size) or (N, size, size, "
+            f"channels) with 1 or 3 channels, got {header.dtype} of shape {header.shape}."
+        )
+    return file.array(IMAGES).reshape(shape).copy()
+
+
+def _labels(file: NpzFile, count: int) -> Array:
+    if LABELS not in file.names:
+        return np.zeros(count, dtype=np.int64)
+    header = file.header(LABELS)
+    if header.dtype.kind not in "iu" or header.shape != (count,):
+        raise ValueError(
+            f"{LABELS} in {file.path} must be whole numbers of shape ({count},), one of each "
+            f"image, got {header.dtype} of shape {header.shape}."
+        )
+    labels = file.array(LABELS)
+    if labels.min() < 0 or labels.max() >= MAX_CLASSES:
+        raise ValueError(
+            f"{LABELS} in {file.path} must be 0 to {MAX_CLASSES - 1} at most, "
+            f"got {labels.min()} to {labels.max()}."
+        )
+    return labels.astype(np.int64)
+
+
+def _class_names(file: NpzFile, labels: Array) -> tuple[str, ...]:
+    count = int(labels.max()) + 1
+    if CLASS_NAMES not in file.names:
+        return tuple(str(label) for label in range(count))
+    header = file.header(CLASS_NAMES)
+    if header.dtype.kind != "U" or len(header.shape) != 1 or header.shape[0] < count:
+        raise ValueError(
+            f"{CLASS_NAMES} in {file.path} must be text, one of each of the {count} classes, got "
+            f"{header.dtype} of shape {header.shape}."
+        )
+    return tuple(str(name) for name in file.array(CLASS_NAMES))
+
+
+def _held_out(file: NpzFile, count: int) -> Array:
+    if HELD_OUT not in file.names:
+        return np.zeros(count, dtype=bool)
+    header = file.header(HELD_OUT)
+    if header.dtype != np.bool_ or header.shape != (count,):
+        raise ValueError(
+            f"{HELD_OUT} in {file.path} must be bool of shape ({count},), one of each image, got "
+            f"{header.dtype} of shape {header.shape}."
+        )
+    return file.array(HELD_OUT)
