@@ -19,8 +19,15 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from templates.metrics import metric, write_number
-from templates.records import Protocol, by_contender, clean, evaluations, protocols
-from templates.tables import REAL
+from templates.records import (
+    REAL,
+    Protocol,
+    by_contender,
+    clean,
+    evaluations,
+    flops_per_image,
+    protocols,
+)
 
 MAIN = ("frechet_distance", "recall", "diversity", "class_accuracy")
 MAIN_POINTS = ("wasserstein", "map_rmse", "transport_cost")
@@ -46,6 +53,20 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Scale:
+    """What a curve is drawn against."""
+
+    unit: str
+    """Its name."""
+
+    key: str
+    """Which number of a point it is."""
+
+    factors: Mapping[str, float] | None = None
+    """What that is multiplied by, for each contender that is drawn; None for all, by one."""
+
+
+@dataclass(frozen=True)
 class Plot:
     """A picture, and what it says in words."""
 
@@ -60,7 +81,9 @@ def symbol(contender: int) -> str:
 
 
 def quality_plots(results: Mapping[str, Any]) -> list[tuple[Protocol, dict[str, list[Plot]]]]:
-    """Returns, per protocol, plots of the main metrics against images and against seconds."""
+    """Returns, per protocol, plots of the main metrics against images, seconds and, where they were
+    counted, operations of training.
+    """
     curves = [point for row in results["rows"] for point in row["curve"]]
     groups = []
     for protocol in protocols(curves):
@@ -68,10 +91,9 @@ def quality_plots(results: Mapping[str, Any]) -> list[tuple[Protocol, dict[str, 
             name for point in evaluations(curves, protocol) for name in point["values"]
         )
         names = [name for name in (*MAIN, *MAIN_POINTS) if name in found] or list(found)
-        axes = {"images": "num_images", "seconds": "seconds"}
         plots = {
-            unit: [_quality_plot(results, protocol, name, unit, key) for name in names]
-            for unit, key in axes.items()
+            scale.unit: [_quality_plot(results, protocol, name, scale) for name in names]
+            for scale in _scales(results)
         }
         groups.append((protocol, plots))
     return groups
@@ -87,22 +109,28 @@ def loss_plots(results: Mapping[str, Any]) -> tuple[list[Plot], list[Plot]]:
     return losses, [plot for key, plot in plots.items() if not key.endswith("/loss")]
 
 
-def _quality_plot(
-    results: Mapping[str, Any], protocol: Protocol, name: str, unit: str, key: str
-) -> Plot:
+def _scales(results: Mapping[str, Any]) -> list[Scale]:
+    scales = [Scale("images", "num_images"), Scale("seconds", "seconds")]
+    factors = flops_per_image(results)
+    return scales + ([Scale("FLOPs", "num_images", factors)] if factors else [])
+
+
+def _quality_plot(results: Mapping[str, Any], protocol: Protocol, name: str, scale: Scale) -> Plot:
     known = metric(clean(name))
     curves = {
         contender: [
-            (row["status"], _curve(evaluations(row["curve"], protocol), name, key)) for row in rows
+            (row["status"], _curve(evaluations(row["curve"], protocol), name, scale, contender))
+            for row in rows
         ]
         for contender, rows in by_contender(results).items()
     }
     series, ends = _series(curves)
     bound = _bound(results, protocol, name)
     title = f"{known.label} {known.goal.arrow}".strip()
-    words = f"{known.label} against {unit} of training: {ends}."
-    key = f"{protocol.key} {name} {unit}"
-    return Plot(title, words, _draw(key, series, unit, known.log, bound))
+    words = f"{known.label} against {scale.unit} of training: {ends}."
+    words += f" The dashed line is at {write_number(bound)}." if bound is not None else ""
+    key = f"{protocol.key} {name} {scale.unit}"
+    return Plot(title, words, _draw(key, series, scale.unit, known.log, bound))
 
 
 def _series(
@@ -128,9 +156,13 @@ def _series(
     return series, "; ".join(ends) or "no points"
 
 
-def _curve(points: Iterable[Mapping[str, Any]], name: str, key: str) -> Curve:
-    pairs = [(point.get(key), point["values"].get(name)) for point in points]
-    return [pair for pair in pairs if None not in pair and all(map(math.isfinite, pair))]
+def _curve(points: Iterable[Mapping[str, Any]], name: str, scale: Scale, contender: str) -> Curve:
+    factor = 1 if scale.factors is None else scale.factors.get(contender)
+    if factor is None:
+        return []
+    pairs = [(point.get(scale.key), point["values"].get(name)) for point in points]
+    pairs = [pair for pair in pairs if None not in pair and all(map(math.isfinite, pair))]
+    return [(factor * x, y) for x, y in pairs]
 
 
 def _mean_curve(curves: Sequence[Curve]) -> Curve:
@@ -228,7 +260,7 @@ def _subs(values: Sequence[float]) -> tuple[float, ...]:
 
 
 def _short(number: float) -> str:
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for size, unit in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(number) >= size:
             return f"{number / size:g}{unit}"
     return f"{number:g}"

@@ -1,6 +1,6 @@
 """The results of a suite in Markdown: ``table.md``, and the table of a page of the docs."""
 
-__all__ = ["claims_table", "replace_between_marks", "suite_text"]
+__all__ = ["claims_table", "suite_text"]
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,9 +9,6 @@ from templates.markdown import escape
 
 from suites.claim import NOT_TESTABLE, Claim, Suite, Untestable
 from suites.words import how_it_was_run, number_line, tally
-
-BEGIN = "<!-- The claims, written by benchmarks/report.py. -->"
-END = "<!-- The end of the claims. -->"
 
 
 def suite_text(results: Mapping[str, Any], suite: Suite) -> str:
@@ -45,19 +42,6 @@ def claims_table(results: Mapping[str, Any], suite: Suite) -> str:
             f"| {escape(entry['because'])} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def replace_between_marks(page: str, table: str) -> str:
-    """Returns a page of the documentation with the table between its marks.
-
-    Raises:
-        ValueError: If the page has no marks.
-    """
-    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
-        raise ValueError(f"The page needs the lines {BEGIN!r} and {END!r}, once and in this order.")
-    before, rest = page.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n\n{table}\n{END}{after}"
 
 
 def _summary(results: Mapping[str, Any]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from templates.document import render_document
-from templates.elements import escape, fold, terms
+from templates.elements import Entry, escape, fold, plain_table, terms
 from templates.records import clean
 
 from suites.claim import FAILS, NOT_RUN, NOT_TESTABLE, REPRODUCES, Claim, Suite, Untestable
@@ -58,19 +58,15 @@ def _badge(verdict: str) -> str:
 
 
 def _overview(pairs: list[tuple[Claim | Untestable, Mapping[str, Any]]]) -> str:
-    rows = "".join(
-        f'<tr><th scope="row"><a href="#{escape(claim.id)}">{escape(claim.title)}</a></th>'
-        f'<td class="head">{escape(claim.source)}</td>'
-        f'<td class="head">{_badge(entry["verdict"])}</td></tr>'
+    lines = [
+        (
+            Entry(f'<a href="#{escape(claim.id)}">{escape(claim.title)}</a>', claim.title),
+            Entry(escape(claim.source), claim.source),
+            Entry(_badge(entry["verdict"]), entry["verdict"]),
+        )
         for claim, entry in pairs
-    )
-    heads = "".join(
-        f'<th scope="col" class="head">{head}</th>' for head in ("claim", "in the paper", "verdict")
-    )
-    return (
-        '<div class="scroll" role="region" tabindex="0" aria-label="Verdicts: table"><table>'
-        f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
-    )
+    ]
+    return plain_table("Verdicts: table", ("claim", "in the paper", "verdict"), lines)
 
 
 def _claim(claim: Claim, entry: Mapping[str, Any], folder: Path) -> str:
@@ -104,20 +100,15 @@ def _figure(claim: Claim, folder: Path) -> str:
 def _numbers(entry: Mapping[str, Any]) -> str:
     if not entry["numbers"]:
         return ""
-    rows = ""
+    lines = []
     for name, values in entry["numbers"].items():
         cell, each = number_line(values)
         spread = f' <span class="spread">{escape(cell.spread)}</span>' if cell.spread else ""
-        rows += (
-            f'<tr><th scope="row">{escape(name)}</th><td>{escape(cell.mean)}{spread}</td>'
-            f'<td class="head">{escape(each)}</td></tr>'
-        )
-    label = escape(f"{entry['id']}: numbers")
-    return fold(
-        "The numbers: mean, spread, each seed or pair of seeds",
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{label}"><table><tbody>{rows}'
-        "</tbody></table></div>",
-    )
+        value = None if cell.value is None else repr(cell.value)
+        number = Entry(f"{escape(cell.mean)}{spread}", value, "number")
+        lines.append((Entry(escape(name), name), number, Entry(escape(each), None)))
+    table = plain_table(f"{entry['id']}: numbers", ("number", "mean", "each"), lines)
+    return fold("The numbers: mean, spread, each seed or pair of seeds", table)
 
 
 def _runs(claim: Claim) -> str:

@@ -8,11 +8,13 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from templates.files import stale_files, write_files
+from templates.marks import replace_between_marks
 
 from suites import load_suite
 from suites.claim import FAILS, REPRODUCES, Suite
 from suites.judging import judge_again
-from suites.markdown import claims_table, replace_between_marks, suite_text
+from suites.markdown import claims_table, suite_text
 from suites.page import render_suite
 
 STYLES = {REPRODUCES: "green", FAILS: "red"}
@@ -36,8 +38,7 @@ def write_report(results: Mapping[str, Any], folder: Path, docs: Path | None = N
     suite = suite_of(results)
     contents = {folder / "report.html": render_suite(results, suite, folder)}
     contents |= _texts(results, suite, folder, docs)
-    for path, content in contents.items():
-        path.write_text(content, encoding="utf-8", newline="\n")
+    write_files(contents)
     return folder / "report.html"
 
 
@@ -50,10 +51,7 @@ def check_report(results: Mapping[str, Any], folder: Path, docs: Path | None = N
         if judge_again(suite, entry).name != entry["verdict"]
         or judge_again(suite, entry).because != entry["because"]
     ]
-    for path, content in _texts(results, suite, folder, docs).items():
-        if not path.exists() or path.read_text(encoding="utf-8") != content:
-            stale.append(str(path))
-    return stale
+    return stale + list(map(str, stale_files(_texts(results, suite, folder, docs))))
 
 
 def _texts(
@@ -62,7 +60,7 @@ def _texts(
     texts = {folder / "table.md": suite_text(results, suite)}
     if docs is not None:
         page = docs.read_text(encoding="utf-8")
-        texts[docs] = replace_between_marks(page, claims_table(results, suite))
+        texts[docs] = replace_between_marks(page, "the claims", claims_table(results, suite))
     return texts
 
 

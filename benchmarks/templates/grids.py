@@ -9,7 +9,7 @@ from typing import Any
 
 from templates.elements import escape, fold, named
 from templates.metrics import metric, write_number
-from templates.records import Protocol, by_contender, clean
+from templates.records import Protocol, by_contender, reference_name
 
 PNG = b"\x89PNG\r\n\x1a\n"
 CAPTION = ("frechet_distance", "wasserstein")
@@ -57,8 +57,8 @@ def _references(results: Mapping[str, Any], protocol: Protocol, folder: Path) ->
         _figure(
             folder,
             entry,
-            f"Pictures of the {clean(entry['name'])}, which no contender made.",
-            f"{escape(entry['name'])}{_number(entry)}",
+            f"Pictures of the {reference_name(entry)}, which no contender made.",
+            f"{escape(reference_name(entry))}{_number(entry)}",
         )
         for entry in results["references"]
         if Protocol.of(entry.get("protocol") or {}) == protocol

@@ -1,8 +1,15 @@
 "use strict";
-// Sorts the lines of contenders by a column; references stay where they are, notes at the end.
+// Sorts the lines of a table by a column, and the other way round when asked again. References stay
+// where they are; what has no number, or was not run, is at the end whichever way.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
   const heads = [...table.tHead.rows[0].cells];
+  const key = (row, column) => (row.classList.contains("silent") ? undefined : row.cells[column]?.dataset.value);
+  const number = (text) => (text.trim() === "" ? NaN : Number(text));
+  const compare = (x, y) => {
+    const [a, b] = [number(x), number(y)];
+    return isNaN(a) || isNaN(b) ? x.localeCompare(y, undefined, { numeric: true }) : a - b;
+  };
   heads.forEach((head, column) => {
     const button = document.createElement("button");
     button.type = "button";
@@ -12,12 +19,10 @@ for (const table of document.querySelectorAll("table.sortable")) {
       const down = head.getAttribute("aria-sort") === "ascending";
       heads.forEach((other) => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const key = (row) => row.cells[column]?.dataset.value;
       const rows = [...body.rows].sort((a, b) => {
-        const [x, y] = [key(a), key(b)];
+        const [x, y] = [key(a, column), key(b, column)];
         if (x === undefined || y === undefined) return (x === undefined) - (y === undefined);
-        const numbers = x !== "" && y !== "" && !isNaN(x) && !isNaN(y);
-        return (numbers ? x - y : x.localeCompare(y)) * (down ? -1 : 1);
+        return compare(x, y) * (down ? -1 : 1);
       });
       body.append(...rows);
     });

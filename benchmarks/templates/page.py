@@ -14,10 +14,12 @@ from typing import Any
 from plots import Plot, loss_plots, quality_plots
 
 from templates.document import render_document
-from templates.elements import escape, fold, named, table_section, terms
+from templates.elements import Entry, escape, fold, named, plain_table, table_section, terms
 from templates.grids import sample_grids
-from templates.records import by_contender, failures
-from templates.tables import quality_tables, sampling_table, seed_tables, size_table
+from templates.published import published_numbers
+from templates.records import REAL, by_contender, failures
+from templates.sections import sections
+from templates.tables import Table, seed_tables
 
 MAX_HEADING = 60
 """The most characters of a heading with names in it. They stand below it in any case."""
@@ -30,18 +32,19 @@ def render_page(results: Mapping[str, Any], folder: Path) -> str:
         results: What ``results.json`` holds.
         folder: Where its pictures are.
     """
-    names = list(by_contender(results))
+    names, tables = list(by_contender(results)), sections(results)
     title = f"Benchmark: {', '.join(names)}" if names else "Benchmark without contenders"
     return render_document(
         title,
         title if len(title) <= MAX_HEADING else "Benchmark",
         f'<p class="lead">{_lead(results)}</p>{_names(names)}',
         {
-            "Quality": _quality(results, names),
-            "Speed and size": _speed(results, names),
+            "Quality": _quality(tables.pop("Quality"), names),
+            **{heading: _costs(part, names) for heading, part in tables.items()},
             "In the course of training": _curves(results, names),
             "Samples": sample_grids(results, folder),
             "What failed or was not run": _failures(results, names),
+            "Published numbers": published_numbers(),
             "Details": _details(results, names),
         },
     )
@@ -60,21 +63,21 @@ def _lead(results: Mapping[str, Any]) -> str:
     return escape("; ".join(parts) + ".")
 
 
-def _quality(results: Mapping[str, Any], names: list[str]) -> str:
-    tables = "".join(table_section(table, names) for table in quality_tables(results))
+def _quality(tables: list[Table], names: list[str]) -> str:
     if not tables:
         return "<p>There are no numbers.</p>"
+    drawn = "".join(table_section(table, names) for table in tables)
     return (
         '<p class="about">Mean ± sample standard deviation over n seeds; the best mean of each '
         "column is bold, and a lead smaller than the spread means little. nfe: network "
-        f"evaluations per sample.</p>{tables}"
+        "evaluations per sample, (own) where it is the number that the model is sampled with by "
+        "default. The head of a column sorts by it, once more the other way round."
+        f"</p>{drawn}"
     )
 
 
-def _speed(results: Mapping[str, Any], names: list[str]) -> str:
-    if not names:
-        return "<p>Nothing was run.</p>"
-    return "".join(table_section(t, names) for t in (size_table(results), sampling_table(results)))
+def _costs(tables: list[Table], names: list[str]) -> str:
+    return "".join(table_section(table, names) for table in tables) or "<p>Nothing was run.</p>"
 
 
 def _names(names: Iterable[str], further: str = "") -> str:
@@ -87,7 +90,7 @@ def _curves(results: Mapping[str, Any], names: list[str]) -> str:
     groups, (losses, further) = quality_plots(results), loss_plots(results)
     if not groups and not losses:
         return "<p>Nothing was recorded.</p>"
-    bound = '<li><span class="dash"></span>real data, or the optimum where it is known</li>'
+    bound = f'<li><span class="dash"></span>{escape(_floor(results))}</li>'
     parts = [
         '<p class="about">Bold lines with marks are means over the seeds that were run to the end, '
         "thin lines are single seeds. Samples are made with each contender's own number of network "
@@ -109,6 +112,13 @@ def _curves(results: Mapping[str, Any], names: list[str]) -> str:
     return "".join(parts)
 
 
+def _floor(results: Mapping[str, Any]) -> str:
+    floors = [entry for entry in results["references"] if entry["name"] == REAL]
+    counts = dict.fromkeys(entry["protocol"]["num_samples"] for entry in floors)
+    count = f", N = {' or '.join(map(str, counts))}" if counts else ""
+    return f"the floor: held-out real data{count}; or the optimum, where it is known"
+
+
 def _figures(plots: Iterable[Plot]) -> str:
     figures = (
         f'<figure><figcaption>{escape(plot.title)}</figcaption><div role="img" '
@@ -122,19 +132,15 @@ def _failures(results: Mapping[str, Any], names: list[str]) -> str:
     found = failures(results)
     if not found:
         return "<p>Nothing: every contender was run at every seed.</p>"
-    lines = "".join(
-        f'<tr><th scope="row">{named(name, names)}</th>'
-        f'<td class="head">{escape(part)}</td>'
-        f'<td class="note"><span>{escape(reason)}</span></td></tr>'
+    lines = [
+        (
+            Entry(named(name, names), name),
+            Entry(escape(part), part),
+            Entry(escape(reason), reason, "note"),
+        )
         for name, part, reason in found
-    )
-    heads = "".join(
-        f'<th scope="col" class="head">{head}</th>' for head in ("contender", "part", "reason")
-    )
-    return (
-        '<div class="scroll" role="region" tabindex="0" aria-label="Failures: table"><table>'
-        f"<thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div>"
-    )
+    ]
+    return plain_table("Failures: table", ("contender", "part", "reason"), lines)
 
 
 def _details(results: Mapping[str, Any], names: list[str]) -> str:

@@ -1,14 +1,17 @@
 """Reading ``results.json``: who took part, by which protocols, and what was not done and why."""
 
 __all__ = [
+    "REAL",
     "Protocol",
     "by_contender",
     "by_nfe",
     "clean",
     "evaluations",
     "failures",
+    "flops_per_image",
     "protocols",
     "reasons",
+    "reference_name",
     "seeds_text",
     "statuses",
 ]
@@ -17,6 +20,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+REAL = "real test split"
+"""The reference that says how good a number can be."""
 
 FREE = ("nfe", "seed")
 """What may differ between the numbers of one table."""
@@ -139,6 +145,27 @@ def _reason(entry: Mapping[str, Any]) -> str:
     return f"{clean(entry['status'])}: {clean(entry['reason'] or 'no reason was given.')}"
 
 
+def reference_name(entry: Mapping[str, Any]) -> str:
+    """Returns what a reference is called: real data with their number, since they are the floor.
+
+    Example:
+        >>> reference_name({"name": "real test split", "protocol": {"num_samples": 360}})
+        'real test split (the floor, N = 360)'
+    """
+    count = (entry.get("protocol") or {}).get("num_samples")
+    floor = entry["name"] == REAL and count is not None
+    return clean(entry["name"]) + (f" (the floor, N = {count})" if floor else "")
+
+
+def flops_per_image(results: Mapping[str, Any]) -> dict[str, float]:
+    """Returns what a contender's training computes per image, of those of which it was counted."""
+    found = {
+        clean(entry["contender"]): (entry.get("flops") or {}).get("per_image")
+        for entry in results.get("efficiency") or []
+    }
+    return {name: float(count) for name, count in found.items() if count is not None}
+
+
 def failures(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Returns what failed or was not run: the contender, which part of it, and the reason."""
     found: dict[tuple[str, str, str], list[str]] = {}
@@ -151,4 +178,8 @@ def failures(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return [
         (name, f"{part}seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}", reason)
         for (name, part, reason), seeds in found.items()
+    ] + [
+        (clean(entry["contender"]), "efficiency", _reason(entry))
+        for entry in results.get("efficiency") or []
+        if entry["status"] != "done"
     ]

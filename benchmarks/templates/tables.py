@@ -21,6 +21,7 @@ from typing import Any
 
 from templates.metrics import HIGHER, LOWER, UNJUDGED, Cell, Goal, metric, summarise
 from templates.records import (
+    REAL,
     Protocol,
     by_contender,
     by_nfe,
@@ -28,12 +29,10 @@ from templates.records import (
     evaluations,
     protocols,
     reasons,
+    reference_name,
     seeds_text,
     statuses,
 )
-
-REAL = "real test split"
-"""The reference that says how good a number can be."""
 
 HEADS = ("contender", "nfe", "seeds")
 
@@ -108,7 +107,7 @@ def seed_tables(results: Mapping[str, Any]) -> list[Table]:
     for protocol in protocols(_entries(results)):
         names = _metrics(results, protocol)
         lines = [
-            Line((name, str(entry["nfe"]), str(row["seed"])), _cells([entry], names))
+            Line((name, _nfe([entry]), str(row["seed"])), _cells([entry], names))
             for name, rows in by_contender(results).items()
             for row in rows
             for entry in evaluations(row["evaluations"], protocol)
@@ -155,15 +154,15 @@ def sampling_table(results: Mapping[str, Any]) -> Table:
     )
     lines = []
     for name, rows in by_contender(results).items():
-        for nfe, entries in by_nfe(rows).items():
+        for entries in _told(rows):
             timed = [entry for entry in entries if entry.get("images_per_second") is not None]
             if timed:
-                heads = (name, str(nfe), seeds_text(results, rows, len(timed)))
+                heads = (name, _nfe(entries), seeds_text(results, rows, len(timed)))
                 fields = ("images_per_second", "latency_ms")
                 cells = tuple(summarise([entry.get(field) for entry in timed]) for field in fields)
                 lines.append(Line(heads, cells))
             else:
-                lines.append(_note(name, str(nfe), entries))
+                lines.append(_note(name, _nfe(entries), entries))
     about = "Samples as they were made on this machine, per number of network evaluations (nfe)."
     return Table("Sampling", about, HEADS, columns, tuple(lines))
 
@@ -201,14 +200,30 @@ def _count(values: Sequence[float | None]) -> Cell:
 
 def _lines(results: Mapping[str, Any], name: str, protocol: Protocol | None) -> list[Line]:
     rows, names, lines = by_contender(results)[name], _metrics(results, protocol), []
-    for nfe, entries in by_nfe(rows).items():
+    for entries in _told(rows):
         done = evaluations(entries, protocol) if protocol else []
         if done:
-            heads = (name, str(nfe), seeds_text(results, rows, len(done)))
+            heads = (name, _nfe(entries), seeds_text(results, rows, len(done)))
             lines.append(Line(heads, _cells(done, names)))
         elif not protocols(entries):  # Otherwise it has its line in the table of its protocol.
-            lines.append(_note(name, str(nfe), entries))
+            lines.append(_note(name, _nfe(entries), entries))
     return lines or [_note(name, "–", rows)]
+
+
+def _told(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Returns the evaluations of each nfe, without those that a model was not made for.
+
+    If it can be evaluated at all, they stand among what was not run, not in every table.
+    """
+    groups = list(by_nfe(rows).values())
+    tried = [group for group in groups if statuses(group) != "not run"]
+    return tried or groups
+
+
+def _nfe(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Writes a number of network evaluations, and whether it is the model's own."""
+    own = any(entry["own"] for entry in entries)
+    return f"{entries[0]['nfe']}{' (own)' if own else ''}"
 
 
 def _note(name: str, nfe: str, entries: Sequence[Mapping[str, Any]]) -> Line:
@@ -219,7 +234,7 @@ def _quality_table(results: Mapping[str, Any], protocol: Protocol, lines: list[L
     names = _metrics(results, protocol)
     entries = evaluations(results["references"], protocol)
     references = tuple(
-        Line((clean(entry["name"]), "–", "–"), _cells([entry], names)) for entry in entries
+        Line((reference_name(entry), "–", "–"), _cells([entry], names)) for entry in entries
     )
     real = next((entry["values"] for entry in entries if entry["name"] == REAL), {})
     columns = tuple(_column(name) for name in names)

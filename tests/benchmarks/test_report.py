@@ -1,14 +1,11 @@
 """Tests for benchmarks/report.py and what it is made of."""
 
-import importlib
 import io
 import itertools
 import json
 import math
 import re
-import sys
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,23 +14,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
-SCRIPTS = Path(__file__).parents[2] / "benchmarks"
 HOSTILE = "afm:a.b=<script>alert(1)</script>|`*_\"'"
 REASON = "ValueError: <b>loss</b> is | nan & `more`"
 VOID = {"meta", "img", "wbr", "br", "hr", "input", "link"}
 
 IMAGES = {"reference": "Digits, 9 samples", "num_samples": 360, "metrics": ["A", "B"], "seed": 0}
 POINTS = {"reference": "EightGaussians, 9 samples", "num_samples": 2000, "seed": 0}
-
-
-@pytest.fixture(scope="module")
-def benchmarks():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(SCRIPTS))
-        names = ("report", "plots", "templates.metrics", "templates.tables", "templates.page")
-        yield {name.split(".")[-1]: importlib.import_module(name) for name in names}
-    for name in [name for name in sys.modules if name.split(".")[0] in {*names, "templates"}]:
-        del sys.modules[name]
 
 
 def evaluation(values, protocol=IMAGES, nfe=1, picture=None):
@@ -206,7 +192,7 @@ def test_what_is_not_finite_is_said_and_left_out(benchmarks):
 def test_one_seed_says_that_it_has_no_spread(benchmarks):
     (table,) = benchmarks["tables"].quality_tables(results_of([row("a", 0, evaluation(images(1)))]))
 
-    assert table.lines[0].heads == ("a", "1", "one seed, no spread")
+    assert table.lines[0].heads == ("a", "1 (own)", "one seed, no spread")
     assert "±" not in "".join(cell.text for cell in table.lines[0].cells)
     assert not any(cell.best for cell in table.lines[0].cells)  # The only one of its table.
 
@@ -216,7 +202,7 @@ def test_seeds_that_are_missing_are_counted(benchmarks):
     rows.append(row("a", 2, status="failed", reason=REASON))
     (table,) = benchmarks["tables"].quality_tables(results_of(rows))
 
-    assert [line.heads for line in table.lines] == [("a", "1", "n = 2 of 3")]
+    assert [line.heads for line in table.lines] == [("a", "1 (own)", "n = 2 of 3")]
 
 
 @pytest.mark.parametrize(
@@ -320,6 +306,65 @@ def test_a_terminal_of_any_width_shows_every_number(benchmarks, results, width):
     tables = benchmarks["tables"].quality_tables(results)
     for line in itertools.chain(*(table.lines for table in tables)):
         assert all(cell.text in printed for cell in line.cells)
+
+
+def test_what_was_not_measured_is_listed_with_its_reason(benchmarks, results):
+    failed = {"contender": HOSTILE, "status": "failed", "reason": REASON}
+    efficiency = [{"contender": "afm", "status": "done", "reason": None}, failed]
+    found = benchmarks["records"].failures(results | {"efficiency": efficiency})
+
+    assert found[:-1] == benchmarks["records"].failures(results)
+    assert found[-1][1:] == ("efficiency", f"failed: {REASON}")
+
+
+def test_real_data_are_called_the_floor_with_their_number(benchmarks, results, html):
+    name = "real test split (the floor, N = 360)"
+
+    assert name in benchmarks["report"].table_text(results)
+    assert Page(html).text.count(name) == 2  # In the table, and with its pictures.
+    assert "the floor: held-out real data, N = 360" in Page(html).text
+
+
+def test_each_number_of_evaluations_has_its_line_and_its_grid(benchmarks, tmp_path):
+    entries = [evaluation(images(5.0 - n), nfe=n) | {"own": n == 50} for n in (1, 2, 4, 50)]
+    results = results_of([row("a", 0, *entries), row("b", 0, *entries[:2])])
+    (table,) = benchmarks["tables"].quality_tables(results)
+    text = Page(benchmarks["page"].render_page(results, tmp_path)).text
+
+    assert [line.heads[:2] for line in table.lines] == [
+        *(("a", nfe) for nfe in ("1", "2", "4", "50 (own)")),
+        *(("b", nfe) for nfe in ("1", "2")),
+    ]
+    for nfe in ("1 network evaluation", "2 network evaluations", "50 network evaluations"):
+        assert nfe in text
+
+
+def axis(svg):
+    """Returns the place of each mark of the last line, in points of the picture."""
+    return [float(x) for x in re.findall(r'<use [^>]*?x="([\d.]+)"', svg)]
+
+
+def test_curves_against_operations_are_those_against_images_but_for_a_factor(benchmarks, results):
+    quality_plots = benchmarks["plots"].quality_plots
+    without = dict(quality_plots(results)[0][1])
+    assert list(without) == ["images", "seconds"]
+
+    counted = [
+        {"contender": "afm", "status": "done", "flops": {"per_image": 1e9}},
+        {"contender": "xl", "status": "not run", "flops": None},
+    ]
+    axes = dict(quality_plots(results | {"efficiency": counted})[0][1])
+    assert list(axes) == ["images", "seconds", "FLOPs"]
+    assert [plot.title for plot in axes["FLOPs"]] == [plot.title for plot in axes["images"]]
+    plot = axes["FLOPs"][0]
+    assert "against FLOPs of training: afm ends at 1.50" in plot.words
+    assert HOSTILE not in plot.words  # Its operations were not counted.
+    assert "60G" in plot.svg  # 64 images.
+    alone = results | {"rows": results["rows"][:2]}
+    (images_plot, *_), (flops_plot, *_) = (
+        quality_plots(alone | {"efficiency": counted})[0][1][unit] for unit in ("images", "FLOPs")
+    )
+    assert axis(images_plot.svg) == axis(flops_plot.svg) != []
 
 
 def test_points_have_their_own_columns(benchmarks, results):

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -118,6 +119,12 @@ def test_a_classifier_is_trained_and_what_does_not_apply_is_not_run(results):
     (entry,) = row["evaluations"]
     assert entry["status"] == "not run"
     assert "ClassifierTraining trains no generator" in entry["reason"]
+
+
+def test_what_is_left_is_of_the_documented_schema(results):
+    schema = json.loads((RUN.parent / "results.schema.json").read_text())
+
+    jsonschema.Draft202012Validator(schema).validate(results[1])
 
 
 def test_a_discriminator_of_ones_own_takes_part(results):

@@ -1,0 +1,21 @@
+"""Files that are made from results: written, or compared with what they should be."""
+
+__all__ = ["stale_files", "write_files"]
+
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def write_files(contents: Mapping[Path, str]) -> None:
+    """Writes each file, with the same bytes on every system."""
+    for path, content in contents.items():
+        path.write_text(content, encoding="utf-8", newline="\n")
+
+
+def stale_files(contents: Mapping[Path, str]) -> list[Path]:
+    """Returns the files that are missing or say something else."""
+    return [
+        path
+        for path, content in contents.items()
+        if not path.exists() or path.read_text(encoding="utf-8") != content
+    ]
