@@ -127,7 +127,7 @@ def _value(value: Any) -> str:
 def _line(line: Line, table: Table, names: Sequence[str]) -> str:
     name, *others = line.heads
     parts = [_name(Entry(named(name, names), name))]
-    parts += [_entry(Entry(escape(o), _sorted_by(o))) for o in others]
+    parts += [_entry(Entry(escape(o).replace(" (", "&nbsp;("), _sorted_by(o))) for o in others]
     if line.note:  # It says what the last head says, and more.
         span = 1 + len(table.columns)
         parts.pop()

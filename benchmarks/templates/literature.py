@@ -23,7 +23,7 @@ NOT_COMPARABLE = (
     "samples, their labels and the budget are others. Nor are all published ones with each other."
 )
 
-HEADS = ("model", "nfe", "params, M", "epochs", "FID", "further", "protocol", "source", "remark")
+HEADS = ("model", "nfe", "params, M", "epochs", "FID-50K", "protocol", "source", "remark")
 """The columns; from the second, four are numbers."""
 
 MARKS = {
@@ -63,16 +63,16 @@ class Record:
         values = dict(fields["values"])
         fid = values.pop("fid")
         numbers = (fields["nfe"], fields["parameters_m"], fields["epochs"])
+        further = ", ".join(f"{LABELS[name]} {value:g}" for name, value in values.items())
         labels = f"{protocol['labels']} labels" if protocol["labels"] else "labels not recorded"
         evaluator = [protocol["evaluator"]] if protocol["evaluator"] else []
         return (
             fields["model"],
             *("–" if number is None else f"{number:g}" for number in numbers),
             "–".join(map(_written, fid)) if isinstance(fid, list) else _written(fid),
-            ", ".join(f"{LABELS[name]} {value:g}" for name, value in values.items()),
-            ", ".join([protocol["metric"], labels, *evaluator]),
+            ", ".join([labels, *evaluator]),
             self._source(),
-            "; ".join(filter(None, (MARKS[fields["mark"]], fields["remark"]))),
+            "; ".join(filter(None, (MARKS[fields["mark"]], fields["remark"], further))),
         )
 
     def _source(self) -> str:
@@ -98,7 +98,7 @@ def literature_text() -> str:
 
 
 def _lines() -> Iterator[str]:
-    rules = ["---", *["---:"] * 4, *["---"] * 4]
+    rules = ["---", *["---:"] * 4, *["---"] * 3]
     yield NOT_COMPARABLE
     for dataset, records in by_dataset().items():
         yield from ("", f"### {escape(dataset)}", "")

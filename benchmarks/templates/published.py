@@ -10,7 +10,7 @@ def published_numbers() -> str:
     """Returns a folded table for each data set."""
     tables = "".join(
         fold(
-            f"{dataset}: {len(records)} published results",
+            f"{dataset}, as published ({len(records)})",
             plain_table(f"{dataset}, published: table", HEADS, map(_line, records)),
         )
         for dataset, records in by_dataset().items()
