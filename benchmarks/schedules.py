@@ -25,7 +25,7 @@ from afmlib.engine import Runner
 
 HERE = Path(__file__).parent
 ENDS = (0.04, 0.08, 0.16)
-IMAGES, LONG = 40_000, 72_000
+IMAGES, LONG = 64_000, 96_000
 
 PROTOCOL = (
     "evaluation.num_samples=1000",

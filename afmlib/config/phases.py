@@ -58,6 +58,10 @@ class AutomaticPhases:
     """Images that its fall takes, along half a cosine; the length of the objective's own schedule
     unless given, or that of the run."""
 
+    ot_hold: float = 0.1
+    """The relative improvement from one measurement to the next above which the scale stays: as
+    long as the metric falls fast there is no need to lower it."""
+
     lr_factors: Sequence[LearningRateFactor] = (0.8, 0.3, 0.5)
     """What learning rates are multiplied by in the second, third and fourth phase."""
 
@@ -82,7 +86,7 @@ class AutomaticPhases:
             max_phase_images=self.max_phase_images,
         )
         at_least(0, seed=self.seed, tolerance=self.tolerance, won_below=self.won_below)
-        positive(ot_min=self.ot_min)
+        positive(ot_min=self.ot_min, ot_hold=self.ot_hold)
         if self.ot_start is not None and not self.ot_start >= self.ot_min:
             raise ConfigError(f"ot_start must be at least ot_min, got {self.ot_start}.")
         if len(self.lr_factors) != 3:

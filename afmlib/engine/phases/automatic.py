@@ -6,8 +6,10 @@ A validation metric of the averaged generator, such as a Frechet distance, is me
 
    .. math:: \lambda_\text{ot}(n) = b + (a - b) \frac{1 + \cos(\pi \min(n / N, 1))}{2} ,
 
-   from measurement to measurement, until the metric has stopped to improve although the scale was
-   halved since. Then it is too low: all goes back to the best measurement, and to its scale.
+   where :math:`n` counts the images between measurements that were not much better than the one
+   before: while the metric falls fast, the scale stays. It does so until the metric has stopped to
+   improve although the scale was halved since. Then it is too low: all goes back to the best
+   measurement, and to its scale.
 2. **averaging**: lower learning rates, and the online generator is overwritten by its average after
    every epoch.
 3. **refining**: still lower learning rates. When that stalls, the discriminator goes back to an
@@ -111,7 +113,10 @@ class AutomaticController(PhaseController):
 
     def _lower_scale(self, num_images: int, value: float) -> list[Action]:
         memory = self.memory
-        scale = self.ot_schedule(num_images)
+        if memory.improves_fast(self.config.ot_hold):
+            return []
+        memory.ot_images += self.every
+        scale = self.ot_schedule(memory.ot_images)
         if scale >= memory.ot_scale:
             return []
         memory.ot_scale = scale

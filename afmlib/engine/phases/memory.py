@@ -21,6 +21,15 @@ class Memory:
     best_ot_scale: float
     """The transport scale of the best measurement."""
 
+    previous: float = float("inf")
+    """The measurement before the last."""
+
+    last: float = float("inf")
+    """The last measurement."""
+
+    ot_images: int = 0
+    """Images during which the scale fell."""
+
     started_at: int = 0
     """Images at which the phase began."""
 
@@ -47,12 +56,17 @@ class Memory:
 
     def measure(self, num_images: int, value: float, tolerance: float) -> None:
         """Takes a measurement in."""
+        self.previous, self.last = self.last, value
         if value < self.best:
             self.best, self.best_at, self.best_ot_scale = value, num_images, self.ot_scale
         if value < self.reference * (1 - tolerance):
             self.reference, self.stalled = value, 0
         else:
             self.stalled += 1
+
+    def improves_fast(self, share: float) -> bool:
+        """Tells whether the last measurement is by more than a share below the one before."""
+        return self.last < self.previous * (1 - share)
 
     def keep_candidate(self, num_images: int, limit: int) -> None:
         """Keeps a discriminator: the newest from before the best, that one, and the newest after.

@@ -21,6 +21,7 @@ configs = st.builds(
     tolerance=st.floats(0, 0.1),
     ot_start=st.sampled_from([0.2, 0.5]),
     ot_images=st.sampled_from([1, 300, 2000, 6000]),
+    ot_hold=st.sampled_from([0.01, 0.1, 0.5]),
     num_candidates=st.integers(1, 4),
     max_phase_images=st.integers(1, 3000),
 )
@@ -91,7 +92,7 @@ def play(config, values, guided=False):
 
 
 def settings(**changes):
-    known = dict(every=EVERY, ot_start=0.2, ot_images=1000, max_phase_images=10**6)
+    known = dict(every=EVERY, ot_start=0.2, ot_images=1000, ot_hold=1.0, max_phase_images=10**6)
     return AutomaticPhases(**(known | changes))
 
 
@@ -237,6 +238,22 @@ def test_the_scale_falls_within_its_bounds_and_returns_to_that_of_the_best(confi
             scale = new
         if run.is_over:
             break
+
+
+@given(configs, measured)
+def test_the_scale_stays_while_the_metric_falls_fast_and_follows_half_a_cosine_else(config, values):
+    run = Run(controller_of(config))
+    slow, before = 0, math.inf
+    for value in values:
+        made = run.step(value)
+        if run.controller.memory.phase != "transport":
+            return
+        slow += not value < before * (1 - config.ot_hold)
+        before = value
+        part = min(slow * EVERY / config.ot_images, 1)
+        fallen = (config.ot_start - config.ot_min) * (1 - math.cos(math.pi * part)) / 2
+        assert run.controller.memory.ot_scale == pytest.approx(config.ot_start - fallen)
+        assert all(a.changes["ot_scale"] == run.controller.memory.ot_scale for a in made)
 
 
 @given(configs, measured)
