@@ -52,13 +52,13 @@ class Subject:
 
 
 def evaluate_all(
-    subject: Subject, picture: Callable[[int], Path], on_share: Callable[[float], None]
+    subject: Subject, stem: Path, on_share: Callable[[float], None]
 ) -> list[dict[str, Any]]:
     """Evaluates with one, two and four network evaluations and with the model's own number.
 
     Args:
         subject: What is evaluated.
-        picture: Returns the path of the picture for a number of evaluations.
+        stem: What the paths of its pictures begin with.
         on_share: Called after each with the share of the work that is done.
     """
     if subject.model is None:
@@ -68,7 +68,8 @@ def evaluate_all(
     total = sum(nfe + OVERHEAD for nfe in numbers)
     entries, done = [], 0
     for nfe in numbers:
-        entries.append(_evaluate(subject, nfe, nfe == own, picture(nfe)))
+        picture = stem.with_name(f"{stem.name}-nfe{nfe}.png")
+        entries.append(_evaluate(subject, nfe, nfe == own, picture))
         done += nfe + OVERHEAD
         on_share(done / total)
     return entries
@@ -89,7 +90,10 @@ def _evaluate(subject: Subject, nfe: int, own: bool, picture: Path) -> dict[str,
         return _entry(nfe, own, str(error))
     entry = _entry(nfe, own, subject.reason)
     if subject.reason is None and subject.protocol.metrics:
-        entry |= evaluate_model(subject.model, subject.dataset, subject.protocol, nfe) or {}
+        try:
+            entry |= evaluate_model(subject.model, subject.dataset, subject.protocol, nfe) or {}
+        except OSError as error:  # An autoencoder, an extractor or a reference is not at hand.
+            entry |= {"status": "not run", "reason": str(error)}
     entry |= _time_samples(subject, nfe)
     _draw(subject, nfe, picture, entry["images_per_second"])
     return entry | {"picture": f"{picture.parent.name}/{picture.name}"}

@@ -1,9 +1,11 @@
 """Contenders side by side in one run: quality, speed and size on the same data and budget.
 
     python benchmarks/run.py afm_digits gan_digits flow_matching_digits
+    python benchmarks/run.py afm_xl2 --checkpoint afm_xl2=xl2_1nfe_guided_FID2.38.pth
     python benchmarks/run.py --suite paper-small --out FOLDER [--resume]
 
-Each contender trains in a process of its own, in slices that take turns. A suite trains what its
+Each contender trains in a process of its own, in slices that take turns. What was interrupted goes
+on with --resume, and what is done is not done again. A suite trains what its
 claims rest on and judges them. What is left is ``results.json``, ``table.md`` and one
 self-contained ``report.html``.
 """
@@ -16,14 +18,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from contenders import Budget, Contender, parse_budget, parse_contender
+from contenders import (
+    Contender,
+    check_contenders,
+    parse_budget,
+    parse_checkpoint,
+    parse_contender,
+)
+from results_file import ResultsFile
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rows import Job
 
-from afmlib.config import check_config
 from afmlib.registry import load_plugin_file
 
-SCHEMA = 2
 USAGE, INTERRUPTED = 2, 130
 
 
@@ -40,13 +47,20 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seeds", type=int, help="how many seeds, from 0 [1; 3 of a suite]")
     parser.add_argument("--out", help="the folder of the results [runs/benchmark-DATE]")
+    parser.add_argument(
+        "--checkpoint",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="a trained model, evaluated as the config NAME says; a path or URL",
+    )
     parser.add_argument("--plugin", action="append", default=[], help="a Python file of components")
     parser.add_argument("--slice", type=float, default=5.0, help="seconds of a turn [5]")
     parser.add_argument("--suite", help="a suite of claims, instead of contenders: paper-small")
     parser.add_argument(
         "--claim", action="append", default=[], help="one of the suite's claims by its id [all]"
     )
-    parser.add_argument("--resume", action="store_true", help="go on with the suite in --out")
+    parser.add_argument("--resume", action="store_true", help="go on with what is in --out")
     parser.add_argument("--jobs", type=int, default=2, help="runs of a suite at a time [2]")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
@@ -59,10 +73,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         suite = _suite(arguments)
         if suite is None:
-            arguments.seeds = 1 if arguments.seeds is None else arguments.seeds
-            contenders = [parse_contender(text) for text in dict.fromkeys(arguments.contenders)]
-            budget = parse_budget(arguments.budget)
-            out = _check(arguments, contenders)
+            contenders = _contenders(arguments)
+            results = _open(arguments)
     except (ValueError, OSError) as error:
         if arguments.debug:
             raise
@@ -72,180 +84,153 @@ def main(argv: list[str] | None = None) -> int:
         from suites.program import run_suite
 
         return run_suite(suite, console)
-    return _compare(arguments, contenders, budget, out, console)
+    return _compare(arguments, contenders, results, console)
 
 
 def _compare(
     arguments: argparse.Namespace,
     contenders: list[Contender],
-    budget: Budget,
-    out: Path,
+    results: ResultsFile,
     console: Console,
 ) -> int:
     """Runs contenders and returns the exit status: 0 if every one was run."""
-    results = _start(arguments, budget)
+    out, content = results.path.parent, results.content
+    jobs = _jobs(arguments, contenders, results)
     interrupted = False
     try:
-        _train(arguments, contenders, budget, out, results, console)
-        results["references"] = _references(contenders, out)
+        _run(jobs, contenders, results, console)
+        content["references"] = _references(contenders, content["references"], out)
     except KeyboardInterrupt:
         interrupted = True
-        _fill_up(results, contenders)
-        console.print("Interrupted: the report holds what is done.")
-    _write(results, out, console)
-    failed = any(row["status"] == "failed" for row in results["rows"])
+        results.fill_up(jobs, "interrupted")
+        console.print("Interrupted: the report holds what is done; --resume goes on.")
+    results.write()
+    _report(content, out, console)
+    failed = any(row["status"] == "failed" for row in content["rows"])
     return INTERRUPTED if interrupted else int(failed)
 
 
 def _suite(arguments: argparse.Namespace) -> Any:
     """Returns the suite that is asked for, ready to be run; None if contenders are."""
-    if bool(arguments.contenders) == bool(arguments.suite):
+    if bool(arguments.contenders or arguments.checkpoint) == bool(arguments.suite):
         raise ValueError("Name contenders, or a suite with --suite: one of the two.")
     if arguments.suite:
         from suites.program import prepare
 
         return prepare(arguments)
-    if arguments.claim or arguments.resume:
-        raise ValueError("--claim and --resume belong to --suite.")
+    if arguments.claim:
+        raise ValueError("--claim belongs to --suite.")
     return None
 
 
-def _check(arguments: argparse.Namespace, contenders: list[Contender]) -> Path:
-    """Checks all that can be checked before anything runs, and makes the folder."""
+def _contenders(arguments: argparse.Namespace) -> list[Contender]:
+    """Returns who takes part; all that can be checked before anything runs is checked."""
+    arguments.seeds = 1 if arguments.seeds is None else arguments.seeds
     if arguments.seeds < 1 or not arguments.slice > 0:
         raise ValueError("--seeds and --slice must be positive.")
+    if arguments.resume and not arguments.out:
+        raise ValueError("--resume goes on with the results in --out, which is missing.")
     for plugin in arguments.plugin:
         load_plugin_file(plugin)
-    for contender in contenders:
-        check_config(contender.load())
+    names = list(dict.fromkeys(arguments.contenders))
+    contenders = [
+        *(parse_contender(text) for text in names),
+        *(parse_checkpoint(text, names) for text in dict.fromkeys(arguments.checkpoint)),
+    ]
+    check_contenders(contenders)
+    return contenders
+
+
+def _open(arguments: argparse.Namespace) -> ResultsFile:
+    """Makes the folder of the results, or goes on with those in it."""
     date = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     out = Path(arguments.out or f"runs/benchmark-{date}").resolve()
-    if (out / "results.json").exists() or (out / "runs").exists():
-        raise FileExistsError(f"{out} holds results already: name another folder with --out.")
+    budget = parse_budget(arguments.budget)
+    is_used = (out / "results.json").exists() or (out / "runs").exists()
+    if is_used and not arguments.resume:
+        raise FileExistsError(
+            f"{out} holds results already: go on with them by --resume, or name another folder "
+            "with --out."
+        )
+    if (out / "runs" / "suite.json").exists():
+        raise FileExistsError(f"{out} holds the runs of a suite: go on with it by --suite.")
+    command = shlex.join(["python", "benchmarks/run.py", *sys.argv[1:]])
+    results = ResultsFile.open(out, command, budget.text, arguments.seeds, arguments.resume)
     (out / "pictures").mkdir(parents=True, exist_ok=True)
-    return out
+    results.write()
+    return results
 
 
-def _start(arguments: argparse.Namespace, budget: Budget) -> dict[str, Any]:
-    from machine import describe_machine, describe_versions
-
-    return {
-        "schema": SCHEMA,
-        "command": shlex.join(["python", "benchmarks/run.py", *sys.argv[1:]]),
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "machine": describe_machine(),
-        "versions": describe_versions(),
-        "budget": budget.text,
-        "seeds": list(range(arguments.seeds)),
-        "rows": [],
-        "references": [],
-        "efficiency": [],
+def _jobs(
+    arguments: argparse.Namespace, contenders: list[Contender], results: ResultsFile
+) -> list[Job]:
+    """Returns what is to be done, seed by seed; a trained model has no seeds."""
+    settings = {
+        "budget": parse_budget(arguments.budget),
+        "slice_seconds": arguments.slice,
+        "out": results.path.parent,
+        "plugins": tuple(str(Path(plugin).resolve()) for plugin in arguments.plugin),
+        "debug": arguments.debug,
     }
+    return [
+        Job(contender, seed, **settings)
+        for seed in range(arguments.seeds)
+        for contender in contenders
+        if (seed == 0 or contender.checkpoint is None) and not results.is_done(contender, seed)
+    ]
 
 
-def _train(
-    arguments: argparse.Namespace,
-    contenders: list[Contender],
-    budget: Budget,
-    out: Path,
-    results: dict[str, Any],
-    console: Console,
+def _run(
+    jobs: list[Job], contenders: list[Contender], results: ResultsFile, console: Console
 ) -> None:
+    """Runs the jobs, those of one seed at a time; each row is written when it is there."""
+    from run_progress import RunProgress
     from turns import run_in_turns
 
-    plugins = [str(Path(plugin).resolve()) for plugin in arguments.plugin]
-    plain = _PlainLines(not console.is_terminal)
-    with _progress(console) as progress:
-        for seed in results["seeds"]:
-            tasks = [progress.add_task(f"{c.name}, seed {seed}", total=1.0) for c in contenders]
-
-            def show(index: int, share: float, tasks: list[Any] = tasks, seed: int = seed) -> None:
-                progress.update(tasks[index], completed=0.97 * share)
-                plain.show(contenders[index], seed, share)
-
-            def keep(index: int, row: dict[str, Any], tasks: list[Any] = tasks) -> None:
-                results["rows"].append(row)
-                progress.update(tasks[index], completed=1.0)
-                reason = f": {row['reason']}" if row["reason"] else ""
-                progress.console.print(
-                    f"{row['contender']}, seed {row['seed']}: {row['status']}{reason}",
-                    highlight=False,
-                    markup=False,
-                    soft_wrap=True,
-                )
-
-            run_in_turns(
-                [
-                    (c, seed, budget, arguments.slice, str(out), plugins, arguments.debug)
-                    for c in contenders
-                ],
-                show,
-                keep,
-            )
     order = [contender.name for contender in contenders]
-    results["rows"].sort(key=lambda row: (order.index(row["contender"]), row["seed"]))
+    with RunProgress(jobs, console) as progress:
+        for seed in sorted({job.seed for job in jobs}):
+            here = [index for index, job in enumerate(jobs) if job.seed == seed]
+
+            def show(index: int, *news: Any, here: list[int] = here) -> None:
+                progress.show(here[index], *news)
+
+            def keep(index: int, row: dict[str, Any], here: list[int] = here) -> None:
+                results.add(row, order)
+                progress.end(here[index], row)
+
+            run_in_turns([jobs[index] for index in here], show, keep)
 
 
-def _fill_up(results: dict[str, Any], contenders: list[Contender]) -> None:
-    """Adds a row for everyone who was not run to the end."""
-    from worker import empty_row
-
-    done = {(row["contender"], row["seed"]) for row in results["rows"]}
-    for contender in contenders:
-        for seed in results["seeds"]:
-            if (contender.name, seed) not in done:
-                results["rows"].append(empty_row(contender, seed, "not run", "interrupted"))
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=30),
-        TextColumn("{task.percentage:3.0f} %"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(elapsed_when_finished=False),
-        console=console,
-        disable=not console.is_terminal,
-    )
-
-
-class _PlainLines:
-    """Prints a line for every tenth of a run, where there is no terminal for bars."""
-
-    def __init__(self, enabled: bool) -> None:
-        self.enabled = enabled
-        self.shown: dict[tuple[str, int], int] = {}
-
-    def show(self, contender: Contender, seed: int, share: float) -> None:
-        tenths = int(10 * share)
-        if not self.enabled or tenths <= self.shown.get((contender.name, seed), -1):
-            return
-        self.shown[contender.name, seed] = tenths
-        state = "trained, being evaluated" if share >= 1 else f"{10 * tenths} %"
-        print(f"{contender.name}, seed {seed}: {state}", flush=True)
-
-
-def _references(contenders: list[Contender], out: Path) -> list[dict[str, Any]]:
+def _references(
+    contenders: list[Contender], known: list[dict[str, Any]], out: Path
+) -> list[dict[str, Any]]:
+    """Returns the rows of reference of the contenders, and those that are known already."""
     from references import reference_rows
 
-    rows: dict[str, list[dict[str, Any]]] = {}
+    def key(*parts: Any) -> str:
+        return json.dumps(parts, sort_keys=True)
+
+    rows = {key(row["name"], row["data"], row["protocol"]): row for row in known}
+    seen = set()
     for contender in contenders:
         config = contender.load()
-        key = json.dumps([config["data"], config.get("evaluation")], sort_keys=True)
-        if key not in rows:
-            try:
-                rows[key] = reference_rows(config, out)
-            except (OSError, ValueError, RuntimeError) as error:
-                print(f"{contender.name}: no rows of reference: {error}", file=sys.stderr)
-                rows[key] = []
-    return [row for part in rows.values() for row in part]
+        protocol = key(config["data"], config.get("evaluation"))
+        if protocol in seen:
+            continue
+        seen.add(protocol)
+        try:
+            found = reference_rows(config, out)
+        except (OSError, ValueError, RuntimeError, LookupError) as error:
+            print(f"{contender.name}: no rows of reference: {error}", file=sys.stderr)
+            continue
+        rows |= {key(row["name"], row["data"], row["protocol"]): row for row in found}
+    return list(rows.values())
 
 
-def _write(results: dict[str, Any], out: Path, console: Console) -> None:
+def _report(results: dict[str, Any], out: Path, console: Console) -> None:
     from report import print_table, write_report
 
-    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     page = write_report(results, out)
     print_table(results, console)
     console.print(f"report: {page}", highlight=False, soft_wrap=True)

@@ -1,39 +1,78 @@
-"""The contender's side of taking turns: a hook that pauses its run and keeps its budget."""
+"""A hook that pauses a run when its turn is over, and keeps its budget, also when it is resumed."""
 
 __all__ = ["TurnHook"]
 
+import operator
 import time
-from bisect import bisect_left
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.hooks import Hook
+from turn import TRAINING, Turn
 
 WARMUP_SHARE = 0.1
 """The share of a budget of seconds after which its length in images is known."""
+
+SAVE_SECONDS = 60.0
+"""A run is saved when so much time has passed since the last time, but ..."""
+
+SAVE_SHARE = 0.05
+"""... saving takes no more than this share of the time."""
 
 
 class TurnHook(Hook):  # type: ignore[misc]
     """Pauses a run when its slice is over, and ends it when its budget is.
 
+    Its state goes into the checkpoints of the run: one that goes on has used the seconds that what
+    it goes on from took.
+
     Args:
-        connection: To the process that gives the turns.
-        slice_seconds: The length of a turn.
+        turn: What tells when a slice is over.
         budget_seconds: What training may take; None for the config's length.
     """
 
     priority = "VERY_HIGH"  # Before pictures and evaluations, which are not training.
 
-    def __init__(self, connection: Any, slice_seconds: float, budget_seconds: float | None) -> None:
-        self.connection = connection
-        self.slice_seconds = slice_seconds
+    def __init__(self, turn: Turn, budget_seconds: float | None) -> None:
+        self.turn = turn
         self.budget_seconds = budget_seconds
         self.seconds = 0.0
-        self.slice_start = time.monotonic()
-        self.history: list[tuple[int, float]] = []
-        self.has_length = budget_seconds is None
+        self.total_images: int | None = None
+        self.history: dict[int, float] = {}
+        self.last_save = time.monotonic()
+        self.save_seconds = 0.0
+        self.first_share = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what the budget has been used for so far."""
+        return {
+            "seconds": self.seconds,
+            "total_images": self.total_images,
+            "history": dict(self.history),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on with a budget."""
+        total = state["total_images"]
+        self.seconds = float(state["seconds"])
+        self.total_images = None if total is None else operator.index(total)
+        self.history = {
+            operator.index(key): float(value) for key, value in state["history"].items()
+        }
+
+    def before_train(self, runner: Any) -> None:
+        """Gives the run the length that was settled before it was interrupted."""
+        if self.total_images is not None:
+            runner.objective.total_images = self.total_images
+        self.first_share = self._share(runner)
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        """Starts the clock of an iteration."""
+        """Saves, if it was long ago, and starts the clock of an iteration."""
+        start = time.monotonic()
+        if start - self.last_save > max(SAVE_SECONDS, self.save_seconds / SAVE_SHARE):
+            runner.save()
+            self.last_save = time.monotonic()
+            self.save_seconds = self.last_save - start
         self.iter_start = time.monotonic()
 
     def after_train_iter(
@@ -42,30 +81,31 @@ class TurnHook(Hook):  # type: ignore[misc]
         """Stops the clock, and gives way if the slice is over."""
         loop = runner.train_loop
         self.seconds += time.monotonic() - self.iter_start
-        self.history.append((loop.num_images, self.seconds))
         self._keep_budget(runner)
-        if time.monotonic() - self.slice_start > self.slice_seconds:
-            self.give_way(loop.num_images / loop.total_images)
+        if loop.is_due(runner.run_config.evaluate_every):
+            self.history[loop.num_images] = self.seconds
+        if self.turn.is_over:
+            self.turn.give_way(TRAINING, self._share(runner), self.first_share)
+            if self.turn.is_stopped:
+                runner.stop()
+
+    def seconds_at(self, num_images: int) -> float:
+        """Returns how long training had taken at an evaluation; a controller may end a run."""
+        return round(self.history.get(num_images, self.seconds), 2)
+
+    def _share(self, runner: Any) -> float:
+        loop = runner.train_loop
+        images = loop.num_images / loop.total_images
+        return images if self.budget_seconds is None else self.seconds / self.budget_seconds
 
     def _keep_budget(self, runner: Any) -> None:
         """Gives the run, and with it the schedules, the length that the budget allows for."""
         if self.budget_seconds is None:
             return
-        share = self.seconds / self.budget_seconds
-        if not self.has_length and share >= WARMUP_SHARE:
-            total = round(runner.train_loop.num_images / share)
-            runner.objective.total_images = max(total, runner.train_loop.num_images)
-            self.has_length = True
+        share, num_images = self.seconds / self.budget_seconds, runner.train_loop.num_images
+        if self.total_images is None and share >= WARMUP_SHARE:
+            self.total_images = max(round(num_images / share), num_images)
         if share >= 1:
-            runner.objective.total_images = runner.train_loop.num_images
-
-    def give_way(self, share: float = 1.0) -> None:
-        """Says how far the run is and waits for the next turn."""
-        self.connection.send(("pause", share))
-        self.connection.recv()
-        self.slice_start = time.monotonic()
-
-    def seconds_at(self, num_images: int) -> float:
-        """Returns how long training had taken when so many images were seen."""
-        index = bisect_left([images for images, _ in self.history], num_images)
-        return round(self.history[min(index, len(self.history) - 1)][1], 2)
+            self.total_images = num_images
+        if self.total_images is not None:
+            runner.objective.total_images = self.total_images

@@ -46,7 +46,7 @@ def _shown(results: Mapping[str, Any]) -> list[tuple[str, Protocol, int, int, st
     for name, rows in by_contender(results).items():
         for row in rows:
             for entry in row["evaluations"]:
-                if entry["status"] == "done":
+                if entry["status"] == "done" or entry.get("picture"):
                     protocol = Protocol.of(entry.get("protocol") or {})
                     found.append((protocol.key, protocol, entry["nfe"], row["seed"], name, entry))
     return found

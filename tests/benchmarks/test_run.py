@@ -36,6 +36,12 @@ class MyDiscriminator(Discriminator):
 
 
 @DISCRIMINATORS.register_module()
+class NoNumber(MyDiscriminator):
+    def forward(self, latents, labels, timesteps=None):
+        return super().forward(latents, labels) / 0
+
+
+@DISCRIMINATORS.register_module()
 class Suicidal(MyDiscriminator):
     def forward(self, latents, labels, timesteps=None):
         import os
@@ -72,12 +78,13 @@ def results(tmp_path_factory):
         f"flow_matching_digits:{small}",
         f"afm_digits:{small}:objective.discriminator.type=MyDiscriminator",
         "afm_digits:objective.discriminator.type=Suicidal",
+        "afm_digits:objective.discriminator.type=NoNumber",
         "afm_digits:objective.generator.patch_size=3",
         "afm_b2",
         "classifier_digits:objective.classifier.hidden_size=16",
         *("--budget", "64img", "--slice", "0.1", "--plugin", "mine.py"),
     )
-    assert done.returncode == 1, done.stderr  # Two of them fail.
+    assert done.returncode == 1, done.stderr  # Some of them fail.
     return done, json.loads((folder / "out/results.json").read_text()), folder / "out"
 
 
@@ -137,6 +144,8 @@ def test_a_discriminator_of_ones_own_takes_part(results):
 def test_one_that_dies_or_fails_is_a_row_with_its_reason(results):
     assert row_of(results, "Suicidal")["status"] == "failed"
     assert "status 7" in row_of(results, "Suicidal")["reason"]
+    assert row_of(results, "NoNumber")["reason"].startswith("TrainingError: ")
+    assert "is not finite" in row_of(results, "NoNumber")["reason"]
     assert "does not divide" in row_of(results, "patch_size=3")["reason"]
 
 
@@ -193,6 +202,10 @@ def test_what_it_was_made_with_stands_in_the_results(results):
         (["afm_digits", "--budget", "90"], "--budget is such as"),
         (["afm_digits", "--seeds", "0"], "must be positive"),
         (["afm_digits", "--plugin", "nowhere.py"], "There is no plugin file"),
+        (["--checkpoint", "afm_digit=runs/x"], "Did you mean 'afm_digits'"),
+        (["--checkpoint", "afm_digits"], "--checkpoint is NAME=PATH_OR_URL"),
+        (["afm_digits", "afm_digits:", "--seeds", "2"], "is not an override"),
+        (["gan_digits:seed=1"], "--seeds"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_leaves_nothing(argv, message, main, tmp_path, capsys):
@@ -219,16 +232,19 @@ def test_a_budget_of_seconds_sets_the_length_of_the_run(tmp_path):
     assert list((tmp_path / "out/runs").glob("*/checkpoints/*/manifest.json"))
 
 
-def test_ctrl_c_writes_the_report_of_what_is_done(tmp_path):
+def test_ctrl_c_writes_the_report_of_what_is_done_and_resume_goes_on(tmp_path):
+    small = "objective.generator.hidden_size=8:objective.discriminator.hidden_size=8"
+    argv = [f"gan_gaussians1d:{small}:global_batch=8:evaluation.num_samples=200"]
+    argv += ["--slice", "0.3", "--budget", "12kimg"]
     process = subprocess.Popen(
-        [sys.executable, str(RUN), "gan_gaussians1d", "--out", "out", "--slice", "0.5"],
+        [sys.executable, str(RUN), *argv, "--out", "out"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     deadline = time.monotonic() + 120
-    while "%" not in process.stdout.readline():
+    while "left" not in process.stdout.readline():
         assert time.monotonic() < deadline
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=120)
@@ -237,3 +253,59 @@ def test_ctrl_c_writes_the_report_of_what_is_done(tmp_path):
     (row,) = json.loads((tmp_path / "out/results.json").read_text())["rows"]
     assert (row["status"], row["reason"]) == ("not run", "interrupted")
     assert (tmp_path / "out/report.html").exists()
+    (saved,) = (tmp_path / "out/runs").glob("*/checkpoints/*/manifest.json")
+    num_images = json.loads(saved.read_text())["num_images"]
+    assert 0 < num_images < 12_000
+
+    done = benchmark(tmp_path, *argv, "--resume")
+
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads((tmp_path / "out/results.json").read_text())["rows"]
+    assert row["status"] == "done"
+    assert row["trained"]["num_images"] == 12_000
+
+
+@pytest.fixture
+def asked(main, monkeypatch):
+    """The contenders and seeds that were run, by a stand-in that lets gan_digits fail."""
+    turns, rows = importlib.import_module("turns"), importlib.import_module("rows")
+    asked = []
+
+    def run_in_turns(jobs, on_progress, on_row):
+        for index, job in enumerate(jobs):
+            asked.append((job.contender.name, job.seed))
+            failed = job.contender.name.startswith("gan")
+            on_row(index, rows.empty_row(job, "failed" if failed else "done", "Out of luck."))
+
+    monkeypatch.setattr(turns, "run_in_turns", run_in_turns)
+    monkeypatch.setattr(importlib.import_module("run"), "_references", lambda *_: [])
+    return asked
+
+
+def test_what_is_done_is_not_done_again_and_what_failed_is(main, asked, tmp_path, capsys):
+    out = ["--budget", "64img", "--out", str(tmp_path / "out")]
+    afm, gan, other = "afm_digits", "gan_digits", "flow_matching_digits"
+
+    assert main([afm, gan, *out]) == 1
+    assert main([afm, gan, *out, "--resume"]) == 1
+    assert asked == [(afm, 0), (gan, 0), (gan, 0)]
+
+    asked.clear()
+    assert main([other, afm, *out, "--resume", "--seeds", "2"]) == 1  # One failed before.
+    assert asked == [(other, 0), (other, 1), (afm, 1)]
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert [(row["contender"], row["seed"]) for row in results["rows"]] == [
+        (gan, 0),
+        (other, 0),
+        (other, 1),
+        (afm, 0),
+        (afm, 1),
+    ]
+    assert results["seeds"] == [0, 1]
+    assert len(results["resumed"]) == 2
+    assert not asked.clear()
+    capsys.readouterr()
+
+    assert main([afm, "--budget", "65img", *out[2:], "--resume"]) == 2
+    assert "holds results with a budget of 64 images, not of 65 images" in capsys.readouterr().err
+    assert asked == []

@@ -111,7 +111,7 @@ def test_it_leaves_a_report_that_is_as_its_results_say(runs, main):
         (["--suite", "paper-small", "--claim", "figure-1"], "Did you mean 'figure-1-line'"),
         (["--suite", "paper-small", "afm_digits"], "one of the two"),
         ([], "one of the two"),
-        (["afm_digits", "--resume"], "belong to --suite"),
+        (["afm_digits", "--claim", "figure-1-line"], "belongs to --suite"),
         (["--suite", "paper-small", "--budget", "90s"], "a share such as 10%"),
         (["--suite", "paper-small", "--seeds", "0"], "must be positive"),
         (["--suite", "paper-small", "--plugin", "x.py"], "takes no --plugin"),

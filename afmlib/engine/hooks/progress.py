@@ -1,6 +1,6 @@
 """One line of progress on a terminal; plain lines, now and then, where there is none."""
 
-__all__ = ["ProgressHook"]
+__all__ = ["ProgressHook", "duration"]
 
 import time
 from typing import Any

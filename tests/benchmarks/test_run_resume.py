@@ -1,0 +1,245 @@
+"""Tests for what benchmarks/run.py does again and what not: laws of a run that was interrupted."""
+
+import importlib
+import json
+import types
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from afmlib import build_generator, load_checkpoint
+from afmlib.config import check_config
+from afmlib.engine import evaluate_model
+from afmlib.registry import build_dataset
+
+BATCH = 32
+SMALL = (
+    "gan_gaussians1d:objective.generator.hidden_size=8:objective.discriminator.hidden_size=8"
+    f":global_batch={BATCH}:evaluation.num_samples=200:log.every=64:evaluate_every=64"
+)
+
+
+@pytest.fixture(scope="module")
+def modules():
+    """The files of benchmarks/ by their names."""
+    from pathlib import Path
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+        names = ("contenders", "rows", "turn", "turn_hook", "training", "pretrained", "worker")
+        yield types.SimpleNamespace(**{name: importlib.import_module(name) for name in names})
+
+
+class Killed(BaseException):
+    """Nothing is saved after it."""
+
+
+class ManualTurn:
+    """A turn that is over after every iteration, and is stopped or killed after some."""
+
+    def __init__(self, stopped=None, stop_after=None, kill_after=None):
+        self.stopped, self.stop_after, self.kill_after = stopped, stop_after, kill_after
+        self.is_over, self.is_stopped, self.count = True, False, 0
+
+    def give_way(self, stage, share, first=0.0):
+        self.count += 1
+        self.is_stopped = self.count == self.stop_after
+        if self.count == self.kill_after:
+            raise Killed
+
+    def require_running(self):
+        if self.is_stopped:
+            raise self.stopped
+
+
+def train(modules, folder, contender, budget, *turns):
+    """Trains a contender once for each of the turns, and returns the row of the last one."""
+    (folder / "pictures").mkdir(exist_ok=True)
+    job = modules.rows.Job(
+        modules.contenders.parse_contender(contender),
+        0,
+        modules.contenders.parse_budget(budget),
+        slice_seconds=1.0,
+        out=folder,
+    )
+    for turn in turns:
+        row = modules.rows.empty_row(job)
+        try:
+            modules.training.train_and_evaluate(job, turn, row)
+        except (modules.turn.Stopped, Killed):
+            row = None
+    return row
+
+
+def weights(folder):
+    (last,) = folder.glob("runs/*/checkpoints/000000640")
+    files = [load_file(path) for path in sorted(last.glob("*.safetensors"))]
+    return [{name: value.tolist() for name, value in file.items()} for file in files]
+
+
+def numbers(row):
+    """Returns what does not depend on the speed of the machine."""
+    speeds = {"images_per_second", "peak_memory_gib", "latency_ms", "seconds"}
+    parts = [*row["log"], *row["curve"], *row["evaluations"]]
+    return [{key: part[key] for key in part.keys() - speeds} for part in parts]
+
+
+def interruptions(modules):
+    """A run that is told to stop after 8 iterations, and one that is killed."""
+    stopped = modules.turn.Stopped
+    return {"stopped": ManualTurn(stopped, stop_after=8), "killed": ManualTurn(kill_after=8)}
+
+
+@pytest.fixture
+def ticks(modules, monkeypatch):
+    """A clock that goes on by a second when it is looked at: an iteration takes one."""
+
+    def start():
+        clock = iter(range(10**6))
+        fake = types.SimpleNamespace(monotonic=lambda: float(next(clock)))
+        monkeypatch.setattr(modules.turn_hook, "time", fake)
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def whole(modules, tmp_path_factory):
+    """The row of a run that nothing interrupted, and its folder."""
+    folder = tmp_path_factory.mktemp("whole")
+    contender = f"{SMALL}:checkpoint_every=160"
+    return train(modules, folder, contender, "640img", ManualTurn()), folder
+
+
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+def test_a_run_that_goes_on_is_the_one_that_was_not_interrupted(how, whole, modules, tmp_path):
+    contender = f"{SMALL}:checkpoint_every=160"
+    turns = (interruptions(modules)[how], ManualTurn())
+
+    row = train(modules, tmp_path, contender, "640img", *turns)
+
+    redone = 20 - 8 if how == "stopped" else 20 - 5  # The last checkpoint was after five.
+    assert turns[1].count == redone + 3  # And three evaluations.
+    assert numbers(row) == numbers(whole[0])
+    assert weights(tmp_path) == weights(whole[1])
+
+
+@pytest.mark.parametrize("how", ["whole", "stopped", "killed"])
+def test_seconds_and_the_length_that_follows_are_remembered(how, ticks, modules, tmp_path):
+    turns = [ManualTurn()]
+    if how != "whole":
+        turns.insert(0, interruptions(modules)[how])
+    for turn in turns:
+        ticks()
+        row = train(modules, tmp_path, f"{SMALL}:checkpoint_every=160", "20s", turn)
+
+    assert row["trained"]["seconds"] == 20
+    assert row["trained"]["num_images"] == 20 * BATCH
+    assert [line["seconds"] for line in row["curve"]] == [2 * index for index in range(1, 11)]
+
+
+def test_a_run_is_saved_now_and_then_by_the_clock(ticks, modules, tmp_path):
+    ticks()
+
+    train(modules, tmp_path, SMALL, "1280img", ManualTurn(kill_after=35))
+
+    assert len(list(tmp_path.glob("runs/*/checkpoints/*"))) == 1  # 60 looks at the clock.
+
+
+def test_a_checkpoint_is_evaluated_as_its_model_is(whole, modules, tmp_path):
+    (run,) = (whole[1] / "runs").iterdir()
+    (tmp_path / "pictures").mkdir()
+    contender = modules.contenders.parse_checkpoint(f"{SMALL}={run}", [SMALL])
+    budget = modules.contenders.Budget()
+    job = modules.rows.Job(contender, 0, budget, slice_seconds=1.0, out=tmp_path)
+    row = modules.rows.empty_row(job)
+
+    modules.pretrained.evaluate_pretrained(job, ManualTurn(), row)
+
+    config = contender.load()
+    protocol = check_config(config).evaluation
+    direct = evaluate_model(load_checkpoint(str(run)), build_dataset(config["data"]), protocol)
+    assert row["evaluations"][0]["values"] == direct["values"]
+    assert row["evaluations"][0]["values"] == whole[0]["evaluations"][0]["values"]
+    assert row["evaluations"][1]["status"] == "not run"
+    assert (row["trained"], row["checkpoint"]) == (None, str(run))
+    assert row["objective"] == "AdversarialFlow"
+
+
+def test_a_checkpoint_without_data_is_sampled_shown_and_timed(modules, tmp_path):
+    sizes = dict(
+        input_size=4, in_channels=4, hidden_size=16, depth=1, num_heads=2, num_classes=1000
+    )
+    torch.save(build_generator("dit_b_2", **sizes).state_dict(), tmp_path / "small_1nfe.pth")
+    (tmp_path / "pictures").mkdir()
+    text = f"afm_b2:objective.generator.num_heads=2={tmp_path}/small_1nfe.pth"
+    contender = modules.contenders.parse_checkpoint(text, [])
+    budget = modules.contenders.Budget()
+    job = modules.rows.Job(contender, 0, budget, slice_seconds=1.0, out=tmp_path)
+    row = modules.rows.empty_row(job)
+
+    modules.pretrained.evaluate_pretrained(job, ManualTurn(), row)
+
+    entry = row["evaluations"][0]
+    assert (entry["nfe"], entry["own"], entry["status"]) == (1, True, "not run")
+    assert "latents/imagenet256" in entry["reason"]
+    assert entry["values"] == {}
+    assert entry["images_per_second"] > 0
+    assert (tmp_path / entry["picture"]).exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "overrides", "checkpoint"),
+    [
+        ("afm_b2=x/y.pth", "afm_b2", (), "x/y.pth"),
+        ("afm_b2=https://a/b?c=d", "afm_b2", (), "https://a/b?c=d"),
+        ("afm_b2:seed_of=1=x", "afm_b2", ("seed_of=1",), "x"),
+        ("afm_b2:a=1=s3://b?c=d", "afm_b2", ("a=1",), "s3://b?c=d"),
+    ],
+)
+def test_a_checkpoint_is_told_from_the_overrides(text, name, overrides, checkpoint, modules):
+    contender = modules.contenders.parse_checkpoint(text, ["afm_b2:a=1", "afm_b2"])
+
+    assert contender.name == text
+    assert (contender.config, contender.overrides) == (name, overrides)
+    assert contender.checkpoint == checkpoint
+
+
+class Connection:
+    """The other end of a worker: gives one turn after another."""
+
+    def __init__(self):
+        self.sent = []
+
+    def recv(self):
+        return "go"
+
+    def send(self, message):
+        self.sent.append(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "reason"),
+    [
+        ("afm_digits=nowhere", "failed", "There is no checkpoint in nowhere"),
+        ("afm_digits=nowhere.pth", "failed", "nowhere.pth"),
+        ("r3gan_digits=nowhere", "not run", "pip install ./plugins/afmlib-r3gan"),
+    ],
+)
+def test_what_is_wrong_with_a_contender_is_its_row(
+    text, status, reason, modules, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(modules.worker.signal, "signal", lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+    contender = modules.contenders.parse_checkpoint(text, [])
+    job = modules.rows.Job(contender, 0, modules.contenders.Budget(), 1.0, tmp_path)
+    connection = Connection()
+
+    modules.worker.work(connection, job)
+
+    ((kind, row),) = connection.sent
+    assert kind == "row"
+    assert row["status"] == status
+    assert reason in row["reason"]
+    assert "\n" not in row["reason"]
+    json.dumps(row)
