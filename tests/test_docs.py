@@ -1,5 +1,6 @@
 """What README and docs show is executed."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -44,7 +45,7 @@ def test_there_are_pages():
 
 @pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
 def test_the_snippets_of_a_page_run_in_their_order(page, here, capsys):
-    """Python runs in one namespace; afmlib commands run shortened; files are written as shown."""
+    """Python runs in one namespace; commands run shortened; files are written as shown."""
     namespace = {"__name__": "__main__"}
     for language, text in blocks(page):
         first = text.split("\n", 1)[0]
@@ -58,8 +59,23 @@ def test_the_snippets_of_a_page_run_in_their_order(page, here, capsys):
                 run_command(line, here)
 
 
+def run_benchmark(words, here):
+    """Runs a benchmark with a tiny budget, in a process of its own as its users do."""
+    words[words.index("--budget") + 1] = "32img"
+    done = subprocess.run(
+        [sys.executable, str(ROOT / words[1]), *words[2:]],
+        cwd=here,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def run_command(line, here):
     words = shlex.split(line, comments=True)
+    if words[:2] == ["python", "benchmarks/run.py"]:
+        run_benchmark(words, here)
     if words[:1] != ["afmlib"]:
         return
     argv = words[1:]

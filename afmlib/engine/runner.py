@@ -76,6 +76,9 @@ class Runner(MMEngineRunner):
         console: Where messages and progress go; nowhere if None.
         hooks: Further mmengine hooks.
 
+    ``stateful`` maps names to the hooks whose ``state_dict`` goes into checkpoints; before training,
+    further hooks may be entered there.
+
     Raises:
         ConfigError: If the config is wrong.
         FileExistsError: If the folder holds a run and ``resume`` is not set.
