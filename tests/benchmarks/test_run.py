@@ -71,7 +71,7 @@ def results(tmp_path_factory):
     """One run with contenders that work, fail, die and lack their data."""
     folder = tmp_path_factory.mktemp("benchmark")
     (folder / "mine.py").write_text(MY_DISCRIMINATOR)
-    small = "objective.generator.hidden_size=16"
+    small = "evaluate_every=64:objective.generator.hidden_size=16"
     done = benchmark(
         folder,
         f"afm_digits:{small}",
@@ -81,7 +81,7 @@ def results(tmp_path_factory):
         "afm_digits:objective.discriminator.type=NoNumber",
         "afm_digits:objective.generator.patch_size=3",
         "afm_b2",
-        "classifier_digits:objective.classifier.hidden_size=16",
+        "classifier_digits:evaluate_every=64:objective.classifier.hidden_size=16",
         *("--budget", "64img", "--slice", "0.1", "--plugin", "mine.py"),
     )
     assert done.returncode == 1, done.stderr  # Some of them fail.
@@ -303,7 +303,9 @@ def test_what_is_done_is_not_done_again_and_what_failed_is(main, asked, tmp_path
     ]
     assert results["seeds"] == [0, 1]
     assert len(results["resumed"]) == 2
-    assert not asked.clear()
+    schema = json.loads((RUN.parent / "results.schema.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(results)
+    asked.clear()
     capsys.readouterr()
 
     assert main([afm, "--budget", "65img", *out[2:], "--resume"]) == 2
