@@ -76,8 +76,8 @@ class Runner(MMEngineRunner):
         console: Where messages and progress go; nowhere if None.
         hooks: Further mmengine hooks.
 
-    ``stateful`` maps names to the hooks whose ``state_dict`` goes into checkpoints; further hooks may
-    be entered there before training.
+    ``stateful`` maps names to the hooks whose ``state_dict`` goes into checkpoints; others may be
+    entered there before training.
 
     Raises:
         ConfigError: If the config is wrong.
