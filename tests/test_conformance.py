@@ -145,6 +145,7 @@ SMALL = {
     "autoencoders": {"DiffusersAutoencoder": ["autoencoder"]},
     "extractors": {
         "DigitsExtractor": ["digits_extractor"],
+        "EfficientNetLiteExtractor": [dict(input_size=32)],
         "InceptionExtractor": ["inception"],
         "TimmExtractor": ["backbone"],
     },

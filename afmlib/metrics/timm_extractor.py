@@ -7,22 +7,18 @@ call it so.
 
 __all__ = ["TimmExtractor"]
 
-import io
-import pickle
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import interpolate
 
 from afmlib.interfaces import FeatureExtractor
-from afmlib.io import storage
 from afmlib.metrics.content_hash import content_hash
 from afmlib.metrics.rgb import to_rgb_bytes
+from afmlib.metrics.timm_weights import create_model, load_weights
 
 NUM_CHANNELS = 7
 """Channels of a feature map that are compared, as many as ADM takes of Inception's."""
@@ -63,9 +59,9 @@ class TimmExtractor(FeatureExtractor):
                 "The features of random weights mean nothing: give either weights=PATH or "
                 "pretrained=True, which downloads them."
             )
-        network: Any = _create(model, pretrained)
+        network: Any = create_model(model, pretrained)
         config: Mapping[str, Any] = network.pretrained_cfg
-        has_classifier = weights is None or _load(network, weights, config)
+        has_classifier = weights is None or load_weights(network, weights)
         self.network = network
         self.input_size = input_size or int(config["input_size"][-1])
         self.register_buffer("mean", 255 * torch.tensor(config["mean"]).reshape(3, 1, 1))
@@ -99,49 +95,3 @@ class TimmExtractor(FeatureExtractor):
             antialias=True,
         )
         return self.network.forward_features((resized - self.mean) / self.std)
-
-
-def _create(model: str, pretrained: bool) -> nn.Module:
-    import timm
-
-    if not timm.is_model(model):
-        near = timm.list_models(f"*{model}*")[:5] or timm.list_models("*efficientnet_lite*")
-        raise ValueError(f"timm has no model {model!r}. It has {', '.join(near)}, among others.")
-    with torch.random.fork_rng(devices=[]):
-        return timm.create_model(model, pretrained=pretrained)
-
-
-def _load(network: Any, path: str, config: Mapping[str, Any]) -> bool:
-    """Loads weights, and tells whether they have a classifier; without, there will be none."""
-    state = _read(path)
-    if "_conv_stem.weight" in state:  # efficientnet_lite_pytorch: another name for each, in order.
-        state = dict(zip(network.state_dict(), state.values(), strict=False))
-    classifiers = config.get("classifier") or ()
-    classifiers = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
-    beginnings = tuple(f"{classifier}." for classifier in classifiers)
-    own = {
-        n: tensor.shape for n, tensor in network.state_dict().items() if n.startswith(beginnings)
-    }
-    has_classifier = bool(own) and own == {n: state[n].shape for n in own if n in state}
-    if not has_classifier:  # None, or one of other classes: the features are the same.
-        network.reset_classifier(0)
-        state = {n: tensor for n, tensor in state.items() if not n.startswith(beginnings)}
-    try:
-        network.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise ValueError(f"The weights in {path} do not fit the model: {error}") from None
-    return has_classifier
-
-
-def _read(path: str) -> dict[str, Tensor]:
-    content = storage.read_bytes(path)
-    try:
-        if path.endswith(".safetensors"):
-            return load_safetensors(content)
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} is damaged, or holds more than tensors: {error}") from None
-    state = state.get("state_dict", state) if isinstance(state, dict) else None
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path} holds no weights by name.")
-    return state

@@ -189,6 +189,9 @@ EXTRACTORS = ComponentRegistry(
     "afmlib.interfaces:FeatureExtractor",
     {
         "DigitsExtractor": "afmlib.metrics.digits_extractor:DigitsExtractor",
+        "EfficientNetLiteExtractor": (
+            "afmlib.metrics.efficientnet_lite_extractor:EfficientNetLiteExtractor"
+        ),
         "InceptionExtractor": "afmlib.metrics.inception_extractor:InceptionExtractor",
         "TimmExtractor": "afmlib.metrics.timm_extractor:TimmExtractor",
     },

