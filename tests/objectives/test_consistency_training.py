@@ -133,6 +133,16 @@ def test_the_distance_is_that_of_the_norm_of_a_sample():
     assert differences.grad.tolist() == [[0.6, 0.8], [0.0, 0.0]]  # Not undefined at zero.
 
 
+@given(st.floats(1e-4, 1e3), st.floats(1e-4, 1e3))
+def test_small_errors_pull_little_beside_a_large_scale_and_fully_beside_a_small_one(size, scale):
+    direction = torch.tensor([[0.6, 0.0, -0.8]])
+    differences = (size * direction).requires_grad_()
+
+    (gradient,) = torch.autograd.grad(pseudo_huber(differences, scale).sum(), differences)
+
+    torch.testing.assert_close(gradient, size / math.hypot(size, scale) * direction)
+
+
 def test_teacher_and_student_have_the_same_dropout():
     objective = ConsistencyTraining(Noisy(), discretisation=Fixed(1.0, 0.9), huber_scale=0.0)
     latents, labels = torch.randn(200, 3), torch.zeros(200).long()
