@@ -65,7 +65,9 @@ class TimeLeft:
         """Notes how far a stage of a job is, and how many seconds its last turn took."""
         work = self.works[index]
         current = work.training if stage == TRAINING else work.evaluation
-        current.seconds, current.first, current.share = current.seconds + seconds, first, share
+        current.first, current.share = first, share
+        if share > first:  # Otherwise it was getting ready, which it will not do again.
+            current.seconds += seconds
         if stage != TRAINING:
             work.training.share = 1.0
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from evaluations import Subject, evaluate_all
 from rows import Job
-from turn import EVALUATION, Turn
+from turn import EVALUATION, TRAINING, Turn
 from turn_hook import TurnHook
 
 from afmlib.config import check_config
@@ -36,6 +36,8 @@ def train_and_evaluate(job: Job, turn: Turn, row: dict[str, Any]) -> None:
         return
     row["parameters"] = _count(runner.objective)
     runner.stateful["turns"] = hook
+    turn.give_way(TRAINING, 0.0)  # What comes now is as fast as what follows.
+    turn.require_running()
     runner.train()
     if not runner.train_loop.has_ended:
         runner.save()

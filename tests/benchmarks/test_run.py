@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -244,7 +245,7 @@ def test_ctrl_c_writes_the_report_of_what_is_done_and_resume_goes_on(tmp_path):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     deadline = time.monotonic() + 120
-    while "left" not in process.stdout.readline():
+    while not re.search(r"training, [1-9]", process.stdout.readline()):
         assert time.monotonic() < deadline
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=120)

@@ -48,6 +48,7 @@ def test_at_a_constant_speed_the_time_left_is_exact(first, modules):
     assert time.seconds is None
 
     for index, (training, evaluation) in needs.items():
+        time.note(index, "training", 0.0, 0.0, 30.0)  # Getting ready.
         time.note(index, "training", first, 0.8, training * (0.8 - first))
         time.note(index, "training", first, 1.0, training * 0.2)
         time.note(index, "evaluation", 0.0, 0.25, evaluation * 0.25)

@@ -89,7 +89,7 @@ def numbers(row):
 def interruptions(modules):
     """A run that is told to stop after 8 iterations, and one that is killed."""
     stopped = modules.turn.Stopped
-    return {"stopped": ManualTurn(stopped, stop_after=8), "killed": ManualTurn(kill_after=8)}
+    return {"stopped": ManualTurn(stopped, stop_after=9), "killed": ManualTurn(kill_after=9)}
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_a_run_that_goes_on_is_the_one_that_was_not_interrupted(how, whole, modu
     row = train(modules, tmp_path, contender, "640img", *turns)
 
     redone = 20 - 8 if how == "stopped" else 20 - 5  # The last checkpoint was after five.
-    assert turns[1].count == redone + 3  # And three evaluations.
+    assert turns[1].count == 1 + redone + 3  # Getting ready, and three evaluations.
     assert numbers(row) == numbers(whole[0])
     assert weights(tmp_path) == weights(whole[1])
 
