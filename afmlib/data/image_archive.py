@@ -53,11 +53,12 @@ class ImageArchive(Dataset):
         ValueError: If it holds no such images, or an argument is out of its domain.
 
     Example:
-        >>> emoji = ImageArchive("benchmarks/data/emoji32.npz")
-        >>> len(emoji), len(emoji.held_out()), emoji.latent_shape
-        (1434, 458, (3, 32, 32))
-        >>> emoji.class_names[:3]
-        ('Activities', 'Animals & Nature', 'Flags')
+        >>> import tempfile
+        >>> path = tempfile.mkdtemp() + "/images.npz"
+        >>> np.savez(path, images=np.zeros((6, 4, 4, 3), np.uint8), held_out=np.arange(6) > 3)
+        >>> images = ImageArchive(path)
+        >>> len(images), len(images.held_out()), images.latent_shape
+        (4, 2, (3, 4, 4))
     """
 
     def __init__(
