@@ -56,6 +56,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--plugin", action="append", default=[], help="a Python file of components")
     parser.add_argument("--slice", type=float, default=5.0, help="seconds of a turn [5]")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=60.0,
+        help="seconds of a sample or a training step above which it is computed [60]",
+    )
     parser.add_argument("--suite", help="a suite of claims, instead of contenders: paper-small")
     parser.add_argument(
         "--claim", action="append", default=[], help="one of the suite's claims by its id [all]"
@@ -94,10 +100,21 @@ def _compare(
     console: Console,
 ) -> int:
     """Runs contenders and returns the exit status: 0 if every one was run."""
+    from efficiency.program import measure_efficiency
+
     out, content = results.path.parent, results.content
     jobs = _jobs(arguments, contenders, results)
     interrupted = False
     try:
+        measure_efficiency(
+            contenders,
+            arguments.plugin,
+            content["efficiency"],
+            console,
+            arguments.patience,
+            arguments.debug,
+        )
+        results.write()
         _run(jobs, contenders, results, console)
         content["references"] = _references(contenders, content["references"], out)
     except KeyboardInterrupt:

@@ -26,14 +26,14 @@ def saved_bytes(forward: Callable[[], Any], given: Iterable[Tensor] = ()) -> int
         >>> saved_bytes(lambda: x.exp().sum())  # Of exp, its result is kept: ten floats.
         40
     """
-    there = {tensor.untyped_storage().data_ptr() for tensor in given}
+    there = {tensor.untyped_storage()._cdata for tensor in given}
     sizes: dict[int, int] = {}
     held = []  # So that no address is used twice.
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in there:
-            sizes[storage.data_ptr()] = storage.nbytes()
+        if storage._cdata not in there:
+            sizes[storage._cdata] = storage.nbytes()
         held.append(tensor)
         return tensor
 

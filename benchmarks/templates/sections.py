@@ -5,10 +5,10 @@ __all__ = ["sections"]
 from collections.abc import Mapping
 from typing import Any
 
-from templates.tables import Table, quality_tables, sampling_table, size_table
+from templates.cost import speed_tables
+from templates.tables import Table, quality_tables
 
 
 def sections(results: Mapping[str, Any]) -> dict[str, list[Table]]:
     """Returns the tables of each section of a report, by its heading."""
-    speed = [size_table(results), sampling_table(results)] if results["rows"] else []
-    return {"Quality": quality_tables(results), "Speed and size": speed}
+    return {"Quality": quality_tables(results), "Speed and size": speed_tables(results)}

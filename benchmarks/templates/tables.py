@@ -8,6 +8,7 @@ __all__ = [
     "Column",
     "Line",
     "Table",
+    "count_cell",
     "quality_tables",
     "sampling_table",
     "seed_tables",
@@ -135,7 +136,7 @@ def size_table(results: Mapping[str, Any]) -> Table:
         counts = next((row["parameters"] for row in rows if row["parameters"]), {})
         trained = [row["trained"] for row in rows if row["trained"]]
         cells = [summarise([counts[key] / 1e6], 3) if key in counts else Cell() for key in networks]
-        cells += [_count([run.get(field) for run in trained]) for field in fields]
+        cells += [count_cell([run.get(field) for run in trained]) for field in fields]
         objective = next((clean(row["objective"]) for row in rows if row["objective"]), "–")
         heads = (name, objective, seeds_text(results, rows, len(trained)))
         lines.append(Line(heads, tuple(cells)))
@@ -191,7 +192,7 @@ def _cells(entries: Sequence[Mapping[str, Any]], names: Iterable[str]) -> tuple[
     )
 
 
-def _count(values: Sequence[float | None]) -> Cell:
+def count_cell(values: Sequence[float | None]) -> Cell:
     """Writes what is the same for all seeds in full, without a spread."""
     if len(set(values)) == 1 and isinstance(values[0], int):
         return summarise(values[:1], 0)

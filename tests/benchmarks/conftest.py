@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 SCRIPTS = Path(__file__).parents[2] / "benchmarks"
-PACKAGES = {"suites", "templates", "plots", "report", "contenders", "machine"}
-TEMPLATES = ("literature", "marks", "metrics", "page", "records", "schema", "tables")
+PACKAGES = {"efficiency", "suites", "templates", "plots", "report", "contenders", "machine"}
+MEASURING = ("contender", "counting", "gauge", "memory", "program", "subject", "training")
+TEMPLATES = ("cost", "literature", "marks", "metrics", "page", "records", "schema", "tables")
 MODULES = (
     "claim",
     "drawing",
@@ -42,6 +43,13 @@ def suites():
         for name in MODULES:
             load(f"suites.{name}")
         yield load("suites")
+
+
+@pytest.fixture(scope="module")
+def efficiency():
+    """The modules of the package, by their names."""
+    with _scripts() as load:
+        yield {name: load(f"efficiency.{name}") for name in MEASURING}
 
 
 @contextlib.contextmanager

@@ -52,7 +52,7 @@ class Suicidal(MyDiscriminator):
 
 def benchmark(folder, *argv):
     return subprocess.run(
-        [sys.executable, str(RUN), *argv, "--out", "out"],
+        [sys.executable, str(RUN), *argv, "--out", "out", "--patience", "0.01"],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -157,6 +157,18 @@ def test_one_without_its_data_is_not_run_and_its_parameters_are_counted(results)
     assert "latents/imagenet256" in row["reason"]
     assert round(row["parameters"]["generator"] / 1e6) == 130
     assert round(row["parameters"]["discriminator"] / 1e6) == 129
+
+
+def test_what_each_costs_is_counted_and_measured_before(results):
+    entries = {entry["contender"]: entry for entry in results[1]["efficiency"]}
+
+    assert list(entries) == [row["contender"] for row in results[1]["rows"]]
+    assert entries["afm_b2"]["flops"]["forward_passes"] == pytest.approx(14.5, rel=0.01)
+    assert entries["afm_b2"]["measured"]["update"]["computed"]
+    (mine,) = (entry for name, entry in entries.items() if "MyDiscriminator" in name)
+    assert mine["measured"]["update"]["images_per_second"] > 0
+    (dead,) = (entry for name, entry in entries.items() if "Suicidal" in name)
+    assert "status 7" in dead["reason"]
 
 
 def test_real_data_and_class_means_are_rows_of_reference(results):

@@ -1,7 +1,6 @@
 """Table 12: what one update of the generator costs, in forward passes of one network.
 
-Counted on meta tensors: a matrix product of :math:`(n, k)` with :math:`(k, m)` is :math:`2 n k m`
-floating-point operations, and everything else is left out. Nothing is random.
+Counted on meta tensors, as :mod:`efficiency.counting` counts every contender. Nothing is random.
 """
 
 __all__ = ["CLAIMS", "METHODS", "count_passes"]
@@ -11,9 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from efficiency.counting import count_forward, count_update, on_meta
 
 from afmlib import build_objective
+from afmlib.interfaces import Minibatch
 from suites.claim import Claim, Numbers, Verdict
 from suites.drawing import panels
 from suites.evidence import Evidence
@@ -28,20 +28,11 @@ METHODS = {"AdversarialFlow": 14.5, "FlowMatching": 3.0, "MeanFlow": 4.0}
 def _spec(method: str, size: str) -> dict[str, Any]:
     network = dict(type=f"dit_{size.replace('/', '_').lower()}", attention="math")
     if method == "AdversarialFlow":
-        # The normalisation of a gradient multiplies no matrices, and looks at its numbers, which
-        # meta tensors do not have.
-        further = dict(discriminator=network, gradient_normalization=False)
-        return dict(type=method, generator=network, **further)
+        return dict(type=method, generator=network, discriminator=network)
     times = dict(use_timestep_src=True)
     if method == "MeanFlow":
         times["use_timestep_tgt"] = True
     return dict(type=method, generator=network | times)
-
-
-def _flops(function: Any) -> int:
-    with FlopCounterMode(display=False) as counter:
-        function()
-    return counter.get_total_flops()
 
 
 @functools.lru_cache
@@ -52,24 +43,13 @@ def count_passes(method: str, size: str) -> Mapping[str, float]:
         method: A registered objective.
         size: "B/2" or another size of the diffusion transformer.
     """
-    with torch.device("meta"):
+    with on_meta():
         objective = build_objective(_spec(method, size))
         objective.total_images = 1
         latents, labels = torch.randn(BATCH, 4, 32, 32), torch.zeros(BATCH, dtype=torch.long)
-        times = torch.ones(BATCH)
-
-        def forward() -> None:
-            with torch.no_grad():
-                objective.generator(latents, labels, times, times)
-
-        def update(player: str) -> None:
-            terms = objective.terms(player, latents, labels, objective.draw(latents))
-            torch.stack(list(terms.values())).sum().backward()
-
-        once = _flops(forward)
-        return {
-            player: _flops(functools.partial(update, player)) / once for player in objective.players
-        }
+        batch = Minibatch(latents, labels, objective.draw(latents), network_seed=0)
+    once = count_forward(objective.generator, latents, labels)
+    return {player: count_update(objective, player, [batch]) / once for player in objective.players}
 
 
 def _name(method: str, size: str, player: str = "all") -> str:
