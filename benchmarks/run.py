@@ -99,7 +99,7 @@ def _compare(
     results: ResultsFile,
     console: Console,
 ) -> int:
-    """Runs contenders and returns the exit status: 0 if every one was run."""
+    """Runs contenders and returns the exit status: 0 if none failed."""
     from efficiency.program import measure_efficiency
 
     out, content = results.path.parent, results.content
@@ -123,7 +123,8 @@ def _compare(
         console.print("Interrupted: the report holds what is done; --resume goes on.")
     results.write()
     _report(content, out, console)
-    failed = any(row["status"] == "failed" for row in content["rows"])
+    parts = [*content["rows"], *content["efficiency"]]
+    failed = any(part["status"] == "failed" for part in parts)
     return INTERRUPTED if interrupted else int(failed)
 
 

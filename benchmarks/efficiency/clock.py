@@ -1,4 +1,7 @@
-"""The time that something takes: the median of several runs after one that warms up."""
+"""The time that something takes: the median of several runs after one that warms up.
+
+These are three to ten, or fewer if they take long: none is begun after ten seconds of them.
+"""
 
 __all__ = ["median_seconds", "synchronize"]
 
@@ -14,11 +17,11 @@ ENOUGH = 0.3
 """Seconds after which the least number of runs is enough."""
 
 PATIENCE = 10.0
-"""Seconds after which one run is enough."""
+"""Seconds after which any number of runs is enough."""
 
 
 def median_seconds(function: Callable[[], Any], device: torch.device) -> float:
-    """Returns the median of the seconds of several runs of a function."""
+    """Returns the median of the seconds of the runs of a function, without the first one."""
     function()
     seconds: list[float] = []
     while not _is_enough(seconds):

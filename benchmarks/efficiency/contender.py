@@ -112,7 +112,7 @@ def measure(
     }
     plan = TrainingPlan.of(subject, blueprint, free_memory(device))
     kept = forward_memory(_main_network(blueprint), *_one(subject))
-    flops = entry["flops"]["per_image"] * blueprint.players[blueprint.averaged_player]
+    flops = entry["flops"]["per_image"] * plan.updates
     is_possible = plan.obstacle(flops, gauge) is None
     objective = _build(subject, device) if is_possible else None
     show(0.3)

@@ -31,12 +31,25 @@ def free_memory(device: torch.device) -> int:
     """Returns how many bytes can still be taken."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    free = [_meminfo("MemAvailable") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    group = Path("/sys/fs/cgroup")  # A container may be allowed less than there is.
+    free = _meminfo("MemAvailable") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    allowed = _allowed(Path("/sys/fs/cgroup"))
+    return free if allowed is None else min(free, allowed)
+
+
+def _allowed(group: Path) -> int | None:
+    """Returns the bytes that a container may still take; None where it is not limited."""
     limit, used = (_number(group / name) for name in ("memory.max", "memory.current"))
-    if limit is not None and used is not None:
-        free.append(limit - used)
-    return max(min(free), 0)
+    if limit is None or used is None:
+        return None
+    return max(limit - used + _reclaimable(group / "memory.stat"), 0)
+
+
+def _reclaimable(path: Path) -> int:
+    """Returns the bytes of files in use that the kernel gives up first: they count as free."""
+    if not path.exists():
+        return 0
+    stat = dict(line.split() for line in path.read_text().splitlines())
+    return int(stat.get("inactive_file", 0))
 
 
 def _meminfo(name: str) -> int | None:

@@ -8,6 +8,10 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from contenders import is_missing_plugin
+from lifetime import end_with_parent
+from rows import one_line
+
 from efficiency.entries import empty_entry
 
 
@@ -16,6 +20,7 @@ def work(
 ) -> None:
     """Counts and measures; sends its entry as ("entry", share, entry) after every part of it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The process that started this one ends it.
+    end_with_parent()
     entry = empty_entry(name)
     try:
         _fill(connection, config, patience, entry)
@@ -24,7 +29,8 @@ def work(
     except Exception as error:
         if debug:
             traceback.print_exc()
-        entry |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+        status = "not run" if is_missing_plugin(error) else "failed"
+        entry |= {"status": status, "reason": one_line(error)}
     connection.send(("done", 1.0, entry))
 
 

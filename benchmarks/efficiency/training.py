@@ -42,6 +42,9 @@ class TrainingPlan:
     usable: int
     """Bytes that may be taken."""
 
+    updates: int
+    """Updates of the averaged player in an iteration."""
+
     @classmethod
     def of(cls, subject: Subject, objective: Objective, free: int) -> "TrainingPlan":
         """Computes it.
@@ -56,7 +59,8 @@ class TrainingPlan:
         parts = {player: batch.next() for player, batch in batches.items()}
         sizes = training_memory(objective, subject.run.optimizers, parts)
         activations = sizes.pop("activations")
-        return cls(smallest, sum(sizes.values()), activations, int(USABLE * free))
+        updates = objective.players[objective.averaged_player]
+        return cls(smallest, sum(sizes.values()), activations, int(USABLE * free), updates)
 
     def memory(self, batch: int) -> int:
         """Returns the bytes of training with a batch."""
@@ -106,13 +110,14 @@ def measure_training(
         gauge: What the device does.
     """
     batch = plan.batch(subject.run.global_batch, flops, gauge)
+    images = batch * plan.updates  # Each of its updates sees a batch of its own.
     obstacle = plan.obstacle(flops, gauge)
     if objective is None or obstacle is not None:
         seconds = gauge.seconds(batch * flops)
         why = obstacle or f"at the peak, an iteration took longer than {gauge.patience:g} s"
         return {
             "seconds": seconds,
-            "images_per_second": batch / seconds,
+            "images_per_second": images / seconds,
             "peak_memory_mib": plan.memory(batch) / MIB,
             "share_of_peak": gauge.share,
             "batch": batch,
@@ -120,7 +125,6 @@ def measure_training(
             "reason": f"{why}; {gauge.words}",
         }
     held = size_of([*objective.parameters(), *objective.buffers()])
-    images = batch * objective.players[objective.averaged_player]
     growth = Growth(gauge.device)
     seconds = _seconds(subject, objective, batch, gauge.device)
     return {

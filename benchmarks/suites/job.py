@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lifetime import end_with_parent
+
 from suites.claim import Run
 from suites.evidence import DIVERGED, DONE, record_path, run_folder, samples_path
 
@@ -28,6 +30,7 @@ def work(connection: Any, run: Run, seed: int, out: str, share: float) -> None:
         share: The share of its length that it is given.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The process that started us ends us.
+    end_with_parent()
     record: dict[str, Any] = {
         "run": run.text,
         "seed": seed,

@@ -1,5 +1,11 @@
 """Tests for benchmarks/efficiency: what is counted against closed forms, the rest by its laws."""
 
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +16,8 @@ from afmlib import build_objective
 from afmlib.config import load_config
 from afmlib.generators.dit import DiTGenerator
 from afmlib.interfaces import Minibatch
+
+ROOT = Path(__file__).parents[2]
 
 DEADLY = """
 import os
@@ -30,6 +38,27 @@ class Deadly(DiTDiscriminator):
 class Wrong(DiTDiscriminator):
     def forward(self, latents, labels, timesteps=None):
         return super().forward(latents, labels, timesteps) * float("nan")
+"""
+
+
+ENDLESS = """
+import multiprocessing
+import os
+import time
+
+from efficiency import process
+
+
+def last(*arguments):
+    print(os.getpid(), flush=True)
+    time.sleep(600)
+
+
+process._fill = last
+context = multiprocessing.get_context("fork")
+child = context.Process(target=process.work, args=(None, "slow", {}, 60.0, False))
+child.start()
+child.join()
 """
 
 
@@ -233,8 +262,8 @@ def test_training_memory_is_what_is_allocated(efficiency):
     assert sizes["activations"] > 4 * (4 * 16) * 2 * 4 * 64
 
 
-def plan(efficiency, smallest=4, fixed=1000, activations=400, usable=10_000):
-    return efficiency["training"].TrainingPlan(smallest, fixed, activations, usable)
+def plan(efficiency, smallest=4, fixed=1000, activations=400, usable=10_000, updates=1):
+    return efficiency["training"].TrainingPlan(smallest, fixed, activations, usable, updates)
 
 
 def gauge(efficiency, peak=1.0, patience=60.0):
@@ -295,6 +324,20 @@ def test_what_fits_is_measured(measured):
         assert min(part["images_per_second"], part["share_of_peak"], part["peak_memory_mib"]) > 0
 
 
+@pytest.mark.parametrize("updates", [1, 16])
+def test_each_update_of_the_averaged_player_is_a_batch_of_images(efficiency, updates):
+    made = efficiency["training"].measure_training(
+        efficiency["subject"].subject_of(load_config("gan_gaussians1d")),
+        None,
+        plan(efficiency, updates=updates),
+        1.0,
+        gauge(efficiency, peak=100.0),
+    )
+
+    assert made["computed"]
+    assert made["images_per_second"] * made["seconds"] == pytest.approx(updates * made["batch"])
+
+
 def test_what_does_not_fit_into_memory_is_computed(measured):
     weights = 4 * 50_000  # Of the generator, roughly.
     found = measured(free=3 * weights)
@@ -321,6 +364,20 @@ def test_what_would_take_too_long_is_computed(measured):
     assert "would take" in found["update"]["reason"]
 
 
+def test_the_cache_of_files_in_a_container_is_free(efficiency, tmp_path):
+    allowed = efficiency["memory"]._allowed
+    assert allowed(tmp_path) is None
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("900\n")
+    assert allowed(tmp_path) == 100
+
+    (tmp_path / "memory.stat").write_text("anon 300\ninactive_file 500\nactive_file 50\n")
+
+    assert allowed(tmp_path) == 600
+    (tmp_path / "memory.max").write_text("max\n")
+    assert allowed(tmp_path) is None
+
+
 def test_growth_is_at_least_what_was_taken(efficiency):
     growth = efficiency["memory"].Growth(torch.device("cpu"))
     some = torch.ones(2**24)  # 64 MiB.
@@ -334,7 +391,7 @@ def test_growth_is_at_least_what_was_taken(efficiency):
 
 @pytest.fixture(scope="module")
 def entries(efficiency, tmp_path_factory):
-    """Contenders that work, die, compute no number and take too long."""
+    """Contenders that work, die, compute no number, are wrong and lack their plugin."""
     plugin = tmp_path_factory.mktemp("plugin") / "deadly.py"
     plugin.write_text(DEADLY)
     small = ["objective.generator.depth=1", "objective.discriminator.depth=1"]
@@ -348,6 +405,7 @@ def entries(efficiency, tmp_path_factory):
         "dies": config("Deadly"),
         "no number": config("Wrong"),
         "broken": config("DiTDiscriminator", "objective.generator.patch_size=3"),
+        "not installed": config("R3GANDiscriminator"),
         "works": config(),
     }
     found, shares, ended = [], [], []
@@ -359,13 +417,38 @@ def entries(efficiency, tmp_path_factory):
 
 
 def test_one_that_dies_keeps_what_was_counted_and_the_others_go_on(entries):
-    assert list(entries) == ["dies", "no number", "broken", "works"]
+    assert list(entries) == ["dies", "no number", "broken", "not installed", "works"]
     dead = entries["dies"]
     assert (dead["status"], dead["reason"]) == ("failed", "The process died with status 7.")
     assert dead["flops"]["forward_passes"] > 14
     assert "does not divide" in entries["broken"]["reason"]
     assert entries["broken"]["flops"] is None
     assert entries["works"]["status"] == "done"
+
+
+def test_one_whose_plugin_is_missing_is_not_run_and_told_how_to_install_it(entries):
+    missing = entries["not installed"]
+
+    assert missing["status"] == "not run"
+    assert "pip install" in missing["reason"]
+
+
+def test_one_that_is_measured_ends_with_the_process_that_started_it():
+    parent = subprocess.Popen(
+        [sys.executable, "-c", ENDLESS],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "benchmarks", ROOT)))},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    child = int(parent.stdout.readline())
+
+    parent.kill()
+
+    try:
+        parent.communicate(timeout=60)  # Until both have closed it.
+    except subprocess.TimeoutExpired:
+        os.kill(child, signal.SIGKILL)
+        raise
 
 
 def test_what_is_no_number_is_a_failure_with_the_name_of_the_term(entries):

@@ -295,6 +295,19 @@ def asked(main, monkeypatch):
     return asked
 
 
+def test_a_failure_in_the_costs_alone_is_in_the_exit_status(main, asked, monkeypatch, tmp_path):
+    failed = importlib.import_module("efficiency.entries").empty_entry("afm_digits", "failed", "!")
+    monkeypatch.setattr(
+        importlib.import_module("efficiency.program"),
+        "measure_efficiency",
+        lambda contenders, plugins, entries, *_: entries.append(failed),
+    )
+
+    assert main(["afm_digits", "--out", str(tmp_path / "out")]) == 1
+    (row,) = json.loads((tmp_path / "out/results.json").read_text())["rows"]
+    assert row["status"] == "done"
+
+
 def test_what_is_done_is_not_done_again_and_what_failed_is(main, asked, tmp_path, capsys):
     out = ["--budget", "64img", "--out", str(tmp_path / "out")]
     afm, gan, other = "afm_digits", "gan_digits", "flow_matching_digits"
