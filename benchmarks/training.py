@@ -12,7 +12,7 @@ from typing import Any
 from evaluations import Subject, evaluate_all
 from rows import Job
 from turn import EVALUATION, TRAINING, Turn
-from turn_hook import TurnHook
+from turn_hook import NUM_POINTS, TurnHook
 
 from afmlib.config import check_config
 
@@ -59,8 +59,9 @@ def _config(job: Job) -> dict[str, Any]:
     config = job.contender.load(*overrides)
     config["plugins"] = [*(config.get("plugins") or []), *job.plugins]
     checked = check_config(config)
-    if checked.evaluation.metrics and checked.evaluate_every is None:
-        config["evaluate_every"] = max(checked.num_images // 8, 1)
+    is_length_known = job.budget.seconds is None  # Otherwise the hook spaces them.
+    if is_length_known and checked.evaluation.metrics and checked.evaluate_every is None:
+        config["evaluate_every"] = max(checked.num_images // NUM_POINTS, 1)
     return config
 
 

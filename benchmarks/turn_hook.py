@@ -10,8 +10,13 @@ from typing import Any
 from mmengine.hooks import Hook
 from turn import TRAINING, Turn
 
+from afmlib.engine.hooks import EvaluationHook
+
 WARMUP_SHARE = 0.1
 """The share of a budget of seconds after which its length in images is known."""
+
+NUM_POINTS, NUM_LINES = 8, 100
+"""Evaluations and lines of the log in the course of a run whose config leaves them open."""
 
 SAVE_SECONDS = 60.0
 """A run is saved when so much time has passed since the last time, but ..."""
@@ -22,6 +27,10 @@ SAVE_SHARE = 0.05
 
 class TurnHook(Hook):  # type: ignore[misc]
     """Pauses a run when its slice is over, and ends it when its budget is.
+
+    A budget of seconds is a length in images, which the speed tells: as long as that is measured,
+    the share of the budget that is used is that of the run, to schedules as well; then the length
+    is settled, be it more or less than the config's.
 
     Its state goes into the checkpoints of the run: one that goes on has used the seconds that what
     it goes on from took.
@@ -62,8 +71,8 @@ class TurnHook(Hook):  # type: ignore[misc]
 
     def before_train(self, runner: Any) -> None:
         """Gives the run the length that was settled before it was interrupted."""
-        if self.total_images is not None:
-            runner.objective.total_images = self.total_images
+        (self.evaluation,) = (hook for hook in runner.hooks if isinstance(hook, EvaluationHook))
+        self._give_length(runner)
         self.first_share = self._share(runner)
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
@@ -82,7 +91,7 @@ class TurnHook(Hook):  # type: ignore[misc]
         loop = runner.train_loop
         self.seconds += time.monotonic() - self.iter_start
         self._keep_budget(runner)
-        if loop.is_due(runner.run_config.evaluate_every):
+        if loop.is_due(self.evaluation.every):
             self.history[loop.num_images] = self.seconds
         if self.turn.is_over:
             self.turn.give_way(TRAINING, self._share(runner), self.first_share)
@@ -95,11 +104,10 @@ class TurnHook(Hook):  # type: ignore[misc]
 
     def _share(self, runner: Any) -> float:
         loop = runner.train_loop
-        images = loop.num_images / loop.total_images
-        return images if self.budget_seconds is None else self.seconds / self.budget_seconds
+        return float(loop.num_images / loop.total_images)
 
     def _keep_budget(self, runner: Any) -> None:
-        """Gives the run, and with it the schedules, the length that the budget allows for."""
+        """Settles the length when the speed is known, and ends a run that has used its budget."""
         if self.budget_seconds is None:
             return
         share, num_images = self.seconds / self.budget_seconds, runner.train_loop.num_images
@@ -107,5 +115,24 @@ class TurnHook(Hook):  # type: ignore[misc]
             self.total_images = max(round(num_images / share), num_images)
         if share >= 1:
             self.total_images = num_images
-        if self.total_images is not None:
-            runner.objective.total_images = self.total_images
+        self._give_length(runner)
+
+    def _give_length(self, runner: Any) -> None:
+        """Gives the run, and with it the schedules, the length that the budget allows for."""
+        if self.budget_seconds is None:
+            return
+        total = self.total_images
+        if total is not None:
+            self._space(runner, total)
+        elif self.seconds > 0:  # The speed so far; the config's length may be over long before.
+            total = round(runner.train_loop.num_images * self.budget_seconds / self.seconds)
+        if total is not None:
+            runner.objective.total_images = total
+
+    def _space(self, runner: Any, total: int) -> None:
+        """Spreads over the run what the config leaves open: points of a curve, lines of a log."""
+        config = runner.run_config
+        if config.evaluate_every is None:
+            self.evaluation.every = -(-total // NUM_POINTS)  # The last is the end.
+        if config.log.every is None:
+            runner.log.every = -(-total // NUM_LINES)

@@ -129,21 +129,30 @@ def test_a_run_that_goes_on_is_the_one_that_was_not_interrupted(how, whole, modu
     assert weights(tmp_path) == weights(whole[1])
 
 
-@pytest.mark.parametrize("how", ["whole", "stopped", "killed"])
-def test_seconds_and_the_length_that_follows_are_remembered(how, ticks, modules, tmp_path):
-    turns = [ManualTurn()]
-    if how != "whole":
+@pytest.mark.parametrize(
+    ("how", "every"),
+    [("whole", "64"), *((how, "null") for how in ("whole", "begun", "stopped", "killed"))],
+)
+def test_seconds_and_the_length_that_follows_are_remembered(how, every, ticks, modules, tmp_path):
+    contender = f"{SMALL}:evaluate_every={every}:checkpoint_every=160:num_images={BATCH}"
+    turns, slow = [ManualTurn()], [3]
+    if how == "begun":  # Stopped before the speed is known.
+        turns.insert(0, ManualTurn(modules.turn.Stopped, stop_after=2))
+        slow = [1, 2]
+    elif how != "whole":
         turns.insert(0, interruptions(modules)[how])
-    for turn, slow_iterations in zip(turns, (3, 0), strict=False):
+        slow = [3, 0]
+    for turn, slow_iterations in zip(turns, slow, strict=True):
         ticks(1 + 3 * slow_iterations)
-        row = train(modules, tmp_path, f"{SMALL}:checkpoint_every=160", "20s", turn)
+        row = train(modules, tmp_path, contender, "20s", turn)
 
-    # The first two iterations took a tenth of the budget; that the others are faster is no matter.
+    # The first two iterations took a tenth of the budget, whatever the length of the config. That
+    # the others are faster is no matter.
     assert row["trained"]["num_images"] == 20 * BATCH
     assert row["trained"]["seconds"] == 3 + 17 * 0.5
-    assert [line["seconds"] for line in row["curve"]] == [
-        2,
-        *(3 + (iterations - 3) * 0.5 for iterations in range(4, 21, 2)),
+    points = (3, 5, 8, 10, 13, 15, 18, 20) if every == "null" else range(2, 21, 2)
+    assert [(line["num_images"], line["seconds"]) for line in row["curve"]] == [
+        (BATCH * updates, min(updates, 3) + max(updates - 3, 0) * 0.5) for updates in points
     ]
 
 
