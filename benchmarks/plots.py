@@ -72,7 +72,17 @@ class Plot:
 
     title: str
     words: str
-    svg: str
+    key: str
+    """What no other plot of the page has."""
+
+    series: Sequence[Series]
+    unit: str
+    log: bool = False
+    bound: float | None = None
+
+    def draw(self) -> str:
+        """Returns the picture as SVG."""
+        return _draw(self.key, self.series, self.unit, self.log, self.bound)
 
 
 def symbol(contender: int) -> str:
@@ -130,7 +140,7 @@ def _quality_plot(results: Mapping[str, Any], protocol: Protocol, name: str, sca
     words = f"{known.label} against {scale.unit} of training: {ends}."
     words += f" The dashed line is at {write_number(bound)}." if bound is not None else ""
     key = f"{protocol.key} {name} {scale.unit}"
-    return Plot(title, words, _draw(key, series, scale.unit, known.log, bound))
+    return Plot(title, words, key, series, scale.unit, known.log, bound)
 
 
 def _series(
@@ -193,7 +203,7 @@ def _loss_plot(results: Mapping[str, Any], key: str) -> Plot:
     }
     series, ends = _series(curves)
     words = f"{clean(key)} against images of training: {ends}."
-    return Plot(clean(key), words, _draw(key, series, "images"))
+    return Plot(clean(key), words, key, series, "images")
 
 
 def _losses(lines: Iterable[Mapping[str, Any]], key: str) -> Curve:

@@ -17,6 +17,7 @@ from suites.judging import judge_again
 from suites.markdown import claims_table, suite_text
 from suites.page import render_suite
 
+PAGE = "report.html"
 STYLES = {REPRODUCES: "green", FAILS: "red"}
 
 
@@ -35,15 +36,12 @@ def write_report(results: Mapping[str, Any], folder: Path, docs: Path | None = N
     Returns:
         The path of the page.
     """
-    suite = suite_of(results)
-    contents = {folder / "report.html": render_suite(results, suite, folder)}
-    contents |= _texts(results, suite, folder, docs)
-    write_files(contents)
-    return folder / "report.html"
+    write_files(_texts(results, suite_of(results), folder, docs))
+    return folder / PAGE
 
 
 def check_report(results: Mapping[str, Any], folder: Path, docs: Path | None = None) -> list[str]:
-    """Returns what is not as the results say: verdicts, the table, a page of the documentation."""
+    """Returns what is not as the results say: verdicts, tables and pages."""
     suite = suite_of(results)
     stale = [
         f"the verdict of {entry['id']}"
@@ -57,7 +55,10 @@ def check_report(results: Mapping[str, Any], folder: Path, docs: Path | None = N
 def _texts(
     results: Mapping[str, Any], suite: Suite, folder: Path, docs: Path | None
 ) -> dict[Path, str]:
-    texts = {folder / "table.md": suite_text(results, suite)}
+    texts = {
+        folder / "table.md": suite_text(results, suite),
+        folder / PAGE: render_suite(results, suite, folder),
+    }
     if docs is not None:
         page = docs.read_text(encoding="utf-8")
         texts[docs] = replace_between_marks(page, "the claims", claims_table(results, suite))

@@ -24,8 +24,10 @@ def speed_tables(results: Mapping[str, Any]) -> list[Table]:
     """Returns the tables of cost and speed."""
     entries = results.get("efficiency") or []
     if entries:
-        objectives = {
-            clean(row["contender"]): clean(row["objective"] or "–") for row in results["rows"]
+        objectives = {  # Of a seed that was not run, or not yet, none is known.
+            clean(row["contender"]): clean(row["objective"])
+            for row in results["rows"]
+            if row["objective"]
         }
         return [
             _cost_table(entries, objectives),

@@ -7,7 +7,7 @@ The words are here, the elements in :mod:`templates.elements`, the frame in
 __all__ = ["render_page"]
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from templates.document import render_document
 from templates.elements import Entry, escape, fold, named, plain_table, table_section, terms
 from templates.grids import sample_grids
 from templates.published import published_numbers
-from templates.records import REAL, by_contender, failures
+from templates.records import REAL, by_contender, failures, resumptions
 from templates.sections import sections
 from templates.tables import Table, seed_tables
 
@@ -25,12 +25,16 @@ MAX_HEADING = 60
 """The most characters of a heading with names in it. They stand below it in any case."""
 
 
-def render_page(results: Mapping[str, Any], folder: Path) -> str:
+Draw = Callable[[Plot], str]
+
+
+def render_page(results: Mapping[str, Any], folder: Path, draw: Draw = Plot.draw) -> str:
     """Returns the page as HTML.
 
     Args:
         results: What ``results.json`` holds.
         folder: Where its pictures are.
+        draw: Returns a plot as SVG, or nothing where the words of the page are all that is asked.
     """
     names, tables = list(by_contender(results)), sections(results)
     title = f"Benchmark: {', '.join(names)}" if names else "Benchmark without contenders"
@@ -41,7 +45,7 @@ def render_page(results: Mapping[str, Any], folder: Path) -> str:
         {
             "Quality": _quality(tables.pop("Quality"), names),
             **{heading: _costs(part, names) for heading, part in tables.items()},
-            "In the course of training": _curves(results, names),
+            "In the course of training": _curves(results, names, draw),
             "Samples": sample_grids(results, folder),
             "What failed or was not run": _failures(results, names),
             "Published numbers": published_numbers(),
@@ -86,7 +90,7 @@ def _names(names: Iterable[str], further: str = "") -> str:
     return f'<ul class="names">{items}{further}</ul>'
 
 
-def _curves(results: Mapping[str, Any], names: list[str]) -> str:
+def _curves(results: Mapping[str, Any], names: list[str], draw: Draw) -> str:
     groups, (losses, further) = quality_plots(results), loss_plots(results)
     if not groups and not losses:
         return "<p>Nothing was recorded.</p>"
@@ -100,15 +104,15 @@ def _curves(results: Mapping[str, Any], names: list[str]) -> str:
         parts.append(f"<h3>{escape(protocol.title)}</h3>")
         parts.append(f'<p class="about">{escape(protocol.words)}</p>')
         for unit, plots in axes.items():
-            parts.append(f"<h4>Against {unit} of training</h4>{_figures(plots)}")
+            parts.append(f"<h4>Against {unit} of training</h4>{_figures(plots, draw)}")
     if losses:
         parts.append("<h3>Losses</h3>")
         parts.append(
             '<p class="about">Losses of different objectives cannot be compared: look at their '
-            f"course.</p>{_figures(losses)}"
+            f"course.</p>{_figures(losses, draw)}"
         )
     if further:
-        parts.append(fold("Further terms of the losses", _figures(further)))
+        parts.append(fold("Further terms of the losses", _figures(further, draw)))
     return "".join(parts)
 
 
@@ -119,10 +123,10 @@ def _floor(results: Mapping[str, Any]) -> str:
     return f"the floor: held-out real data{count}; or the optimum, where it is known"
 
 
-def _figures(plots: Iterable[Plot]) -> str:
+def _figures(plots: Iterable[Plot], draw: Draw) -> str:
     figures = (
         f'<figure><figcaption>{escape(plot.title)}</figcaption><div role="img" '
-        f'aria-label="{escape(plot.words)}">{plot.svg}</div></figure>'
+        f'aria-label="{escape(plot.words)}">{draw(plot)}</div></figure>'
         for plot in plots
     )
     return f'<div class="plots">{"".join(figures)}</div>'
@@ -163,5 +167,14 @@ def _details(results: Mapping[str, Any], names: list[str]) -> str:
             fold("Contenders", terms(configs)),
             fold("Machine", terms(results["machine"])),
             fold("Versions", terms(results["versions"])),
+            *map(_resumption, resumptions(results)),
         ]
+    )
+
+
+def _resumption(time: Mapping[str, Any]) -> str:
+    return fold(
+        f"Resumed {time['date']}: command, machine and versions",
+        f"<p><code>{escape(time['command'])}</code></p>{terms(time['machine'])}"
+        f"{terms(time['versions'])}",
     )

@@ -9,9 +9,11 @@ __all__ = [
     "evaluations",
     "failures",
     "flops_per_image",
+    "is_trained_before",
     "protocols",
     "reasons",
     "reference_name",
+    "resumptions",
     "seeds_text",
     "statuses",
 ]
@@ -120,13 +122,29 @@ def protocols(entries: Iterable[Mapping[str, Any]]) -> list[Protocol]:
 
 
 def seeds_text(results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], done: int) -> str:
-    """Says of how many seeds a number is the mean or, of none, what became of them."""
+    """Says of how many seeds a number is the mean or, of none, what became of them.
+
+    A trained model is one, whatever seeds the others were asked for.
+    """
     asked = max(len(rows), len(results["seeds"]))
     if not done:
         return statuses(rows)
+    if is_trained_before(rows):
+        return "a checkpoint, no spread"
     if done == 1:
         return "one seed, no spread" if asked == 1 else f"one seed of {asked}, no spread"
     return f"n = {done}" if done == asked else f"n = {done} of {asked}"
+
+
+def is_trained_before(rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Tells whether the rows of a contender are those of a checkpoint, which has no seeds."""
+    return any(row.get("checkpoint") for row in rows)
+
+
+def resumptions(results: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Returns command, date, machine and versions of each time that a comparison was resumed."""
+    found: Sequence[Mapping[str, Any]] = results.get("resumed") or []
+    return found
 
 
 def statuses(entries: Iterable[Mapping[str, Any]]) -> str:
@@ -168,18 +186,24 @@ def flops_per_image(results: Mapping[str, Any]) -> dict[str, float]:
 
 def failures(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Returns what failed or was not run: the contender, which part of it, and the reason."""
-    found: dict[tuple[str, str, str], list[str]] = {}
+    found: dict[tuple[str, str, str], list[int | None]] = {}
     for name, rows in by_contender(results).items():
         for row in rows:
             for entry in (row, *row["evaluations"]):
                 if entry["status"] != "done":
                     part = f"nfe {entry['nfe']}, " if "nfe" in entry else ""
-                    found.setdefault((name, part, _reason(entry)), []).append(str(row["seed"]))
+                    seed = None if is_trained_before([row]) else row["seed"]
+                    found.setdefault((name, part, _reason(entry)), []).append(seed)
     return [
-        (name, f"{part}seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}", reason)
-        for (name, part, reason), seeds in found.items()
+        (name, f"{part}{_seeds(seeds)}", reason) for (name, part, reason), seeds in found.items()
     ] + [
         (clean(entry["contender"]), "efficiency", _reason(entry))
         for entry in results.get("efficiency") or []
         if entry["status"] != "done"
     ]
+
+
+def _seeds(seeds: Sequence[int | None]) -> str:
+    if seeds == [None]:
+        return "a checkpoint"
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"

@@ -28,6 +28,7 @@ from templates.records import (
     by_nfe,
     clean,
     evaluations,
+    is_trained_before,
     protocols,
     reasons,
     reference_name,
@@ -108,7 +109,7 @@ def seed_tables(results: Mapping[str, Any]) -> list[Table]:
     for protocol in protocols(_entries(results)):
         names = _metrics(results, protocol)
         lines = [
-            Line((name, _nfe([entry]), str(row["seed"])), _cells([entry], names))
+            Line((name, _nfe([entry]), _seed(row)), _cells([entry], names))
             for name, rows in by_contender(results).items()
             for row in rows
             for entry in evaluations(row["evaluations"], protocol)
@@ -117,6 +118,10 @@ def seed_tables(results: Mapping[str, Any]) -> list[Table]:
         heads = ("contender", "nfe", "seed")
         tables.append(Table(protocol.title, protocol.words, heads, columns, tuple(lines)))
     return tables
+
+
+def _seed(row: Mapping[str, Any]) -> str:
+    return "–" if is_trained_before([row]) else str(row["seed"])
 
 
 def size_table(results: Mapping[str, Any]) -> Table:

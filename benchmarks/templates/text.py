@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from templates.markdown import code, escape
-from templates.records import by_contender, failures
+from templates.records import by_contender, failures, resumptions
 from templates.sections import sections
 from templates.tables import Table
 
@@ -29,18 +29,23 @@ def page_text(results: Mapping[str, Any]) -> str:
 
 
 def _record(results: Mapping[str, Any]) -> list[str]:
-    machine, versions = (
-        ", ".join(f"{key} {value}" for key, value in results[name].items())
-        for name in ("machine", "versions")
-    )
     return [
         f"* command: {code(results['command'])}",
         f"* date: {escape(results['date'])}",
-        f"* machine: {escape(machine)}",
-        f"* versions: {escape(versions)}",
+        f"* machine: {escape(_pairs(results['machine']))}",
+        f"* versions: {escape(_pairs(results['versions']))}",
         f"* budget: {escape(results['budget'])}",
         f"* seeds: {escape(', '.join(map(str, results['seeds'])))}",
+        *(
+            f"* resumed: {escape(time['date'])}, by {code(time['command'])}, on "
+            f"{escape(_pairs(time['machine']))}, with {escape(_pairs(time['versions']))}"
+            for time in resumptions(results)
+        ),
     ]
+
+
+def _pairs(mapping: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in mapping.items())
 
 
 def _tables(results: Mapping[str, Any], level: str) -> Iterator[str]:

@@ -77,10 +77,12 @@ def test_what_was_computed_is_marked_and_its_reason_is_said(benchmarks, results)
 
 
 def test_a_run_stands_beside_its_iteration(benchmarks, results):
+    later = dict(seed=1, status="not run", reason="interrupted", objective=None, trained=None)
+    results["rows"].append(results["rows"][0] | later)
     _, _, training = benchmarks["cost"].speed_tables(results)
 
     assert [cells(training, "a")[name] for name in ("images", "updates")] == ["64", "8"]
-    assert training.lines[0].heads == ("a", "Adversarial<Flow>", "one seed, no spread")
+    assert training.lines[0].heads == ("a", "Adversarial<Flow>", "one seed of 2, no spread")
     assert cells(training, "b")["images"] == "–"
 
 

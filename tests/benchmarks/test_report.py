@@ -205,6 +205,39 @@ def test_seeds_that_are_missing_are_counted(benchmarks):
     assert [line.heads for line in table.lines] == [("a", "1 (own)", "n = 2 of 3")]
 
 
+def test_a_checkpoint_has_no_seeds(benchmarks):
+    given = row(
+        "a=runs/mine", 0, evaluation(images(1)), evaluation({}, nfe=2) | dict(status="failed")
+    )
+    results = results_of([row("a", seed, evaluation(images(1))) for seed in range(3)])
+    results["rows"].append(given | {"checkpoint": "runs/mine"})
+    (table,) = benchmarks["tables"].quality_tables(results)
+    (seeds,) = benchmarks["tables"].seed_tables(results)
+
+    assert [line.heads[2] for line in table.lines] == ["n = 3", "a checkpoint, no spread", "failed"]
+    assert [line.heads[2] for line in seeds.lines] == ["0", "1", "2", "–"]
+    (failed,) = benchmarks["records"].failures(results)
+    assert failed[1] == "nfe 2, a checkpoint"
+
+
+def test_each_time_that_it_was_resumed_is_told(benchmarks, results, folder):
+    assert "esumed" not in benchmarks["report"].table_text(results)
+    time = {key: results[key] for key in ("machine", "versions")}
+    for day in ("26", "27"):
+        again = {"date": f"2026-11-{day}T01:00:00+00:00", "command": f"run.py '{HOSTILE}' --resume"}
+        machine = {"cpu": "another <b>cpu</b>"}
+        results.setdefault("resumed", []).append(time | again | {"machine": machine})
+
+    html = benchmarks["page"].render_page(results, folder, draw=lambda plot: "")
+
+    for text in (Page(html).text, benchmarks["report"].table_text(results)):
+        assert "2026-11-26T01:00:00+00:00" in text
+        assert "2026-11-27T01:00:00+00:00" in text
+        assert text.count(f"run.py '{HOSTILE}' --resume") == 2
+    assert Page(html).text.count("another <b>cpu</b>") == 2
+    assert "another &lt;b&gt;cpu" in benchmarks["report"].table_text(results)
+
+
 @pytest.mark.parametrize(
     ("name", "values", "best"),
     [
@@ -355,8 +388,8 @@ def test_curves_against_operations_are_those_against_images_but_for_a_factor(ben
     assert list(axes) == ["images", "seconds", "FLOPs"]
     assert [plot.title for plot in axes["FLOPs"]] == [plot.title for plot in axes["images"]]
     assert "against FLOPs of training: afm ends at 1.50" in axes["FLOPs"][0].words
-    assert "60G" in axes["FLOPs"][0].svg  # 64 images.
-    assert places(axes["images"][0].svg) == places(axes["FLOPs"][0].svg) != []
+    assert "60G" in axes["FLOPs"][0].draw()  # 64 images.
+    assert places(axes["images"][0].draw()) == places(axes["FLOPs"][0].draw()) != []
 
 
 def test_who_was_not_counted_has_no_curve_against_operations(benchmarks, results):
@@ -390,6 +423,19 @@ def test_check_sees_a_table_that_was_edited(benchmarks, folder, capsys):
     table.write_text(table.read_text().replace("1.50", "1.05"))
     assert main([str(folder), "--check"]) == 1
     assert f"python benchmarks/report.py {folder}" in capsys.readouterr().err
+
+
+def test_check_sees_a_page_that_was_edited_but_for_its_drawings(benchmarks, folder, capsys):
+    main, page = benchmarks["report"].main, folder / "report.html"
+    assert main([str(folder)]) == 0
+    written = page.read_text()
+
+    page.write_text(re.sub(r"(<svg .*?)<path ", r"\1<path id='mine' ", written, count=1))
+    assert page.read_text() != written
+    assert main([str(folder), "--check"]) == 0
+    page.write_text(written.replace("afm ends at 1.50", "afm ends at 1.05"))
+    assert main([str(folder), "--check"]) == 1
+    assert "report.html is not what it is made from" in capsys.readouterr().err
 
 
 def test_both_schemas_are_read(benchmarks, results, folder):

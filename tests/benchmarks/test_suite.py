@@ -187,7 +187,8 @@ def test_the_check_finds_what_is_not_as_the_numbers_say(suites, results, tmp_pat
     page.write_text(f"# Page\n\n{begin}\n<!-- The end of the claims. -->\n\nThe end.\n")
     check = suites.report.check_report
 
-    assert check(results, tmp_path, page) == [str(tmp_path / "table.md"), str(page)]
+    made = [tmp_path / "table.md", tmp_path / "report.html", page]
+    assert check(results, tmp_path, page) == list(map(str, made))
     suites.report.write_report(results, tmp_path, page)
     assert check(results, tmp_path, page) == []
     assert page.read_text().startswith("# Page")
