@@ -30,7 +30,7 @@ from afmlib.typing import Latents
 
 
 class ForwardModeDerivative(DirectionalDerivative):
-    """Propagates the directions along with the function, exactly, for two to three of its calls.
+    """Propagates the directions along with the function, exactly, for three of its calls.
 
     Example:
         >>> import torch
