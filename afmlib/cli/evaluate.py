@@ -62,9 +62,8 @@ def _of_model(options: Any, device: Any) -> dict[str, Any] | None:
         if "classifier" in read_manifest(folder):
             return _of_classifier(options, folder, device)
     given = given_model(options)
-    config: Mapping[str, Any] = {}
-    if given.manifest is not None:
-        config = parse(read_config(given.path), f"The config of {given.path}")
+    text = given.config()
+    config = {} if text is None else parse(text, f"The config of {given.path}")
     config, protocol = _protocol(options, config)
     dataset = _dataset(config, protocol, device)
     return evaluate_model(given.model.to(device), dataset, protocol, options.nfe, **_work(options))

@@ -11,7 +11,7 @@ from afmlib.cli.model_card import model_card
 from afmlib.cli.models import GivenModel, decoder_of, given_model, is_latent
 from afmlib.cli.sample import VAE, sample_batches
 from afmlib.io import storage
-from afmlib.io.checkpoint import CheckpointError, read_config, save_checkpoint
+from afmlib.io.checkpoint import CheckpointError, save_checkpoint
 from afmlib.io.npz_samples import write_npz
 from afmlib.io.published_files import write_state_dict
 from afmlib.metrics.protocol import balanced_labels
@@ -58,7 +58,7 @@ def _export_folder(given: GivenModel, options: Any) -> int:
     manifest = dict(given.manifest or _manifest(given.model))
     for key in ("format", "files", "snapshots"):
         manifest.pop(key, None)
-    config = _config(given)
+    config = given.config()
     save_checkpoint(out, {NETWORK: given.model.generator.state_dict()}, None, config, manifest)
     card = model_card(given, manifest, config, out.rsplit("/", 1)[-1], options.license)
     storage.write_atomically(storage.join(out, "README.md"), card.encode())
@@ -74,15 +74,6 @@ def _manifest(model: SampleModel) -> dict[str, Any]:
         generator=generator_spec(model.generator),
         plugins=[],
     )
-
-
-def _config(given: GivenModel) -> str | None:
-    if given.manifest is None:
-        return None
-    try:
-        return read_config(given.path)
-    except CheckpointError:  # A checkpoint that was exported from a published file has none.
-        return None
 
 
 # --- One file in the published layout -------------------------------------------------------------

@@ -13,7 +13,7 @@ from torch import Tensor
 from afmlib.cli.files import newest_of
 from afmlib.data.decoded import decode
 from afmlib.io.cache import copy_for_all
-from afmlib.io.checkpoint import read_manifest
+from afmlib.io.checkpoint import CONFIG, read_config, read_manifest
 from afmlib.io.published_files import is_weights_file
 from afmlib.io.published_names import parse_name
 from afmlib.official import load_official
@@ -36,6 +36,16 @@ class GivenModel:
 
     manifest: dict[str, Any] | None
     """The manifest of the checkpoint; None of a published file."""
+
+    def config(self) -> str | None:
+        """Returns the text of the config of its run; None of what came from a published file.
+
+        Raises:
+            CheckpointError: If it is damaged.
+        """
+        if self.manifest is None or CONFIG not in self.manifest["files"]:
+            return None
+        return read_config(self.path)
 
 
 def given_model(options: Any) -> GivenModel:

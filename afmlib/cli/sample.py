@@ -65,7 +65,7 @@ def _suffix(out: str) -> str:
 
 def _elsewhere(out: str) -> tuple[str, str]:
     """Returns where latents go that were to be pictures, and what is said about it."""
-    path = str(Path(out).with_suffix(".npz"))
+    path = out.rstrip("/").removesuffix(".png") + ".npz"  # A URL is no Path.
     hint = (
         f" (not {out}: they are codes of an autoencoder; for images give --vae {VAE}, or its "
         "folder, which takes pip install 'afmlib[vae]')"

@@ -3,7 +3,7 @@
 __all__ = ["SUFFIXES", "write_samples"]
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ def write_samples(
     """Writes samples as the name says; images become uint8 in all but ``.safetensors``.
 
     Args:
-        out: The file, or a folder.
+        out: The file, or a folder: a path or a URL.
         batches: The samples; images are in [-1, 1].
         labels: The class of each.
         columns: The columns of a grid; as many as rows unless given.
@@ -43,7 +43,7 @@ def write_samples(
         samples = torch.cat(list(batches))
         save_picture(samples, out, min(columns or int(len(samples) ** 0.5), len(samples)))
     else:
-        _write_folder(_pixels(batches), Path(out))
+        _write_folder(_pixels(batches), out)
 
 
 def _is_image(samples: Tensor) -> bool:
@@ -56,7 +56,7 @@ def _pixels(batches: Iterable[Tensor]) -> Iterator[Tensor]:
         yield to_uint8(samples) if _is_image(samples) else samples
 
 
-def _write_folder(batches: Iterable[Tensor], folder: Path) -> None:
+def _write_folder(batches: Iterable[Tensor], folder: str) -> None:
     from PIL import Image
 
     index = 0
@@ -65,8 +65,8 @@ def _write_folder(batches: Iterable[Tensor], folder: Path) -> None:
             raise ValueError(
                 f"Only images go into a folder; write {tuple(samples.shape)} to an .npz."
             )
-        folder.mkdir(parents=True, exist_ok=True)
         for image in samples.permute(0, 2, 3, 1).numpy():
             picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-            picture.save(folder / f"{index:06d}.png")
+            path = storage.join(folder, f"{index:06d}.png")
+            storage.write_atomically(path, partial(picture.save, format="PNG"))
             index += 1

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from afmlib.config import EvaluationConfig
 from afmlib.interfaces import Dataset
@@ -97,6 +97,7 @@ class ModelSource(SampleSource):
         """Returns a hash of the weights, and all else that the samples depend on."""
         return {
             "weights": content_hash(self.model.state_dict()),
+            "architecture": _architecture(self.model),
             "conventions": self.model.conventions.as_dict(),
             "num_classes": self.num_classes,
             "nfe": self.nfe,
@@ -151,6 +152,26 @@ class FileSource(SampleSource):
     def noises(self) -> Tensor | None:
         """Returns None: a file does not tell."""
         return None
+
+
+def _architecture(network: nn.Module) -> list[Any]:
+    """Returns the class and the settings of each module: what weights of one shape leave open.
+
+    Settings are the public attributes that are plain values, such as numbers of heads and repeats.
+    Not its representation: few modules show all that they were built with.
+    """
+    return [
+        [name, type(module).__qualname__, dict(filter(_is_setting, vars(module).items()))]
+        for name, module in network.named_modules()
+    ]
+
+
+def _is_setting(attribute: tuple[str, Any]) -> bool:
+    name, value = attribute
+    if name == "training" or name.startswith("_"):
+        return False
+    parts = value if isinstance(value, tuple | list) else [value]
+    return all(part is None or isinstance(part, bool | int | float | str) for part in parts)
 
 
 def _check_fit(model: SampleModel, dataset: Dataset) -> None:

@@ -8,6 +8,7 @@ killed at any moment leaves a whole checkpoint or none. Nothing in a checkpoint 
 
 __all__ = [
     "CHECKPOINTS",
+    "CONFIG",
     "CheckpointError",
     "checkpoint_folders",
     "find_checkpoint",

@@ -212,11 +212,17 @@ def test_a_published_file_is_evaluated_by_the_published_protocol(here):
         == 0
     )
 
-    protocol = numbers()["protocol"]
+    protocol, values = numbers()["protocol"], numbers()["values"]
     assert protocol["name"] == "adm50k, changed"
     assert protocol["round_images"]
     assert protocol["autoencoder"].startswith("CliFirstChannels-")
-    assert set(numbers()["values"]) == {"frechet_distance", "precision", "recall"}
+    assert set(values) == {"frechet_distance", "precision", "recall"}
+    published = ("--checkpoint", "b2_1nfe_guided_FID3.05.pth", "--num-heads", "2")
+    assert run("export", *published, "--out", "exported") == 0  # It has no config either.
+    small.remove("--num-heads")
+    small.remove("2")
+    assert run("evaluate", "--checkpoint", "exported", "--out", "numbers.json", *small) == 0
+    assert numbers() == {"protocol": protocol, "values": values}
 
 
 def test_a_metric_that_cannot_be_computed_is_trouble_and_its_work_is_not_lost(here, capsys):

@@ -1,5 +1,6 @@
 """Tests for afmlib.cli.sample: published files, classes by name, latents and their decoding."""
 
+import fsspec
 import numpy as np
 import published_layout as layout
 import pytest
@@ -145,6 +146,17 @@ def test_a_discriminator_makes_no_samples(run, files, capsys):
     assert "is of a DiTDiscriminator, which makes no samples" in capsys.readouterr().err
 
 
+def test_latents_in_place_of_pictures_go_to_a_url(run, tmp_path, capsys):
+    memory = fsspec.filesystem("memory")
+
+    for out, written in (("grid.png", "grid.npz"), ("all/", "all.npz")):
+        assert run("--labels", "1", "--out", f"memory://latents/{out}") == 0
+
+        assert f"memory://latents/{written} (not memory://latents/{out}:" in capsys.readouterr().out
+        assert memory.isfile(f"memory://latents/{written}")
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- Checkpoints of runs --------------------------------------------------------------------------
 
 
@@ -163,6 +175,20 @@ def checkpoint(files, tmp_path, monkeypatch):
     )
     save_checkpoint("run", {"generator_ema": model.generator.state_dict()}, {}, "", manifest)
     return "run"
+
+
+def test_single_pictures_go_into_a_folder_here_and_at_a_url(checkpoint, tmp_path):
+    there = f"memory://{tmp_path.name}/pictures/"
+    for out in ("pictures/", there):
+        assert main(["sample", "--checkpoint", checkpoint, "--num", "3", "--out", out]) == 0
+
+    here = {path.name: path.read_bytes() for path in (tmp_path / "pictures").iterdir()}
+    memory = fsspec.filesystem("memory")
+    assert sorted(here) == ["000000.png", "000001.png", "000002.png"]
+    assert {path.rsplit("/", 1)[-1]: memory.cat(path) for path in memory.find(there)} == here
+    with Image.open(tmp_path / "pictures/000002.png") as picture:
+        assert (picture.size, picture.mode) == ((4, 4), "RGB")
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "pictures"}
 
 
 def test_the_names_of_the_data_are_known(checkpoint, tmp_path):

@@ -62,12 +62,12 @@ class Painter(Generator):
     def __init__(self, dies_after=None):
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(0.5))
-        self.dies_after = dies_after
+        self._dies_after = dies_after
         self.made = 0
 
     def forward(self, latents, labels, timesteps_src=None, timesteps_tgt=None):
         self.made += len(latents)
-        if self.dies_after is not None and self.made > self.dies_after:
+        if self._dies_after is not None and self.made > self._dies_after:
             os.kill(os.getpid(), signal.SIGKILL)
         return (self.scale * latents + (labels / 10 - 0.5)[:, None, None, None]).tanh()
 

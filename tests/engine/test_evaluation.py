@@ -18,9 +18,13 @@ from afmlib.engine import evaluate_file, evaluate_model, evaluate_samples
 from afmlib.engine import parts as parts_module
 from afmlib.engine.evaluation import EvaluationError
 from afmlib.engine.judge import _build_autoencoder, build_extractor
+from afmlib.engine.parts import key_of
+from afmlib.engine.sample_sources import ModelSource
 from afmlib.io.npz import NpzError
 from afmlib.metrics.protocol import balanced_labels
-from afmlib.sampling import sample, to_uint8
+from afmlib.ops.parameterisations import SamplePrediction
+from afmlib.registry import build_generator
+from afmlib.sampling import SampleModel, sample, to_uint8
 
 SCRIPT = Path(__file__).with_name("evaluating.py")
 LAUNCH = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
@@ -263,6 +267,41 @@ def test_parts_of_another_evaluation_are_never_taken(tmp_path, change):
 
     assert made == result["protocol"]["num_samples"] * (change.get("nfe") or 1)
     assert kept(tmp_path) == before
+
+
+DIT = dict(
+    type="DiTGenerator",
+    input_size=8,
+    in_channels=1,
+    hidden_size=16,
+    depth=1,
+    num_heads=2,
+    num_classes=10,
+    use_timestep_src=True,
+)
+DEEP = dict(type="RepeatDepth", repeats=2, generator=DIT)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        DEEP | dict(repeats=4),
+        DEEP | dict(type="RepeatBlocks"),
+        DEEP | dict(generator=DIT | dict(num_heads=4)),
+        DEEP | dict(generator=DIT | dict(time_scale=1.0)),
+    ],
+)
+def test_the_same_weights_in_another_architecture_are_another_evaluation(other):
+    state = build_generator(DEEP).state_dict()
+
+    def key(spec):
+        generator = build_generator(spec)
+        generator.load_state_dict(state, strict=True)
+        conventions = evaluating.model().conventions
+        model = SampleModel(generator, SamplePrediction(), conventions)
+        return key_of(ModelSource(model, None, evaluating.config(), None).identity())
+
+    assert key(other) != key(DEEP) == key(DEEP)
 
 
 def test_a_damaged_part_is_made_again(tmp_path, small_parts, whole, caplog):

@@ -21,7 +21,7 @@ def build_parser() -> ArgumentParser:
         type=str,
         default="samples.png",
         help="a .png grid, an .npz (arr_0, arr_1 the labels), a .safetensors, or a folder/ of "
-        "single .png files",
+        "single .png files: a path or a URL",
     )
     parser.add_argument("--columns", type=int, help="columns of the grid [by the labels]")
     add_sampling(parser)
