@@ -231,6 +231,14 @@ class AttentionBackend(ABC):
 class AdversarialLoss(nn.Module, ABC):
     """The game of the two players. ``logits_real[i]`` and ``logits_fake[i]`` are one pair."""
 
+    won_at_zero: ClassVar[bool] = False
+    """Whether the discriminator's loss comes near to 0 only as it gets sure beyond all doubt.
+
+    Phases that a controller makes end by such a loss, near 0: the discriminator has won. A loss
+    that is 0 at a margin or at targets gets there in a fair game too, and one that may be negative
+    says nothing at 0.
+    """
+
     @abstractmethod
     def discriminator_loss(self, logits_real: Logits, logits_fake: Logits) -> PerSample:
         """What the discriminator minimises."""
@@ -643,6 +651,12 @@ class FeatureExtractor(nn.Module, ABC):
 
 class Metric(ABC):
     """One or more numbers that compare samples with real data."""
+
+    distances: ClassVar[frozenset[str]] = frozenset()
+    """Which of its numbers are distances to the data, of which the smaller is always the better.
+
+    A run can be steered by these alone: see `AutomaticPhases`.
+    """
 
     requires: ClassVar[frozenset[str]] = frozenset({"samples", "noises"})
     """What it looks at: outputs of an extractor (see `FeatureExtractor`), ``samples``, ``noises``.

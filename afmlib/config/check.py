@@ -94,14 +94,30 @@ def _automatic_phases(value: Mapping[str, Any], evaluation: EvaluationConfig) ->
     automatic = section(AutomaticPhases, value, "phases")
     try:
         METRICS.check(automatic.metric, "phases.metric")
+        metric = METRICS.resolve(automatic.metric)[0]
     except ComponentError as error:
         raise ConfigError(str(error)) from error
+    _check_distance(automatic, metric.__name__, metric.distances)  # type: ignore[attr-defined]
     if automatic.seed == evaluation.seed:
         raise ConfigError(
             f"phases.seed must not be that of the evaluation, {evaluation.seed}: a run would be "
             "judged by the noises that it was chosen by."
         )
     return automatic
+
+
+def _check_distance(automatic: AutomaticPhases, metric: str, distances: Iterable[str]) -> None:
+    """Refuses to steer a run by a number of which the smaller is not the better."""
+    if not distances:
+        raise ConfigError(
+            f"phases.metric is {metric}, none of whose numbers is a distance, of which the smaller "
+            "is the better: name one that has, such as FrechetDistance."
+        )
+    if automatic.value is not None and automatic.value not in distances:
+        raise ConfigError(
+            f"phases.value is {automatic.value!r}, which is no distance that {metric} gives."
+            f"{nearest(automatic.value, distances)} There are: {', '.join(sorted(distances))}."
+        )
 
 
 def _check_players(init_from: InitConfig | None, players: Iterable[str]) -> None:

@@ -30,10 +30,11 @@ class AutomaticPhases:
     """Images between two measurements of the validation metric; a 32nd of the run unless given."""
 
     metric: str | Mapping[str, Any] = "FrechetDistance"
-    """The registered metric, by the protocol of the config's ``evaluation`` but for the seed."""
+    """The registered metric, by the protocol of the config's ``evaluation`` but for the seed; one
+    that gives a distance to the data, the smaller the better (see `Metric.distances`)."""
 
     value: str | None = None
-    """Which of its numbers, smaller being better; its first unless given."""
+    """Which of its distances; its first unless given."""
 
     num_samples: int | None = None
     """How many samples are measured; as many as in an evaluation unless given."""
@@ -72,7 +73,8 @@ class AutomaticPhases:
     """The longest that a phase may take; four fifths of the run unless given."""
 
     won_below: float = 0.005
-    """The discriminator's adversarial loss below which it has won, which ends a phase."""
+    """The discriminator's adversarial loss below which it has won, which ends a phase; not asked
+    of losses that do not say so (see `AdversarialLoss.won_at_zero`)."""
 
     def __post_init__(self) -> None:
         """Checks the domains."""

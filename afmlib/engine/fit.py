@@ -17,7 +17,7 @@ from afmlib.trained import PublishedClassifier, TrainedClassifier, TrainedVeloci
 
 
 def check_fit(objective: Objective, dataset: Dataset, shares: Shares) -> None:
-    """Computes the terms of every player once, on two samples, and divides what is drawn.
+    """Divides what is drawn, and computes the terms of every player once, on two samples.
 
     Raises:
         ConfigError: Says what does not fit.
@@ -86,7 +86,11 @@ def _check_names(
 def _check_division(objective: Objective, dataset: Dataset, shares: Shares) -> None:
     latents = torch.empty(shares.global_batch, *dataset.latent_shape)
     try:
-        take_rows(objective.draw(latents, generator_for(0)), 0, shares.num_slices)
+        draws = objective.draw(latents, generator_for(0))
+    except ValueError as error:  # Such as of an augmentation of images, and data that are none.
+        raise ConfigError(f"The objective does not fit the data: {error}") from error
+    try:
+        take_rows(draws, 0, shares.num_slices)
     except ValueError as error:
         raise ConfigError(
             f"The batch cannot be shared: {error}, processes times parts ({shares}). Change "

@@ -7,6 +7,8 @@ References:
 
 __all__ = ["NonSaturatingLoss"]
 
+from typing import ClassVar
+
 from torch.nn.functional import softplus
 
 from afmlib.interfaces import AdversarialLoss
@@ -20,6 +22,8 @@ class NonSaturatingLoss(AdversarialLoss):
         L_D &= - \log \sigma(D(x)) - \log (1 - \sigma(D(G(z)))) \\
         L_G &= - \log \sigma(D(G(z)))
     """
+
+    won_at_zero: ClassVar[bool] = True
 
     def discriminator_loss(self, logits_real: Logits, logits_fake: Logits) -> PerSample:
         """Returns the cross-entropy of telling the two apart."""

@@ -10,6 +10,8 @@ References:
 
 __all__ = ["RelativisticLoss"]
 
+from typing import ClassVar
+
 from torch.nn.functional import softplus
 
 from afmlib.interfaces import AdversarialLoss
@@ -23,6 +25,8 @@ class RelativisticLoss(AdversarialLoss):
         L_D &= - \log \sigma(D(x) - D(G(z))) \\
         L_G &= - \log \sigma(D(G(z)) - D(x))
     """
+
+    won_at_zero: ClassVar[bool] = True
 
     def discriminator_loss(self, logits_real: Logits, logits_fake: Logits) -> PerSample:
         """Falls as the real sample gains on the generated one."""

@@ -41,6 +41,7 @@ class FrechetDistance(Metric):
     samples of at most 1024 numbers, unless it is a file that they are compared with.
     """
 
+    distances = frozenset({"frechet_distance", "pixel_frechet_distance"})
     requires = frozenset({"features"})
 
     def __call__(self, evaluation: Evaluation) -> dict[str, float]:

@@ -30,6 +30,7 @@ class KernelDistance(Metric):
         ValueError: If a number is too small.
     """
 
+    distances = frozenset({"kernel_distance"})
     requires = frozenset({"features"})
 
     def __init__(self, subsets: int = 100, subset_size: int = 1000) -> None:

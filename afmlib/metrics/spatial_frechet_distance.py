@@ -23,6 +23,7 @@ from afmlib.metrics.statistics import frechet_distance_of, statistics_of
 class SpatialFrechetDistance(Metric):
     """The distance in the spatial features of the extractor."""
 
+    distances = frozenset({"spatial_frechet_distance"})
     requires = frozenset({"spatial"})
 
     def __call__(self, evaluation: Evaluation) -> dict[str, float]:

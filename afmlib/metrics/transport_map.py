@@ -60,6 +60,7 @@ class TransportMap(Metric):
         ValueError: If ``max_points`` is not positive.
     """
 
+    distances = frozenset({"wasserstein", "map_rmse"})
     requires = frozenset({"samples", "noises"})
 
     def __init__(self, max_points: int = 2000) -> None:

@@ -27,7 +27,8 @@ def check_adversarial_loss(loss: AdversarialLoss) -> None:
 
     It returns one value per pair of logits, finite for large logits as is its gradient; the order
     of the pairs makes no difference; larger logits mean more real, so that the discriminator pays
-    less if the real sample scores higher, and the generator if its own does.
+    less if the real sample scores higher, and the generator if its own does. If 0 means that the
+    discriminator has won, its loss is above 0 and falls to it as the logits part.
 
     Args:
         loss: The loss.
@@ -45,6 +46,8 @@ def check_adversarial_loss(loss: AdversarialLoss) -> None:
         _check_large_logits(loss, name, method)
         _check_order_of_pairs(loss, name, method)
     _check_preferences(loss)
+    if loss.won_at_zero:
+        _check_victory(loss)
 
 
 LossMethod: TypeAlias = Callable[[Logits, Logits], PerSample]
@@ -96,6 +99,16 @@ def _check_preferences(loss: AdversarialLoss) -> None:
         )
     kept = bool((earned(low, high) < earned(low, low)).all())
     require(kept, loss, "generator_loss falls as the logit of the generated sample rises")
+
+
+def _check_victory(loss: AdversarialLoss) -> None:
+    logits = torch.tensor([0.0, 0.5, 1.0, 2.0, 4.0, 8.0], dtype=torch.float64)
+    values = loss.discriminator_loss(logits, -logits)
+    contract = "where won_at_zero, discriminator_loss falls to 0 without end as the logits part"
+    falling = bool((values > 0).all() and (values.diff() < 0).all())
+    require(falling, loss, contract, f"for {logits.tolist()} it is {values.tolist()}")
+    far = torch.full((1,), LARGE, dtype=torch.float64)
+    require(abs(loss.discriminator_loss(far, -far).item()) < 1e-6, loss, contract)
 
 
 # --- Gradient penalties ---------------------------------------------------------------------------

@@ -75,7 +75,8 @@ def _check_outputs(extractor: FeatureExtractor, images: torch.Tensor, rows: torc
 def check_metric(metric: Metric, evaluation: Any) -> None:
     """Checks a metric.
 
-    It returns plain finite numbers by name, the same each time.
+    It returns plain finite numbers by name, the same each time, and of those that it says are
+    distances one or more.
 
     Args:
         metric: The metric.
@@ -95,3 +96,6 @@ def check_metric(metric: Metric, evaluation: Any) -> None:
         finite = kept and abs(number) < float("inf")
         require(finite, metric, contract, f"{name!r} is {number!r}")
     require(numbers == again, metric, repeats, f"they are {numbers}, then {again}")
+    contract = "`distances` names numbers of a metric"
+    kept = not metric.distances or bool(metric.distances & numbers.keys())
+    require(kept, metric, contract, f"they are {sorted(metric.distances)}, not {list(numbers)}")

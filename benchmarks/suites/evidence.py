@@ -2,9 +2,10 @@
 
 __all__ = ["Evidence", "MissingRunError", "record_path", "run_folder", "samples_path"]
 
+import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,8 @@ class Evidence:
         """Returns the samples of a run; row i belongs to noise i of every run.
 
         Raises:
-            MissingRunError: If there are none, as of a run that diverged.
+            MissingRunError: If there are none to be seen, as of a run that diverged: numbers of
+                samples are taken by `values_of_samples`.
         """
         self.record(text, seed)
         path = samples_path(self.out, text, seed, nfe)
@@ -98,17 +100,36 @@ class Evidence:
             raise MissingRunError(f"{text}, seed {seed}: no samples")
         return np.load(path, allow_pickle=False)
 
+    def values_of_samples(
+        self, text: str, function: Callable[[np.ndarray], float], nfe: int = 1
+    ) -> list[float]:
+        """Returns a number of the samples of each seed; infinite where the run diverged.
+
+        Raises:
+            MissingRunError: If a run is missing.
+        """
+        found = self._samples_of_seeds(text, nfe)
+        return [math.inf if samples is None else function(samples) for samples in found]
+
+    def _samples_of_seeds(self, text: str, nfe: int) -> list[np.ndarray | None]:
+        return [
+            None if self.record(text, seed)["status"] == DIVERGED else self.samples(text, seed, nfe)
+            for seed in self.seeds
+        ]
+
     def between_seeds(self, text: str, nfe: int = 1) -> list[float]:
         """Returns the root mean square distance between the maps of each pair of seeds.
+
+        It is infinite where one of the two diverged.
 
         Raises:
             MissingRunError: If a run is missing, or there is only one seed.
         """
         if len(self.seeds) < 2:
             raise MissingRunError(f"{text}: there is only one seed, and no pair of them")
-        maps = [self.samples(text, seed, nfe) for seed in self.seeds]
-        return [
-            float(np.sqrt(np.square(maps[i] - maps[j]).reshape(len(maps[i]), -1).sum(1).mean()))
-            for i in range(len(maps))
-            for j in range(i + 1, len(maps))
-        ]
+        pairs = itertools.combinations(self._samples_of_seeds(text, nfe), 2)
+        return [math.inf if a is None or b is None else _distance(a, b) for a, b in pairs]
+
+
+def _distance(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.sqrt(np.square(one - other).reshape(len(one), -1).sum(1).mean()))

@@ -225,6 +225,7 @@ def test_cost_of_the_rivals(claim_id, method, count, verdict, claims):
         ([0.07], [0.12], [0.2], [0.2], (NO, YES, YES)),  # Whichever way it is changed.
         ([0.11], [0.14], [0.2], [0.14], (YES, NO, NO)),
         ([0.1], [0.1], [0.1], [0.1], (NO, NO, NO)),
+        ([0.11], [0.12], [math.inf], [math.inf], (NO, NO, NO)),  # They diverged.
     ],
 )
 def test_guidance(clean, near, along, implicit, verdicts, suites, claims):
@@ -274,12 +275,6 @@ def test_every_run_of_the_suite_is_a_config_that_passes_the_check(suites):
     for run in suite.runs:
         checked = check_config(run.contender.load("seed=2"))
         assert checked.num_threads == 1  # Or two at a time would be more than two cores.
-
-
-def test_the_suite_fits_its_budget(suites):
-    runs = suites.load_suite("paper-small").runs
-
-    assert 3 * sum(run.seconds for run in runs) / 2 < 45 * 60
 
 
 def test_every_claim_says_what_it_rests_on(suites):

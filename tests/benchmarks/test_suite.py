@@ -82,8 +82,16 @@ def test_distances_between_seeds_are_those_of_all_pairs(suites, tmp_path):
     evidence = suites.evidence.Evidence(tmp_path, [0, 1, 2], records)
 
     found = evidence.between_seeds("afm_gaussians2d")
+    means = evidence.values_of_samples("afm_gaussians2d", lambda samples: float(samples.mean()))
 
     assert found == pytest.approx([3 * 2**0.5, 4 * 2**0.5, 2**0.5])
+    assert means == [0.0, 3.0, 4.0]
+    records[1]["status"] = "diverged"
+    evidence = suites.evidence.Evidence(tmp_path, [0, 1, 2], records)
+    found = evidence.between_seeds("afm_gaussians2d")
+    means = evidence.values_of_samples("afm_gaussians2d", lambda samples: float(samples.mean()))
+    assert found == pytest.approx([math.inf, 4 * 2**0.5, math.inf])
+    assert means == [0.0, math.inf, 4.0]
     with pytest.raises(suites.evidence.MissingRunError, match="only one seed"):
         suites.evidence.Evidence(tmp_path, [0], records).between_seeds("afm_gaussians2d")
 

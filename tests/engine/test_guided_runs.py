@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 
-from afmlib.config import load_config
+from afmlib.config import ConfigError, load_config
 from afmlib.engine import Runner
 from afmlib.io.checkpoint import CheckpointError, load_training_state
 
@@ -107,3 +107,10 @@ def test_guidance_and_augmentation_make_a_difference(whole, trained, tmp_path):
     own = whole.objective.generator.state_dict()[weight]
     for other in (unguided, plain):
         assert not torch.allclose(own, other.objective.generator.state_dict()[weight])
+
+
+def test_points_are_not_augmented(tmp_path):
+    config = load_config("afm_gaussians2d", ["objective.augmentation=PairedAugmentation"])
+
+    with pytest.raises(ConfigError, match=r"^The objective does not fit the data: .* moves images"):
+        Runner(config, tmp_path / "run", device="cpu")

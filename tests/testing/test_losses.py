@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.nn.functional import softplus
+from torch.nn.functional import relu, softplus
 
 from afmlib.interfaces import AdversarialLoss, GradientPenalty
 from afmlib.testing import check_adversarial_loss, check_gradient_penalty
@@ -68,9 +68,29 @@ class Detached(Loss):
         return super().generator_loss(logits_real, logits_fake).detach()
 
 
+class IsWonAtAMargin(Loss):
+    won_at_zero = True
+
+    def discriminator_loss(self, logits_real, logits_fake):
+        return relu(1 - logits_real) + relu(1 + logits_fake)
+
+
+class IsWonWithoutBound(IsWonAtAMargin):
+    def discriminator_loss(self, logits_real, logits_fake):
+        return logits_fake - logits_real
+
+
+class IsNeverQuiteWon(IsWonAtAMargin):
+    def discriminator_loss(self, logits_real, logits_fake):
+        return 0.1 + softplus(logits_fake - logits_real)
+
+
 @pytest.mark.parametrize(
     ("broken", "contract"),
     [
+        (IsWonAtAMargin, "where won_at_zero, discriminator_loss falls to 0 without end"),
+        (IsWonWithoutBound, "where won_at_zero, discriminator_loss falls to 0 without end"),
+        (IsNeverQuiteWon, "where won_at_zero, discriminator_loss falls to 0 without end"),
         (Averaged, "discriminator_loss returns one value per sample"),
         (SmallIsReal, "discriminator_loss falls as the logit of the real sample rises"),
         (HelpsTheDiscriminator, "generator_loss falls as the logit of the generated sample rises"),

@@ -119,9 +119,14 @@ class Counts(Number):
         return super().__call__(evaluation)
 
 
+class Misnames(Number):
+    distances = frozenset({"nummer"})
+
+
 @pytest.mark.parametrize(
     ("broken", "contract"),
     [
+        (Misnames, r"names numbers of a metric; they are \['nummer'\], not \['number'\]"),
         (Bare, "finite floats by name; 0.5"),
         (GivesTensors, "finite floats by name; 'number' is tensor"),
         (GivesArrays, "finite floats by name; 'number' is np.float64"),

@@ -20,6 +20,7 @@ from afmlib.engine.phases.snapshots import Snapshots
 from afmlib.io import storage
 from afmlib.objectives.adversarial_flow import AdversarialFlow
 from afmlib.ops import processes
+from afmlib.registry import METRICS
 
 
 class PhaseHook(Hook):
@@ -29,7 +30,7 @@ class PhaseHook(Hook):
         work_dir: The folder of the run.
         controller: What decides.
         protocol: How the validation metric is measured; None for a controller that wants none.
-        value: Which of its numbers counts; the first if None.
+        value: Which of its distances counts; the first if None.
     """
 
     def __init__(
@@ -135,10 +136,13 @@ class PhaseHook(Hook):
         return self._of_interest(values, protocol) if values else math.nan
 
     def _of_interest(self, values: Mapping[str, float], protocol: EvaluationConfig) -> float:
-        name = next(iter(values)) if self.value is None else self.value
-        if name not in values:
+        metric = METRICS.resolve(protocol.metrics[0])[0]
+        given = [name for name in values if name in metric.distances]  # type: ignore[attr-defined]
+        name = next(iter(given), None) if self.value is None else self.value
+        if name is None or name not in given:
             raise ConfigError(
-                f"phases.value is {self.value!r}; {protocol.metrics[0]} gives {', '.join(values)}."
+                f"phases.value is {self.value!r}; of distances, {metric.__name__} gives "
+                f"{', '.join(given) or 'none'} here."
             )
         return float(values[name])
 

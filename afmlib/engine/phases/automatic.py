@@ -14,11 +14,14 @@ A validation metric of the averaged generator, such as a Frechet distance, is me
    every epoch.
 3. **refining**: still lower learning rates. When that stalls, the discriminator goes back to an
    earlier one: of the kept ones each is tried for a while, and stays if the metric improves.
-4. **guidance**, if the objective has one: it and the augmentation are switched on, from the best.
+4. **guidance**, if the objective has one: it and the augmentation, if any, are switched on, from
+   the best. Guided samples are another distribution, on purpose: they are compared with one another
+   alone, since a metric that guidance makes worse would throw it away.
 
 A phase ends when several measurements in turn bring no improvement worth the name, when the
-discriminator has won, or after so many images. The run ends at the best it has seen. The controller
-is a function of the measurements alone, so that it resumes exactly and its decisions replay.
+discriminator has won, if its loss can tell, or after so many images. The run ends at the best it
+has seen, of guided samples if there were any. The controller is a function of the measurements
+alone, so that it resumes exactly and its decisions replay.
 
 References:
     | Adversarial Flow Models (Lin et al., 2025), App. C, Tables 10 and 11
@@ -47,19 +50,30 @@ class AutomaticController(PhaseController):
 
     Args:
         config: Its settings, of which none is left open: see :func:`settled`.
-        has_guidance: Whether there is a fourth phase.
         epoch: The number of training samples.
+        has_guidance: Whether there is a fourth phase.
+        has_augmentation: Whether there is one to switch on in it.
+        won_at_zero: Whether a discriminator's loss near 0 means that it has won: see
+            :class:`afmlib.interfaces.AdversarialLoss`.
     """
 
-    def __init__(self, config: AutomaticPhases, has_guidance: bool, epoch: int) -> None:
+    def __init__(
+        self,
+        config: AutomaticPhases,
+        epoch: int,
+        has_guidance: bool,
+        has_augmentation: bool,
+        won_at_zero: bool,
+    ) -> None:
         assert config.every is not None
         assert config.ot_start is not None
         assert config.max_phase_images is not None
         self.config = config
         self.every, self.max_phase_images = config.every, config.max_phase_images
         self.ot_schedule = CosineSchedule(config.ot_start, config.ot_min, config.ot_images)
-        self.has_guidance = has_guidance
         self.epoch = epoch
+        self.has_guidance, self.has_augmentation = has_guidance, has_augmentation
+        self.won_at_zero = won_at_zero
         self.memory = Memory("transport", config.ot_start, config.ot_start)
 
     def begin(self) -> list[Action]:
@@ -98,7 +112,7 @@ class AutomaticController(PhaseController):
         if self._is_too_long(num_images):
             return f"{num_images - memory.started_at} images in the phase"
         loss = health.get(DISCRIMINATOR_TERM)
-        if loss is not None and loss < config.won_below:
+        if self.won_at_zero and loss is not None and loss < config.won_below:
             return f"the discriminator has won: its loss is {loss:.2g}"
         return None
 
@@ -183,13 +197,14 @@ class AutomaticController(PhaseController):
             return self._finish(num_images, why)
         changes = {
             "guidance": True,
-            "augmentation": True,
+            **({"augmentation": True} if self.has_augmentation else {}),
             "lr_factor": self.config.lr_factors[2],
             "ema_reload_every": 0,
         }
         action = self._enter("guidance", num_images, changes, why)
-        self.memory.reference = float("inf")  # Guided samples are another distribution.
-        return [action]
+        self.memory.begin_comparing_anew()
+        reason = f"{action.reason}; guided samples are compared with one another alone"
+        return [dataclasses.replace(action, reason=reason)]
 
     def _back_to_best(self, num_images: int, reason: str, **more: Any) -> Action:
         """Returns the action of going back to the best, where that is not now, and more."""
@@ -202,6 +217,8 @@ class AutomaticController(PhaseController):
         memory = self.memory
         if memory.best_at is None:
             return "where it is: nothing was measured"
+        if memory.best == float("inf"):
+            return f"what it began with, of {memory.best_at} images: nothing was measured since"
         return f"the best, {memory.best:.4g} at {memory.best_at} images"
 
     def _finish(self, num_images: int, why: str) -> list[Action]:

@@ -47,8 +47,13 @@ def controller_of(
             raise ConfigError(
                 f"phases: {type(objective).__name__} has no transport scale to decay."
             )
-        has_guidance = objective.guidance is not None
-        return AutomaticController(settled(phases, objective), has_guidance, epoch)
+        return AutomaticController(
+            settled(phases, objective),
+            epoch,
+            has_guidance=objective.guidance is not None,
+            has_augmentation=objective.augmentation is not None,
+            won_at_zero=objective.loss.won_at_zero,
+        )
     for index, phase in enumerate(phases):
         _check_phase(f"phases[{index}]", phase, objective)
     return FixedController([Action.from_phase(phase) for phase in phases])
@@ -99,6 +104,7 @@ def _check_phase(path: str, phase: FixedPhase, objective: Objective) -> None:
     name = type(objective).__name__
     if phase.ot_scale is not None and not isinstance(objective, AdversarialFlow):
         raise ConfigError(f"{path}: {name} has no transport scale.")
+    _check_switches(path, phase, objective)
     _check_players(f"{path}.lr_factor", phase.lr_factor, objective)
     networks = objective.network_names
     for network in phase.restore:
@@ -106,6 +112,22 @@ def _check_phase(path: str, phase: FixedPhase, objective: Objective) -> None:
             raise ConfigError(
                 f"{path}: there is no network {network!r}.{nearest(network, networks)} "
                 f"There are: {', '.join(networks)}."
+            )
+
+
+def _check_switches(path: str, phase: FixedPhase, objective: Objective) -> None:
+    """Refuses to switch on what there is not."""
+    guidance = augmentation = None
+    if isinstance(objective, AdversarialFlow):
+        guidance, augmentation = objective.guidance, objective.augmentation
+    for name, is_on, part in (
+        ("guidance", phase.guidance, guidance),
+        ("augmentation", phase.augmentation, augmentation),
+    ):
+        if is_on and part is None:
+            raise ConfigError(
+                f"{path}: the objective has no {name} to switch on: give it one, as "
+                f"objective.{name}, or leave this out."
             )
 
 

@@ -93,6 +93,10 @@ class Memory:
         self.candidates = [at for at in self.candidates if at <= (self.best_at or 0)]
         self.reference, self.stalled = self.best, 0
 
+    def begin_comparing_anew(self) -> None:
+        """Lets the next measurement be the best, which is gone back to until there is one."""
+        self.best = self.reference = float("inf")
+
     @property
     def needed(self) -> set[int]:
         """Images of all that may be gone back to."""

@@ -8,6 +8,7 @@ from what training leaves undone: it is where a generator carries noises beyond 
 
 __all__ = ["CLAIMS"]
 
+import math
 from typing import Any
 
 import numpy as np
@@ -89,9 +90,7 @@ def measure(evidence: Evidence) -> dict[str, list[float]]:
     found = {}
     for words, function in ((CHANGE, change), (SPREAD, spread)):
         for name, run in SETTINGS.items():
-            found[f"{name}: {words}"] = [
-                function(evidence.samples(run.text, seed)) for seed in evidence.seeds
-            ]
+            found[f"{name}: {words}"] = evidence.values_of_samples(run.text, function)
     return found
 
 
@@ -101,7 +100,7 @@ def judge_clean(numbers: Numbers) -> Verdict:
     added = [a - b for a, b in zip(clean, none, strict=True)]
     wanted = [a - b for a, b in zip(along, none, strict=True)]
     return Verdict.of(
-        all(abs(a) < 0.25 * w for a, w in zip(added, wanted, strict=True)),
+        all(abs(a) < 0.25 * w < math.inf for a, w in zip(added, wanted, strict=True)),
         f"At t' = 0 guidance adds {written(added)} to the distance, along the flow "
         f"{written(wanted)}.",
     )
@@ -111,7 +110,8 @@ def judge_along(numbers: Numbers) -> Verdict:
     """Applies the rule of a classifier along the flow."""
     none, clean, near, along = (numbers[f"{name}: {CHANGE}"] for name in (NONE, CLEAN, NEAR, ALONG))
     return Verdict.of(
-        all(all_below(other, along, 1 / 1.5) for other in (none, clean, near)),
+        max(along) < math.inf  # What diverged was not guided far.
+        and all(all_below(other, along, 1 / 1.5) for other in (none, clean, near)),
         f"The distances are {written(along)} along the flow, {written(near)} near its end, "
         f"{written(clean)} at it and {written(none)} without guidance.",
     )
@@ -121,7 +121,7 @@ def judge_implicit(numbers: Numbers) -> Verdict:
     """Applies the rule of the implicit classifier."""
     none, implicit = (numbers[f"{name}: {CHANGE}"] for name in (NONE, IMPLICIT))
     return Verdict.of(
-        all_below(none, implicit, 1 / 1.5),
+        max(implicit) < math.inf and all_below(none, implicit, 1 / 1.5),
         f"The distances are {written(implicit)}, and {written(none)} without guidance.",
     )
 

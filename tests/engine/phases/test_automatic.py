@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from afmlib.config import AutomaticPhases
-from afmlib.engine.phases import Action, AutomaticController
+from afmlib.engine.phases import Action, AutomaticController, making
+from afmlib.registry import build_objective
 
 EVERY, BATCH, EPOCH = 100, 30, 10
 
@@ -77,7 +78,7 @@ class Run:
 
 
 def controller_of(config, guided=False):
-    return AutomaticController(config, guided, EPOCH)
+    return AutomaticController(config, EPOCH, guided, guided, won_at_zero=True)
 
 
 def play(config, values, guided=False):
@@ -198,12 +199,16 @@ def test_what_it_goes_back_to_is_kept_as_long(config, values, guided):
 def test_it_ends_at_the_best_it_has_seen(config, values, guided):
     run = play(config, values, guided)
     end = run.actions[-1]
-    finite = [value for value in run.seen.values() if value < math.inf]
+    seen_guided = {n: run.seen[n] for n in run.phases.get("guidance", [])}
+    comparable = seen_guided if any(v < math.inf for v in seen_guided.values()) else run.seen
+    finite = [value for value in comparable.values() if value < math.inf]
 
     assert end.stop
     assert [action.stop for action in run.actions].count(True) == 1
     if finite:
-        assert run.seen[end.restore_from or run.num_images] == min(finite)
+        at = end.restore_from or run.num_images
+        assert at in comparable
+        assert run.seen[at] == min(finite)
     else:
         assert end.restore_from is None
 
@@ -313,6 +318,69 @@ def test_a_discriminator_that_helps_stays():
 
     assert "stays" in stays.reason
     assert not stays.restore
+
+
+def test_guidance_that_makes_the_metric_worse_is_not_thrown_away():
+    values = [9.0, 8, 7, 6, 5, 4] + [4.0] * 60
+    config = settings(patience=2, num_candidates=1)
+    run = Run(controller_of(config, guided=True))
+    made = []
+    for value in values:
+        made = run.step(value)
+        if run.controller.memory.phase == "guidance":
+            break
+    assert "guidance begins, from the best, 4 at" in made[0].reason
+    assert made[0].reason.endswith("guided samples are compared with one another alone")
+
+    for value in [7.0, 6.0, 6.5, 6.6]:
+        made = run.step(value)
+
+    end = made[-1]
+    assert end.stop
+    assert end.restore_from == list(run.seen)[-3]
+    assert end.reason.endswith(f"the best, 6 at {end.restore_from} images")
+
+
+def test_guidance_of_which_nothing_can_be_measured_is_given_up():
+    config = settings(patience=2, num_candidates=1)
+    values = [9.0, 8, 7, 6, 5, 4] + [4.0] * 60
+    best = next(n for n, v in play(config, values).seen.items() if v == 4)
+    run = Run(controller_of(config, guided=True))
+    while not run.is_over:
+        run.step(math.nan if run.controller.memory.phase == "guidance" else values.pop(0))
+
+    end = run.actions[-1]
+    assert end.restore_from == best
+    assert end.reason.endswith(f"what it began with, of {best} images: nothing was measured since")
+
+
+def test_augmentation_is_switched_on_where_there_is_one():
+    controller = AutomaticController(settings(patience=1), EPOCH, True, False, won_at_zero=True)
+    run = Run(controller, actions=controller.begin())
+    while controller.memory.phase != "guidance":
+        run.step(5.0)
+
+    assert run.actions[0].changes["augmentation"] is False
+    assert run.actions[-1].changes.keys() == {"guidance", "lr_factor", "ema_reload_every"}
+
+
+@pytest.mark.parametrize("name", ["HingeLoss", "LeastSquaresLoss", "WassersteinLoss"])
+def test_a_loss_that_cannot_tell_ends_no_phase(name):
+    objective = build_objective(
+        dict(
+            type="AdversarialFlow",
+            loss=name,
+            generator=dict(type="MLPGenerator", in_channels=1),
+            discriminator=dict(type="MLPDiscriminator", in_channels=1),
+        )
+    )
+    objective.total_images = 10_000
+    run = Run(making.controller_of(AutomaticPhases(every=EVERY), objective, EPOCH))
+
+    for value in [9.0, 9.0, 9.0]:
+        run.step(value, {"discriminator/adversarial": -1.2})
+
+    assert list(run.phases) == ["transport"]
 
 
 @pytest.mark.parametrize("values", [[9.0], [9.0, 9.0], [9.0, 9.0, 9.0]])

@@ -98,6 +98,8 @@ def test_the_controller_takes_a_run_through_its_phases(automatic):
 def test_it_ends_with_the_best_model_in_the_last_checkpoint(automatic):
     folder, runner = automatic
     measured = entries(folder, "measured.jsonl")[1:]
+    guided = next(e["at"] for e in entries(folder) if e["changes"].get("guidance"))
+    measured = [entry for entry in measured if entry["num_images"] > guided]
     best = min(measured, key=lambda entry: entry["values"]["pixel_frechet_distance"])
 
     again = runner.phases._measure(runner, runner.phases.protocol)
@@ -313,6 +315,11 @@ def test_reloading_leaves_the_optimisers_alone(tmp_path):
         ("{evry: 5}", "phases: there is no key 'evry'. Did you mean 'every'"),
         ("{seed: 0}", "phases.seed must not be that of the evaluation, 0"),
         ("{metric: FrechetDistence}", "FrechetDistance"),
+        ("{metric: Diversity}", "phases.metric is Diversity, none of whose numbers is a distance"),
+        (
+            "{metric: KernelDistance, value: kernel_distance_std}",
+            "phases.value is 'kernel_distance_std', which is no .* There are: kernel_distance",
+        ),
         ("{ot_start: 0.001}", "phases: ot_start must be at least ot_min, got 0.001"),
         ("{ot_min: 0.5}", "the transport scale begins with 0.2, below its least, 0.5"),
         ("{lr_factors: [1]}", "lr_factors are three"),
@@ -321,6 +328,7 @@ def test_reloading_leaves_the_optimisers_alone(tmp_path):
         ("[{at: 5, lr_factor: -1}]", r"phases\[0\]: lr_factor must be positive"),
         ("[{at: 5, lr_factor: {generator: 0, discriminator: 1}}]", "lr_factor.generator must be"),
         ("[{at: 5, lr_factor: {generatr: 1}}]", r"phases\[0\].lr_factor is one number, or one"),
+        ("[{at: 5, augmentation: true}]", r"phases\[0\]: .* has no augmentation to switch on"),
         ("[{at: 5, restore: [generator]}]", r"phases\[0\]: restore and restore_from belong"),
         ("[{at: 5, restore: [generator], restore_from: 9}]", "restore_from must be before 5"),
         ("[{at: 5, restore: [generator], restore_from: 0}]", "restore_from must be at least 1"),
@@ -333,25 +341,30 @@ def test_mistakes_are_found_before_the_run(tmp_path, phases, message):
 
 
 def test_a_number_that_the_metric_does_not_give_is_named_before_the_run_trains(tmp_path):
-    with pytest.raises(ConfigError, match=r"phases\.value is 'fid'; Diversity gives diversity"):
-        train(tmp_path, "phases={every: 8, metric: Diversity, value: fid}")
+    message = r"phases\.value is 'frechet_distance'; .* gives pixel_frechet_distance here"
+    with pytest.raises(ConfigError, match=message):
+        train(tmp_path, "phases={every: 8, value: frechet_distance}")
 
 
 def test_a_metric_that_cannot_be_computed_is_no_number(tmp_path, monkeypatch):
     def fail(self, evaluation):
         raise ValueError("all samples are alike")
 
-    monkeypatch.setattr("afmlib.metrics.diversity.Diversity.__call__", fail)
+    monkeypatch.setattr("afmlib.metrics.frechet_distance.FrechetDistance.__call__", fail)
     console = Console(record=True, file=io.StringIO())
-    runner = train(
-        tmp_path, "phases={every: 8, metric: Diversity}", "num_images=16", console=console
-    )
+    runner = train(tmp_path, "phases={every: 8}", "num_images=16", console=console)
 
     assert runner.phases.controller.memory.best_at is None
-    assert "at 0 images, Diversity cannot be computed: all samples are alike" in (
+    assert "at 0 images, FrechetDistance cannot be computed: all samples are alike" in (
         console.export_text()
     )
     assert "nothing was measured" in entries(tmp_path)[-1]["reason"]
+
+
+def test_there_is_no_guidance_to_switch_on_without_one(tmp_path):
+    settings = [*TINY[:-3], "phases=[{at: 5, guidance: true}]"]
+    with pytest.raises(ConfigError, match=r"phases\[0\]: .* has no guidance to switch on"):
+        Runner(load_config("afm_digits", settings), tmp_path, device="cpu")
 
 
 @pytest.mark.parametrize("phases", ["{}", "[{at: 8, ot_scale: 0.1}]"])
