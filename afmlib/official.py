@@ -40,7 +40,7 @@ from afmlib.interfaces import Classifier, Conventions, Discriminator, Generator
 from afmlib.io.checked_files import CheckpointError
 from afmlib.io.published_files import read_published
 from afmlib.io.published_layout import PublishedNetwork, recognise
-from afmlib.io.published_names import PublishedName, parse_name
+from afmlib.io.published_names import PublishedName, parse_name, parse_nfe
 from afmlib.io.size_limit import build_for
 from afmlib.nn.attention import Attention
 from afmlib.ops.parameterisations import parameterisation_of
@@ -49,6 +49,9 @@ from afmlib.sampling import SampleModel
 
 LATENT_CHANNELS, LATENT_SCALE = 4, 0.18215
 """Of the autoencoder sd-vae-ft-mse, whose latents the published models are of."""
+
+TIME_SCALE = 1000.0
+"""The factor on times in the published networks."""
 
 PREDICTIONS = {"x": "sample", "v": "velocity", "sample": "sample", "velocity": "velocity"}
 """The paper's names, and those here."""
@@ -119,7 +122,7 @@ def _choose(
     # A number above 1 says which kind of model it is: the name is not asked for the other.
     by_name = parse_name(network.path) if repeats is None and nfe in (None, 1) else PublishedName()
     if nfe is None and repeats in (None, 1):
-        nfe = parse_name(network.path).nfe
+        nfe = parse_nfe(network.path)
     repeats = repeats or by_name.repeats
     if network.arguments["use_timestep_tgt"]:
         return _choose_any_step(network, repeats, nfe, prediction)
@@ -257,6 +260,17 @@ def public_state_dict(model: SampleModel) -> dict[str, Tensor]:
         )
     if network.class_dropout_prob > 0:
         raise ValueError("The published layout has no null class: export it as safetensors.")
+    if isinstance(model.generator, RepeatDepth) and model.generator.repeats == 1:
+        raise ValueError(
+            "The published layout does not tell a deep model of one repetition from a plain one, "
+            "whose head sees the time as well: export it as safetensors."
+        )
+    for embedder in (network.t_embedder, network.t_tgt_embedder):
+        if embedder is not None and embedder.time_scale != TIME_SCALE:
+            raise ValueError(
+                f"The published layout has times scaled by {TIME_SCALE:g}, not "
+                f"{embedder.time_scale:g}: export it as safetensors."
+            )
     return network.state_dict()
 
 

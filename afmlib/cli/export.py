@@ -2,9 +2,11 @@
 
 __all__ = ["run"]
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from afmlib.cli.files import device_of, require_writable
 from afmlib.cli.model_card import model_card
@@ -18,8 +20,9 @@ from afmlib.metrics.protocol import balanced_labels
 from afmlib.metrics.rgb import to_rgb_bytes
 from afmlib.official import generator_spec, load_official, public_state_dict
 from afmlib.ops import processes
+from afmlib.ops.seeding import indexed_noises
 from afmlib.registry import load_plugin_file
-from afmlib.sampling import SampleModel
+from afmlib.sampling import SampleModel, sample
 
 NETWORK = "generator_ema"
 """The name of the weights in a checkpoint that are sampled."""
@@ -58,6 +61,8 @@ def _export_folder(given: GivenModel, options: Any) -> int:
     manifest = dict(given.manifest or _manifest(given.model))
     for key in ("format", "files", "snapshots"):
         manifest.pop(key, None)
+    if given.manifest is not None:  # An export keeps what is said of its weights.
+        manifest.setdefault("weights", "online" if options.online else "averaged")
     config = given.config()
     save_checkpoint(out, {NETWORK: given.model.generator.state_dict()}, None, config, manifest)
     card = model_card(given, manifest, config, out.rsplit("/", 1)[-1], options.license)
@@ -86,12 +91,23 @@ def _export_file(given: GivenModel, options: Any) -> int:
     arguments = _arguments(model)
     again = load_official(out, **arguments)
     assert isinstance(again, SampleModel)
-    reread = public_state_dict(again)
-    if set(reread) != set(state) or any(not torch.equal(reread[key], state[key]) for key in state):
-        raise CheckpointError(f"{out} was not read back as it was written.")
+    if not (_same_weights(state, public_state_dict(again)) and _same_samples(model, again)):
+        storage.remove_file(out)
+        raise CheckpointError(f"{out} was not read back as it was written, and is removed.")
     listed = "".join(f", {name}={value!r}" for name, value in arguments.items())
     print(f'{out}, read back bit for bit: afmlib.load_official("{out}"{listed})')
     return 0
+
+
+def _same_weights(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return set(one) == set(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def _same_samples(model: SampleModel, again: SampleModel) -> bool:
+    """Tells whether equal weights are the same function: one sample of both is equal."""
+    noises = indexed_noises(0, [0], again.conventions.latent_shape or ())
+    one, other = (sample(each, [0], noises=noises) for each in (model, again))
+    return torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
 
 
 def _arguments(model: SampleModel) -> dict[str, Any]:

@@ -40,7 +40,8 @@ def model_card(
         f"---\n{yaml.safe_dump(header, sort_keys=False)}---",
         f"# {name}",
         f"A generator of {weights / 1e6:.2f} M parameters, exported by afmlib"
-        + (f" after {manifest['num_images']} images." if "num_images" in manifest else "."),
+        + (f" after {manifest['num_images']} images" if "num_images" in manifest else "")
+        + (f": its {manifest['weights']} weights." if "weights" in manifest else "."),
         f"Licence: {licence or UNKNOWN_LICENCE}",
         _opening(name, given),
         "## Conventions\n\n" + _table(manifest["conventions"], ("convention", "value")),
@@ -75,6 +76,8 @@ def _table(entries: Mapping[str, Any], titles: tuple[str, str]) -> str:
 
 
 def _evaluations(path: str, manifest: Mapping[str, Any]) -> str:
+    if manifest.get("weights") == "online":
+        return "None: evaluations are of the averaged weights, not of the online ones."
     found = [
         entry
         for entry in _entries(path)

@@ -15,7 +15,7 @@ from afmlib.data.decoded import decode
 from afmlib.io.cache import copy_for_all
 from afmlib.io.checkpoint import CONFIG, read_config, read_manifest
 from afmlib.io.published_files import is_weights_file
-from afmlib.io.published_names import parse_name
+from afmlib.io.published_names import parse_nfe
 from afmlib.official import load_official
 from afmlib.registry import AUTOENCODERS
 from afmlib.sampling import SampleModel, load_checkpoint
@@ -76,7 +76,7 @@ def _official(options: Any) -> SampleModel:
         raise ValueError(f"--online is for a run; {path} holds one set of weights.")
     copy_for_all(path)
     # Where its name says the number of steps, another one is wrong, and sampling says so.
-    nfe = None if parse_name(path).nfe else options.nfe
+    nfe = None if parse_nfe(path) else options.nfe
     model = load_official(path, options.repeats, nfe, options.prediction, options.num_heads)
     if not isinstance(model, SampleModel):
         raise ValueError(f"{path} is of a {type(model).__name__}, which makes no samples.")

@@ -2,7 +2,7 @@ r"""The optimiser of each player, on mmengine's wrapper, with a scheduled rate.
 
 The rate is the product of the schedule, of the factor of the current phase, and of one of the
 network's own: where a config says nothing, a network whose depth is repeated :math:`R` times learns
-at :math:`1 / R` of its opponent's rate, in every phase.
+at :math:`1 / R` of the rate of its own schedule, in every phase.
 
 References:
     | Adversarial Flow Models (Lin et al., 2025), Sec. 3.8 and Table 11, for the rate of deep models

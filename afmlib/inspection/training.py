@@ -114,9 +114,9 @@ def _entries(lines: Iterable[str]) -> Iterator[Mapping[str, Any]]:
 
 def panels_of(record: TrainingRecord) -> list[Panel]:
     """Returns the panels for which the run has numbers."""
-    keys = [
-        key for key in dict.fromkeys(key for entry in record.log for key in entry) if "/" in key
-    ]
+    logged = dict.fromkeys(key for entry in record.log for key in entry if "/" in key)
+    spread = [key for key in logged if key + SPREAD in logged]  # Numbers per sample: no terms.
+    keys = [key for key in logged if key.removesuffix(SPREAD) not in spread or key in spread]
     players = list(dict.fromkeys(key.split("/")[0] for key in keys))
 
     def panel(title: str, names: Sequence[str], log: bool = False) -> Panel:
@@ -127,10 +127,23 @@ def panels_of(record: TrainingRecord) -> list[Panel]:
             "logits (discriminator's updates)", _of("discriminator", "logits_real", "logits_fake")
         ),
         panel("mean sign of the real logits", ["discriminator/sign_rate"]),
-        *(panel(f"terms, {player}", _terms(keys, player)) for player in players),
+        *(
+            panel(f"terms, {player}", [key for key in _of_loss(keys, player) if key not in spread])
+            for player in players
+        ),
+        *(
+            panel(f"{key.removeprefix(f'{player}/')}, {player}", [key])
+            for player in players
+            for key in _of_loss(keys, player)
+            if key in spread
+        ),
         panel(
             "gradient norms at the generator's output",
-            _of("generator", "gradient_adversarial", "gradient_transport"),
+            [
+                key
+                for key in keys
+                if key.startswith("generator/gradient_") and key != "generator/gradient_norm"
+            ],
             log=True,
         ),
         panel("gradient norms", [f"{player}/gradient_norm" for player in players], log=True),
@@ -145,8 +158,8 @@ def _of(player: str, *names: str) -> list[str]:
     return [f"{player}/{name}" for name in names]
 
 
-def _terms(keys: Iterable[str], player: str) -> list[str]:
-    """Returns the keys that are no observation: the terms of a player's loss, and their sum."""
+def _of_loss(keys: Iterable[str], player: str) -> list[str]:
+    """Returns a player's keys without a panel of their kind: its terms, and what else it saw."""
     others = ("logits_", "gradient_", "sign_rate", "lr")
     names = [key.removeprefix(f"{player}/") for key in keys if key.startswith(f"{player}/")]
     return [f"{player}/{name}" for name in names if not name.startswith(others)]

@@ -20,6 +20,9 @@ SUFFIXES = (".pth", ".pt", ".safetensors")
 ZIP = b"PK\x03\x04"
 """How an archive of ``torch.save`` begins."""
 
+LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""How a file begins that was saved by torch before 1.6: its magic number, pickled."""
+
 
 def is_weights_file(path: str) -> bool:
     """Tells by its name whether a path or URL is a file of weights, as opposed to a folder."""
@@ -49,9 +52,15 @@ def read_state_dict(path: str) -> dict[str, Tensor]:
         OSError: If it cannot be read.
     """
     with open(local_copy(path), "rb") as file:
-        start = file.read(len(ZIP))
+        start = file.read(len(LEGACY))
         file.seek(0)
-        state = read_plain_data(file, path) if start == ZIP else read_tensors(file, path)
+        if start == LEGACY:
+            raise CheckpointError(
+                f"{path} is in torch's older format, which is no zip archive: open it with a "
+                "recent torch, and torch.save it again."
+            )
+        is_zip = start.startswith(ZIP)
+        state = read_plain_data(file, path) if is_zip else read_tensors(file, path)
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise CheckpointError(

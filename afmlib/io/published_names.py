@@ -10,7 +10,7 @@ References:
     | https://arxiv.org/abs/2511.22475
 """
 
-__all__ = ["PUBLISHED", "PublishedName", "parse_name"]
+__all__ = ["PUBLISHED", "PublishedName", "parse_name", "parse_nfe"]
 
 import re
 from dataclasses import dataclass
@@ -64,15 +64,29 @@ def parse_name(path: str) -> PublishedName:
         >>> parse_name("renamed.pth")
         PublishedName(nfe=None, repeats=None)
     """
-    name = path.rstrip("/").rsplit("/", 1)[-1]
-    match = _NAME.search(name)
+    match = _match(path)
     if match is None:
         return PublishedName()
     depth = DEPTHS[match["size"].lower()]
     layers = int(match["layers"] or depth)
     if layers < 1 or layers % depth:
         raise ValueError(
-            f"The name {name} says {layers} layers, and {match['size']} has {depth} blocks, of "
-            f"which no whole number of repetitions makes them: give repeats."
+            f"The name {match.string} says {layers} layers, and {match['size']} has {depth} "
+            "blocks, of which no whole number of repetitions makes them: give repeats."
         )
     return PublishedName(nfe=int(match["nfe"]), repeats=layers // depth)
+
+
+def parse_nfe(path: str) -> int | None:
+    """Reads the number of network evaluations alone, whatever the name says of layers.
+
+    Example:
+        >>> parse_nfe("xl2_57layer_1nfe.pth")
+        1
+    """
+    match = _match(path)
+    return None if match is None else int(match["nfe"])
+
+
+def _match(path: str) -> re.Match[str] | None:
+    return _NAME.search(path.rstrip("/").rsplit("/", 1)[-1])

@@ -87,6 +87,17 @@ def test_the_public_layout_goes_round_bit_for_bit(
     assert torch.equal(sample(short, [0, 4]), sample(original, [0, 4]))
 
 
+def test_a_file_that_is_another_function_is_not_left(checkpoint, tmp_path, monkeypatch, capsys):
+    checkpoint(DIT)
+    told = dict(repeats=1, nfe=1, prediction="velocity", num_heads=2)
+    monkeypatch.setattr("afmlib.cli.export._arguments", lambda model: told)
+
+    assert export("--out", "model.pth") == 1
+
+    assert "was not read back as it was written" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 def test_public_names_are_those_of_the_specification(checkpoint):
     checkpoint(DEEP)
 
@@ -121,10 +132,28 @@ def test_a_folder_is_a_checkpoint_to_sample_from_with_a_card(spec, checkpoint, t
     _, header, text = card.split("---\n", 2)
     assert yaml.safe_load(header)["license"] == "cc-by-4.0"
     assert yaml.safe_load(text.split("```yaml\n")[1].split("```")[0]) == spec
-    for line in ("Licence: cc-by-4.0", "| frechet_distance | 7.25 |", "Protocol: seed 4"):
+    for line in (
+        "images: its averaged weights.",
+        "Licence: cc-by-4.0",
+        "| frechet_distance | 7.25 |",
+        "Protocol: seed 4",
+    ):
         assert line in text
     assert "9.5" not in text
     assert 'load_checkpoint("mine")' in capsys.readouterr().out
+
+
+def test_the_card_of_online_weights_has_no_evaluations_of_the_average(checkpoint, tmp_path):
+    checkpoint(DIT)
+
+    assert export("--out", "mine", "--online") == 0
+    assert main(["export", "--checkpoint", "mine", "--out", "again"]) == 0
+
+    for name in ("mine", "again"):
+        card = (tmp_path / name / "README.md").read_text()
+        assert "images: its online weights." in card
+        assert "None: evaluations are of the averaged weights" in card
+        assert "7.25" not in card
 
 
 def test_without_a_licence_or_an_evaluation_the_card_says_so(checkpoint, tmp_path, capsys):
@@ -194,6 +223,8 @@ def test_grey_images_become_colour_for_adm(checkpoint, tmp_path):
             ["--out", "x.pth"],
             "not a RepeatBlocks: export it as safetensors",
         ),
+        (DEEP | dict(repeats=1), SAMPLE, ["--out", "x.pth"], "deep model of one repetition"),
+        (TIMED | dict(time_scale=1.0), VELOCITY, ["--out", "x.pth"], "scaled by 1000, not 1: "),
         (TIMED, "InstantaneousVelocity", ["--out", "x.pth"], "not InstantaneousVelocity"),
         (DIT | dict(class_dropout_prob=0.1), SAMPLE, ["--out", "x.pth"], "has no null class"),
         (DIT, SAMPLE, ["--out", "x.npz"], "judges images, .* such as --vae stabilityai/"),

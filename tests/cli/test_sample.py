@@ -138,6 +138,19 @@ def test_a_file_without_a_telling_name_takes_options(run, files, tmp_path, capsy
     np.testing.assert_array_equal(np.load(tmp_path / "x.npz")["arr_0"], expected.numpy())
 
 
+def test_repeats_are_taken_where_the_name_says_others(run, files, tmp_path, capsys):
+    name = "xl2_57layer_1nfe.pth"
+    state = layout.random_state(layout.generator(**layout.TINY, times=("t_embedder",)))
+    torch.save(state, files / name)
+
+    assert run("--out", "x.npz", name=name) == 2
+    assert "says 57 layers" in capsys.readouterr().err
+    assert run("--out", "x.npz", "--repeats", "2", name=name) == 0
+
+    expected = sample(load_official(files / name, repeats=2, num_heads=2), [0, 1, 2, 3])
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npz")["arr_0"], expected.numpy())
+
+
 def test_a_discriminator_makes_no_samples(run, files, capsys):
     torch.save(layout.random_state(layout.discriminator(**layout.TINY)), files / "d.pth")
 

@@ -22,10 +22,13 @@ LOG = [
         "discriminator/lr": 1e-3,
         "generator/adversarial": 0.9,
         "generator/transport": 0.2,
-        "generator/loss": 1.1,
+        "generator/guidance": 0.3,
+        "generator/loss": 1.4,
         "generator/gradient_adversarial": 0.1,
         "generator/gradient_adversarial_std": 0.01,
         "generator/gradient_transport": 0.02,
+        "generator/gradient_guidance": 0.03,
+        "generator/gradient_guidance_std": 0.01,
         "generator/gradient_norm": 3.0,
         "generator/lr": 5e-4,
         "images_per_second": 100.0,
@@ -45,10 +48,16 @@ EXPECTED = {
     "logits (discriminator's updates)": ["discriminator/logits_real", "discriminator/logits_fake"],
     "mean sign of the real logits": ["discriminator/sign_rate"],
     "terms, discriminator": ["discriminator/adversarial", "discriminator/r1", "discriminator/loss"],
-    "terms, generator": ["generator/adversarial", "generator/transport", "generator/loss"],
+    "terms, generator": [
+        "generator/adversarial",
+        "generator/transport",
+        "generator/guidance",
+        "generator/loss",
+    ],
     "gradient norms at the generator's output": [
         "generator/gradient_adversarial",
         "generator/gradient_transport",
+        "generator/gradient_guidance",
     ],
     "gradient norms": ["discriminator/gradient_norm", "generator/gradient_norm"],
     "learning rates": ["discriminator/lr", "generator/lr"],
@@ -100,6 +109,19 @@ def test_other_objectives_have_the_panels_of_what_they_log():
     titles = [panel.title for panel in panels_of(TrainingRecord(log))]
 
     assert titles == ["terms, generator", "learning rates"]
+
+
+def test_what_a_classifier_observes_is_no_term_of_its_loss():
+    numbers = {"cross_entropy": 2.0, "loss": 2.0, "accuracy": 0.5, "accuracy_std": 0.25, "lr": 0.1}
+    log = [{"num_images": 8, **{f"classifier/{name}": x for name, x in numbers.items()}}]
+
+    panels = {panel.title: panel.curves for panel in panels_of(TrainingRecord(log))}
+
+    assert list(panels) == ["terms, classifier", "accuracy, classifier", "learning rates"]
+    terms = [curve.name for curve in panels["terms, classifier"]]
+    assert terms == ["classifier/cross_entropy", "classifier/loss"]
+    (accuracy,) = panels["accuracy, classifier"]
+    assert (accuracy.values, accuracy.spreads) == ([0.5], [0.25])
 
 
 def test_figure_shows_bands_curves_and_decisions():

@@ -57,7 +57,9 @@ def test_code_in_a_file_is_not_run(tmp_path):
     (tmp_path / "pickle.pth").write_bytes(pickle.dumps({"x": Malicious(mark)}))
 
     for name in ("zip.pth", "old.pth", "pickle.pth"):
-        with pytest.raises(CheckpointError, match=rf"{name} (holds more than|is damaged)") as error:
+        with pytest.raises(
+            CheckpointError, match=rf"{name} (holds more than|is damaged|is in)"
+        ) as error:
             read_published(str(tmp_path / name))
         assert "weights_only" not in str(error.value)  # No advice to load it all the same.
     assert not os.path.exists(mark)
@@ -98,6 +100,15 @@ def test_damage_is_named(tmp_path):
         archive.writestr("data.pkl", bytes(10**6))
     with pytest.raises(CheckpointError, match="longer than the file"):
         read_state_dict(str(tmp_path / "bomb.pth"))
+
+
+def test_the_older_format_of_torch_is_told_from_damage(tmp_path):
+    torch.save(STATE, tmp_path / "model.pth", _use_new_zipfile_serialization=False)
+
+    with pytest.raises(
+        CheckpointError, match=r"model\.pth is in torch's older format.*save it again"
+    ):
+        read_state_dict(str(tmp_path / "model.pth"))
 
 
 def test_a_missing_file_is_missing(tmp_path):
