@@ -30,6 +30,7 @@ from afmlib.interfaces import Dataset
 from afmlib.io import storage
 from afmlib.io.checkpoint import CHECKPOINTS, read_config
 from afmlib.io.class_names import label_indices
+from afmlib.io.published_files import is_weights_file
 from afmlib.registry import build_dataset, load_plugin_file
 from afmlib.sampling import SampleModel, load_checkpoint
 
@@ -68,16 +69,18 @@ def _interpolation(options: Any) -> bytes:
 
 def _compare(options: Any) -> bytes:
     device = device_of(options.device)
-    others = {"online": options.online, "repeats": None, "prediction": None, "num_heads": None}
+    counts = _one_each("--nfe", options.nfe, len(options.checkpoints), "model")
+    told = _told_of_published(options)
     given = [
-        given_model(Namespace(checkpoint=path, nfe=None, **others)) for path in options.checkpoints
+        given_model(Namespace(checkpoint=path, online=options.online, nfe=nfe, **one))
+        for path, nfe, one in zip(options.checkpoints, counts, told, strict=True)
     ]
     blocks = compare(
         [(name_of(path), one.model) for path, one in zip(options.checkpoints, given, strict=True)],
         _labels(options, given[0]),
         options.rows,
         options.seed,
-        options.nfe or (None,),
+        counts,
         options.batch_size,
         device,
     )
@@ -86,10 +89,7 @@ def _compare(options: Any) -> bytes:
 
 def _transport(options: Any) -> bytes:
     paths = options.checkpoint
-    counts = options.nfe or [None]
-    if len(counts) not in (1, len(paths)):
-        raise ValueError(f"--nfe is one number, or one for each of {len(paths)} models.")
-    counts = counts * len(paths) if len(counts) == 1 else counts
+    counts = _one_each("--nfe", options.nfe, len(paths), "model")
     maps = [
         measure_transport(
             name_of(path),
@@ -125,6 +125,37 @@ def name_of(path: str) -> str:
     if len(parts) > 2 and parts[-2] == CHECKPOINTS:
         return f"{parts[-3]} at {parts[-1].lstrip('0') or '0'}"
     return parts[-1] if parts else path
+
+
+def _one_each(option: str, values: Sequence[Any] | None, count: int, what: str) -> list[Any]:
+    """Returns a value for each: its own, the one for all, or None where none is given."""
+    if not values:
+        return [None] * count
+    if not count:
+        raise ValueError(f"{option} is for a {what}, and there is none.")
+    if len(values) not in (1, count):
+        raise ValueError(
+            f"{option} takes one value, or one per {what}: {count}, not {len(values)}."
+        )
+    return list(values) * count if len(values) == 1 else list(values)
+
+
+def _told_of_published(options: Any) -> list[dict[str, Any]]:
+    """Returns what is said of each model; runs say it themselves, and take no part in the count."""
+    is_published = [is_weights_file(path) for path in options.checkpoints]
+    names = ("repeats", "prediction", "num_heads")
+    columns = {
+        name: iter(
+            _one_each(
+                f"--{name.replace('_', '-')}", options[name], sum(is_published), "published file"
+            )
+        )
+        for name in names
+    }
+    return [
+        {name: next(columns[name]) if published else None for name in names}
+        for published in is_published
+    ]
 
 
 def _load(path: str, options: Any) -> SampleModel:

@@ -93,6 +93,27 @@ def test_comparison_is_that_of_python(here):
     assert (here / "c.png").read_bytes() == comparison_picture(compare(models, [3, 7], 2, 5))
 
 
+def test_published_files_are_compared_with_one_another_and_with_runs(here):
+    times = ("t_embedder",)
+    shape = layout.TINY | dict(classes=10, channels=1, tokens=16)
+    torch.save(layout.random_state(layout.generator(**shape, times=times)), "a.pth")
+    torch.save(layout.random_state(layout.generator(**shape)), "b.pth")
+    argv = ["inspect", "compare", "--checkpoints", "a.pth", "digits", "b.pth", "a.pth"]
+    argv += ["--labels", "3", "--rows", "1", "--out", "p.png", "--nfe", "1", "1", "1", "2"]
+    told = ["--num-heads", "2", "--repeats", "2", "1", "1", "--prediction"]
+
+    assert main([*argv, *told, "sample", "sample", "velocity"]) == 0
+
+    models = [
+        ("a.pth", load_official("a.pth", repeats=2, num_heads=2)),
+        ("digits", load_checkpoint("digits")),
+        ("b.pth", load_official("b.pth", num_heads=2)),
+        ("a.pth", load_official("a.pth", nfe=2, num_heads=2)),
+    ]
+    expected = comparison_picture(compare(models, [3], 1))
+    assert (here / "p.png").read_bytes() == expected
+
+
 def test_transport_is_that_of_python_on_the_data_of_the_config(here):
     argv = ["inspect", "transport", "--checkpoint", "line", "line", "--num", "60"]
     assert main([*argv, "--lines", "9", "--out", "t.png"]) == 0
@@ -121,9 +142,18 @@ def test_training_is_that_of_python_and_goes_to_a_url(here, s3_folder):
         ("interpolation --checkpoint digits --device no", 2, "There is no device 'no'"),
         ("interpolation --checkpoint nowhere", 1, "There is no checkpoint in nowhere"),
         ("compare --checkpoints digits line", 2, "Only models of the same data are compared"),
-        ("compare --checkpoints digits digits --nfe 1 1 1", 2, "nfe is one number or 2"),
+        (
+            "compare --checkpoints digits digits --nfe 1 1 1",
+            2,
+            "--nfe takes one value, or one per model: 2, not 3",
+        ),
+        (
+            "compare --checkpoints digits --num-heads 2",
+            2,
+            "for a published file, and there is none",
+        ),
         ("transport --checkpoint digits", 2, "a sample of digits has shape (1, 8, 8)"),
-        ("transport --checkpoint line --nfe 1 1", 2, "nfe is one number"),
+        ("transport --checkpoint line --nfe 1 1", 2, "--nfe takes one value"),
         ("transport --checkpoint line --num 0", 2, "num must be at least 1"),
         ("training --work-dir nowhere", 1, "There is no log of a run"),
         ("training --work-dir digits --out x.jpg", 2, "--out is a .png file, not 'x.jpg'"),

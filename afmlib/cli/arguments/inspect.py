@@ -1,5 +1,7 @@
 """The arguments of ``afmlib inspect`` and of its pictures."""
 
+from typing import Literal
+
 from jsonargparse import ArgumentParser
 
 from afmlib.cli.arguments import add_common, add_model, add_sampling
@@ -7,6 +9,7 @@ from afmlib.cli.arguments import add_common, add_model, add_sampling
 RUNS = "checkpoints, or folders of runs"
 OUT = "a .png file or URL"
 NFE = "network evaluations of a sample: one number, or one per model [each model's own]"
+EACH = "one for all, or one per file"
 
 
 def build_parser() -> ArgumentParser:
@@ -56,6 +59,7 @@ def _compare() -> ArgumentParser:
     )
     parser.add_argument("--rows", type=int, default=2, help="samples of each class")
     parser.add_argument("--nfe", type=int, nargs="+", help=NFE)
+    _add_published(parser)
     parser.add_argument(
         "--vae", type=str, help="what decodes latents: a folder, or a name on the hub"
     )
@@ -86,6 +90,28 @@ def _training() -> ArgumentParser:
     parser.add_argument("--out", type=str, default="training.png", help=OUT)
     add_common(parser)
     return parser
+
+
+def _add_published(parser: ArgumentParser) -> None:
+    """Adds the options of published files among several models."""
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        nargs="+",
+        help=f"of published files: runs of the blocks, {EACH} [by its name]",
+    )
+    parser.add_argument(
+        "--prediction",
+        type=Literal["sample", "velocity"],
+        nargs="+",
+        help=f"of published files: what they predict, {EACH} [by the number of steps]",
+    )
+    parser.add_argument(
+        "--num-heads",
+        type=int,
+        nargs="+",
+        help=f"of published files: attention heads, {EACH} [by its width]",
+    )
 
 
 def _add_others(parser: ArgumentParser, out: str) -> None:
