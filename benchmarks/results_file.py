@@ -7,12 +7,13 @@ __all__ = ["SCHEMA", "ResultsFile"]
 
 import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from contenders import Contender
 from rows import Job, empty_row
+from templates.schema import read_schema
 
 SCHEMA = 2
 
@@ -43,7 +44,7 @@ class ResultsFile:
             resume: Whether to go on with what is there.
 
         Raises:
-            ValueError: If what is there has another budget or schema.
+            ValueError: If what is there has another budget or schema, or lacks a key.
         """
         from machine import describe_machine, describe_versions
 
@@ -115,4 +116,18 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged, so that nothing can go on with it: {error}") from None
     if not isinstance(content, dict) or "suite" in content or content.get("schema") != SCHEMA:
         raise ValueError(f"{path} holds no results of contenders by schema {SCHEMA}.")
+    for key in _missing(content):
+        raise ValueError(f"{path} lacks the key {key}, so that nothing can go on with it.")
     return content
+
+
+def _missing(content: Mapping[str, Any]) -> Iterator[str]:
+    """Yields the keys that the results or their rows should have and have not."""
+    schema = read_schema()
+    for key in (*schema["required"], *schema["then"]["required"]):
+        if key not in content:
+            yield key
+    for index, row in enumerate(content["rows"]):
+        for key in schema["$defs"]["row"]["required"]:
+            if key not in row:
+                yield f"rows[{index}].{key}"

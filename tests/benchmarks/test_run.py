@@ -337,3 +337,20 @@ def test_what_is_done_is_not_done_again_and_what_failed_is(main, asked, tmp_path
     assert main([afm, "--budget", "65img", *out[2:], "--resume"]) == 2
     assert "holds results with a budget of 64 images, not of 65 images" in capsys.readouterr().err
     assert asked == []
+
+
+def test_a_key_that_results_lack_is_told(main, asked, tmp_path, capsys):
+    out, path = ["--out", str(tmp_path / "out"), "--resume"], tmp_path / "out/results.json"
+    assert main(["afm_digits", *out]) == 0
+    text = path.read_text()
+    capsys.readouterr()
+
+    for lacking in ("seeds", "efficiency", "rows[0].status"):
+        results = json.loads(text)
+        (results["rows"][0] if "." in lacking else results).pop(lacking.split(".")[-1])
+        path.write_text(json.dumps(results))
+
+        assert main(["afm_digits", *out]) == 2
+        error = capsys.readouterr().err
+        assert f"{path} lacks the key {lacking}, " in error
+        assert error.count("\n") == 1
