@@ -1,16 +1,20 @@
 """The numbers, the speed and a picture of a model, for each number of network evaluations.
 
 Every contender is asked for one, two and four evaluations and for its method's own number; what its
-model refuses is "not run", with the reason. Noises and labels are the same for all.
+model refuses is "not run" and what goes wrong is "failed", with the reason, and the others are done
+all the same. Noises and labels are the same for all.
 """
 
 __all__ = ["Subject", "evaluate_all"]
 
 import time
-from collections.abc import Callable
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from rows import Job, one_line
+from turn import EVALUATION, Turn
 
 from afmlib.config import EvaluationConfig
 
@@ -51,28 +55,37 @@ class Subject:
         return self.model.conventions.num_classes or 1
 
 
-def evaluate_all(
-    subject: Subject, stem: Path, on_share: Callable[[float], None]
-) -> list[dict[str, Any]]:
+def evaluate_all(subject: Subject, job: Job, turn: Turn, row: dict[str, Any]) -> None:
     """Evaluates with one, two and four network evaluations and with the model's own number.
+
+    Each is in the row as soon as it is done. The row has failed if one of them has.
 
     Args:
         subject: What is evaluated.
-        stem: What the paths of its pictures begin with.
-        on_share: Called after each with the share of the work that is done.
+        job: Whose model it is.
+        turn: Gives way after each.
+        row: The row that is filled.
+
+    Raises:
+        Stopped: If it was told to stop.
     """
     if subject.model is None:
-        return [_entry(1, False, subject.reason)]
+        row["evaluations"] = [_entry(1, False, subject.reason)]
+        return
     own = subject.model.conventions.nfe
     numbers = sorted({*NFES, own})
     total = sum(nfe + OVERHEAD for nfe in numbers)
-    entries, done = [], 0
+    done = 0
     for nfe in numbers:
-        picture = stem.with_name(f"{stem.name}-nfe{nfe}.png")
-        entries.append(_evaluate(subject, nfe, nfe == own, picture))
+        picture = job.out / "pictures" / f"{job.stem}-nfe{nfe}.png"
+        entry = _evaluate(subject, nfe, nfe == own, picture, job.debug)
+        row["evaluations"].append(entry)
+        if entry["status"] == "failed":
+            reason = f"The evaluation with nfe {nfe} failed: {entry['reason']}"
+            row |= {"status": "failed", "reason": row["reason"] or reason}
         done += nfe + OVERHEAD
-        on_share(done / total)
-    return entries
+        turn.give_way(EVALUATION, done / total)
+        turn.require_running()
 
 
 def _entry(nfe: int, own: bool, reason: str | None) -> dict[str, Any]:
@@ -81,22 +94,37 @@ def _entry(nfe: int, own: bool, reason: str | None) -> dict[str, Any]:
     return entry | {"protocol": {}, "values": {}, "picture": None}
 
 
-def _evaluate(subject: Subject, nfe: int, own: bool, picture: Path) -> dict[str, Any]:
-    from afmlib.engine import evaluate_model
-
+def _evaluate(subject: Subject, nfe: int, own: bool, picture: Path, debug: bool) -> dict[str, Any]:
     try:
         subject.model.check_nfe(nfe)
     except ValueError as error:
         return _entry(nfe, own, str(error))
     entry = _entry(nfe, own, subject.reason)
-    if subject.reason is None and subject.protocol.metrics:
+    steps = (
+        lambda: _judge(subject, nfe),
+        lambda: _time_samples(subject, nfe),
+        lambda: _draw(subject, nfe, picture, entry.get("images_per_second", 1.0)),
+    )
+    for step in steps:
         try:
-            entry |= evaluate_model(subject.model, subject.dataset, subject.protocol, nfe) or {}
-        except OSError as error:  # An autoencoder, an extractor or a reference is not at hand.
-            entry |= {"status": "not run", "reason": str(error)}
-    entry |= _time_samples(subject, nfe)
-    _draw(subject, nfe, picture, entry["images_per_second"])
-    return entry | {"picture": f"{picture.parent.name}/{picture.name}"}
+            entry |= step()
+        except Exception as error:  # What the others give is kept.
+            if debug:
+                traceback.print_exc()
+            if entry["status"] != "failed":
+                entry |= {"status": "failed", "reason": one_line(error)}
+    return entry
+
+
+def _judge(subject: Subject, nfe: int) -> dict[str, Any]:
+    from afmlib.engine import evaluate_model
+
+    if subject.reason is not None or not subject.protocol.metrics:
+        return {}
+    try:
+        return evaluate_model(subject.model, subject.dataset, subject.protocol, nfe) or {}
+    except OSError as error:  # An autoencoder, an extractor or a reference is not at hand.
+        return {"status": "not run", "reason": str(error)}
 
 
 def _time_samples(subject: Subject, nfe: int) -> dict[str, float]:
@@ -127,7 +155,7 @@ def _seconds(subject: Subject, size: int, nfe: int) -> float:
     return min(times)
 
 
-def _draw(subject: Subject, nfe: int, path: Path, images_per_second: float) -> None:
+def _draw(subject: Subject, nfe: int, path: Path, images_per_second: float) -> dict[str, Any]:
     """Draws the same noises and labels for every contender; fewer where it would take long."""
     from afmlib import sample
     from afmlib.engine.pictures import save_picture
@@ -139,3 +167,4 @@ def _draw(subject: Subject, nfe: int, path: Path, images_per_second: float) -> N
     is_image = len(shape) == 3
     labels = [index % classes for index in range(rows * columns if is_image else 2000)]
     save_picture(sample(subject.model, labels, nfe=nfe), path, columns)
+    return {"picture": f"{path.parent.name}/{path.name}"}

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from evaluations import Subject, evaluate_all
 from rows import Job
-from turn import EVALUATION, Turn
+from turn import Turn
 
 from afmlib import build_dataset, load_checkpoint, load_official
 from afmlib.config import RunConfig, check_config
@@ -29,11 +29,6 @@ def evaluate_pretrained(job: Job, turn: Turn, row: dict[str, Any]) -> None:
         ValueError: If it does not fit the data.
         Stopped: If it was told to stop.
     """
-
-    def on_share(share: float) -> None:
-        turn.give_way(EVALUATION, share)
-        turn.require_running()
-
     config = job.contender.load()
     config["plugins"] = [*(config.get("plugins") or []), *job.plugins]
     checked = check_config(config)
@@ -43,8 +38,7 @@ def evaluate_pretrained(job: Job, turn: Turn, row: dict[str, Any]) -> None:
     model = _load(str(job.contender.checkpoint), config).to(device)
     row["objective"] = model.conventions.objective
     row["parameters"] = {"generator": sum(weights.numel() for weights in model.parameters())}
-    subject = _subject(model, checked, device)
-    row["evaluations"] = evaluate_all(subject, job.out / "pictures" / job.stem, on_share)
+    evaluate_all(_subject(model, checked, device), job, turn, row)
 
 
 def _load(checkpoint: str, config: Mapping[str, Any]) -> SampleModel:

@@ -11,10 +11,11 @@ from typing import Any
 
 from evaluations import Subject, evaluate_all
 from rows import Job
-from turn import EVALUATION, TRAINING, Turn
+from turn import TRAINING, Turn
 from turn_hook import NUM_POINTS, TurnHook
 
 from afmlib.config import check_config
+from afmlib.engine import Runner
 
 
 def train_and_evaluate(job: Job, turn: Turn, row: dict[str, Any]) -> None:
@@ -23,8 +24,6 @@ def train_and_evaluate(job: Job, turn: Turn, row: dict[str, Any]) -> None:
     Raises:
         Stopped: If it was told to stop; what there is of the run is saved.
     """
-    from afmlib.engine import Runner  # Before mmengine, for which it mends OpenCV.
-
     config = _config(job)
     row["objective"] = config["objective"]["type"]
     hook = TurnHook(turn, job.budget.seconds)
@@ -38,17 +37,14 @@ def train_and_evaluate(job: Job, turn: Turn, row: dict[str, Any]) -> None:
     runner.stateful["turns"] = hook
     turn.give_way(TRAINING, 0.0)  # What comes now is as fast as what follows.
     turn.require_running()
-    runner.train()
-    if not runner.train_loop.has_ended:
-        runner.save()
+    try:
+        runner.train()
+        if not runner.train_loop.has_ended:
+            runner.save()
+    finally:  # Also if it fails on the way, or in the evaluation at its end.
+        row |= _course(runner, hook, folder)
     turn.require_running()
-    row["trained"] = _trained(runner, hook.seconds)
-    row["log"] = _lines(folder / "log.jsonl")
-    row["curve"] = [
-        {**line, "seconds": hook.seconds_at(line["num_images"])}
-        for line in _lines(folder / "evaluations.jsonl")
-    ]
-    row["evaluations"] = _evaluate(runner, job, turn)
+    _evaluate(runner, job, turn, row)
 
 
 def _config(job: Job) -> dict[str, Any]:
@@ -65,17 +61,25 @@ def _config(job: Job) -> dict[str, Any]:
     return config
 
 
-def _evaluate(runner: Any, job: Job, turn: Turn) -> list[dict[str, Any]]:
-    def on_share(share: float) -> None:
-        turn.give_way(EVALUATION, share)
-        turn.require_running()
+def _course(runner: Any, hook: TurnHook, folder: Path) -> dict[str, Any]:
+    """Returns what there is to tell of a training, which may have failed."""
+    is_whole = runner.train_loop.has_ended and hook.seconds > 0
+    return {
+        "trained": _trained(runner, hook.seconds) if is_whole else None,
+        "log": _lines(folder / "log.jsonl"),
+        "curve": [
+            {**line, "seconds": hook.seconds_at(line["num_images"])}
+            for line in _lines(folder / "evaluations.jsonl")
+        ],
+    }
 
+
+def _evaluate(runner: Any, job: Job, turn: Turn, row: dict[str, Any]) -> None:
     objective, protocol = runner.objective, runner.run_config.evaluation
     model, reason = objective.sample_model, None
     if model is None:
         reason = f"{type(objective).__name__} trains no generator: there is nothing to sample."
-    subject = Subject(model, runner.dataset, protocol, reason)
-    return evaluate_all(subject, job.out / "pictures" / job.stem, on_share)
+    evaluate_all(Subject(model, runner.dataset, protocol, reason), job, turn, row)
 
 
 def _count(objective: Any) -> dict[str, int]:

@@ -7,10 +7,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from afmlib.engine.hooks import EvaluationHook  # Before mmengine, for which it mends OpenCV.
+
+# isort: split
 from mmengine.hooks import Hook
 from turn import TRAINING, Turn
-
-from afmlib.engine.hooks import EvaluationHook
 
 WARMUP_SHARE = 0.1
 """The share of a budget of seconds after which its length in images is known."""
@@ -19,7 +20,7 @@ NUM_POINTS, NUM_LINES = 8, 100
 """Evaluations and lines of the log in the course of a run whose config leaves them open."""
 
 SAVE_SECONDS = 60.0
-"""A run is saved when so much time has passed since the last time, but ..."""
+"""A run is saved when it has worked so long since the last time, but ..."""
 
 SAVE_SHARE = 0.05
 """... saving takes no more than this share of the time."""
@@ -48,7 +49,7 @@ class TurnHook(Hook):  # type: ignore[misc]
         self.seconds = 0.0
         self.total_images: int | None = None
         self.history: dict[int, float] = {}
-        self.last_save = time.monotonic()
+        self.waited = 0.0
         self.save_seconds = 0.0
         self.first_share = 0.0
 
@@ -74,13 +75,14 @@ class TurnHook(Hook):  # type: ignore[misc]
         (self.evaluation,) = (hook for hook in runner.hooks if isinstance(hook, EvaluationHook))
         self._give_length(runner)
         self.first_share = self._share(runner)
+        self.last_save = self._clock()
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Saves, if it was long ago, and starts the clock of an iteration."""
-        start = time.monotonic()
+        start = self._clock()
         if start - self.last_save > max(SAVE_SECONDS, self.save_seconds / SAVE_SHARE):
             runner.save()
-            self.last_save = time.monotonic()
+            self.last_save = self._clock()
             self.save_seconds = self.last_save - start
         self.iter_start = time.monotonic()
 
@@ -94,13 +96,19 @@ class TurnHook(Hook):  # type: ignore[misc]
         if loop.is_due(self.evaluation.every):
             self.history[loop.num_images] = self.seconds
         if self.turn.is_over:
+            start = time.monotonic()
             self.turn.give_way(TRAINING, self._share(runner), self.first_share)
+            self.waited += time.monotonic() - start
             if self.turn.is_stopped:
                 runner.stop()
 
     def seconds_at(self, num_images: int) -> float:
         """Returns how long training had taken at an evaluation; a controller may end a run."""
         return round(self.history.get(num_images, self.seconds), 2)
+
+    def _clock(self) -> float:
+        """Returns the time without what others had of it."""
+        return time.monotonic() - self.waited
 
     def _share(self, runner: Any) -> float:
         loop = runner.train_loop

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from afmlib import build_generator, load_checkpoint
 from afmlib.config import check_config
 from afmlib.engine import evaluate_model
+from afmlib.engine.hooks import EvaluationHook
 from afmlib.registry import build_dataset
 
 BATCH = 32
@@ -28,7 +29,8 @@ def modules():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
-        names = ("contenders", "rows", "turn", "turn_hook", "training", "pretrained", "worker")
+        names = ("contenders", "rows", "turn", "turn_hook", "evaluations")
+        names += ("training", "pretrained", "worker")
         yield types.SimpleNamespace(**{name: importlib.import_module(name) for name in names})
 
 
@@ -37,14 +39,19 @@ class Killed(BaseException):
 
 
 class ManualTurn:
-    """A turn that is over after every iteration, and is stopped or killed after some."""
+    """A turn that is over after every iteration, and is stopped or killed after some.
 
-    def __init__(self, stopped=None, stop_after=None, kill_after=None):
+    Others take their turns while it waits.
+    """
+
+    def __init__(self, stopped=None, stop_after=None, kill_after=None, others=lambda: None):
         self.stopped, self.stop_after, self.kill_after = stopped, stop_after, kill_after
+        self.others = others
         self.is_over, self.is_stopped, self.count = True, False, 0
 
     def give_way(self, stage, share, first=0.0):
         self.count += 1
+        self.others()
         self.is_stopped = self.count == self.stop_after
         if self.count == self.kill_after:
             raise Killed
@@ -54,16 +61,17 @@ class ManualTurn:
             raise self.stopped
 
 
+def job_of(modules, folder, contender, budget=None):
+    (folder / "pictures").mkdir(exist_ok=True)
+    if isinstance(contender, str):
+        contender = modules.contenders.parse_contender(contender)
+    budget = modules.contenders.parse_budget(budget)
+    return modules.rows.Job(contender, 0, budget, slice_seconds=1.0, out=folder)
+
+
 def train(modules, folder, contender, budget, *turns):
     """Trains a contender once for each of the turns, and returns the row of the last one."""
-    (folder / "pictures").mkdir(exist_ok=True)
-    job = modules.rows.Job(
-        modules.contenders.parse_contender(contender),
-        0,
-        modules.contenders.parse_budget(budget),
-        slice_seconds=1.0,
-        out=folder,
-    )
+    job = job_of(modules, folder, contender, budget)
     for turn in turns:
         row = modules.rows.empty_row(job)
         try:
@@ -96,7 +104,7 @@ def interruptions(modules):
 def ticks(modules, monkeypatch):
     """A clock that goes on when it is looked at, so that an iteration takes a tick.
 
-    A tick is a second for so many looks, three for each iteration, and half a second after them.
+    A tick is a second for so many looks, five for each iteration, and half a second after them.
     """
 
     def start(slow_looks=10**6):
@@ -143,7 +151,7 @@ def test_seconds_and_the_length_that_follows_are_remembered(how, every, ticks, m
         turns.insert(0, interruptions(modules)[how])
         slow = [3, 0]
     for turn, slow_iterations in zip(turns, slow, strict=True):
-        ticks(1 + 3 * slow_iterations)
+        ticks(1 + 5 * slow_iterations)
         row = train(modules, tmp_path, contender, "20s", turn)
 
     # The first two iterations took a tenth of the budget, whatever the length of the config. That
@@ -156,20 +164,63 @@ def test_seconds_and_the_length_that_follows_are_remembered(how, every, ticks, m
     ]
 
 
-def test_a_run_is_saved_now_and_then_by_the_clock(ticks, modules, tmp_path):
+@pytest.mark.parametrize("num_looks", [0, 100])
+def test_a_run_is_saved_now_and_then_by_its_own_clock(num_looks, ticks, modules, tmp_path):
     ticks()
 
-    train(modules, tmp_path, SMALL, "1280img", ManualTurn(kill_after=35))
+    def others():
+        for _ in range(num_looks):
+            modules.turn_hook.time.monotonic()
 
-    assert len(list(tmp_path.glob("runs/*/checkpoints/*"))) == 1  # 60 looks at the clock.
+    train(modules, tmp_path, SMALL, "1280img", ManualTurn(kill_after=25, others=others))
+
+    saved = [path.name for path in tmp_path.glob("runs/*/checkpoints/*")]
+    assert saved == [f"{15 * BATCH:09}"]  # An iteration takes four ticks, without waiting.
+
+
+def test_what_one_evaluation_lacks_the_others_and_the_row_have(modules, monkeypatch, tmp_path):
+    def fail(subject, nfe):
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(modules.evaluations, "_time_samples", fail)
+
+    row = train(modules, tmp_path, SMALL, "64img", ManualTurn())
+
+    assert [entry["nfe"] for entry in row["evaluations"]] == [1, 2, 4]
+    assert [entry["status"] for entry in row["evaluations"]] == ["failed", "not run", "not run"]
+    entry = row["evaluations"][0]
+    assert entry["reason"] == "RuntimeError: out of luck"
+    assert entry["values"]
+    assert (tmp_path / entry["picture"]).exists()
+    assert row["status"] == "failed"
+    assert row["reason"] == "The evaluation with nfe 1 failed: RuntimeError: out of luck"
+
+
+@pytest.mark.parametrize("at", [64, 128])
+def test_a_training_that_an_evaluation_ends_is_told(at, modules, monkeypatch, tmp_path):
+    evaluate = EvaluationHook.evaluate
+
+    def fail(hook, runner):
+        if runner.train_loop.num_images == at:
+            raise RuntimeError("out of luck")
+        evaluate(hook, runner)
+
+    monkeypatch.setattr(EvaluationHook, "evaluate", fail)
+    job = job_of(modules, tmp_path, SMALL, "128img")
+    row = modules.rows.empty_row(job)
+
+    with pytest.raises(RuntimeError):
+        modules.training.train_and_evaluate(job, ManualTurn(), row)
+
+    assert [line["num_images"] for line in row["log"]] == list(range(64, at + 1, 64))
+    assert [line["num_images"] for line in row["curve"]] == list(range(64, at, 64))
+    assert (row["trained"] is None) == (at < 128)  # It is whole, or not to be told as such.
 
 
 def test_a_checkpoint_is_evaluated_as_its_model_is(whole, modules, tmp_path):
     (run,) = (whole[1] / "runs").iterdir()
-    (tmp_path / "pictures").mkdir()
     contender = modules.contenders.parse_checkpoint(f"{SMALL}={run}", [SMALL])
-    budget = modules.contenders.Budget()
-    job = modules.rows.Job(contender, 0, budget, slice_seconds=1.0, out=tmp_path)
+    job = job_of(modules, tmp_path, contender)
     row = modules.rows.empty_row(job)
 
     modules.pretrained.evaluate_pretrained(job, ManualTurn(), row)
@@ -189,11 +240,8 @@ def test_a_checkpoint_without_data_is_sampled_shown_and_timed(modules, tmp_path)
         input_size=4, in_channels=4, hidden_size=16, depth=1, num_heads=2, num_classes=1000
     )
     torch.save(build_generator("dit_b_2", **sizes).state_dict(), tmp_path / "small_1nfe.pth")
-    (tmp_path / "pictures").mkdir()
     text = f"afm_b2:objective.generator.num_heads=2={tmp_path}/small_1nfe.pth"
-    contender = modules.contenders.parse_checkpoint(text, [])
-    budget = modules.contenders.Budget()
-    job = modules.rows.Job(contender, 0, budget, slice_seconds=1.0, out=tmp_path)
+    job = job_of(modules, tmp_path, modules.contenders.parse_checkpoint(text, []))
     row = modules.rows.empty_row(job)
 
     modules.pretrained.evaluate_pretrained(job, ManualTurn(), row)
@@ -249,8 +297,7 @@ def test_what_is_wrong_with_a_contender_is_its_row(
 ):
     monkeypatch.setattr(modules.worker.signal, "signal", lambda *_: None)
     monkeypatch.chdir(tmp_path)
-    contender = modules.contenders.parse_checkpoint(text, [])
-    job = modules.rows.Job(contender, 0, modules.contenders.Budget(), 1.0, tmp_path)
+    job = job_of(modules, tmp_path, modules.contenders.parse_checkpoint(text, []))
     connection = Connection()
 
     modules.worker.work(connection, job)
