@@ -13,8 +13,10 @@ neither the number of processes nor that of the parts changes what a run sees.
 __all__ = ["PlayerBatches"]
 
 import functools
+import os
 import signal
 from collections.abc import Iterator
+from multiprocessing import parent_process
 from typing import Any
 
 import torch
@@ -56,10 +58,13 @@ def _as_is(batch: Any) -> Any:
     return batch
 
 
-def _ignore_signals(worker: int) -> None:
+def _live_as_parent(worker: int) -> None:
     """Lets a worker live as long as its parent, which saves when a signal comes to all of them."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    parent = parent_process()
+    if parent is not None and not parent.is_alive():  # PyTorch looks for a change from now on.
+        os._exit(1)
 
 
 class PlayerBatches:
@@ -106,7 +111,7 @@ class PlayerBatches:
             batch_sampler=sampler,
             collate_fn=_as_is,
             num_workers=self.num_workers,
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=_live_as_parent,
             pin_memory=self.device.type == "cuda",
         )
         return iter(loader)
