@@ -38,7 +38,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -86,6 +86,12 @@ class Generator(nn.Module, ABC):
 
     class_dropout_prob: float = 0.0
     """If positive, label ``num_classes`` is the null class, and flow matching trains it."""
+
+    embeds_timestep_src: bool = True
+    """Whether it heeds the time of what it is given; False if built without an embedder for it."""
+
+    embeds_timestep_tgt: bool = True
+    """Whether it heeds the time where its output lies; False if built without an embedder."""
 
     @abstractmethod
     def forward(
@@ -165,6 +171,7 @@ class DepthWrapper(Generator):
         self.latent_shape = generator.latent_shape
         self.num_classes = generator.num_classes
         self.class_dropout_prob = generator.class_dropout_prob
+        self.embeds_timestep_src = self.embeds_timestep_tgt = False
 
     def extra_repr(self) -> str:
         """Shows the settings in the module's representation."""
@@ -189,6 +196,9 @@ class Discriminator(nn.Module, ABC):
 
     Each sample is scored independently of the others: no batch normalisation.
     """
+
+    embeds_timestep: bool = True
+    """Whether it heeds the time of what it scores; False if built without an embedder for it."""
 
     @abstractmethod
     def forward(
@@ -276,6 +286,17 @@ class Guidance(nn.Module, ABC):
 
     timesteps: tuple[float, float] = (0.0, 0.0)
     """The range in which the objective draws the times of the re-noising."""
+
+    def check_steps(self, nfe: int | Literal["any"]) -> None:
+        """Refuses a number of steps that it does not fit; none, unless overridden.
+
+        Args:
+            nfe: That of the generator, whose samples are clean in one step, and else at the target
+                times of the steps.
+
+        Raises:
+            ValueError: Says why, and what fits.
+        """
 
     def train(self, mode: bool = True) -> "Guidance":
         """Does nothing: what is inside stays in evaluation mode whatever trains around it."""

@@ -74,6 +74,7 @@ class DiTDiscriminator(Discriminator):
         self.dis_embed = nn.Parameter(torch.empty(hidden_size))
         nn.init.normal_(self.dis_embed, std=0.02)
         self.y_embedder = LabelEmbedder(num_classes + (class_dropout_prob > 0), hidden_size)
+        self.embeds_timestep = use_timestep
         self.t_embedder = TimestepEmbedder(hidden_size) if use_timestep else None
         self.blocks = dit_blocks(depth, hidden_size, num_heads, mlp_ratio, qk_norm, attention)
         self.final_layer = token_head(hidden_size, 1, bias=False)

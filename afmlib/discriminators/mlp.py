@@ -41,6 +41,7 @@ class MLPDiscriminator(Discriminator):
             raise ValueError(f"num_classes must be at least 1, got {num_classes}.")
         self.features = PointFeatures(in_channels, feature_scale, num_features)
         self.y_embedder = LabelEmbedder(num_classes, hidden_size)
+        self.embeds_timestep = use_timestep
         self.t_embedder = TimestepEmbedder(hidden_size) if use_timestep else None
         self.layers = hidden_layers(self.features.width + hidden_size, hidden_size, depth, 1)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from afmlib.io import storage
-from afmlib.io.checkpoint import CHECKPOINTS, newest_whole, remove_old, set_aside
+from afmlib.io.checkpoint import CHECKPOINTS, checkpoint_path, newest_whole, remove_old, set_aside
 from afmlib.ops import processes
 
 CONFIG = "config.yaml"
@@ -29,7 +29,7 @@ class RunFolder:
 
     def checkpoint(self, num_images: int) -> str:
         """Returns the folder of a checkpoint."""
-        return self.join(CHECKPOINTS, f"{num_images:09d}")
+        return checkpoint_path(self.path, num_images)
 
     def require_free(self, resume: bool) -> None:
         """Refuses a folder that holds a run, unless the run is to go on.

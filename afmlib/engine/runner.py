@@ -288,8 +288,7 @@ class Runner(MMEngineRunner):
         num_images = self.objective.num_images = self.train_loop.num_images
         self.report(f"going on from {folder}, {num_images} images")
         if self.phases is not None:
-            self.phases.snapshots.require(num_images)
-            self.phases.apply_settings(self)
+            self.phases.go_on(self)
         if self.train_loop.has_ended:
             self.report(f"nothing to do: the run has its {num_images} images")
 
@@ -360,7 +359,7 @@ class Runner(MMEngineRunner):
         self.last_checkpoint = folder
         self.run_folder.remove_old(self.run_config.keep_last, self.run_config.keep_every)
         if self.phases is not None and processes.rank() == 0:
-            self.phases.snapshots.prune(self.folder)
+            self.phases.snapshots.prune()
         return folder
 
     def _manifest(self) -> dict[str, Any]:

@@ -199,7 +199,8 @@ def _is_float(value: Any, shape: torch.Size) -> bool:
 _OF_ADAM, _OF_SGD = {"step", "exp_avg", "exp_avg_sq"}, {"momentum_buffer"}
 
 SAME = ("objective", "data", "seed", "global_batch", "optimizers", "ema", "precision", "phases")
-"""The keys of a config that make a run what it is; length, intervals and logging may change."""
+"""The keys of a config that make a run what it is; length, intervals and logging may change, and of
+a list of phases what is yet to come."""
 
 PLACES = {"path", "checkpoint"}
 """The arguments of components that say where something lies, which may have been moved."""
@@ -222,6 +223,9 @@ def check_same_run(folder: str, config: Mapping[str, Any], manifest: Mapping[str
     if not isinstance(stored, Mapping):
         raise CheckpointError(f"The config of {folder} holds no keys and values.")
     stored, here = with_defaults(stored), with_defaults(config)
+    if stored["phases"]:  # A run that began without any keeps no state of them.
+        seen = there.get("num_images")
+        stored["phases"], here["phases"] = (_done(c["phases"], seen) for c in (stored, here))
     for key in SAME:
         difference = _difference(key, stored.get(key), here.get(key))
         if difference:
@@ -234,6 +238,18 @@ def check_same_run(folder: str, config: Mapping[str, Any], manifest: Mapping[str
             f"The checkpoint {folder} is of another run: it was trained on "
             f"{there.get('num_samples')} samples, and the data have {manifest['num_samples']}."
         )
+
+
+def _done(phases: Any, num_images: Any) -> Any:
+    """Returns what a run has come to of a list of phases; what is to come may be changed."""
+    if not isinstance(phases, list | tuple) or not isinstance(num_images, int):
+        return phases
+    return [phase for phase in phases if not _is_to_come(phase, num_images)]
+
+
+def _is_to_come(phase: Any, num_images: int) -> bool:
+    at = phase.get("at") if isinstance(phase, Mapping) else None
+    return isinstance(at, int) and at > num_images
 
 
 def _difference(path: str, stored: Any, here: Any) -> str | None:

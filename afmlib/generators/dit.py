@@ -84,6 +84,7 @@ class DiTGenerator(RepeatableGenerator):
         self.latent_shape = (in_channels, input_size, input_size)
         self.num_classes = num_classes
         self.class_dropout_prob = class_dropout_prob
+        self.embeds_timestep_src, self.embeds_timestep_tgt = use_timestep_src, use_timestep_tgt
         self.patch_size = patch_size
         self.x_embedder = PatchEmbed(input_size, patch_size, in_channels, hidden_size)
         self.pos_embed = nn.Parameter(

@@ -55,6 +55,7 @@ class MLPGenerator(Generator):
         self.latent_shape = (in_channels,)
         self.num_classes = num_classes
         self.class_dropout_prob = class_dropout_prob
+        self.embeds_timestep_src, self.embeds_timestep_tgt = use_timestep_src, use_timestep_tgt
         self.features = PointFeatures(in_channels, feature_scale, num_features)
         self.y_embedder = LabelEmbedder(num_classes + (class_dropout_prob > 0), hidden_size)
         self.t_embedder, self.t_tgt_embedder = (

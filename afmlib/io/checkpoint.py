@@ -11,6 +11,7 @@ __all__ = [
     "CONFIG",
     "CheckpointError",
     "checkpoint_folders",
+    "checkpoint_path",
     "find_checkpoint",
     "is_complete",
     "load_tensors",
@@ -185,6 +186,11 @@ def read_config(folder: str) -> str:
         except UnicodeDecodeError as error:
             path = storage.join(folder, CONFIG)
             raise CheckpointError(f"{path} is damaged: {error}.") from None
+
+
+def checkpoint_path(work_dir: str, num_images: int) -> str:
+    """Returns the folder of a run's checkpoint after so many images, whether it is there or not."""
+    return storage.join(work_dir, CHECKPOINTS, f"{num_images:09d}")
 
 
 def checkpoint_folders(work_dir: str) -> list[str]:

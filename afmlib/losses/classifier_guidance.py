@@ -22,6 +22,7 @@ References:
 __all__ = ["ClassifierGuidance", "TargetClassifierGuidance"]
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -63,6 +64,18 @@ class ClassifierGuidance(Guidance):
     def extra_repr(self) -> str:
         """Shows the settings in the module's representation."""
         return f"scale={self.scale:g}, timesteps={self.timesteps}"
+
+    def check_steps(self, nfe: int | Literal["any"]) -> None:
+        """Refuses several steps, whose samples are noised already.
+
+        Raises:
+            ValueError: Names the guidance for these.
+        """
+        if nfe != 1:
+            raise ValueError(
+                "ClassifierGuidance noises samples that are clean, as in one step: with nfe "
+                f"{nfe!r} take TargetClassifierGuidance."
+            )
 
     def forward(
         self,
@@ -112,6 +125,26 @@ class TargetClassifierGuidance(Guidance):
         """Shows the settings in the module's representation."""
         return f"scale={self.scale:g}, targets={self.targets}"
 
+    def check_steps(self, nfe: int | Literal["any"]) -> None:
+        """Refuses a target at which no step ends, or one of any step hardly ever.
+
+        Raises:
+            ValueError: Names the target, and where steps end.
+        """
+        for low, high in self.targets:
+            target = low if low == high else [low, high]
+            if nfe == "any":
+                if low == high:
+                    raise ValueError(
+                        f"Hardly any step ends at {target} with nfe 'any': give targets as ranges, "
+                        "such as [[0, 0.25]]."
+                    )
+            elif not _is_within(torch.arange(nfe) / nfe, low, high).any():
+                raise ValueError(
+                    f"No step ends at the target {target} with nfe {nfe}: they end at i / {nfe}, i "
+                    f"from 0 to {nfe - 1}; give targets out of these."
+                )
+
     def forward(
         self,
         samples: Latents,
@@ -127,11 +160,12 @@ class TargetClassifierGuidance(Guidance):
         return self.scale * torch.where(self._is_target(timesteps_tgt), surprise, 0)
 
     def _is_target(self, timesteps: Timesteps) -> Tensor:
-        met = [
-            (timesteps >= low - TIME_TOLERANCE) & (timesteps <= high + TIME_TOLERANCE)
-            for low, high in self.targets
-        ]
+        met = [_is_within(timesteps, low, high) for low, high in self.targets]
         return torch.stack(met).any(0)
+
+
+def _is_within(timesteps: Timesteps, low: float, high: float) -> Tensor:
+    return (timesteps >= low - TIME_TOLERANCE) & (timesteps <= high + TIME_TOLERANCE)
 
 
 def _surprise(

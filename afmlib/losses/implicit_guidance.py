@@ -28,6 +28,7 @@ References:
 __all__ = ["ImplicitClassifierGuidance"]
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 
@@ -69,6 +70,18 @@ class ImplicitClassifierGuidance(Guidance):
     def extra_repr(self) -> str:
         """Shows the settings in the module's representation."""
         return f"scale={self.scale:g}, timesteps={self.timesteps}"
+
+    def check_steps(self, nfe: int | Literal["any"]) -> None:
+        """Refuses several steps, whose samples are noised already.
+
+        Raises:
+            ValueError: Names the guidance for these.
+        """
+        if nfe != 1:
+            raise ValueError(
+                "ImplicitClassifierGuidance noises samples that are clean, as in one step: with "
+                f"nfe {nfe!r} take TargetClassifierGuidance."
+            )
 
     def forward(
         self,

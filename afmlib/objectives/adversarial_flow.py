@@ -52,6 +52,7 @@ from afmlib.objectives.adversarial_flow_draws import AdversarialFlowDraws
 from afmlib.objectives.averaged import (
     averaged_copy,
     averaged_model,
+    check_embedders,
     check_keeps_labels,
     check_player,
     frozen,
@@ -76,9 +77,9 @@ class AdversarialFlow(Objective):
     With ``ot_scale=0`` it is a GAN.
 
     Args:
-        generator: The generator :math:`G`. For several fixed steps it should embed the source
+        generator: The generator :math:`G`. For several fixed steps it has to embed the source
             time, for any step both times.
-        discriminator: The discriminator :math:`D`. For several steps it should embed the time.
+        discriminator: The discriminator :math:`D`. For several steps it has to embed the time.
         loss: The adversarial loss; relativistic unless given.
         penalty: The gradient penalty; by finite differences unless given.
         nfe: The number of steps, or "any".
@@ -95,7 +96,7 @@ class AdversarialFlow(Objective):
         guidance: What pulls the samples towards their class.
 
     Raises:
-        ValueError: If an argument is out of its domain.
+        ValueError: If an argument is out of its domain, or networks or guidance do not fit ``nfe``.
     """
 
     players: ClassVar[Mapping[str, int]] = {"discriminator": 1, "generator": 1}
@@ -126,7 +127,7 @@ class AdversarialFlow(Objective):
         _check_scales(ot_scale=ot_scale, gp_scale=gp_scale, cp_scale=cp_scale)
         if not 0 < gp_fraction <= 1:
             raise ValueError(f"gp_fraction must be in (0, 1], got {gp_fraction}.")
-        _check_steps(nfe, generator)
+        _check_steps(nfe, generator, discriminator, guidance)
         self.generator = generator
         self.generator_ema = averaged_copy(generator)
         self.discriminator = discriminator
@@ -394,7 +395,12 @@ def _check_scales(**scales: float | Schedule) -> None:
                 raise ValueError(f"{name} must not be negative, got {value}.")
 
 
-def _check_steps(nfe: int | str, generator: Generator) -> None:
+def _check_steps(
+    nfe: int | Literal["any"],
+    generator: Generator,
+    discriminator: Discriminator,
+    guidance: Guidance | None,
+) -> None:
     if nfe != "any" and (isinstance(nfe, bool) or not isinstance(nfe, int) or nfe < 1):
         raise ValueError(f"nfe must be at least 1 or 'any', got {nfe!r}.")
     check_keeps_labels(generator, "Adversarial flow")
@@ -403,6 +409,9 @@ def _check_steps(nfe: int | str, generator: Generator) -> None:
             f"{type(generator).__name__} uses the source time for its repetitions: it is a "
             f"one-step model, and nfe must be 1, not {nfe!r}."
         )
+    check_embedders(generator, discriminator, nfe)
+    if guidance is not None:
+        guidance.check_steps(nfe)
 
 
 def _gradient_normalization(

@@ -3,6 +3,7 @@
 __all__ = [
     "averaged_copy",
     "averaged_model",
+    "check_embedders",
     "check_keeps_labels",
     "check_nfe",
     "check_player",
@@ -14,11 +15,18 @@ __all__ = [
 import contextlib
 import copy
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from torch import Tensor, nn
 
-from afmlib.interfaces import Conventions, DepthWrapper, Generator, Objective, Parameterisation
+from afmlib.interfaces import (
+    Conventions,
+    DepthWrapper,
+    Discriminator,
+    Generator,
+    Objective,
+    Parameterisation,
+)
 from afmlib.sampling import SampleModel
 from afmlib.typing import Labels
 
@@ -91,6 +99,33 @@ def check_times(generator: Generator, method: str) -> None:
     """
     if isinstance(generator, DepthWrapper):
         raise ValueError(f"{type(generator).__name__} ignores the time, which {method} depends on.")
+
+
+def check_embedders(
+    generator: Generator, discriminator: Discriminator, nfe: int | Literal["any"]
+) -> None:
+    """Refuses networks that cannot tell the steps of adversarial flow apart.
+
+    Raises:
+        ValueError: Says which time is not embedded, and how to embed it.
+    """
+    if nfe == 1:
+        return
+    for network, embeds, time, argument in (
+        (generator, generator.embeds_timestep_src, "source time", "use_timestep_src"),
+        (
+            generator,
+            generator.embeds_timestep_tgt or nfe != "any",
+            "target time",
+            "use_timestep_tgt",
+        ),
+        (discriminator, discriminator.embeds_timestep, "time", "use_timestep"),
+    ):
+        if not embeds:
+            raise ValueError(
+                f"nfe {nfe!r} is more than one step, and the {type(network).__name__} embeds no "
+                f"{time}: build it with {argument}=True, or train with nfe 1."
+            )
 
 
 def check_keeps_labels(generator: Generator, method: str) -> None:

@@ -1,6 +1,6 @@
 """What every network promises, whichever its role."""
 
-__all__ = ["Call", "check_missing_time", "check_network"]
+__all__ = ["Call", "check_ignored_time", "check_missing_time", "check_network"]
 
 import copy
 from collections import Counter
@@ -84,6 +84,27 @@ def check_missing_time(
         except ValueError:
             return
         require(tuple(made.shape) == tuple(shape), network, contract)
+
+
+def check_ignored_time(
+    network: nn.Module, call: Call, batch: Batch, moved: Batch, name: str
+) -> None:
+    """Checks that a network ignores a time for which it says to have no embedder.
+
+    Args:
+        network: The network.
+        call: How it is called.
+        batch: What on.
+        moved: The same with other times.
+        name: What the time is called.
+
+    Raises:
+        AssertionError: If what it returns depends on that time.
+    """
+    twin = independent_copy(network).eval()
+    perturb(twin)
+    contract = f"a network that embeds no {name} does not depend on it"
+    require_close(call(twin, moved), call(twin, batch), network, contract)
 
 
 def _check_gradients(network: nn.Module, call: Call, batch: Batch) -> None:

@@ -10,6 +10,7 @@ __all__ = [
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -32,7 +33,7 @@ from afmlib.testing.contract import (
     require_instance,
     trial_batch,
 )
-from afmlib.testing.network_laws import check_missing_time, check_network
+from afmlib.testing.network_laws import check_ignored_time, check_missing_time, check_network
 
 
 def check_generator(
@@ -42,9 +43,9 @@ def check_generator(
 ) -> None:
     """Checks a generator.
 
-    It returns latents of the shape and dtype that it is given, accepts both times, treats each
-    sample by itself, trains all of its parameters, works in float64, repeats itself in evaluation
-    mode, and is restored by its state dict.
+    It returns latents of the shape and dtype that it is given, accepts both times, ignores those
+    that it says it does not embed, treats each sample by itself, trains all of its parameters,
+    works in float64, repeats itself in evaluation mode, and is restored by its state dict.
 
     Args:
         generator: The generator; it is left as it is.
@@ -64,6 +65,12 @@ def check_generator(
     latents, labels, sources, targets = vars(batch).values()
     for times in ((), (sources,), (None, targets)):
         check_missing_time(generator, (latents, labels, *times), latents.shape)
+    if not generator.embeds_timestep_src:
+        moved = replace(batch, timesteps_src=sources.flip(0))
+        check_ignored_time(generator, _generate, batch, moved, "timesteps_src")
+    if not generator.embeds_timestep_tgt:
+        moved = replace(batch, timesteps_tgt=targets.flip(0))
+        check_ignored_time(generator, _generate, batch, moved, "timesteps_tgt")
 
 
 def check_repeatable_generator(
@@ -152,9 +159,8 @@ def check_depth_wrapper(
     perturb(twin)
     shape = known_shape(wrapper, wrapper.latent_shape, latent_shape)
     batch = trial_batch(wrapper, shape, wrapper.num_classes or num_classes or 10)
-    plain = twin(batch.latents, batch.labels)
-    contract = "a deep generator is a one-step model, and ignores the times"
-    require_close(_generate(twin, batch), plain, twin, contract)
+    embeds = wrapper.embeds_timestep_src or wrapper.embeds_timestep_tgt
+    require(not embeds, wrapper, "a deep generator is a one-step model, and embeds no times")
     expected = dict.fromkeys(range(twin.generator.num_blocks), wrapper.repeats)
     runs = _count_runs(twin, batch)
     contract = f"each block runs {wrapper.repeats} times"
@@ -180,9 +186,10 @@ def check_discriminator(
 ) -> None:
     """Checks a discriminator.
 
-    It returns one logit per sample, accepts a time, scores each sample by itself (no batch
-    normalisation), has a slope with respect to the latents, trains all of its parameters, works in
-    float64, repeats itself in evaluation mode, and is restored by its state dict.
+    It returns one logit per sample, accepts a time and ignores it if it says to embed none, scores
+    each sample by itself (no batch normalisation), has a slope with respect to the latents, trains
+    all of its parameters, works in float64, repeats itself in evaluation mode, and is restored by
+    its state dict.
 
     Args:
         discriminator: The discriminator; it is left as it is.
@@ -198,6 +205,9 @@ def check_discriminator(
     returns = "a discriminator returns one logit per sample"
     check_network(discriminator, _discriminate, batch, size, returns)
     check_missing_time(discriminator, (batch.latents, batch.labels), size)
+    if not discriminator.embeds_timestep:
+        moved = replace(batch, timesteps_tgt=batch.timesteps_tgt.flip(0))
+        check_ignored_time(discriminator, _discriminate, batch, moved, "timesteps")
 
 
 def check_classifier(classifier: Classifier, latent_shape: Sequence[int], num_classes: int) -> None:

@@ -73,6 +73,7 @@ class ConvDiscriminator(Discriminator):
         self.y_embedder = nn.Embedding(num_classes, channels)
         nn.init.normal_(self.y_embedder.weight, std=channels**-0.5)
         self.num_waves = num_waves
+        self.embeds_timestep = use_timestep
         self.t_embedder = nn.Linear(num_waves, channels) if use_timestep else None
 
     def forward(

@@ -4,10 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_autoencoder import save_autoencoder
 
 from afmlib.config import config_names, load_config
 from afmlib.data.latent_folder import write_latents
 from afmlib.engine import Runner
+from afmlib.interfaces import FeatureExtractor
+from afmlib.registry import EXTRACTORS
 
 METHODS = ("consistency", "scm", "meanflow", "shortcut")
 OTHERS = ("afm", "afm_2nfe", "afm_any", "afm_deep", "gan", "flow_matching")
@@ -67,6 +70,42 @@ def test_a_config_takes_two_steps(name, latents, tmp_path):
     after = list(runner.objective.generator.parameters())
     assert any(not torch.equal(*pair) for pair in zip(before, after, strict=True))
     assert all(parameter.isfinite().all() for parameter in after)
+
+
+@EXTRACTORS.register_module()
+class ShippedSquares(FeatureExtractor):
+    """Means over squares: features of images of any size, without a file of weights."""
+
+    name = "squares"
+
+    def forward(self, images):
+        return images.unfold(2, 32, 32).unfold(3, 32, 32).mean((4, 5)).flatten(1)
+
+
+@pytest.mark.parametrize("name", ["afm_b2", "afm_auto_xl2"])
+def test_a_controller_takes_the_place_of_the_phases_of_the_paper(name, tmp_path):
+    """As docs/phases.md says, on a few random latents of the size of the published ones."""
+    means, labels = torch.randn(10, 2, 4, 32, 32), torch.arange(10) % 3
+    write_latents(str(tmp_path / "latents"), means, means.exp(), labels, 0.18215, num_classes=3)
+    save_autoencoder(tmp_path / "vae", scaling_factor=0.18215)
+    places = networks(load_config(name)["objective"])
+    overrides = [
+        *(f"objective.{place}.{value}" for place in places for value in TRANSFORMER),
+        "phases={every: 8}",
+        "global_batch=8",
+        "num_images=16",
+        f"data.path={tmp_path}/latents",
+        "num_workers=0",
+        "evaluation.extractor.type=ShippedSquares",
+        f"evaluation.autoencoder.path={tmp_path}/vae",
+        "evaluation.num_samples=8",
+    ]
+
+    runner = Runner(load_config(name, overrides), tmp_path / "run", device="cpu")
+    runner.train()
+
+    assert runner.phases.controller.memory.best < float("inf")
+    assert not (tmp_path / "run/evaluations.jsonl").exists()
 
 
 def test_every_method_is_on_every_scale():

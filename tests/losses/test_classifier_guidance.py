@@ -160,6 +160,30 @@ def test_arguments_out_of_their_domain_are_refused(make, message):
         make(Bilinear())
 
 
+@pytest.mark.parametrize(
+    ("guidance", "nfe", "message"),
+    [
+        (ClassifierGuidance(Bilinear(), 1.0), 2, "with nfe 2 take TargetClassifierGuidance"),
+        (ClassifierGuidance(Bilinear(), 1.0), "any", "with nfe 'any' take TargetClassifierGuid"),
+        (TargetClassifierGuidance(Bilinear(), 1.0, [0.0]), "any", "ends at 0.0 .* as ranges"),
+        (TargetClassifierGuidance(Bilinear(), 1.0, [[0, 1], 0.5]), "any", "ends at 0.5 with"),
+        (TargetClassifierGuidance(Bilinear(), 1.0, [0.3]), 4, "target 0.3 with nfe 4: .* i / 4"),
+        (TargetClassifierGuidance(Bilinear(), 1.0, [0, 0.25]), 2, "target 0.25 with nfe 2"),
+        (TargetClassifierGuidance(Bilinear(), 1.0, [1.0]), 2, "target 1.0 with nfe 2"),
+        (TargetClassifierGuidance(Bilinear(), 1.0, [[0.6, 0.9]]), 2, r"target \[0.6, 0.9\] with"),
+    ],
+)
+def test_steps_that_it_does_not_fit_are_refused(guidance, nfe, message):
+    with pytest.raises(ValueError, match=message):
+        guidance.check_steps(nfe)
+
+
+def test_steps_that_it_fits_are_accepted():
+    ClassifierGuidance(Bilinear(), 1.0).check_steps(1)
+    for nfe, targets in ((1, [0]), (2, [0]), (4, [0, 0.25]), (3, [1 / 3]), ("any", [[0, 0.25]])):
+        TargetClassifierGuidance(Bilinear(), 1.0, targets).check_steps(nfe)
+
+
 def test_representations_show_the_settings():
     assert "scale=0.003, timesteps=(0.0, 0.1)" in repr(ClassifierGuidance(Bilinear(), 0.003))
     target = TargetClassifierGuidance(Bilinear(), 0.02, [0, 0.25])

@@ -103,6 +103,15 @@ def test_a_model_without_a_null_class_is_refused():
         ImplicitClassifierGuidance(model, 1.0)
 
 
+@pytest.mark.parametrize("nfe", [2, "any"])
+def test_several_steps_are_refused(nfe):
+    guidance = ImplicitClassifierGuidance(Mixture(), 1.0)
+    guidance.check_steps(1)
+
+    with pytest.raises(ValueError, match=f"with nfe {nfe!r} take TargetClassifierGuidance"):
+        guidance.check_steps(nfe)
+
+
 @pytest.mark.parametrize("scale", [-1.0, float("nan")])
 def test_scale_must_not_be_negative(scale):
     with pytest.raises(ValueError, match="scale must not be negative"):

@@ -8,6 +8,7 @@ from afmlib.discriminators.dit import DiTDiscriminator
 from afmlib.discriminators.mlp import MLPDiscriminator
 from afmlib.generators.dit import DiTGenerator
 from afmlib.generators.mlp import MLPGenerator
+from afmlib.interfaces import Guidance
 from afmlib.losses.gradient_penalty import AutogradPenalty
 from afmlib.objectives.adversarial_flow import AdversarialFlow
 from afmlib.ops.gradient_normalization import GradientNormalization
@@ -235,6 +236,46 @@ def test_the_sample_model_knows_how_it_was_trained(nfe, prediction, expected):
 def test_arguments_have_domains(settings, message):
     with pytest.raises(ValueError, match=message):
         small(**settings)
+
+
+class OneStep(Guidance):
+    """Fits one step alone."""
+
+    def check_steps(self, nfe):
+        if nfe != 1:
+            raise ValueError(f"not for nfe {nfe!r}")
+
+    def forward(self, *inputs):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("nfe", [2, "any"])
+def test_guidance_is_asked_whether_it_fits_the_steps(nfe):
+    small(guidance=OneStep())
+    with pytest.raises(ValueError, match=f"not for nfe {nfe!r}"):
+        small(nfe, guidance=OneStep())
+
+
+@pytest.mark.parametrize(
+    ("nfe", "left_out", "message"),
+    [
+        (
+            2,
+            "use_timestep_src",
+            "nfe 2 is more than one step, and the MLPGenerator embeds no source",
+        ),
+        ("any", "use_timestep_src", "no source time: build it with use_timestep_src=True"),
+        ("any", "use_timestep_tgt", "no target time: build it with use_timestep_tgt=True"),
+        (2, "use_timestep", "the MLPDiscriminator embeds no time: build it with use_timestep=True"),
+    ],
+)
+def test_several_steps_need_networks_that_know_the_time(nfe, left_out, message):
+    times = dict(use_timestep_src=True, use_timestep_tgt=nfe == "any", use_timestep=True)
+    times[left_out] = False
+    discriminator = MLPDiscriminator(2, 4, 1, use_timestep=times.pop("use_timestep"))
+
+    with pytest.raises(ValueError, match=message):
+        AdversarialFlow(MLPGenerator(2, 4, 1, **times), discriminator, nfe=nfe)
 
 
 TINY_DIT = dict(input_size=4, in_channels=2, hidden_size=8, depth=1, num_heads=2, num_classes=3)

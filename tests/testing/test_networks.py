@@ -51,6 +51,14 @@ class RoundedToHalf(Good):
         return super().forward(latents, labels).half()
 
 
+class HeedsATimeThatItDenies(Good):
+    embeds_timestep = False
+
+    def forward(self, latents, labels, timesteps=None):
+        logits = super().forward(latents, labels)
+        return logits if timesteps is None else logits + timesteps
+
+
 class BatchNormalised(Good):
     def __init__(self):
         super().__init__()
@@ -154,6 +162,7 @@ class Infinite(Good):
         (TwoDimensional, "returns one logit per sample; .* it returned \\(4, 1\\)"),
         (SinglePrecision, "works in float64"),
         (RoundedToHalf, "has the dtype of the latents"),
+        (HeedsATimeThatItDenies, "embeds no timesteps does not depend on it"),
         (BatchNormalised, "independently of the others of its batch, in training mode too"),
         (AveragesTheBatch, "independently of the others of its batch"),
         (Timeless, "returns one logit per sample; it raised TypeError"),
@@ -226,6 +235,14 @@ class ReturnsAnotherShape(Residual):
         return super().forward(latents, labels)[:, 1:]
 
 
+class HeedsATargetThatItDenies(Residual):
+    embeds_timestep_tgt = False
+
+    def forward(self, latents, labels, timesteps_src=None, timesteps_tgt=None):
+        made = super().forward(latents, labels)
+        return made if timesteps_tgt is None else made + timesteps_tgt[:, None]
+
+
 class RefusesTheTarget(Residual):
     def forward(self, latents, labels, timesteps_src=None):
         return super().forward(latents, labels)
@@ -245,6 +262,7 @@ class FailsOnTheLastLabel(Residual):
 @pytest.mark.parametrize(
     ("broken", "contract"),
     [
+        (HeedsATargetThatItDenies, "embeds no timesteps_tgt does not depend on it"),
         (ReturnsAnotherShape, "latents of the shape that it is given; .* it returned \\(4, 3\\)"),
         (RefusesTheTarget, "latents of the shape that it is given; it raised TypeError"),
         (FailsOnTheLastLabel, "it raised IndexError"),
@@ -335,9 +353,19 @@ class HeedsTheTime(RepeatDepth):
         return made if timesteps_src is None else made + timesteps_src[:, None, None, None]
 
 
+class SaysThatItHeedsTheTime(RepeatDepth):
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.embeds_timestep_src = True
+
+
 @pytest.mark.parametrize(
     ("broken", "contract"),
-    [(RunsOnce, r"runs 2 times; .* \{0: 1, 1: 1\}"), (HeedsTheTime, "ignores the times")],
+    [
+        (RunsOnce, r"runs 2 times; .* \{0: 1, 1: 1\}"),
+        (HeedsTheTime, "embeds no timesteps_src does not depend"),
+        (SaysThatItHeedsTheTime, "a one-step model, and embeds no times"),
+    ],
 )
 def test_broken_depth_wrapper_is_named_with_what_it_breaks(broken, contract):
     with pytest.raises(AssertionError, match=f"^{broken.__name__}: .*{contract}"):

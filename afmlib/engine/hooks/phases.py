@@ -70,6 +70,20 @@ class PhaseHook(Hook):
         self.sums, self.count = dict(state["sums"]), state["count"]
         self.is_over = state["is_over"]
 
+    def go_on(self, runner: Any) -> None:
+        """Makes a run that goes on what the settings say.
+
+        Raises:
+            CheckpointError: If something is missing that it may go back to.
+        """
+        num_images, step = runner.train_loop.num_images, runner.train_loop.images_per_iter
+        if self.protocol is None:  # A list, of which what is to come may have been changed.
+            needed = [count for count in self.controller.snapshots() if count <= num_images]
+            reached = {count: -(-count // step) * step for count in needed}
+            self.snapshots.adopt(_networks(runner), reached)
+        self.snapshots.require(num_images)
+        self.apply_settings(runner)
+
     def before_train(self, runner: Any) -> None:
         """Cuts the lists back to where the run goes on, and begins them.
 
@@ -167,7 +181,7 @@ class PhaseHook(Hook):
             runner.report(f"at {runner.train_loop.num_images} images, {action.reason}")
 
     def apply_settings(self, runner: Any) -> None:
-        """Makes a run what the settings say, also one that goes on."""
+        """Makes a run what the settings say."""
         runner.train_loop.is_over = self.is_over
         for player in runner.objective.players:
             runner.optim_wrapper[player].phase_factor = self.settings.lr_factor_of(player)

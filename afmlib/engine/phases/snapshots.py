@@ -2,14 +2,22 @@
 
 __all__ = ["Snapshots"]
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from torch import Tensor
 
 from afmlib.engine.objective_model import ObjectiveModel
 from afmlib.engine.state import load_network, whole_network
 from afmlib.io import storage
-from afmlib.io.checkpoint import checkpoint_folders, is_complete, read_manifest, save_checkpoint
+from afmlib.io.checkpoint import (
+    CheckpointError,
+    checkpoint_folders,
+    checkpoint_path,
+    is_complete,
+    load_tensors,
+    read_manifest,
+    save_checkpoint,
+)
 from afmlib.ops import processes
 
 FOLDER = "snapshots"
@@ -24,6 +32,7 @@ class Snapshots:
     """
 
     def __init__(self, work_dir: str, needed: Callable[[], Iterable[int]]) -> None:
+        self.work_dir = work_dir
         self.folder = storage.join(work_dir, FOLDER)
         self.needed = needed
 
@@ -35,6 +44,43 @@ class Snapshots:
         if processes.rank() == 0:
             manifest = {"num_images": num_images}
             save_checkpoint(self._path(num_images), networks, {}, "", manifest)
+
+    def adopt(self, names: Sequence[str], counts: Mapping[int, int]) -> None:
+        """Makes snapshots of kept checkpoints, for a list that was changed since.
+
+        All processes must call it, and the first one writes.
+
+        Args:
+            names: The networks.
+            counts: The counts, and those of the checkpoints that hold what there was then.
+
+        Raises:
+            CheckpointError: If there is neither the snapshot nor the checkpoint.
+        """
+        missing = None
+        if processes.rank() == 0:
+            for count, reached in counts.items():
+                if not is_complete(self._path(count)):
+                    missing = missing or self._adopt(names, count, reached)
+        missing = processes.from_first(missing)
+        if missing is not None:
+            raise CheckpointError(missing)
+
+    def _adopt(self, names: Sequence[str], count: int, reached: int) -> str | None:
+        """Returns why it cannot be, if it cannot."""
+        checkpoint = checkpoint_path(self.work_dir, reached)
+        if not is_complete(checkpoint):
+            kept = [int(path.rsplit("/", 1)[-1]) for path in checkpoint_folders(self.work_dir)]
+            return (
+                f"phases go back to {count} images, of which there is neither a snapshot nor a "
+                f"checkpoint; there are checkpoints of {', '.join(map(str, kept[::-1]))}."
+            )
+        try:
+            networks = {name: load_tensors(checkpoint, name) for name in names}
+        except CheckpointError as error:
+            return str(error)
+        save_checkpoint(self._path(count), networks, {}, "", {"num_images": count})
+        return None
 
     def restore(self, model: ObjectiveModel, names: Iterable[str], num_images: int) -> None:
         """Brings networks back.
@@ -58,10 +104,10 @@ class Snapshots:
             if count <= num_images:
                 read_manifest(self._path(count))
 
-    def prune(self, work_dir: str) -> None:
+    def prune(self) -> None:
         """Removes what neither the controller nor a checkpoint, that may be resumed, needs."""
         needed = set(self.needed())
-        for folder in filter(is_complete, checkpoint_folders(work_dir)):
+        for folder in filter(is_complete, checkpoint_folders(self.work_dir)):
             needed |= set(read_manifest(folder).get("snapshots", ()))
         for name in storage.list_folders(self.folder):
             if not name.isdecimal() or int(name) not in needed:

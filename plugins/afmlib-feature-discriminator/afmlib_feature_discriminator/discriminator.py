@@ -87,7 +87,7 @@ class FeatureDiscriminator(Discriminator):
             for width in self.backbone.widths()
         )
         self.num_waves = num_waves
-        self.use_timestep = use_timestep
+        self.embeds_timestep = use_timestep
 
     def forward(
         self, latents: Latents, labels: Labels, timesteps: Timesteps | None = None
@@ -98,7 +98,7 @@ class FeatureDiscriminator(Discriminator):
             ValueError: If it is missing and embedded.
         """
         waves = None
-        if self.use_timestep:
+        if self.embeds_timestep:
             if timesteps is None:
                 raise ValueError("This discriminator embeds timesteps, which are missing.")
             orders = torch.arange(1, self.num_waves + 1).to(latents)

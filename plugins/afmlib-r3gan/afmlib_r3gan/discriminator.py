@@ -74,6 +74,7 @@ class R3GANDiscriminator(Discriminator):
         check_sizes(input_size, in_channels, num_classes, channels, expansion, group_width)
         if embedding_size < 1:
             raise ValueError(f"embedding_size must be at least 1, got {embedding_size}.")
+        self.embeds_timestep = False
         sizes = stage_sizes(input_size)[::-1]
         widths = [stage_width(size, channels) for size in sizes]
         num_blocks = BLOCKS_PER_STAGE * len(sizes)

@@ -80,6 +80,7 @@ class R3GANGenerator(Generator):
             )
         self.latent_shape = (in_channels, input_size, input_size)
         self.num_classes = num_classes
+        self.embeds_timestep_src = self.embeds_timestep_tgt = False
         self.noise_size = min(noise_size, in_channels * input_size**2)
         sizes = stage_sizes(input_size)
         widths = [stage_width(size, channels) for size in sizes]

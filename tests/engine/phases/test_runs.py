@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -290,6 +291,53 @@ def test_a_fixed_schedule_does_what_it_says(tmp_path):
         assert all(torch.equal(then, now) for then, now in pairs) == (at in (40, 48))
     assert max(seen) == 64
     assert runner.train_loop.has_ended
+
+
+FIRST = "{at: 16, ot_scale: 0.05}"
+BACK = "{at: 48, restore: [discriminator], restore_from: 20}"
+KEPT = ["num_images=64", "checkpoint_every=8", "keep_every=8"]
+
+
+@pytest.fixture(scope="module")
+def stalled(tmp_path_factory):
+    """A run with a list of phases, stopped after 40 images."""
+    folder = tmp_path_factory.mktemp("stalled")
+    with torch.random.fork_rng(devices=[]):
+        train(folder, f"phases=[{FIRST}, {{at: 56, stop: true}}]", *KEPT, hooks=[StopAt(40)])
+    return folder
+
+
+def test_what_is_to_come_of_a_list_may_change_and_go_back_to_a_kept_checkpoint(stalled, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(stalled, folder)
+
+    resumed = train(folder, f"phases=[{FIRST}, {BACK}]", *KEPT, resume=True)
+
+    assert_same_weights(train(tmp_path / "2", f"phases=[{FIRST}, {BACK}]", *KEPT), resumed)
+    assert entries(folder) == entries(tmp_path / "2")
+
+
+@pytest.mark.parametrize(
+    ("phases", "message"),
+    [
+        (f"[{{at: 16, ot_scale: 0.06}}, {BACK}]", r"its phases\[0\].ot_scale is 0.05, not 0.06"),
+        (f"[{FIRST}, {{at: 40, stop: true}}]", "is of another run: its phases is"),
+        ("{every: 8}", "is of another run: its phases is"),
+    ],
+)
+def test_what_was_done_of_a_list_may_not_change(stalled, phases, message):
+    with pytest.raises(CheckpointError, match=message):
+        train(stalled, f"phases={phases}", *KEPT, resume=True)
+
+
+def test_a_list_that_goes_back_to_what_was_not_kept_is_refused(stalled, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(stalled, folder)
+    shutil.rmtree(folder / "checkpoints" / f"{24:09d}")
+
+    message = "go back to 20 images, .* there are checkpoints of 8, 16, 32, 40"
+    with pytest.raises(CheckpointError, match=message):
+        train(folder, f"phases=[{FIRST}, {BACK}]", *KEPT, resume=True)
 
 
 def test_reloading_leaves_the_optimisers_alone(tmp_path):
