@@ -2,12 +2,10 @@
 
 __all__ = ["EVALUATION", "GO", "PAUSE", "ROW", "STOP", "TRAINING", "Stopped", "Turn"]
 
-import os
-import threading
 import time
-from multiprocessing import parent_process
-from multiprocessing.connection import wait
 from typing import Any
+
+from lifetime import end_with_parent
 
 GO, STOP = "go", "stop"
 """The words of the process that gives the turns."""
@@ -35,7 +33,7 @@ class Turn:
         self.connection = connection
         self.slice_seconds = slice_seconds
         self.is_stopped = False
-        threading.Thread(target=_end_with_parent, daemon=True).start()
+        end_with_parent()
         self.wait()
 
     @property
@@ -71,11 +69,3 @@ class Turn:
     def finish(self, row: dict[str, Any]) -> None:
         """Hands the row of the results in."""
         self.connection.send((ROW, row))
-
-
-def _end_with_parent() -> None:
-    """Ends this process when the one that started it is gone: two would write into one folder."""
-    parent = parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
