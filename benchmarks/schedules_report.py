@@ -150,6 +150,8 @@ def plot(results: Mapping[str, Any]) -> Figure:
             for plane, key in zip(axes, (JUDGED_BY, "recall"), strict=True):
                 plane.plot(images, [point[key] for point in row["curve"]], **style)
     axes[0].set(yscale="log", title="Fréchet distance", xlabel="images")
+    axes[0].yaxis.set_major_formatter("{x:g}")
+    axes[0].yaxis.set_minor_formatter("{x:g}")
     axes[1].set(title="recall", xlabel="images", ylim=(0, None))
     axes[1].legend(fontsize=8)
     for plane in axes:

@@ -34,7 +34,7 @@ def draw_scale(axes: Axes, row: dict[str, Any]) -> None:
     images = [change["at"] for change in changes]
     scales = [change["changes"]["ot_scale"] for change in changes]
     axes.step([*images, row["images"]], [*scales, scales[-1]], where="post", color="C0")
-    axes.set(ylabel="transport scale", yscale="log")
+    axes.set(ylabel="transport scale", ylim=(0, None))
     axes.grid(alpha=0.3)
 
 
@@ -45,9 +45,9 @@ def draw_metric(axes: Axes, row: dict[str, Any]) -> None:
     best = min(measured, key=lambda point: point[1])
     axes.plot(*best, marker="*", ms=13, color="C3", ls="", label="the best, where the run ends")
     axes.set(ylabel="Fréchet distance", xlabel="images", yscale="log")
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter("{x:g}")
-    axes.grid(alpha=0.3, which="both")
+    axes.set_yticks([2, 5, 10, 20], ["2", "5", "10", "20"])
+    axes.set_yticks([], minor=True)
+    axes.grid(alpha=0.3)
     axes.legend()
 
 
@@ -60,8 +60,9 @@ def mark(scale: Axes, metric: Axes, decision: dict[str, Any]) -> None:
     for axes in (scale, metric):
         axes.axvline(decision["at"], color="0.5", lw=1, ls=":" if tried else "--")
     text = "end" if decision["stop"] else entered[0] if entered else "D"
-    height = 0.92 if not tried else 0.05
-    scale.annotate(text, (decision["at"], height), xycoords=("data", "axes fraction"), fontsize=8)
+    height = 0.05 if tried else 0.82 if decision["stop"] else 0.92
+    side = {"ha": "right", "xytext": (-3, 0), "textcoords": "offset points", "fontsize": 8}
+    scale.annotate(text, (decision["at"], height), xycoords=("data", "axes fraction"), **side)
     if decision["restore_from"] is not None and not tried:
         arrow = {"arrowstyle": "->", "color": "0.4", "connectionstyle": "arc3,rad=0.25"}
         place = ("data", "axes fraction")
