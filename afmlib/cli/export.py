@@ -18,6 +18,7 @@ from afmlib.io.npz_samples import write_npz
 from afmlib.io.published_files import write_state_dict
 from afmlib.metrics.protocol import balanced_labels
 from afmlib.metrics.rgb import to_rgb_bytes
+from afmlib.nn.attention import Attention
 from afmlib.official import generator_spec, load_official, public_state_dict
 from afmlib.ops import processes
 from afmlib.ops.seeding import indexed_noises
@@ -105,9 +106,17 @@ def _same_weights(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> boo
 
 def _same_samples(model: SampleModel, again: SampleModel) -> bool:
     """Tells whether equal weights are the same function: one sample of both is equal."""
+    _share_attention(model, again)
     noises = indexed_noises(0, [0], again.conventions.latent_shape or ())
     one, other = (sample(each, [0], noises=noises) for each in (model, again))
     return torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
+
+
+def _share_attention(model: SampleModel, again: SampleModel) -> None:
+    """Lets both attend by the same back-ends, each of which rounds in its own way."""
+    layers = ([m for m in each.modules() if isinstance(m, Attention)] for each in (model, again))
+    for one, other in zip(*layers, strict=False):
+        other.backend, other.required = one.backend, one.required
 
 
 def _arguments(model: SampleModel) -> dict[str, Any]:

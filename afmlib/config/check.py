@@ -110,8 +110,9 @@ def _check_distance(automatic: AutomaticPhases, metric: str, distances: Iterable
     """Refuses to steer a run by a number of which the smaller is not the better."""
     if not distances:
         raise ConfigError(
-            f"phases.metric is {metric}, none of whose numbers is a distance, of which the smaller "
-            "is the better: name one that has, such as FrechetDistance."
+            f"phases.metric is {metric}, which names no distances, of which the smaller is the "
+            "better: take one that does, such as FrechetDistance; a class of your own says so by "
+            "`distances`."
         )
     if automatic.value is not None and automatic.value not in distances:
         raise ConfigError(

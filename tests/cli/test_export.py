@@ -87,6 +87,12 @@ def test_the_public_layout_goes_round_bit_for_bit(
     assert torch.equal(sample(short, [0, 4]), sample(original, [0, 4]))
 
 
+def test_the_rounding_of_a_named_attention_is_no_other_function(checkpoint):
+    checkpoint({**DIT, "attention": "math"})
+
+    assert export("--out", "model.pth") == 0
+
+
 def test_a_file_that_is_another_function_is_not_left(checkpoint, tmp_path, monkeypatch, capsys):
     checkpoint(DIT)
     told = dict(repeats=1, nfe=1, prediction="velocity", num_heads=2)

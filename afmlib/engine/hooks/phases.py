@@ -80,9 +80,15 @@ class PhaseHook(Hook):
         if self.protocol is None:  # A list, of which what is to come may have been changed.
             needed = [count for count in self.controller.snapshots() if count <= num_images]
             reached = {count: -(-count // step) * step for count in needed}
-            self.snapshots.adopt(_networks(runner), reached)
+            changed = {n for n in reached.values() if self._changed_networks(n - step, n)}
+            self.snapshots.adopt(_networks(runner), reached, changed)
         self.snapshots.require(num_images)
         self.apply_settings(runner)
+
+    def _changed_networks(self, previous: int, num_images: int) -> bool:
+        """Tells whether a list changes networks after an iteration, when snapshots are made."""
+        actions = self.controller.decide(previous, num_images, None, {})
+        return any(action.restore or action.reload_ema for action in actions)
 
     def before_train(self, runner: Any) -> None:
         """Cuts the lists back to where the run goes on, and begins them.

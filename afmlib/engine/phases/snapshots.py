@@ -2,7 +2,7 @@
 
 __all__ = ["Snapshots"]
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from torch import Tensor
 
@@ -45,7 +45,9 @@ class Snapshots:
             manifest = {"num_images": num_images}
             save_checkpoint(self._path(num_images), networks, {}, "", manifest)
 
-    def adopt(self, names: Sequence[str], counts: Mapping[int, int]) -> None:
+    def adopt(
+        self, names: Sequence[str], counts: Mapping[int, int], changed: Collection[int]
+    ) -> None:
         """Makes snapshots of kept checkpoints, for a list that was changed since.
 
         All processes must call it, and the first one writes.
@@ -53,15 +55,22 @@ class Snapshots:
         Args:
             names: The networks.
             counts: The counts, and those of the checkpoints that hold what there was then.
+            changed: Counts of checkpoints before which networks were changed by the list: a
+                snapshot is of what there was before that.
 
         Raises:
-            CheckpointError: If there is neither the snapshot nor the checkpoint.
+            CheckpointError: If there is neither the snapshot nor a checkpoint of the same networks.
         """
         missing = None
         if processes.rank() == 0:
             for count, reached in counts.items():
                 if not is_complete(self._path(count)):
-                    missing = missing or self._adopt(names, count, reached)
+                    missing = missing or (
+                        f"phases go back to {count} images, where they also change networks: what "
+                        "there was before is not kept. Take another count."
+                        if reached in changed
+                        else self._adopt(names, count, reached)
+                    )
         missing = processes.from_first(missing)
         if missing is not None:
             raise CheckpointError(missing)

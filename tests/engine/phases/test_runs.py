@@ -340,6 +340,14 @@ def test_a_list_that_goes_back_to_what_was_not_kept_is_refused(stalled, tmp_path
         train(folder, f"phases=[{FIRST}, {BACK}]", *KEPT, resume=True)
 
 
+def test_a_list_does_not_go_back_to_where_it_changed_networks(tmp_path):
+    first = "{at: 24, reload_ema: true}"
+    train(tmp_path, f"phases=[{first}]", *KEPT, hooks=[StopAt(40)])
+
+    with pytest.raises(CheckpointError, match="go back to 20 images, where they also change"):
+        train(tmp_path, f"phases=[{first}, {BACK}]", *KEPT, resume=True)
+
+
 def test_reloading_leaves_the_optimisers_alone(tmp_path):
     class Moments(Hook):
         seen = ()
@@ -363,7 +371,7 @@ def test_reloading_leaves_the_optimisers_alone(tmp_path):
         ("{evry: 5}", "phases: there is no key 'evry'. Did you mean 'every'"),
         ("{seed: 0}", "phases.seed must not be that of the evaluation, 0"),
         ("{metric: FrechetDistence}", "FrechetDistance"),
-        ("{metric: Diversity}", "phases.metric is Diversity, none of whose numbers is a distance"),
+        ("{metric: Diversity}", "phases.metric is Diversity, which names no distances"),
         (
             "{metric: KernelDistance, value: kernel_distance_std}",
             "phases.value is 'kernel_distance_std', which is no .* There are: kernel_distance",
