@@ -115,7 +115,7 @@ def _same_samples(model: SampleModel, again: SampleModel) -> bool:
 def _share_attention(model: SampleModel, again: SampleModel) -> None:
     """Lets both attend by the same back-ends, each of which rounds in its own way."""
     layers = ([m for m in each.modules() if isinstance(m, Attention)] for each in (model, again))
-    for one, other in zip(*layers, strict=False):
+    for one, other in zip(*layers, strict=True):
         other.backend, other.required = one.backend, one.required
 
 

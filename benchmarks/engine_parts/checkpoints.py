@@ -97,6 +97,7 @@ def _sync(path: Path) -> None:
 
 
 def timed(function: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
+    """Returns the seconds that a call took, and what it returned."""
     start = now()
     result = function(*arguments)
     return now() - start, result
