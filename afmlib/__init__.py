@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from afmlib.official import load_official
+    from afmlib.pretrained import load_classifier
     from afmlib.registry import (
         build_classifier,
         build_dataset,
@@ -35,14 +36,13 @@ if TYPE_CHECKING:
         list_components,
     )
     from afmlib.sampling import load_checkpoint, sample
-    from afmlib.trained import load_classifier
 
 __version__ = "0.1.0"
 
 _LAZY = {name: "afmlib.registry" for name in __all__ if name.startswith(("build_", "list_"))}
 _LAZY |= dict.fromkeys(("load_checkpoint", "sample"), "afmlib.sampling")
 _LAZY["load_official"] = "afmlib.official"
-_LAZY["load_classifier"] = "afmlib.trained"
+_LAZY["load_classifier"] = "afmlib.pretrained"
 
 
 def __getattr__(name: str) -> Any:

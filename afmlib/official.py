@@ -1,6 +1,6 @@
 r"""Models out of the files that the authors publish, ready to sample.
 
-The network is recognised by its weights. What they cannot tell is in the name of the file or has to
+The network is recognized by its weights. What they cannot tell is in the name of the file or has to
 be given: how often the blocks of a deep model are repeated, the number of network evaluations, and
 with it what the output means.
 
@@ -34,18 +34,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from afmlib.depth.repeat_depth import RepeatDepth
-from afmlib.generators.dit import DiTGenerator
-from afmlib.interfaces import Classifier, Conventions, Discriminator, Generator
+from afmlib.interfaces import Classifier, Conventions, Discriminator, Generator, SampleModel
 from afmlib.io.checked_files import CheckpointError
-from afmlib.io.published_files import read_published
-from afmlib.io.published_layout import PublishedNetwork, recognise
-from afmlib.io.published_names import PublishedName, parse_name, parse_nfe
+from afmlib.io.official_files import read_published
+from afmlib.io.official_layout import PublishedNetwork, recognize
+from afmlib.io.official_names import PublishedName, parse_name, parse_nfe
 from afmlib.io.size_limit import build_for
+from afmlib.networks.dit import DiTGenerator
+from afmlib.networks.repeat import RepeatDepth
 from afmlib.nn.attention import Attention
-from afmlib.ops.parameterisations import parameterisation_of
+from afmlib.parameterizations import parameterization_of
 from afmlib.registry import build_classifier, build_discriminator, build_generator
-from afmlib.sampling import SampleModel
 
 LATENT_CHANNELS, LATENT_SCALE = 4, 0.18215
 """Of the autoencoder sd-vae-ft-mse, whose latents the published models are of."""
@@ -192,17 +191,17 @@ def _sample_model(network: PublishedNetwork, choice: _Choice) -> SampleModel:
     if choice.repeats > 1:
         deep = dict(type="RepeatDepth", repeats=choice.repeats, generator=generator)
         generator = build_generator(deep)
-    parameterisation = parameterisation_of(choice.prediction)
+    parameterization = parameterization_of(choice.prediction)
     conventions = Conventions(
         objective="AdversarialFlow",
-        parameterisation=type(parameterisation).__name__,
+        parameterization=type(parameterization).__name__,
         nfe=choice.nfe,
         any_nfe=spec["use_timestep_tgt"],
         num_classes=spec["num_classes"],
         latent_shape=(spec["in_channels"], spec["input_size"], spec["input_size"]),
         latent_scale=latent_scale_of(spec["in_channels"]),
     )
-    return SampleModel(generator, parameterisation, conventions)
+    return SampleModel(generator, parameterization, conventions)
 
 
 def _load(network: PublishedNetwork, build: Callable[..., Any]) -> Any:
@@ -253,10 +252,10 @@ def public_state_dict(model: SampleModel) -> dict[str, Tensor]:
     """
     network = _transformer(model.generator)
     kinds = ("SamplePrediction", "VelocityPrediction")
-    if model.conventions.parameterisation not in kinds:
+    if model.conventions.parameterization not in kinds:
         raise ValueError(
             "The published layout has models that predict samples or velocities, not "
-            f"{model.conventions.parameterisation}: export it as safetensors."
+            f"{model.conventions.parameterization}: export it as safetensors."
         )
     if network.class_dropout_prob > 0:
         raise ValueError("The published layout has no null class: export it as safetensors.")
@@ -282,7 +281,7 @@ def generator_spec(generator: Generator) -> dict[str, Any]:
     """
     network = _transformer(generator)
     heads = next(part.num_heads for part in network.modules() if isinstance(part, Attention))
-    found = recognise(network.state_dict(), heads)
+    found = recognize(network.state_dict(), heads)
     spec = dict(type=found.type, **found.arguments)
     if isinstance(generator, RepeatDepth):
         return dict(type="RepeatDepth", repeats=generator.repeats, generator=spec)

@@ -9,7 +9,6 @@ from the stream (seed, i, k).
 """
 
 __all__ = [
-    "SampleModel",
     "evaluating",
     "load_checkpoint",
     "load_network",
@@ -18,13 +17,11 @@ __all__ = [
     "track",
 ]
 
-import collections
 import contextlib
 import functools
-import itertools
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_type_hints
 
 import torch
@@ -32,14 +29,13 @@ from beartype import BeartypeConf
 from beartype.door import is_bearable
 from torch import Tensor, nn
 
-from afmlib.interfaces import Conventions, Generator, Objective, Parameterisation
+from afmlib.interfaces import Conventions, Objective, SampleModel
 from afmlib.io.checkpoint import CheckpointError, find_checkpoint, load_tensors, read_manifest
 from afmlib.io.size_limit import build_for
 from afmlib.ops.seeding import indexed_noises
-from afmlib.ops.time_grid import sampling_times
 from afmlib.registry import (
     GENERATORS,
-    PARAMETERISATIONS,
+    PARAMETERIZATIONS,
     ComponentError,
     ComponentRegistry,
     UnknownComponentError,
@@ -50,108 +46,6 @@ DEFAULT_BATCH_SIZE = 256
 
 LOADERS = {"generator": "afmlib.load_checkpoint", "classifier": "afmlib.load_classifier"}
 """The networks for which a checkpoint may be made, and what loads each."""
-
-
-class SampleModel(nn.Module):
-    """A trained generator, all that inference needs of it.
-
-    Args:
-        generator: The network.
-        parameterisation: How its output is read.
-        conventions: What it was trained for.
-    """
-
-    def __init__(
-        self, generator: Generator, parameterisation: Parameterisation, conventions: Conventions
-    ) -> None:
-        super().__init__()
-        self.generator = generator
-        self.parameterisation = parameterisation
-        self.conventions = conventions
-
-    def check_nfe(self, nfe: int | None) -> int:
-        """Returns the number of evaluations to use.
-
-        Raises:
-            ValueError: If the model cannot be sampled with that many.
-        """
-        own = self.conventions.nfe
-        if nfe is None:
-            return own
-        if isinstance(nfe, bool) or not isinstance(nfe, int) or nfe < 1:
-            raise ValueError(f"nfe must be at least 1, got {nfe!r}.")
-        if nfe != own and not self.conventions.any_nfe:
-            raise ValueError(f"This model was trained for nfe {own} alone, not for {nfe}.")
-        return nfe
-
-    def forward(
-        self,
-        noises: Latents,
-        labels: Labels,
-        nfe: int | None = None,
-        draw_noises: Callable[[int], Tensor] | None = None,
-    ) -> Latents:
-        """Carries noises to samples.
-
-        Args:
-            noises: Where the samples start.
-            labels: The classes.
-            nfe: The number of evaluations; the model's own unless given.
-            draw_noises: Returns the noises that are added after a step of a number, from 1, by
-                methods that do so.
-
-        Raises:
-            ValueError: If the model cannot be sampled with ``nfe`` evaluations, or adds noise and
-                is given none.
-        """
-        # One after the other: what lies between is not kept.
-        return collections.deque(self.path(noises, labels, nfe, draw_noises), maxlen=1).pop()
-
-    def path(
-        self,
-        noises: Latents,
-        labels: Labels,
-        nfe: int | None = None,
-        draw_noises: Callable[[int], Tensor] | None = None,
-    ) -> Iterator[Latents]:
-        """Yields the noises, and the latents after each evaluation; the last ones are the samples.
-
-        The arguments are those of `forward`.
-
-        Raises:
-            ValueError: If the model cannot be sampled with ``nfe`` evaluations, or adds noise and
-                is given none.
-        """
-        draw = _refuse_to_draw if draw_noises is None else draw_noises
-        grid = sampling_times(self.check_nfe(nfe))
-        times = [self.parameterisation.sampling_time(time) for time in grid]
-        # In half precision 0.751 would be 0.75: not the times, and by autocast not the state.
-        precise = torch.promote_types(noises.dtype, torch.float32)
-        latents = noises
-        yield latents
-        for step, (source, target) in enumerate(itertools.pairwise(times), start=1):
-            arguments = (
-                self.generator,
-                latents,
-                labels,
-                noises.new_full((len(noises),), source, dtype=precise),
-                noises.new_full((len(noises),), target, dtype=precise),
-            )
-            if target > 0:
-                later = functools.partial(_draw_like, noises, draw, step)
-                made = self.parameterisation.advance(*arguments, later)
-            else:
-                made = self.parameterisation(*arguments)
-            latents = made.to(noises.dtype)
-            yield latents
-
-
-def _draw_like(latents: Latents, draw: Callable[[int], Tensor], step: int) -> Latents:
-    return draw(step).to(latents)
-
-
-def _refuse_to_draw(step: int) -> Tensor:
-    raise ValueError(f"This model adds noise after step {step}: give draw_noises.")
 
 
 def sample(
@@ -308,10 +202,10 @@ def load_checkpoint(path: str, ema: bool = True, device: torch.device | str = "c
     generator = load_network(folder, GENERATORS, "generator", ema)
     try:
         conventions = _conventions(**read_manifest(folder)["conventions"])
-        parameterisation = PARAMETERISATIONS.build(conventions.parameterisation)
+        parameterization = PARAMETERIZATIONS.build(conventions.parameterization)
     except Exception as error:
         raise _not_built(folder, error) from error
-    model = SampleModel(generator, parameterisation, conventions).to(device)
+    model = SampleModel(generator, parameterization, conventions).to(device)
     return model.requires_grad_(False).eval()
 
 

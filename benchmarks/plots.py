@@ -1,6 +1,6 @@
-"""The plots of a report, as SVG that takes its colours and fonts from the page around it.
+"""The plots of a report, as SVG that takes its colors and fonts from the page around it.
 
-Matplotlib draws in colours that stand for something (the text, the grid, contender 3), and what
+Matplotlib draws in colors that stand for something (the text, the grid, contender 3), and what
 they stand for is put in their place afterwards, so that the same picture fits a light and a dark
 page. No text of the results goes into a picture: names and titles are the page's.
 """
@@ -38,7 +38,7 @@ SYMBOLS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚
 
 TEXT, GRID, BOUND = "#010101", "#020202", "#030303"
 MAX_POINTS = 150
-"""The most points of a line of losses; of more, means of neighbours are drawn."""
+"""The most points of a line of losses; of more, means of neighbors are drawn."""
 
 Curve = list[tuple[float, float]]
 
@@ -86,7 +86,7 @@ class Plot:
 
 
 def symbol(contender: int) -> str:
-    """Returns the character of a contender; with its colour, it is its own up to 64 of them."""
+    """Returns the character of a contender; with its color, it is its own up to 64 of them."""
     return list(SYMBOLS.values())[_symbol(contender)]
 
 
@@ -277,7 +277,7 @@ def _short(number: float) -> str:
 
 
 def _to_svg(figure: Figure, key: str) -> str:
-    """Returns an element for a page: no prologue, nobody else's ids, the page's colours."""
+    """Returns an element for a page: no prologue, nobody else's ids, the page's colors."""
     stream = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": key}):

@@ -16,8 +16,8 @@ from turn import Turn
 
 from afmlib import build_dataset, load_checkpoint, load_official
 from afmlib.config import RunConfig, check_config
-from afmlib.io.published_files import is_weights_file
-from afmlib.sampling import SampleModel
+from afmlib.interfaces import SampleModel
+from afmlib.io.official_files import is_weights_file
 
 
 def evaluate_pretrained(job: Job, turn: Turn, row: dict[str, Any]) -> None:

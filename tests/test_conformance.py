@@ -33,7 +33,7 @@ from afmlib.testing import (
     check_dataset,
     check_depth_wrapper,
     check_directional_derivative,
-    check_discretisation,
+    check_discretization,
     check_discriminator,
     check_feature_extractor,
     check_generator,
@@ -41,7 +41,7 @@ from afmlib.testing import (
     check_guidance,
     check_metric,
     check_objective,
-    check_parameterisation,
+    check_parameterization,
     check_repeatable_generator,
     check_schedule,
 )
@@ -49,7 +49,7 @@ from afmlib.testing import (
 CLASSES = 3
 DIT = dict(input_size=4, in_channels=2, hidden_size=16, depth=2, num_heads=2, num_classes=CLASSES)
 MLP = dict(in_channels=2, hidden_size=16, num_classes=CLASSES)
-SHAPES = {"DiT": (2, 4, 4), "MLP": (2,), "Trained": (2, 4, 4), "Published": (2, 4, 4)}
+SHAPES = {"DiT": (2, 4, 4), "MLP": (2,), "Pretrained": (2, 4, 4), "Official": (2, 4, 4)}
 BOTH_TIMES = dict(use_timestep_src=True, use_timestep_tgt=True)
 DIT_GENERATOR = dict(type="DiTGenerator", **DIT)
 SMOOTH = DIT_GENERATOR | BOTH_TIMES | dict(time_scale=1.0)
@@ -74,7 +74,7 @@ SMALL = {
             DIT | dict(class_dropout_prob=0.1, patch_size=4, attention="math"),
         ],
         "MLPGenerator": [MLP, MLP | BOTH_TIMES | dict(feature_scale=2.0, class_dropout_prob=0.1)],
-        "TrainedVelocity": ["trained_velocity"],
+        "PretrainedVelocity": ["trained_velocity"],
     },
     "depths": {
         name: [dict(repeats=repeats, generator=DIT_GENERATOR) for repeats in (1, 3)]
@@ -87,8 +87,8 @@ SMALL = {
     "classifiers": {
         "DiTClassifier": [DIT, DIT | dict(qk_norm=True, attention="math")],
         "MLPClassifier": [MLP, MLP | dict(feature_scale=2.0)],
-        "PublishedClassifier": ["published_classifier"],
-        "TrainedClassifier": ["trained_classifier"],
+        "OfficialClassifier": ["published_classifier"],
+        "PretrainedClassifier": ["trained_classifier"],
     },
     "losses": {
         "HingeLoss": [{}, dict(margin=0.5)],
@@ -104,8 +104,8 @@ SMALL = {
         "TargetClassifierGuidance": ["target_guidance"],
     },
     "derivatives": {
-        "FiniteDifferenceDerivative": [{}, dict(eps=0.001)],
-        "ForwardModeDerivative": [{}],
+        "FiniteDifferenceJVP": [{}, dict(eps=0.001)],
+        "ForwardModeJVP": [{}],
     },
     "augmentations": {
         "PairedAugmentation": [{}, dict(both_ways=False, cutouts=1, probability=COSINE_100)],
@@ -116,11 +116,11 @@ SMALL = {
         "LinearSchedule": [dict(start=1.0, end=0.1), dict(start=0.0, end=2.0, length=10)],
         "PiecewiseSchedule": [dict(values=[1.0, 0.5], boundaries=[500])],
     },
-    "discretisations": {
+    "discretizations": {
         "DoublingGrid": [{}, dict(start=2, end=7)],
         "ShrinkingGap": [{}, dict(base=256.0, num_stages=2)],
     },
-    "parameterisations": {
+    "parameterizations": {
         "ConsistencyPrediction": [{}],
         "TrigFlowPrediction": [{}],
         "InstantaneousVelocity": [{}],
@@ -179,7 +179,7 @@ SMALL = {
             dict(generator=DIT_GENERATOR | dict(use_timestep_src=True)),
             dict(
                 generator=DIT_GENERATOR | dict(use_timestep_src=True),
-                discretisation="ShrinkingGap",
+                discretization="ShrinkingGap",
                 huber_scale=0.0,
             ),
         ],
@@ -188,7 +188,7 @@ SMALL = {
             dict(
                 generator=DIT_GENERATOR | dict(use_timestep_src=True, time_scale=1.0),
                 nfe=1,
-                derivative="FiniteDifferenceDerivative",
+                derivative="FiniteDifferenceJVP",
                 warmup_fraction=0.0,
             ),
         ],
@@ -212,7 +212,7 @@ SMALL = {
             dict(
                 generator=SMOOTH | dict(attention="sdpa"),
                 nfe=2,
-                derivative="FiniteDifferenceDerivative",
+                derivative="FiniteDifferenceJVP",
                 unequal_fraction=1.0,
                 weight_power=0.0,
             ),
@@ -322,7 +322,7 @@ def trained_velocity(tmp_path):
     spec = DIT_GENERATOR | dict(use_timestep_src=True, class_dropout_prob=0.1)
     state = moved(build_generator(spec))
     conventions = dict(
-        objective="FlowMatching", parameterisation="InstantaneousVelocity", nfe=2, any_nfe=True
+        objective="FlowMatching", parameterization="InstantaneousVelocity", nfe=2, any_nfe=True
     )
     networks = {"generator": state, "generator_ema": state}
     manifest = {"generator": spec, "conventions": conventions}
@@ -332,7 +332,7 @@ def trained_velocity(tmp_path):
 
 @pytest.fixture
 def classifier_guidance(trained_classifier):
-    return dict(classifier=dict(type="TrainedClassifier", **trained_classifier), scale=0.1)
+    return dict(classifier=dict(type="PretrainedClassifier", **trained_classifier), scale=0.1)
 
 
 @pytest.fixture
@@ -348,7 +348,7 @@ def guided_game(classifier_guidance):
 
 @pytest.fixture
 def implicit_guidance(trained_velocity):
-    return dict(model=dict(type="TrainedVelocity", **trained_velocity), scale=0.1)
+    return dict(model=dict(type="PretrainedVelocity", **trained_velocity), scale=0.1)
 
 
 class Pixels(FeatureExtractor):
@@ -431,8 +431,8 @@ CHECKS = {
     "augmentations": lambda augmentation: check_augmentation(augmentation, SHAPES["DiT"]),
     "guidance": lambda guidance: check_guidance(guidance, SHAPES["DiT"], CLASSES),
     "schedules": check_schedule,
-    "discretisations": check_discretisation,
-    "parameterisations": check_parameterisation,
+    "discretizations": check_discretization,
+    "parameterizations": check_parameterization,
     "attention": check_attention,
     "objectives": lambda objective: check_objective(objective, SHAPES["DiT"], CLASSES),
     "datasets": check_dataset,

@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-import published_layout as layout
+import official_layout as layout
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,12 +12,10 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from afmlib import load_official, sample
-from afmlib.classifiers.dit import DiTClassifier
-from afmlib.depth.repeat_depth import RepeatDepth
-from afmlib.discriminators.dit import DiTDiscriminator
-from afmlib.generators.dit import DiTGenerator
+from afmlib.interfaces import SampleModel
 from afmlib.io.checked_files import CheckpointError
-from afmlib.sampling import SampleModel
+from afmlib.networks.dit import DiTClassifier, DiTDiscriminator, DiTGenerator
+from afmlib.networks.repeat import RepeatDepth
 
 SOURCE = ("t_embedder",)
 HEADS = 2
@@ -60,7 +58,7 @@ def test_each_of_the_thirteen_loads_strictly_by_its_name(name, write):
     assert network.blocks[0].attn.num_heads == heads
     conventions = model.conventions
     assert (conventions.nfe, conventions.any_nfe) == (nfe, False)
-    assert conventions.parameterisation == ("VelocityPrediction" if nfe > 1 else "SamplePrediction")
+    assert conventions.parameterization == ("VelocityPrediction" if nfe > 1 else "SamplePrediction")
     assert (conventions.num_classes, conventions.latent_shape) == (1000, (4, 32, 32))
     assert conventions.latent_scale == 0.18215
     assert not any(value.requires_grad or value.is_meta for value in model.parameters())
@@ -235,7 +233,7 @@ def test_images_have_no_latent_scale(write):
 
 def settings_of(model):
     repeats = model.generator.repeats if isinstance(model.generator, RepeatDepth) else 1
-    return repeats, model.conventions.nfe, model.conventions.parameterisation[:8]
+    return repeats, model.conventions.nfe, model.conventions.parameterization[:8]
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,8 @@ runner.train()
 after = network.state_dict()
 changed = {name for name in before if not torch.equal(before[name], after[name])}
 print(runner.train_loop.iter, bool(changed), {name.split(".")[0] for name in changed})
-optimised = sum(p.numel() for p in runner.optim_wrapper["discriminator"].trainable)
-print(optimised == sum(p.numel() for p in network.heads.parameters()))
+optimized = sum(p.numel() for p in runner.optim_wrapper["discriminator"].trainable)
+print(optimized == sum(p.numel() for p in network.heads.parameters()))
 """
 
 

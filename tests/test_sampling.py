@@ -8,17 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from afmlib.generators.dit import DiTGenerator
-from afmlib.interfaces import Conventions, Generator
+from afmlib.consistency_functions import ConsistencyPrediction
+from afmlib.interfaces import Conventions, Generator, SampleModel
+from afmlib.networks.dit import DiTGenerator
 from afmlib.objectives.flow_matching import FlowMatching
-from afmlib.ops.consistency_functions import ConsistencyPrediction
-from afmlib.ops.parameterisations import (
+from afmlib.ops.seeding import indexed_noises
+from afmlib.parameterizations import (
     InstantaneousVelocity,
     SamplePrediction,
     VelocityPrediction,
 )
-from afmlib.ops.seeding import indexed_noises
-from afmlib.sampling import SampleModel, sample, to_uint8
+from afmlib.sampling import sample, to_uint8
 
 SHAPE = (2, 4, 4)
 TINY = dict(input_size=4, in_channels=2, hidden_size=8, depth=1, num_heads=2, num_classes=3)
@@ -44,7 +44,7 @@ class Wave(Generator):
         return self.dropout(self.gain.to(latents.dtype) * waves.to(latents.dtype))
 
 
-def model_of(generator, parameterisation=None, nfe=1, any_nfe=False):
+def model_of(generator, parameterization=None, nfe=1, any_nfe=False):
     conventions = Conventions(
         "AdversarialFlow",
         "SamplePrediction",
@@ -53,7 +53,7 @@ def model_of(generator, parameterisation=None, nfe=1, any_nfe=False):
         num_classes=generator.num_classes,
         latent_shape=generator.latent_shape,
     )
-    return SampleModel(generator, parameterisation or SamplePrediction(), conventions)
+    return SampleModel(generator, parameterization or SamplePrediction(), conventions)
 
 
 def tiny_transformer(nfe=1):
@@ -140,12 +140,12 @@ def test_noises_may_be_given():
 
 
 @pytest.mark.parametrize(
-    "parameterisation", [SamplePrediction, VelocityPrediction, InstantaneousVelocity]
+    "parameterization", [SamplePrediction, VelocityPrediction, InstantaneousVelocity]
 )
 @pytest.mark.parametrize("nfe", [1, 2, 5, 49])
-def test_several_steps_are_the_loop_of_the_paper(parameterisation, nfe):
+def test_several_steps_are_the_loop_of_the_paper(parameterization, nfe):
     generator = Wave().eval()
-    model = model_of(generator, parameterisation(), nfe)
+    model = model_of(generator, parameterization(), nfe)
     noises, labels = torch.randn(3, *SHAPE), torch.tensor([0, 1, 2])
 
     samples = sample(model, labels, noises=noises)
@@ -153,9 +153,9 @@ def test_several_steps_are_the_loop_of_the_paper(parameterisation, nfe):
     x = noises
     for i in range(1, nfe + 1):
         s, t = (torch.full((3,), 1 - k / nfe) for k in (i - 1, i))
-        if parameterisation is SamplePrediction:
+        if parameterization is SamplePrediction:
             x = generator(x, labels, s, t)
-        elif parameterisation is VelocityPrediction:
+        elif parameterization is VelocityPrediction:
             x = x - (s - t)[:, None, None, None] * generator(x, labels, s, t)
         else:
             x = x - (s - t)[:, None, None, None] * generator(x, labels, s, s)
@@ -174,7 +174,7 @@ def test_a_path_has_the_noises_and_every_evaluation_and_ends_at_the_samples(nfe)
     assert len(path) == nfe + 1
     assert torch.equal(path[0], noises)
     for index in range(nfe):
-        step = model.parameterisation(
+        step = model.parameterization(
             model.generator, path[index], labels, times[index], times[index + 1]
         )
         torch.testing.assert_close(path[index + 1], step)
@@ -376,10 +376,10 @@ def test_a_progress_bar_changes_nothing(capsys):
 # --- Precision ---
 
 
-@pytest.mark.parametrize("parameterisation", [SamplePrediction, VelocityPrediction])
-def test_half_precision_runs_and_gives_the_dtype_of_the_weights(parameterisation):
+@pytest.mark.parametrize("parameterization", [SamplePrediction, VelocityPrediction])
+def test_half_precision_runs_and_gives_the_dtype_of_the_weights(parameterization):
     generator = tiny_transformer(4)
-    model = model_of(generator, parameterisation(), nfe=4)
+    model = model_of(generator, parameterization(), nfe=4)
 
     half = sample(model, [0, 1, 2], dtype=torch.bfloat16)
 

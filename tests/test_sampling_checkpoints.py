@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from afmlib.generators.dit import DiTGenerator
-from afmlib.interfaces import Conventions
+from afmlib.interfaces import Conventions, SampleModel
 from afmlib.io.checkpoint import CheckpointError, save_checkpoint
-from afmlib.ops.parameterisations import SamplePrediction
-from afmlib.sampling import SampleModel, load_checkpoint, sample
+from afmlib.networks.dit import DiTGenerator
+from afmlib.parameterizations import SamplePrediction
+from afmlib.sampling import load_checkpoint, sample
 
 TINY = dict(input_size=4, in_channels=2, hidden_size=8, depth=1, num_heads=2, num_classes=3)
 

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from afmlib import processes
 from afmlib.cli.files import device_of
 from afmlib.data.image_folder import ImageFolder
 from afmlib.data.latent_encoding import LatentEncoding
-from afmlib.ops import processes
 from afmlib.registry import AUTOENCODERS, load_plugin_file
 
 

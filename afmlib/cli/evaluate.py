@@ -17,9 +17,9 @@ from afmlib.config.yaml_files import parse
 from afmlib.interfaces import Dataset
 from afmlib.io import storage
 from afmlib.io.checkpoint import read_config, read_manifest
-from afmlib.io.published_files import is_weights_file
+from afmlib.io.official_files import is_weights_file
+from afmlib.pretrained import load_classifier
 from afmlib.registry import METRICS, build_dataset, load_plugin_file
-from afmlib.trained import load_classifier
 
 PUBLISHED = "adm50k"
 """The protocol of what comes without a config of its own."""

@@ -8,22 +8,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from afmlib import processes
 from afmlib.cli.files import device_of, require_writable
 from afmlib.cli.model_card import model_card
 from afmlib.cli.models import GivenModel, decoder_of, given_model, is_latent
 from afmlib.cli.sample import VAE, sample_batches
+from afmlib.evaluation.protocol import balanced_labels
+from afmlib.interfaces import SampleModel
 from afmlib.io import storage
 from afmlib.io.checkpoint import CheckpointError, save_checkpoint
 from afmlib.io.npz_samples import write_npz
-from afmlib.io.published_files import write_state_dict
-from afmlib.metrics.protocol import balanced_labels
+from afmlib.io.official_files import write_state_dict
 from afmlib.metrics.rgb import to_rgb_bytes
 from afmlib.nn.attention import Attention
 from afmlib.official import generator_spec, load_official, public_state_dict
-from afmlib.ops import processes
 from afmlib.ops.seeding import indexed_noises
 from afmlib.registry import load_plugin_file
-from afmlib.sampling import SampleModel, sample
+from afmlib.sampling import sample
 
 NETWORK = "generator_ema"
 """The name of the weights in a checkpoint that are sampled."""
@@ -70,7 +71,7 @@ def _export_folder(given: GivenModel, options: Any) -> int:
     storage.write_atomically(storage.join(out, "README.md"), card.encode())
     print(f'{out}: afmlib.load_checkpoint("{out}"), afmlib sample --checkpoint {out}')
     if options.license is None:
-        print("The model card says nothing of the licence: --license TEXT does.")
+        print("The model card says nothing of the license: --license TEXT does.")
     return 0
 
 
@@ -113,7 +114,7 @@ def _same_samples(model: SampleModel, again: SampleModel) -> bool:
 
 
 def _share_attention(model: SampleModel, again: SampleModel) -> None:
-    """Lets both attend by the same back-ends, each of which rounds in its own way."""
+    """Lets both attend by the same backends, each of which rounds in its own way."""
     layers = ([m for m in each.modules() if isinstance(m, Attention)] for each in (model, again))
     for one, other in zip(*layers, strict=True):
         other.backend, other.required = one.backend, one.required
@@ -127,7 +128,7 @@ def _arguments(model: SampleModel) -> dict[str, Any]:
     return dict(
         repeats=spec.get("repeats", 1),
         nfe=model.conventions.nfe,
-        prediction=predictions[model.conventions.parameterisation],
+        prediction=predictions[model.conventions.parameterization],
         num_heads=network["num_heads"],
     )
 

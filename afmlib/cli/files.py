@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
+from afmlib import processes
 from afmlib.io import storage
 from afmlib.io.checkpoint import find_checkpoint
-from afmlib.ops import processes
 from afmlib.registry import PluginError, load_plugin_file
 from afmlib.sampling import LOADERS
 

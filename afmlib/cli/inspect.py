@@ -26,13 +26,13 @@ from afmlib.inspection import (
     transport_figure,
 )
 from afmlib.inspection.images import png_of_figure
-from afmlib.interfaces import Dataset
+from afmlib.interfaces import Dataset, SampleModel
 from afmlib.io import storage
 from afmlib.io.checkpoint import CHECKPOINTS, read_config
 from afmlib.io.class_names import label_indices
-from afmlib.io.published_files import is_weights_file
+from afmlib.io.official_files import is_weights_file
 from afmlib.registry import build_dataset, load_plugin_file
-from afmlib.sampling import SampleModel, load_checkpoint
+from afmlib.sampling import load_checkpoint
 
 
 def run(options: Any) -> int:

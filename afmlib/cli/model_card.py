@@ -13,7 +13,7 @@ from afmlib.cli.models import GivenModel
 from afmlib.io import storage
 from afmlib.io.checkpoint import CHECKPOINTS
 
-UNKNOWN_LICENCE = "Not stated. The rights are those of whoever trained the model, and of the data."
+UNKNOWN_LICENSE = "Not stated. The rights are those of whoever trained the model, and of the data."
 
 
 def model_card(
@@ -21,7 +21,7 @@ def model_card(
     manifest: Mapping[str, Any],
     config: str | None,
     name: str,
-    licence: str | None,
+    license: str | None,
 ) -> str:
     """Writes the card as Markdown, with the header that model hubs read.
 
@@ -30,11 +30,11 @@ def model_card(
         manifest: What its checkpoint says.
         config: The config of its run, if it is known.
         name: What to call it.
-        licence: What the card says of the licence.
+        license: What the card says of the license.
     """
     header = dict(library_name="afmlib", tags=["image-generation", "one-step"])
-    if licence is not None:
-        header["license"] = licence
+    if license is not None:
+        header["license"] = license
     weights = sum(parameter.numel() for parameter in given.model.generator.parameters())
     sections = [
         f"---\n{yaml.safe_dump(header, sort_keys=False)}---",
@@ -42,7 +42,7 @@ def model_card(
         f"A generator of {weights / 1e6:.2f} M parameters, exported by afmlib"
         + (f" after {manifest['num_images']} images" if "num_images" in manifest else "")
         + (f": its {manifest['weights']} weights." if "weights" in manifest else "."),
-        f"Licence: {licence or UNKNOWN_LICENCE}",
+        f"License: {license or UNKNOWN_LICENSE}",
         _opening(name, given),
         "## Conventions\n\n" + _table(manifest["conventions"], ("convention", "value")),
         "## Network\n\n" + _block("yaml", yaml.safe_dump(manifest["generator"], sort_keys=False)),

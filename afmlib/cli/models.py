@@ -12,13 +12,14 @@ from torch import Tensor
 
 from afmlib.cli.files import newest_of
 from afmlib.data.decoded import decode
+from afmlib.interfaces import SampleModel
 from afmlib.io.cache import copy_for_all
 from afmlib.io.checkpoint import CONFIG, read_config, read_manifest
-from afmlib.io.published_files import is_weights_file
-from afmlib.io.published_names import parse_nfe
+from afmlib.io.official_files import is_weights_file
+from afmlib.io.official_names import parse_nfe
 from afmlib.official import load_official
 from afmlib.registry import AUTOENCODERS
-from afmlib.sampling import SampleModel, load_checkpoint
+from afmlib.sampling import load_checkpoint
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ def run(options: Any) -> int:
     data, evaluation = check_evaluation(load_config(options.name, options.set))
     if evaluation.extractor is None:
         raise ConfigError("The config names no extractor: --set evaluation.extractor=NAME.")
-    from afmlib.engine.reference import write_reference
+    from afmlib.evaluation.reference import write_reference
 
     device = device_of(options.device)
     count = write_reference(

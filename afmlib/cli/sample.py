@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from afmlib import processes
 from afmlib.cli.files import device_of, require_writable
 from afmlib.cli.models import GivenModel, decoder_of, given_model, is_latent
 from afmlib.cli.sample_files import SUFFIXES, write_samples
+from afmlib.interfaces import SampleModel
 from afmlib.io.class_names import label_indices, names_of_classes
-from afmlib.ops import processes
 from afmlib.registry import load_plugin_file
-from afmlib.sampling import DEFAULT_BATCH_SIZE, SampleModel, track
+from afmlib.sampling import DEFAULT_BATCH_SIZE, track
 
 VAE = "stabilityai/sd-vae-ft-mse"
 """The autoencoder of the published models."""

@@ -38,7 +38,7 @@ def write_samples(
         tensors = dict(samples=torch.cat(list(batches)), labels=torch.as_tensor(labels))
         storage.write_atomically(out, lambda file: write_tensors(tensors, file))
     elif out.endswith(".png"):
-        from afmlib.engine.pictures import save_picture
+        from afmlib.evaluation.pictures import save_picture
 
         samples = torch.cat(list(batches))
         save_picture(samples, out, min(columns or int(len(samples) ** 0.5), len(samples)))

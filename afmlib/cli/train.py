@@ -11,9 +11,9 @@ from typing import Any
 
 from rich.console import Console
 
+from afmlib import processes
 from afmlib.cli.files import device_of
 from afmlib.config import check_config, dump, load_config
-from afmlib.ops import processes
 from afmlib.registry import load_plugin_file
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}

@@ -123,7 +123,7 @@ class EvaluationConfig:
 
 @dataclass
 class InitConfig:
-    """Weights to start with, which is not a resume: images, optimisers and averages start anew."""
+    """Weights to start with, which is not a resume: images, optimizers and averages start anew."""
 
     path: str
     """A checkpoint, the folder of a run, or a published file of one player: a path or a URL."""

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from afmlib.augmentation.affine import affine_warp
 from afmlib.interfaces import Dataset
-from afmlib.ops.affine import affine_warp
 from afmlib.typing import Labels, Latents
 
 NUMBERS = 5

@@ -1,4 +1,4 @@
-"""Handwritten digits, 8x8 and grey: real images that are installed and never downloaded."""
+"""Handwritten digits, 8x8 and gray: real images that are installed and never downloaded."""
 
 __all__ = ["Digits"]
 

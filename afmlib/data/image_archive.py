@@ -2,7 +2,7 @@
 
 The arrays of the file, of which only the first has to be there:
 
-* ``images``: uint8, (N, size, size, channels) with 1 or 3 channels, or (N, size, size) for grey;
+* ``images``: uint8, (N, size, size, channels) with 1 or 3 channels, or (N, size, size) for gray;
 * ``labels``: whole numbers from 0, (N,); without, all images are of one class;
 * ``class_names``: text, (classes,); without, classes are called by their numbers;
 * ``held_out``: bool, (N,), true for images that are kept from training.

@@ -78,7 +78,7 @@ def decode(content: bytes, size: int, channels: int) -> Tensor:
 
     Raises:
         OSError: If it is not an image, or is damaged.
-        ValueError: If it has a kind of pixels that are not colours.
+        ValueError: If it has a kind of pixels that are not colors.
     """
     from PIL import Image, ImageOps
 
@@ -94,7 +94,7 @@ def verify(content: bytes, size: int) -> None:
 
     Raises:
         OSError: If it is not an image, or is damaged.
-        ValueError: If it has a kind of pixels that are not colours.
+        ValueError: If it has a kind of pixels that are not colors.
     """
     from PIL import Image
 

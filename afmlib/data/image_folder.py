@@ -30,10 +30,10 @@ class ImageFolder(Dataset):
     Args:
         path: The folder: a path, or a URL such as ``s3://bucket/folder``.
         size: The side of the square, in pixels.
-        channels: 3 for colour, 1 for grey.
-        labelled: Whether each sub-folder is a class, in the order of their names, to which the
+        channels: 3 for color, 1 for gray.
+        labeled: Whether each sub-folder is a class, in the order of their names, to which the
             images anywhere below it belong. If False, all images are of one class. Unless given,
-            they are labelled if there are images in sub-folders.
+            they are labeled if there are images in sub-folders.
         horizontal_flip_prob: How often an image is mirrored in training. Not for text and digits.
         check: Whether each file is read once at the start, so that a bad one is found before
             training and not in it.
@@ -51,7 +51,7 @@ class ImageFolder(Dataset):
         path: str,
         size: int,
         channels: Literal[1, 3] = 3,
-        labelled: bool | None = None,
+        labeled: bool | None = None,
         horizontal_flip_prob: float = 0.0,
         check: bool = True,
         skip_unreadable: bool = False,
@@ -66,7 +66,7 @@ class ImageFolder(Dataset):
         self.latent_shape = (channels, size, size)
         self.horizontal_flip_prob = horizontal_flip_prob
         listing = list_files(self.path)
-        self.class_names = _class_names(self.path, listing, labelled)
+        self.class_names = _class_names(self.path, listing, labeled)
         self.num_classes = len(self.class_names)
         self._store = ImageStore(self.path, listing.images, self.latent_shape, cache_bytes)
         if check:
@@ -100,11 +100,11 @@ class ImageFolder(Dataset):
         return scale_and_mirror(stored, draws, self.horizontal_flip_prob)
 
 
-UNLABELLED = ("images",)
+UNLABELED = ("images",)
 """The one class of images without labels."""
 
 
-def _class_names(path: str, listing: FileListing, labelled: bool | None) -> tuple[str, ...]:
+def _class_names(path: str, listing: FileListing, labeled: bool | None) -> tuple[str, ...]:
     if not listing.images:
         raise ValueError(
             f"There are no images in {path}: no file in it or below ends in one of "
@@ -116,13 +116,13 @@ def _class_names(path: str, listing: FileListing, labelled: bool | None) -> tupl
             *(len(listing.others), path, _some(listing.others)),
         )
     in_folders = Counter(name.split("/")[0] for name in listing.images if "/" in name)
-    if not (bool(in_folders) if labelled is None else labelled):
-        return UNLABELLED
+    if not (bool(in_folders) if labeled is None else labeled):
+        return UNLABELED
     beside = [name for name in listing.images if "/" not in name]
     if beside:
         raise ValueError(
             f"{len(beside)} images in {path} are in no class folder: {_some(beside)}. "
-            "Move them, or give labelled=False."
+            "Move them, or give labeled=False."
         )
     empty = [name for name in listing.folders if name not in in_folders]
     if empty:
@@ -131,7 +131,7 @@ def _class_names(path: str, listing: FileListing, labelled: bool | None) -> tupl
 
 
 def _labels(files: Sequence[str], class_names: Sequence[str]) -> Labels:
-    if class_names == UNLABELLED:
+    if class_names == UNLABELED:
         return torch.zeros(len(files), dtype=torch.long)
     index = {name: label for label, name in enumerate(class_names)}
     return torch.tensor([index[name.split("/")[0]] for name in files])

@@ -16,9 +16,9 @@ from afmlib.engine.opencv import ensure_importable
 
 ensure_importable()  # Before anything imports mmengine, which imports OpenCV.
 
-from afmlib.engine.classifier_evaluation import evaluate_classifier  # noqa: E402
-from afmlib.engine.evaluation import evaluate_file, evaluate_model, evaluate_samples  # noqa: E402
 from afmlib.engine.launch import join_processes, leave_processes  # noqa: E402
-from afmlib.engine.panel import TrainingError  # noqa: E402
 from afmlib.engine.runner import Runner  # noqa: E402
-from afmlib.engine.sampling import sample_together  # noqa: E402
+from afmlib.engine.training_metrics import TrainingError  # noqa: E402
+from afmlib.evaluation.classifier import evaluate_classifier  # noqa: E402
+from afmlib.evaluation.evaluate import evaluate_file, evaluate_model, evaluate_samples  # noqa: E402
+from afmlib.evaluation.sampling import sample_together  # noqa: E402

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from afmlib.engine.shares import Shares
+from afmlib.engine.layout import BatchLayout
 from afmlib.interfaces import Dataset, Draws, Minibatch, Objective
 from afmlib.ops.draws import take_rows, to_device
 from afmlib.ops.seeding import generator_for, permutation
@@ -37,7 +37,7 @@ ORDER, DRAWS, AUGMENTATION, NETWORKS = range(4)
 class _IndexSampler:
     """Yields the indices of a process's rows of batch after batch, from an image on."""
 
-    def __init__(self, size: int, shares: Shares, start: int, *name: int) -> None:
+    def __init__(self, size: int, shares: BatchLayout, start: int, *name: int) -> None:
         self.size = size
         self.shares = shares
         self.start = start
@@ -83,7 +83,7 @@ class PlayerBatches:
         self,
         dataset: Dataset,
         objective: Objective,
-        shares: Shares,
+        shares: BatchLayout,
         name: tuple[int, int],
         device: torch.device,
         num_workers: int = 0,

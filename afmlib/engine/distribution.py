@@ -21,9 +21,9 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
+from afmlib import processes
 from afmlib.config import ConfigError
 from afmlib.interfaces import GradientPenalty, Objective
-from afmlib.ops import processes
 
 Terms: TypeAlias = dict[str, Tensor]
 
@@ -41,7 +41,7 @@ class Distribution(ABC):
 
     @abstractmethod
     def distribute(self, objective: Objective) -> None:
-        """Prepares an objective, before its optimisers are built."""
+        """Prepares an objective, before its optimizers are built."""
 
     @contextlib.contextmanager
     def turn(self, player: str) -> Iterator[None]:

@@ -7,9 +7,9 @@ from typing import Any
 
 from mmengine.runner import BaseLoop
 
+from afmlib import processes
 from afmlib.engine.batches import PlayerBatches
 from afmlib.interfaces import Objective
-from afmlib.ops import processes
 
 
 class ImageLoop(BaseLoop):

@@ -16,7 +16,7 @@ from afmlib.engine.batches import PlayerBatches
 from afmlib.engine.distribution import Distribution, SingleProcess
 from afmlib.engine.ema import decay_at, update_average
 from afmlib.engine.optimizers import PlayerOptimizer
-from afmlib.engine.panel import Panel, TrainingError
+from afmlib.engine.training_metrics import Panel, TrainingError
 from afmlib.interfaces import Minibatch, Objective
 
 
@@ -55,7 +55,7 @@ class ObjectiveModel(BaseModel):
 
         Args:
             data: The minibatches of each player.
-            optim_wrapper: The optimiser of each player.
+            optim_wrapper: The optimizer of each player.
 
         Returns:
             The panel of each player's last update: terms, observations and the norm of the

@@ -1,4 +1,4 @@
-r"""The optimiser of each player, on mmengine's wrapper, with a scheduled rate.
+r"""The optimizer of each player, on mmengine's wrapper, with a scheduled rate.
 
 The rate is the product of the schedule, of the factor of the current phase, and of one of the
 network's own: where a config says nothing, a network whose depth is repeated :math:`R` times learns
@@ -22,8 +22,8 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from afmlib.config import OptimizerConfig
 from afmlib.engine.distribution import Distribution
 from afmlib.interfaces import DepthWrapper, Objective, Schedule
-from afmlib.ops.schedules import ConstantSchedule
 from afmlib.registry import SCHEDULES
+from afmlib.schedules import ConstantSchedule
 
 _TYPES: dict[str, type[torch.optim.Optimizer]] = {
     "Adam": torch.optim.Adam,
@@ -34,7 +34,7 @@ _TYPES: dict[str, type[torch.optim.Optimizer]] = {
 
 
 class PlayerOptimizer(OptimWrapper):
-    """One player's optimiser, with its learning rate as a schedule of images.
+    """One player's optimizer, with its learning rate as a schedule of images.
 
     Args:
         config: What the config says.
@@ -97,7 +97,7 @@ def _own_factor(network: nn.Module) -> float:
 def build_optimizers(
     configs: Mapping[str, OptimizerConfig], objective: Objective
 ) -> OptimWrapperDict:
-    """Builds the optimiser of every player of an objective."""
+    """Builds the optimizer of every player of an objective."""
     return OptimWrapperDict(
         **{
             player: PlayerOptimizer(configs[player], objective.get_submodule(player))

@@ -5,9 +5,9 @@ __all__ = ["RunFolder"]
 from collections.abc import Iterable
 from pathlib import Path
 
+from afmlib import processes
 from afmlib.io import storage
 from afmlib.io.checkpoint import CHECKPOINTS, checkpoint_path, newest_whole, remove_old, set_aside
-from afmlib.ops import processes
 
 CONFIG = "config.yaml"
 SAMPLES = "samples"

@@ -22,10 +22,11 @@ from mmengine.visualization import Visualizer
 from rich.console import Console
 from torch import nn
 
+from afmlib import processes
 from afmlib.config import AutomaticPhases, RunConfig, check_config, dump, with_data_arguments
 from afmlib.engine.batches import PlayerBatches
+from afmlib.engine.compatibility import check_fit
 from afmlib.engine.distribution import distribution_of
-from afmlib.engine.fit import check_fit
 from afmlib.engine.hooks import (
     CheckpointHook,
     EvaluationHook,
@@ -34,22 +35,21 @@ from afmlib.engine.hooks import (
     ProgressHook,
     SampleHook,
 )
-from afmlib.engine.initial_weights import load_initial_weights
+from afmlib.engine.init_weights import load_init_weights
 from afmlib.engine.launch import join_processes
+from afmlib.engine.layout import BatchLayout
 from afmlib.engine.loop import ImageLoop
 from afmlib.engine.objective_model import ObjectiveModel
+from afmlib.engine.official_weights import load_official_weights
 from afmlib.engine.optimizers import build_optimizers
-from afmlib.engine.panel import TrainingError
 from afmlib.engine.phases import controller_of, protocol_of
-from afmlib.engine.published_weights import load_published_weights
 from afmlib.engine.run_folder import SAMPLES, RunFolder
-from afmlib.engine.shares import Shares
 from afmlib.engine.state import check_same_run, load_run, save_run
+from afmlib.engine.training_metrics import TrainingError
 from afmlib.engine.visualization import backends_of
 from afmlib.interfaces import Conventions, Dataset, Objective
 from afmlib.io import storage
-from afmlib.io.published_files import is_weights_file
-from afmlib.ops import processes
+from afmlib.io.official_files import is_weights_file
 from afmlib.registry import build_dataset, build_objective
 
 NO_DEFAULT_HOOKS = dict.fromkeys(
@@ -103,7 +103,7 @@ class Runner(MMEngineRunner):
         self.run_folder = RunFolder(work_dir)
         self.folder = self.run_folder.path  # To mmengine, work_dir is a local path.
         self.run_folder.require_free(resume)
-        self.shares = Shares.of(self.run_config.global_batch, self.run_config.micro_batch)
+        self.shares = BatchLayout.of(self.run_config.global_batch, self.run_config.micro_batch)
         if self.run_config.num_threads is not None:
             torch.set_num_threads(self.run_config.num_threads)
         self.dataset: Dataset = build_dataset(self.run_config.data).to(self.device)
@@ -112,7 +112,7 @@ class Runner(MMEngineRunner):
         self.distribution = distribution_of(self.run_config.distributed)
         self.objective = self._build_objective(filled)
         self._newest, self._damaged = self.run_folder.newest() if resume else (None, [])
-        self._initialised_from = self._initialise() if self._newest is None else None
+        self._initialized_from = self._initialize() if self._newest is None else None
         self._networks = list(self._describe_networks())  # Before FSDP2 renames their classes.
         self.distribution.distribute(self.objective)
         self.last_checkpoint: str | None = None
@@ -155,12 +155,12 @@ class Runner(MMEngineRunner):
                 objective.get_submodule(player).compile()
         return objective
 
-    def _initialise(self) -> str | None:
+    def _initialize(self) -> str | None:
         """Loads the weights that the run starts with, and says which, if the config names some."""
         if self.run_config.init_from is None:
             return None
         init = self.run_config.init_from
-        load = load_published_weights if is_weights_file(init.path) else load_initial_weights
+        load = load_official_weights if is_weights_file(init.path) else load_init_weights
         return load(self.objective, init, self._conventions())
 
     def _local_folder(self) -> str:
@@ -248,7 +248,7 @@ class Runner(MMEngineRunner):
         return ""
 
     def build_visualizer(self, visualizer: Any = None) -> Any:
-        """Returns a visualiser with the back-ends that the config asks for."""
+        """Returns a visualizer with the backends that the config asks for."""
         local = storage.local_path(self.folder)
         is_first = processes.rank() == 0
         backends = backends_of(self.run_config.log, local, self.name) if is_first else []
@@ -262,7 +262,7 @@ class Runner(MMEngineRunner):
         return model
 
     def _init_model_weights(self) -> None:
-        """Does nothing: networks initialise themselves when they are built."""
+        """Does nothing: networks initialize themselves when they are built."""
 
     def build_train_loop(self, loop: Any) -> ImageLoop:
         """Returns the loop that counts images."""
@@ -277,8 +277,8 @@ class Runner(MMEngineRunner):
                 self.report(f"a damaged checkpoint was set aside: {folder}")
         if self._newest is not None:
             self._go_on(self._newest)
-        elif self._initialised_from is not None:
-            self.report(self._initialised_from)
+        elif self._initialized_from is not None:
+            self.report(self._initialized_from)
         self.run_folder.write_config(dump(self.plain_config))
 
     def _go_on(self, folder: str) -> None:

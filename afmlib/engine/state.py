@@ -17,9 +17,10 @@ from mmengine.optim import OptimWrapperDict
 from torch import Tensor
 
 import afmlib
+from afmlib import processes
 from afmlib.config import with_defaults
 from afmlib.config.yaml_files import parse
-from afmlib.engine.initial_weights import check_conventions
+from afmlib.engine.init_weights import check_conventions
 from afmlib.engine.objective_model import ObjectiveModel
 from afmlib.engine.optimizers import PlayerOptimizer
 from afmlib.interfaces import Objective
@@ -31,7 +32,6 @@ from afmlib.io.checkpoint import (
     read_manifest,
     save_checkpoint,
 )
-from afmlib.ops import processes
 
 
 def _network_names(objective: Objective) -> list[str]:
@@ -52,7 +52,7 @@ def save_run(
     Args:
         folder: Where to.
         model: The objective and its average.
-        optimizers: The optimisers.
+        optimizers: The optimizers.
         hooks: The hooks that have a state, by their names.
         config: The text of the config.
         manifest: The conventions, and what else describes the run.
@@ -104,7 +104,7 @@ def load_run(
     Args:
         folder: The checkpoint.
         model: The objective and its average.
-        optimizers: The optimisers.
+        optimizers: The optimizers.
         hooks: The hooks that have a state, by their names.
 
     Raises:
@@ -178,9 +178,9 @@ def _load_optimizer(
 
 
 def _moments(moments: Any, parameter: Tensor, model: ObjectiveModel) -> dict[str, Any]:
-    """Checks what an optimiser knows of a parameter, and spreads it as the parameter is."""
+    """Checks what an optimizer knows of a parameter, and spreads it as the parameter is."""
     if not isinstance(moments, Mapping) or moments.keys() not in (_OF_ADAM, _OF_SGD):
-        raise ValueError("a parameter has not the moments that its optimiser keeps")
+        raise ValueError("a parameter has not the moments that its optimizer keeps")
     spread = dict(moments)
     for name in ("exp_avg", "exp_avg_sq"):
         if name in moments:
@@ -188,7 +188,7 @@ def _moments(moments: Any, parameter: Tensor, model: ObjectiveModel) -> dict[str
                 raise ValueError(f"{name} is not of the shape {tuple(parameter.shape)}")
             spread[name] = model.distribution.spread_like(moments[name], parameter)
     if "step" in moments and not _is_float(moments["step"], torch.Size()):
-        raise ValueError(f"the step of an optimiser is {moments['step']!r}")
+        raise ValueError(f"the step of an optimizer is {moments['step']!r}")
     return spread
 
 

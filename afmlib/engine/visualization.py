@@ -16,7 +16,7 @@ STEP = "num_images"
 
 
 class _Wandb(WandbVisBackend):
-    """mmengine's back-end, which drops the step and ends by a function that W&B has no more."""
+    """mmengine's backend, which drops the step and ends by a function that W&B has no more."""
 
     def add_scalars(self, scalar_dict: Mapping[str, Any], step: int = 0, *_: Any) -> None:
         self.experiment.log({**scalar_dict, STEP: step})
@@ -30,7 +30,7 @@ class _Wandb(WandbVisBackend):
 
 
 def backends_of(config: LogConfig, folder: str | None, name: str) -> list[BaseVisBackend]:
-    """Returns the back-ends that a config asks for.
+    """Returns the backends that a config asks for.
 
     Args:
         config: What the config says.

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from afmlib.engine.pictures import image_grid
+from afmlib.evaluation.pictures import image_grid
 from afmlib.inspection.images import Decoder, as_images, png_of_array, require_images
-from afmlib.sampling import SampleModel, sample
+from afmlib.interfaces import SampleModel
+from afmlib.sampling import sample
 from afmlib.typing import Latents
 
 SAME_DATA = "Only models of the same data are compared"

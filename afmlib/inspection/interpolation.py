@@ -18,11 +18,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from afmlib.engine.pictures import image_grid
+from afmlib.evaluation.pictures import image_grid
 from afmlib.inspection.images import Decoder, as_images, png_of_array, require_images
+from afmlib.interfaces import SampleModel
 from afmlib.ops.seeding import indexed_noises
 from afmlib.ops.slerp import slerp
-from afmlib.sampling import SampleModel, sample
+from afmlib.sampling import sample
 from afmlib.typing import Labels, Latents
 
 

@@ -77,7 +77,7 @@ def mark_decisions(axes: Axes, decisions: Sequence[Mapping[str, Any]]) -> None:
     for number, decision in enumerate(decisions, 1):
         numbers.setdefault(decision["num_images"], []).append(str(number))
     for images, names in numbers.items():
-        axes.axvline(images, color="grey", linewidth=0.6, linestyle="--")
+        axes.axvline(images, color="gray", linewidth=0.6, linestyle="--")
         text = ", ".join(names)
         axes.text(images, 1, text, fontsize=6, va="top", transform=axes.get_xaxis_transform())
 

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from afmlib.data.overlapping_gaussians import OverlappingGaussians
-from afmlib.interfaces import Dataset, PointDataset
+from afmlib.interfaces import Dataset, PointDataset, SampleModel
 from afmlib.ops.seeding import indexed_noises
 from afmlib.ops.time_grid import sampling_times
-from afmlib.sampling import SampleModel, evaluating
+from afmlib.sampling import evaluating
 from afmlib.typing import Labels, Latents
 
 

@@ -21,8 +21,8 @@ def transport_figure(maps: Sequence[Transport], num_lines: int = 100) -> Figure:
 
     Of points on the line, the upper row has the paths between the densities of noise and samples,
     and the lower row where each noise ends, over the optimal map. In the plane, lines go from
-    noise to sample, coloured by the angle of the noise (by the class, where there are several),
-    with the data in grey. The points of the evaluations in between are marked.
+    noise to sample, colored by the angle of the noise (by the class, where there are several),
+    with the data in gray. The points of the evaluations in between are marked.
 
     Args:
         maps: The paths of each model.

@@ -26,9 +26,9 @@ def draw_paths(axes: np.ndarray, transport: Transport, num_lines: int) -> None:
     """Draws the density of the noises, the paths from time 1 to 0, and that of the samples."""
     left, middle, right = axes
     paths = transport.path[:, transport.chosen(num_lines), 0].numpy()
-    middle.plot(transport.times, paths, color="tab:grey", linewidth=0.5)
+    middle.plot(transport.times, paths, color="tab:gray", linewidth=0.5)
     if len(transport.times) > 2:
-        middle.plot(transport.times, paths, ".", color="tab:grey", markersize=2)
+        middle.plot(transport.times, paths, ".", color="tab:gray", markersize=2)
     middle.set_xlim(1, 0)
     middle.set_xlabel("time: noise to data", fontsize=8)
     for side, points, color in (

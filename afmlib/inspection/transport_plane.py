@@ -16,7 +16,7 @@ PLANE_HEIGHT = 3.9
 
 
 def colors_of(transport: Transport) -> np.ndarray:
-    """Returns the colour of each path: of its class, or of the angle of its noise."""
+    """Returns the color of each path: of its class, or of the angle of its noise."""
     if transport.labels.max() > 0:
         return matplotlib.colormaps["tab10"](transport.labels.numpy() % 10)
     noises = transport.noises
@@ -30,7 +30,7 @@ def draw_plane(part: SubFigure, transport: Transport, num_lines: int, limit: flo
     rows = transport.chosen(num_lines)
     colors = colors_of(transport)[rows.numpy()]
     paths = transport.path[:, rows].permute(1, 0, 2).numpy()  # (lines, points, 2)
-    axes.scatter(transport.data[:, 0], transport.data[:, 1], s=1, color="lightgrey", zorder=0)
+    axes.scatter(transport.data[:, 0], transport.data[:, 1], s=1, color="lightgray", zorder=0)
     axes.add_collection(LineCollection(list(paths), colors=colors, linewidths=0.6, zorder=1))
     axes.scatter(
         paths[:, 0, 0], paths[:, 0, 1], s=3, color="black", alpha=0.4, linewidths=0, zorder=2

@@ -14,9 +14,9 @@ from typing import Any
 
 from fsspec.callbacks import Callback
 
+from afmlib import processes
 from afmlib.io.file_systems import READ_ONLY, is_of, reaching
 from afmlib.io.storage import local_path
-from afmlib.ops import processes
 
 SHOWN_FROM = 2**24
 """From how many bytes on the progress is shown."""

@@ -142,6 +142,9 @@ def read_manifest(folder: str) -> dict[str, Any]:
         )
     if not right:
         raise CheckpointError(f"{path} is damaged: its checksum differs from what it says.")
+    conventions = manifest.get("conventions")
+    if isinstance(conventions, dict) and "parameterisation" in conventions:  # Before 0.2.
+        conventions["parameterization"] = conventions.pop("parameterisation")
     return manifest
 
 

@@ -1,6 +1,6 @@
 """The handwritten digits that scikit-learn brings along: real images without a download.
 
-1797 grey 8x8 images of ten classes, split into 1437 for training and 360 for testing. The split
+1797 gray 8x8 images of ten classes, split into 1437 for training and 360 for testing. The split
 takes about every fifth image of each class for testing: no random number can ever move it.
 
 The images are from the test set of Optical Recognition of Handwritten Digits (E. Alpaydin and

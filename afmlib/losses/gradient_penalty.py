@@ -1,4 +1,4 @@
-r"""Zero-centred gradient penalties: the R1 and R2 terms of the discriminator loss.
+r"""Zero-centered gradient penalties: the R1 and R2 terms of the discriminator loss.
 
 For a discriminator :math:`D`, both terms are the mean squared slope
 
@@ -45,7 +45,7 @@ def directional_slope(
         critic: The discriminator :math:`D`, with labels and timesteps bound.
         latents: The samples :math:`x`.
         logits: The values :math:`D(x)`.
-        directions: The directions :math:`z`, not normalised.
+        directions: The directions :math:`z`, not normalized.
         eps: The step :math:`\epsilon`, in units of the latents.
 
     Returns:
@@ -104,7 +104,7 @@ class AutogradPenalty(GradientPenalty):
     r"""Computes the squared slope :math:`\| \nabla_{\!x} D(x) \|_2^2` by double backward.
 
     The critic must score each sample independently, as :class:`afmlib.interfaces.Discriminator`
-    requires: batch normalisation would leak the slope of one sample into another.
+    requires: batch normalization would leak the slope of one sample into another.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"double_backward"})

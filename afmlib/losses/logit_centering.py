@@ -1,4 +1,4 @@
-r"""Logit centring, which keeps the logits of a relativistic discriminator near zero.
+r"""Logit centering, which keeps the logits of a relativistic discriminator near zero.
 
 A relativistic loss depends on differences alone, so that nothing else holds their level.
 

@@ -1,4 +1,4 @@
-r"""The non-saturating loss, in which the generator maximises the log-odds of being real.
+r"""The non-saturating loss, in which the generator maximizes the log-odds of being real.
 
 References:
     | Generative Adversarial Networks (Goodfellow et al., 2014)

@@ -52,7 +52,7 @@ class DigitsExtractor(FeatureExtractor):
         """Returns 64 features per image; what is outside of [-1, 1] is clipped.
 
         Raises:
-            ValueError: If the images are not 8x8 and grey.
+            ValueError: If the images are not 8x8 and gray.
         """
         return self.extract(images)["features"]
 
@@ -60,7 +60,7 @@ class DigitsExtractor(FeatureExtractor):
         """Returns 64 features, 128 numbers of a feature map and 10 logits per image.
 
         Raises:
-            ValueError: If the images are not 8x8 and grey.
+            ValueError: If the images are not 8x8 and gray.
         """
         if images.shape[1:] != (1, 8, 8):
             raise ValueError(f"Digits have shape (1, 8, 8), not {tuple(images.shape[1:])}.")

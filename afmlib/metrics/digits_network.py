@@ -59,7 +59,7 @@ def train_digits_network() -> dict[str, Tensor]:
         images, labels = read_digits().part("train")
         images = images.double()
         generator = torch.Generator().manual_seed(0)
-        network = _initialise(digits_network(), generator)
+        network = _initialize(digits_network(), generator)
         _train(network, images, labels, generator)
         network.requires_grad_(False)
         for parameter in network.parameters():
@@ -84,7 +84,7 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _initialise(network: nn.Sequential, generator: torch.Generator) -> nn.Sequential:
+def _initialize(network: nn.Sequential, generator: torch.Generator) -> nn.Sequential:
     network = network.to_empty(device="cpu").double()
     for parameter in network.parameters():
         if parameter.ndim > 1:

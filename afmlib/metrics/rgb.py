@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def to_rgb_bytes(images: Tensor) -> Tensor:
-    """Rounds images in [-1, 1] to 0 ... 255 in three channels; grey ones get three equal ones.
+    """Rounds images in [-1, 1] to 0 ... 255 in three channels; gray ones get three equal ones.
 
     What is outside of [-1, 1] is clipped, so that samples score as their saved files do.
 

@@ -1,7 +1,7 @@
-r"""Softmax attention, :math:`\operatorname{softmax}(Q K^\top / \sqrt d) V`, by several back-ends.
+r"""Softmax attention, :math:`\operatorname{softmax}(Q K^\top / \sqrt d) V`, by several backends.
 
 Fused kernels are fast and save memory, but have neither a double backward nor a forward-mode
-derivative. So each back-end declares what it is capable of, a method says what it needs, and what
+derivative. So each backend declares what it is capable of, a method says what it needs, and what
 cannot do it is never picked.
 
 References:
@@ -103,7 +103,7 @@ def _memory_efficient_attention() -> Any:
 
 
 class AutoAttention(AttentionBackend):
-    """The fastest back-end that runs on the device and can do what is required.
+    """The fastest backend that runs on the device and can do what is required.
 
     On CUDA that is xformers where it is installed, else torch's fused attention; plain products
     where neither can. Each choice is logged once.
@@ -121,12 +121,12 @@ class AutoAttention(AttentionBackend):
         return True
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Computes attention by a back-end that can do all that this one declares."""
+        """Computes attention by a backend that can do all that this one declares."""
         return self.choose(queries.device.type, self.capabilities).attend(queries, keys, values)
 
     @staticmethod
     def choose(device_type: str, required: frozenset[str]) -> AttentionBackend:
-        """Returns the back-end for a kind of device and a set of required capabilities."""
+        """Returns the backend for a kind of device and a set of required capabilities."""
         return AutoAttention.preference[_choice(device_type, required)]()
 
 
@@ -138,7 +138,7 @@ def _choice(device_type: str, required: frozenset[str]) -> int:
 
 @functools.cache
 def _logged_choice(device_type: str, required: frozenset[str]) -> int:
-    """Returns the index of the first preferred back-end that can do it there."""
+    """Returns the index of the first preferred backend that can do it there."""
     device = torch.device(device_type)
     index, name = next(
         (index, cls.__name__)
@@ -164,11 +164,11 @@ class Attention(nn.Module):
     Args:
         hidden_size: The width of the tokens.
         num_heads: The number of heads, which divides the width.
-        qk_norm: Whether queries and keys are normalised per head, which bfloat16 needs.
-        attention: The back-end, or the name of one: ``auto``, ``sdpa``, ``math``, ``xformers``.
+        qk_norm: Whether queries and keys are normalized per head, which bfloat16 needs.
+        attention: The backend, or the name of one: ``auto``, ``sdpa``, ``math``, ``xformers``.
 
     Raises:
-        ValueError: If the heads do not divide the width, or there is no such back-end.
+        ValueError: If the heads do not divide the width, or there is no such backend.
     """
 
     def __init__(
@@ -199,10 +199,10 @@ class Attention(nn.Module):
         return f"num_heads={self.num_heads}, backend={type(self.backend).__name__}"
 
     def require(self, capabilities: Iterable[str]) -> None:
-        """Restricts the back-end to those that are capable of something.
+        """Restricts the backend to those that are capable of something.
 
         Raises:
-            ValueError: If the back-end was chosen by name and is not.
+            ValueError: If the backend was chosen by name and is not.
         """
         missing = sorted(set(capabilities) - self.backend.capabilities)
         if missing:
@@ -225,7 +225,7 @@ class Attention(nn.Module):
 
 
 def require_capabilities(network: nn.Module, capabilities: Iterable[str]) -> None:
-    """Restricts all attention of a network to back-ends that are capable of something.
+    """Restricts all attention of a network to backends that are capable of something.
 
     Raises:
         ValueError: If one was chosen by name and is not.

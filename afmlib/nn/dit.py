@@ -1,4 +1,4 @@
-r"""Blocks of the diffusion transformer with adaptive layer normalisation (adaLN-Zero).
+r"""Blocks of the diffusion transformer with adaptive layer normalization (adaLN-Zero).
 
 A condition :math:`c` gives each branch a shift, a scale and a gate; the gates start at zero, so
 that a new block is the identity:
@@ -62,8 +62,8 @@ class DiTBlock(nn.Module):
         hidden_size: The width of the tokens and of the condition.
         num_heads: The number of attention heads.
         mlp_ratio: The width of the MLP, in units of it.
-        qk_norm: Whether queries and keys are normalised.
-        attention: The attention back-end.
+        qk_norm: Whether queries and keys are normalized.
+        attention: The attention backend.
     """
 
     def __init__(
@@ -140,5 +140,5 @@ def dit_blocks(
 
 
 def token_head(hidden_size: int, out_size: int, bias: bool) -> nn.Sequential:
-    """Builds the head that reads one token; its linear layer keeps torch's initialisation."""
+    """Builds the head that reads one token; its linear layer keeps torch's initialization."""
     return nn.Sequential(_layer_norm(hidden_size), nn.Linear(hidden_size, out_size, bias=bias))

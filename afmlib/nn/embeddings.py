@@ -117,7 +117,7 @@ class TimestepEmbedder(nn.Module):
         hidden_size: The width of the embedding.
         frequency_size: The number of sinusoids.
         time_scale: The factor on the time, which is the fastest frequency of its sinusoids in
-            radians. The larger, the more a network can tell neighbouring times apart, and the
+            radians. The larger, the more a network can tell neighboring times apart, and the
             larger its derivative by the time.
 
     Raises:

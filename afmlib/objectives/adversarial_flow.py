@@ -13,7 +13,7 @@ independent noises, and the discriminator sees :math:`(x_t, t)` alone. With the 
 :math:`w(s, t)` of the step, penalties are multiplied by :math:`w` and the transport loss is
 divided by it.
 
-In the generator's step, the order is augmentation, gradient normalisation, discriminator; the
+In the generator's step, the order is augmentation, gradient normalization, discriminator; the
 transport and guidance losses see the samples before all of these.
 
 References:
@@ -41,6 +41,7 @@ from afmlib.interfaces import (
     Guidance,
     Minibatch,
     Objective,
+    SampleModel,
     Schedule,
 )
 from afmlib.losses.gradient_penalty import FiniteDifferencePenalty
@@ -61,14 +62,13 @@ from afmlib.ops.drawing import normal_like, uniform_like
 from afmlib.ops.flow import interpolate, step_width
 from afmlib.ops.gradient_access import observe_gradient, value_with_gradient
 from afmlib.ops.gradient_normalization import GradientNormalization
-from afmlib.ops.parameterisations import parameterisation_of
-from afmlib.ops.schedules import scheduled_value
 from afmlib.ops.time_grid import draw_any_steps, draw_fixed_steps
-from afmlib.sampling import SampleModel
+from afmlib.parameterizations import parameterization_of
+from afmlib.schedules import scheduled_value
 from afmlib.typing import Labels, Latents, Logits, Scalar, Timesteps
 
-Penalised: TypeAlias = Float[Tensor, " penalised"]
-"""One value per sample of the penalised part of a batch."""
+Penalized: TypeAlias = Float[Tensor, " penalized"]
+"""One value per sample of the penalized part of a batch."""
 
 
 class AdversarialFlow(Objective):
@@ -87,9 +87,9 @@ class AdversarialFlow(Objective):
         ot_scale: The weight :math:`\lambda_\text{ot}` of the transport loss. Too low and the map
             drifts; too high and the samples stay near the noise.
         gp_scale: The weight :math:`\lambda_\text{gp}` of each penalty.
-        gp_fraction: The share of the batch that is penalised, in (0, 1]; at least one sample.
-        cp_scale: The weight :math:`\lambda_\text{cp}` of the logit centring.
-        gradient_normalization: Whether the adversarial gradient at the samples is normalised, which
+        gp_fraction: The share of the batch that is penalized, in (0, 1]; at least one sample.
+        cp_scale: The weight :math:`\lambda_\text{cp}` of the logit centering.
+        gradient_normalization: Whether the adversarial gradient at the samples is normalized, which
             gives ``ot_scale`` the same meaning for every network; or the operator that does it, or
             its arguments.
         augmentation: What is done to real and generated samples before the discriminator.
@@ -135,7 +135,7 @@ class AdversarialFlow(Objective):
         self.penalty = FiniteDifferencePenalty() if penalty is None else penalty
         require_capabilities(discriminator, self.penalty.requires)
         self.nfe: int | Literal["any"] = nfe
-        self.parameterisation = parameterisation_of(prediction)
+        self.parameterization = parameterization_of(prediction)
         self.ot_scale = ot_scale
         self.gp_scale = gp_scale
         self.gp_fraction = gp_fraction
@@ -153,14 +153,14 @@ class AdversarialFlow(Objective):
         normal = functools.partial(normal_like, latents, generator=generator)
         noises_src, noises_tgt = normal(len(latents)), normal(len(latents))
         timesteps_src, timesteps_tgt = self._draw_timesteps(latents, generator)
-        num_penalised = self.num_penalised(len(latents))
+        num_penalized = self.num_penalized(len(latents))
         draws = AdversarialFlowDraws(
             noises_src,
             noises_tgt,
             timesteps_src,
             timesteps_tgt,
-            noises_r1=normal(num_penalised),
-            noises_r2=normal(num_penalised),
+            noises_r1=normal(num_penalized),
+            noises_r2=normal(num_penalized),
         )
         if self.guidance is not None:
             low, high = self.guidance.timesteps
@@ -179,8 +179,8 @@ class AdversarialFlow(Objective):
             )
         return draw_fixed_steps(uniform_like(latents, generator), self.nfe)
 
-    def num_penalised(self, batch: int) -> int:
-        """Returns how many samples of a batch, the first ones, are penalised."""
+    def num_penalized(self, batch: int) -> int:
+        """Returns how many samples of a batch, the first ones, are penalized."""
         return max(round(self.gp_fraction * batch), 1)
 
     # --- Terms ---
@@ -227,7 +227,7 @@ class AdversarialFlow(Objective):
     ) -> dict[str, Scalar]:
         """Returns the terms ``adversarial``, ``transport`` and, if there is any, ``guidance``.
 
-        Their backward pass updates the average of the gradient normalisation.
+        Their backward pass updates the average of the gradient normalization.
         """
         seen: dict[str, Tensor] = {}
         samples, sources = self._generate(latents, labels, draws)
@@ -236,8 +236,8 @@ class AdversarialFlow(Objective):
             fake = self.gradient_normalization(fake)
         adversarial = self._adversarial_term(fake, latents, labels, draws, seen)
         self.observations = seen
-        regularisers = self._regularisers(samples, sources, labels, draws, seen)
-        return {"adversarial": adversarial, **regularisers}
+        regularizers = self._regularizers(samples, sources, labels, draws, seen)
+        return {"adversarial": adversarial, **regularizers}
 
     def _adversarial_term(
         self,
@@ -255,7 +255,7 @@ class AdversarialFlow(Objective):
         seen |= _observed_logits(logits_real, logits_fake)
         return self.loss.generator_loss(logits_real, logits_fake).mean()
 
-    def _regularisers(
+    def _regularizers(
         self,
         samples: Latents,
         sources: Latents,
@@ -283,7 +283,7 @@ class AdversarialFlow(Objective):
     ) -> Sequence[Callable[[], dict[str, Scalar]]]:
         """Returns what computes the terms of each part of a batch.
 
-        The adversarial gradient is normalised by that of the whole batch, which has to be known
+        The adversarial gradient is normalized by that of the whole batch, which has to be known
         before the first part is back-propagated through the generator. So the discriminator's
         gradient at the samples of every part comes first, at the price of another forward pass of
         the generator.
@@ -320,15 +320,15 @@ class AdversarialFlow(Objective):
         self.observations = seen = dict(seen)
         samples, sources = self._generate(part.latents, part.labels, part.draws)
         fake = self._augment(observe_gradient(samples, seen, "gradient_adversarial"), part.draws)
-        regularisers = self._regularisers(samples, sources, part.labels, part.draws, seen)
-        return {"adversarial": value_with_gradient(fake, loss, gradient), **regularisers}
+        regularizers = self._regularizers(samples, sources, part.labels, part.draws, seen)
+        return {"adversarial": value_with_gradient(fake, loss, gradient), **regularizers}
 
     def _generate(
         self, latents: Latents, labels: Labels, draws: AdversarialFlowDraws
     ) -> tuple[Latents, Latents]:
         """Returns the generator's samples at the target time, and what it was given."""
         sources = interpolate(latents, draws.noises_src, draws.timesteps_src)
-        samples = self.parameterisation(
+        samples = self.parameterization(
             self.generator, sources, labels, draws.timesteps_src, draws.timesteps_tgt
         )
         return samples, sources
@@ -349,8 +349,8 @@ class AdversarialFlow(Objective):
         logits_real: Logits,
         logits_fake: Logits,
         draws: AdversarialFlowDraws,
-    ) -> tuple[Penalised, Penalised]:
-        """Returns R1 and R2 of the penalised part, weighted by the width of each step."""
+    ) -> tuple[Penalized, Penalized]:
+        """Returns R1 and R2 of the penalized part, weighted by the width of each step."""
         size = len(draws.noises_r1)
         points = torch.cat([real[:size], fake[:size]])
         labels = labels[:size].repeat(2)
@@ -380,7 +380,7 @@ class AdversarialFlow(Objective):
         """The averaged generator, ready for :func:`afmlib.sample`."""
         any_nfe = self.nfe == "any"
         nfe = 1 if self.nfe == "any" else self.nfe
-        return averaged_model(self, self.parameterisation, nfe, any_nfe)
+        return averaged_model(self, self.parameterization, nfe, any_nfe)
 
 
 def _observed_logits(logits_real: Logits, logits_fake: Logits) -> dict[str, Tensor]:

@@ -26,11 +26,11 @@ class AdversarialFlowDraws:
     timesteps_tgt: Timesteps
     """Where it ends."""
 
-    noises_r1: Float[Tensor, " penalised *latent"]
-    """Directions of the penalty on real samples, for the penalised part of the batch."""
+    noises_r1: Float[Tensor, " penalized *latent"]
+    """Directions of the penalty on real samples, for the penalized part of the batch."""
 
-    noises_r2: Float[Tensor, " penalised *latent"]
-    """Directions of the penalty on generated samples, for the penalised part of the batch."""
+    noises_r2: Float[Tensor, " penalized *latent"]
+    """Directions of the penalty on generated samples, for the penalized part of the batch."""
 
     noises_cg: Latents | None = None
     """Noises for the guidance."""

@@ -25,9 +25,9 @@ from afmlib.interfaces import (
     Discriminator,
     Generator,
     Objective,
-    Parameterisation,
+    Parameterization,
+    SampleModel,
 )
-from afmlib.sampling import SampleModel
 from afmlib.typing import Labels
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -39,19 +39,19 @@ def averaged_copy(network: Network) -> Network:
 
 
 def averaged_model(
-    objective: Objective, parameterisation: Parameterisation, nfe: int, any_nfe: bool
+    objective: Objective, parameterization: Parameterization, nfe: int, any_nfe: bool
 ) -> SampleModel:
     """Returns the averaged generator of an objective, ready for sampling."""
     generator = objective.generator_ema
     conventions = Conventions(
         objective=type(objective).__name__,
-        parameterisation=type(parameterisation).__name__,
+        parameterization=type(parameterization).__name__,
         nfe=nfe,
         any_nfe=any_nfe,
         num_classes=generator.num_classes,
         latent_shape=generator.latent_shape,
     )
-    return SampleModel(generator, parameterisation, conventions)
+    return SampleModel(generator, parameterization, conventions)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-r"""Consistency training: neighbours on the flow have the same end.
+r"""Consistency training: neighbors on the flow have the same end.
 
 The function :math:`f(x_s, s)` estimates the data at the end of the flow. At two noise levels
 :math:`\sigma > \sigma'` of the same data and noise it should say the same, and at the lowest what
@@ -9,8 +9,8 @@ it is given:
     c = c_0 \sqrt{n}
 
 The teacher is the student itself, with the same dropout, and no average of it. The levels are those
-of a discretisation: :class:`afmlib.ops.discretisations.DoublingGrid` makes it improved consistency
-training (iCT), :class:`afmlib.ops.discretisations.ShrinkingGap` with :math:`c_0 = 0` is easy
+of a discretization: :class:`afmlib.noise_levels.DoublingGrid` makes it improved consistency
+training (iCT), :class:`afmlib.noise_levels.ShrinkingGap` with :math:`c_0 = 0` is easy
 consistency training (ECT).
 
 References:
@@ -29,7 +29,13 @@ from typing import ClassVar
 
 import torch
 
-from afmlib.interfaces import Discretisation, Generator, Objective
+from afmlib.consistency_functions import (
+    SIGMA_DATA,
+    ConsistencyPrediction,
+    time_of_level,
+)
+from afmlib.interfaces import Discretization, Generator, Objective, SampleModel
+from afmlib.noise_levels import DoublingGrid
 from afmlib.objectives.averaged import (
     averaged_copy,
     averaged_model,
@@ -38,15 +44,8 @@ from afmlib.objectives.averaged import (
     check_player,
     check_times,
 )
-from afmlib.ops.consistency_functions import (
-    SIGMA_DATA,
-    ConsistencyPrediction,
-    time_of_level,
-)
-from afmlib.ops.discretisations import DoublingGrid
 from afmlib.ops.drawing import normal_like, normal_numbers, same_draws
 from afmlib.ops.flow import interpolate
-from afmlib.sampling import SampleModel
 from afmlib.typing import Labels, Latents, PerSample, Scalar
 
 
@@ -58,7 +57,7 @@ class ConsistencyTrainingDraws:
     """The noise in the latents at both levels."""
 
     level_normals: PerSample
-    """Standard normal numbers, of which the discretisation makes the levels."""
+    """Standard normal numbers, of which the discretization makes the levels."""
 
 
 class ConsistencyTraining(Objective):
@@ -67,7 +66,7 @@ class ConsistencyTraining(Objective):
     Args:
         generator: The network; it should embed the source time.
         nfe: The number of steps of a sample, unless asked otherwise.
-        discretisation: How the two levels are chosen; :class:`DoublingGrid` unless given.
+        discretization: How the two levels are chosen; :class:`DoublingGrid` unless given.
         huber_scale: The number :math:`c_0`, in units of noise levels: errors that are small beside
             it are squared, larger ones count by their norm; 0 for the norm itself.
 
@@ -81,7 +80,7 @@ class ConsistencyTraining(Objective):
         self,
         generator: Generator,
         nfe: int = 1,
-        discretisation: Discretisation | None = None,
+        discretization: Discretization | None = None,
         huber_scale: float = 0.00054,
     ) -> None:
         super().__init__()
@@ -93,9 +92,9 @@ class ConsistencyTraining(Objective):
         self.generator = generator
         self.generator_ema = averaged_copy(generator)
         self.nfe = nfe
-        self.discretisation = DoublingGrid() if discretisation is None else discretisation
+        self.discretization = DoublingGrid() if discretization is None else discretization
         self.huber_scale = huber_scale
-        self.parameterisation = ConsistencyPrediction()
+        self.parameterization = ConsistencyPrediction()
 
     def draw(
         self, latents: Latents, generator: torch.Generator | None = None
@@ -115,7 +114,7 @@ class ConsistencyTraining(Objective):
             ValueError: If ``player`` is not "generator".
         """
         check_player(player, self.players)
-        upper, lower = self.discretisation.levels(
+        upper, lower = self.discretization.levels(
             draws.level_normals, self.num_images, self.total_images
         )
         with torch.no_grad(), same_draws(latents.device):
@@ -131,12 +130,12 @@ class ConsistencyTraining(Objective):
     ) -> Latents:
         timesteps = time_of_level(levels)
         noisy = interpolate(latents, noises, timesteps)
-        return self.parameterisation.denoise(self.generator, noisy, labels, timesteps)
+        return self.parameterization.denoise(self.generator, noisy, labels, timesteps)
 
     @property
     def sample_model(self) -> SampleModel:
         """The averaged generator, ready for :func:`afmlib.sample`."""
-        return averaged_model(self, self.parameterisation, self.nfe, any_nfe=True)
+        return averaged_model(self, self.parameterization, self.nfe, any_nfe=True)
 
 
 def pseudo_huber(differences: torch.Tensor, scale: float) -> PerSample:

@@ -1,4 +1,4 @@
-r"""Continuous-time consistency training (sCM), on a circle and with normalised tangents.
+r"""Continuous-time consistency training (sCM), on a circle and with normalized tangents.
 
 With :math:`x_\theta = \cos \theta \, x + \sin \theta \, z` and :math:`\tan \theta = s / (1 - s)`,
 the function :math:`f = \cos \theta \, x_\theta - \sin \theta \, F(x_\theta, \theta)` should not
@@ -27,7 +27,9 @@ from typing import ClassVar
 
 import torch
 
-from afmlib.interfaces import DirectionalDerivative, Generator, Objective
+from afmlib.consistency_functions import SIGMA_DATA, TrigFlowPrediction
+from afmlib.derivatives import ForwardModeJVP
+from afmlib.interfaces import DirectionalDerivative, Generator, Objective, SampleModel
 from afmlib.nn.attention import require_capabilities
 from afmlib.objectives.averaged import (
     averaged_copy,
@@ -37,11 +39,8 @@ from afmlib.objectives.averaged import (
     check_player,
     check_times,
 )
-from afmlib.ops.consistency_functions import SIGMA_DATA, TrigFlowPrediction
-from afmlib.ops.derivatives import ForwardModeDerivative
 from afmlib.ops.drawing import normal_like, normal_numbers, same_draws
 from afmlib.ops.flow import expand
-from afmlib.sampling import SampleModel
 from afmlib.typing import Labels, Latents, PerSample, Scalar
 
 
@@ -64,7 +63,7 @@ class ContinuousConsistency(Objective):
             ``time_scale``.
         nfe: The number of steps of a sample, unless asked otherwise.
         log_mean: The mean of the logarithm of the noise level :math:`\sigma_d \tan \theta`.
-        log_deviation: Its standard deviation.
+        log_std: Its standard deviation.
         warmup_fraction: The share of the run in which :math:`r` grows; 0 for 1 from the start.
         tangent_offset: The number :math:`c`: tangents that are small beside it keep their size.
         derivative: How :math:`\mathrm{d} F / \mathrm{d} \theta` is computed; forward mode unless
@@ -81,7 +80,7 @@ class ContinuousConsistency(Objective):
         generator: Generator,
         nfe: int = 1,
         log_mean: float = -1.0,
-        log_deviation: float = 1.4,
+        log_std: float = 1.4,
         warmup_fraction: float = 0.1,
         tangent_offset: float = 0.1,
         derivative: DirectionalDerivative | None = None,
@@ -90,20 +89,19 @@ class ContinuousConsistency(Objective):
         check_nfe(nfe)
         check_times(generator, "continuous consistency")
         check_keeps_labels(generator, "Continuous consistency")
-        if not (log_deviation > 0 and tangent_offset > 0):
+        if not (log_std > 0 and tangent_offset > 0):
             raise ValueError(
-                "log_deviation and tangent_offset must be positive, "
-                f"got {log_deviation} and {tangent_offset}."
+                f"log_std and tangent_offset must be positive, got {log_std} and {tangent_offset}."
             )
         if not 0 <= warmup_fraction <= 1:
             raise ValueError(f"warmup_fraction must be in [0, 1], got {warmup_fraction}.")
-        self.derivative = ForwardModeDerivative() if derivative is None else derivative
+        self.derivative = ForwardModeJVP() if derivative is None else derivative
         require_capabilities(generator, self.derivative.requires)
         self.generator = generator
         self.generator_ema = averaged_copy(generator)
         self.nfe = nfe
         self.log_mean = log_mean
-        self.log_deviation = log_deviation
+        self.log_std = log_std
         self.warmup_fraction = warmup_fraction
         self.tangent_offset = tangent_offset
 
@@ -112,7 +110,7 @@ class ContinuousConsistency(Objective):
     ) -> ContinuousConsistencyDraws:
         """Draws noises and angles for one update on a batch like ``latents``."""
         noises = normal_like(latents, len(latents), generator)
-        logarithms = self.log_mean + self.log_deviation * normal_numbers(latents, generator)
+        logarithms = self.log_mean + self.log_std * normal_numbers(latents, generator)
         return ContinuousConsistencyDraws(noises, (logarithms.exp() / SIGMA_DATA).atan())
 
     def terms(

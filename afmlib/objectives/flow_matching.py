@@ -20,7 +20,7 @@ from typing import ClassVar
 
 import torch
 
-from afmlib.interfaces import Generator, Objective
+from afmlib.interfaces import Generator, Objective, SampleModel
 from afmlib.objectives.averaged import (
     averaged_copy,
     averaged_model,
@@ -31,8 +31,7 @@ from afmlib.objectives.averaged import (
 )
 from afmlib.ops.drawing import normal_like, uniform_like
 from afmlib.ops.flow import interpolate
-from afmlib.ops.parameterisations import InstantaneousVelocity
-from afmlib.sampling import SampleModel
+from afmlib.parameterizations import InstantaneousVelocity
 from afmlib.typing import Labels, Latents, Scalar, Timesteps
 
 

@@ -31,7 +31,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from afmlib.interfaces import DirectionalDerivative, Generator, Objective
+from afmlib.derivatives import ForwardModeJVP
+from afmlib.interfaces import DirectionalDerivative, Generator, Objective, SampleModel
 from afmlib.nn.attention import require_capabilities
 from afmlib.objectives.averaged import (
     averaged_copy,
@@ -41,11 +42,10 @@ from afmlib.objectives.averaged import (
     check_times,
     drop_labels,
 )
-from afmlib.ops.derivatives import ForwardModeDerivative
 from afmlib.ops.drawing import normal_like, normal_numbers, same_draws
 from afmlib.ops.flow import expand, interpolate
-from afmlib.ops.parameterisations import VelocityPrediction
-from afmlib.sampling import SampleModel, evaluating
+from afmlib.parameterizations import VelocityPrediction
+from afmlib.sampling import evaluating
 from afmlib.typing import Labels, Latents, Scalar, Timesteps
 
 
@@ -75,7 +75,7 @@ class MeanFlow(Objective):
         nfe: The number of steps of a sample, unless asked otherwise.
         unequal_fraction: The share of the batch, its last samples, whose times differ.
         time_mean: The mean of the normal numbers whose sigmoids are the times.
-        time_deviation: Their standard deviation.
+        time_std: Their standard deviation.
         omega: The weight :math:`\omega` of the sample's own velocity.
         kappa: The weight :math:`\kappa` of the network's velocity; with both, the effective scale
             of the guidance is :math:`\omega / (1 - \kappa)`.
@@ -96,7 +96,7 @@ class MeanFlow(Objective):
         nfe: int = 1,
         unequal_fraction: float = 0.25,
         time_mean: float = -0.4,
-        time_deviation: float = 1.0,
+        time_std: float = 1.0,
         omega: float = 1.0,
         kappa: float = 0.0,
         guidance_interval: Sequence[float] = (0.0, 1.0),
@@ -113,19 +113,19 @@ class MeanFlow(Objective):
                 f"are dropped, got {unequal_fraction}."
             )
         _check_guidance(generator, omega, kappa, guidance_interval)
-        if not (time_deviation > 0 and weight_power >= 0 and weight_offset > 0):
+        if not (time_std > 0 and weight_power >= 0 and weight_offset > 0):
             raise ValueError(
-                "time_deviation and weight_offset must be positive and weight_power not negative, "
-                f"got {time_deviation}, {weight_offset} and {weight_power}."
+                "time_std and weight_offset must be positive and weight_power not negative, "
+                f"got {time_std}, {weight_offset} and {weight_power}."
             )
-        self.derivative = ForwardModeDerivative() if derivative is None else derivative
+        self.derivative = ForwardModeJVP() if derivative is None else derivative
         require_capabilities(generator, self.derivative.requires)
         self.generator = generator
         self.generator_ema = averaged_copy(generator)
         self.nfe = nfe
         self.unequal_fraction = unequal_fraction
         self.time_mean = time_mean
-        self.time_deviation = time_deviation
+        self.time_std = time_std
         self.omega = omega
         self.kappa = kappa
         self.guidance_interval = tuple(guidance_interval)
@@ -136,7 +136,7 @@ class MeanFlow(Objective):
         """Draws noises and times for one update on a batch like ``latents``."""
         noises = normal_like(latents, len(latents), generator)
         first, second = (
-            torch.sigmoid(self.time_mean + self.time_deviation * normal_numbers(latents, generator))
+            torch.sigmoid(self.time_mean + self.time_std * normal_numbers(latents, generator))
             for _ in range(2)
         )
         sources, targets = torch.maximum(first, second), torch.minimum(first, second)

@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from afmlib.interfaces import Generator, Objective
+from afmlib.interfaces import Generator, Objective, SampleModel
 from afmlib.objectives.averaged import (
     averaged_copy,
     averaged_model,
@@ -36,9 +36,8 @@ from afmlib.objectives.averaged import (
 )
 from afmlib.ops.drawing import normal_like, uniform_like
 from afmlib.ops.flow import expand, interpolate
-from afmlib.ops.parameterisations import VelocityPrediction
 from afmlib.ops.time_grid import draw_fixed_steps
-from afmlib.sampling import SampleModel
+from afmlib.parameterizations import VelocityPrediction
 from afmlib.typing import Labels, Latents, Scalar, Timesteps
 
 

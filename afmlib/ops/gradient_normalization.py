@@ -1,4 +1,4 @@
-r"""Gradient normalisation, which gives the adversarial loss a fixed share of the update.
+r"""Gradient normalization, which gives the adversarial loss a fixed share of the update.
 
 References:
     | Adversarial Flow Models (Lin et al., 2025), Sec. 3.4, App. G
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from afmlib.ops import processes
+from afmlib import processes
 
 
 class GradientNormalization(nn.Module):

@@ -1,7 +1,7 @@
 """Random numbers by index: what is drawn depends on where it is used, never on what came before.
 
 A stream is named by integers, such as (seed, image) or (seed, player, images seen). NumPy's
-``SeedSequence`` mixes them, so that neighbouring names give unrelated streams: seeding with
+``SeedSequence`` mixes them, so that neighboring names give unrelated streams: seeding with
 ``seed + image`` instead would make two seeds share nearly all of their noises.
 
 Noises are drawn by NumPy: torch seeds its CPU generator with 32 bits, of which two among 50,000

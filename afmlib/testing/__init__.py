@@ -21,7 +21,7 @@ __all__ = [
     "check_dataset",
     "check_depth_wrapper",
     "check_directional_derivative",
-    "check_discretisation",
+    "check_discretization",
     "check_discriminator",
     "check_feature_extractor",
     "check_generator",
@@ -29,7 +29,7 @@ __all__ = [
     "check_guidance",
     "check_metric",
     "check_objective",
-    "check_parameterisation",
+    "check_parameterization",
     "check_repeatable_generator",
     "check_schedule",
 ]
@@ -37,7 +37,7 @@ __all__ = [
 from afmlib.testing.attention import check_attention_backend
 from afmlib.testing.data import check_autoencoder, check_dataset
 from afmlib.testing.derivatives import check_directional_derivative
-from afmlib.testing.flow import check_discretisation, check_parameterisation, check_schedule
+from afmlib.testing.flow import check_discretization, check_parameterization, check_schedule
 from afmlib.testing.losses import check_adversarial_loss, check_gradient_penalty
 from afmlib.testing.metrics import check_feature_extractor, check_metric
 from afmlib.testing.networks import (

@@ -1,4 +1,4 @@
-"""The check of attention back-ends: that they are right, and can do what they declare."""
+"""The check of attention backends: that they are right, and can do what they declare."""
 
 __all__ = ["CAPABILITIES", "check_attention_backend"]
 
@@ -21,14 +21,14 @@ TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-4}
 def check_attention_backend(
     backend: AttentionBackend, device: torch.device | str | None = None
 ) -> None:
-    """Checks an attention back-end.
+    """Checks an attention backend.
 
     It equals the plain softmax attention in value and gradient, and everything that it declares in
     ``capabilities`` works. Where it does not run, only what it declares is checked.
 
     Args:
-        backend: The back-end.
-        device: Where it is tried; CUDA if there is one and the back-end runs on it, else the CPU.
+        backend: The backend.
+        device: Where it is tried; CUDA if there is one and the backend runs on it, else the CPU.
 
     Raises:
         AssertionError: Names the class and the part of its contract that it breaks.
@@ -141,4 +141,4 @@ CAPABILITIES: Mapping[str, Callable[[AttentionBackend, torch.device], None]] = {
     "compile": _check_compile,
     "bf16": _check_bf16,
 }
-"""All that a back-end may declare, and the check of it."""
+"""All that a backend may declare, and the check of it."""

@@ -1,6 +1,6 @@
-"""Checks of schedules, discretisations and parameterisations."""
+"""Checks of schedules, discretizations and parameterizations."""
 
-__all__ = ["check_discretisation", "check_parameterisation", "check_schedule"]
+__all__ = ["check_discretization", "check_parameterization", "check_schedule"]
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from afmlib.interfaces import Discretisation, Generator, Parameterisation, Schedule
+from afmlib.interfaces import Discretization, Generator, Parameterization, Schedule
 from afmlib.testing.contract import (
     Batch,
     promise,
@@ -64,43 +64,43 @@ def _is_number(value: object) -> bool:
     return math.isfinite(value)
 
 
-def check_discretisation(discretisation: Discretisation, total: int = 1000) -> None:
-    """Checks a discretisation.
+def check_discretization(discretization: Discretization, total: int = 1000) -> None:
+    """Checks a discretization.
 
     At any point of a run it gives two levels for each number, finite, the first in [0.002, 80] and
     the second below it and not negative; each depends on its own number alone, and on no earlier
     call.
 
     Args:
-        discretisation: The discretisation.
+        discretization: The discretization.
         total: The length of the run that it is tried with, in images.
 
     Raises:
         AssertionError: Names the class and the part of its contract that it breaks.
     """
-    require_instance(discretisation, Discretisation)
+    require_instance(discretization, Discretization)
     normals = torch.randn(200, generator=stream(0))
     normals[0], normals[1] = -6, 6
     for dtype in (torch.float32, torch.float64):
         for num_images in (0, total // 2, total, 10 * total):
-            _check_levels(discretisation, normals.to(dtype), num_images, total)
+            _check_levels(discretization, normals.to(dtype), num_images, total)
 
 
 def _check_levels(
-    discretisation: Discretisation, normals: Tensor, num_images: int, total: int
+    discretization: Discretization, normals: Tensor, num_images: int, total: int
 ) -> None:
     contract = f"there are two levels for each number after {num_images} of {total} images"
-    with promise(discretisation, contract):
-        levels = discretisation.levels(normals, num_images, total)
+    with promise(discretization, contract):
+        levels = discretization.levels(normals, num_images, total)
     kept = all(x.shape == normals.shape and x.dtype == normals.dtype for x in levels)
-    require(kept, discretisation, f"{contract}, in their dtype")
+    require(kept, discretization, f"{contract}, in their dtype")
     upper, lower = levels
     inside = bool(((upper > 0.0019) & (upper < 80.1) & (lower >= 0)).all())
-    require(inside, discretisation, "the upper level is in [0.002, 80], the lower not negative")
-    require(bool((lower < upper).all()), discretisation, "the lower level is below the upper")
-    turned = discretisation.levels(normals.flip(0), num_images, total)
+    require(inside, discretization, "the upper level is in [0.002, 80], the lower not negative")
+    require(bool((lower < upper).all()), discretization, "the lower level is below the upper")
+    turned = discretization.levels(normals.flip(0), num_images, total)
     kept = all(torch.equal(a, b.flip(0)) for a, b in zip(levels, turned, strict=True))
-    require(kept, discretisation, "a level depends on its own number alone")
+    require(kept, discretization, "a level depends on its own number alone")
 
 
 class _ToyGenerator(Generator):
@@ -125,10 +125,10 @@ class _ToyGenerator(Generator):
         return self.weight[0] * latents.sin() + shift.reshape(-1, *(1,) * (latents.ndim - 1))
 
 
-def check_parameterisation(
-    parameterisation: Parameterisation, latent_shape: Sequence[int] = (2, 3, 3)
+def check_parameterization(
+    parameterization: Parameterization, latent_shape: Sequence[int] = (2, 3, 3)
 ) -> None:
-    """Checks a parameterisation.
+    """Checks a parameterization.
 
     It returns latents of the shape and dtype that it is given, also for a step of no width, calls
     the generator with both times, treats each sample by itself, repeats itself, and lets gradients
@@ -136,50 +136,50 @@ def check_parameterisation(
     step of sampling is a function of the noises that it is given, each sample's of its own.
 
     Args:
-        parameterisation: The parameterisation.
+        parameterization: The parameterization.
         latent_shape: The shape of one sample that it is tried with.
 
     Raises:
         AssertionError: Names the class and the part of its contract that it breaks.
     """
-    require_instance(parameterisation, Parameterisation)
+    require_instance(parameterization, Parameterization)
     generator = _ToyGenerator()
     batch = trial_batch(generator, latent_shape, 3)
     batch.latents.requires_grad_()
-    _check_steps(parameterisation, generator, batch)
-    made = parameterisation(generator, *vars(batch).values())
-    again = parameterisation(generator, *vars(batch).values())
-    contract = "a parameterisation draws nothing at random"
-    require(torch.equal(made, again), parameterisation, contract)
+    _check_steps(parameterization, generator, batch)
+    made = parameterization(generator, *vars(batch).values())
+    again = parameterization(generator, *vars(batch).values())
+    contract = "a parameterization draws nothing at random"
+    require(torch.equal(made, again), parameterization, contract)
     made.square().sum().backward()
     for tensor, name in ((generator.weight, "generator"), (batch.latents, "latents")):
         reached = tensor.grad is not None and bool(tensor.grad.any())
-        require(reached, parameterisation, f"gradients reach the {name}")
+        require(reached, parameterization, f"gradients reach the {name}")
     parts = [
-        parameterisation(generator, *vars(batch[index : index + 1]).values())
+        parameterization(generator, *vars(batch[index : index + 1]).values())
         for index in range(len(batch.labels))
     ]
     contract = "each sample is treated independently of the others of its batch"
-    require_close(torch.cat(parts), made, parameterisation, contract)
+    require_close(torch.cat(parts), made, parameterization, contract)
     with torch.no_grad():
-        _check_sampling(parameterisation, generator, batch)
+        _check_sampling(parameterization, generator, batch)
 
 
 def _check_sampling(
-    parameterisation: Parameterisation, generator: _ToyGenerator, batch: Batch
+    parameterization: Parameterization, generator: _ToyGenerator, batch: Batch
 ) -> None:
-    times = [parameterisation.sampling_time(step / 10) for step in range(11)]
+    times = [parameterization.sampling_time(step / 10) for step in range(11)]
     contract = "sampling_time ascends from 0 at 0 to 1 at 1"
     kept = times[0] == 0 and times[-1] == 1 and times == sorted(set(times))
-    require(kept, parameterisation, contract, f"it is {times}")
+    require(kept, parameterization, contract, f"it is {times}")
     noises = torch.randn(batch.latents.shape, generator=stream(7)).to(batch.latents)
     targets = batch.timesteps_src / 2
     contract = "a step of sampling is a function of the noises that it is given"
 
     def step(rows: slice) -> Tensor:
         part = batch[rows]
-        with promise(parameterisation, contract):
-            return parameterisation.advance(
+        with promise(parameterization, contract):
+            return parameterization.advance(
                 generator,
                 part.latents,
                 part.labels,
@@ -189,26 +189,26 @@ def _check_sampling(
             )
 
     whole = step(slice(None))
-    require(torch.equal(whole, step(slice(None))), parameterisation, contract)
+    require(torch.equal(whole, step(slice(None))), parameterization, contract)
     kept = whole.shape == batch.latents.shape and whole.dtype == batch.latents.dtype
-    require(kept, parameterisation, "a step of sampling keeps shape and dtype")
+    require(kept, parameterization, "a step of sampling keeps shape and dtype")
     parts = [step(slice(index, index + 1)) for index in range(len(batch.labels))]
     contract = "a step of sampling treats each sample independently"
-    require_close(torch.cat(parts), whole, parameterisation, contract)
+    require_close(torch.cat(parts), whole, parameterization, contract)
 
 
 def _check_steps(
-    parameterisation: Parameterisation, generator: _ToyGenerator, batch: Batch
+    parameterization: Parameterization, generator: _ToyGenerator, batch: Batch
 ) -> None:
     latents, labels, sources, targets = vars(batch).values()
-    contract = "a parameterisation returns latents of the shape and dtype that it is given"
+    contract = "a parameterization returns latents of the shape and dtype that it is given"
     for src, tgt in ((sources, targets), (sources, sources), (targets, targets)):
-        with promise(parameterisation, contract):
-            made = parameterisation(generator, latents, labels, src, tgt)
+        with promise(parameterization, contract):
+            made = parameterization(generator, latents, labels, src, tgt)
         kept = made.shape == latents.shape and made.dtype == latents.dtype
-        require(kept, parameterisation, contract, f"it returned {tuple(made.shape)}, {made.dtype}")
-        require(bool(made.isfinite().all()), parameterisation, f"{contract}, and finite ones")
+        require(kept, parameterization, contract, f"it returned {tuple(made.shape)}, {made.dtype}")
+        require(bool(made.isfinite().all()), parameterization, f"{contract}, and finite ones")
     contract = "the generator is always given both times, one per sample"
     for times in generator.times:
         passed = times is not None and len(times) == len(labels)
-        require(passed, parameterisation, contract)
+        require(passed, parameterization, contract)

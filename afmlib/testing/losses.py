@@ -155,7 +155,7 @@ def check_gradient_penalty(penalty: GradientPenalty) -> None:
     require(bool(values.any()), penalty, "the penalty of a critic with a slope is positive")
     _check_training(penalty, critic, values)
     _check_slopes(penalty, critic, latents, noises)
-    _check_neighbours(penalty, latents, noises)
+    _check_neighbors(penalty, latents, noises)
 
 
 def _check_training(penalty: GradientPenalty, critic: _ToyCritic, values: PerSample) -> None:
@@ -185,7 +185,7 @@ def _check_slopes(
     require_close(steep, 4 * values, penalty, contract)
 
 
-def _check_neighbours(penalty: GradientPenalty, latents: Latents, noises: Latents) -> None:
+def _check_neighbors(penalty: GradientPenalty, latents: Latents, noises: Latents) -> None:
     critic: Critic = lambda x: x.sin().flatten(1).sum(1)  # noqa: E731
     latents, noises = latents.double(), noises.double()
     whole = penalty(critic, latents, critic(latents), noises)

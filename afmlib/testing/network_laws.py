@@ -148,7 +148,7 @@ def _check_independence(network: nn.Module, call: Call, batch: Batch) -> None:
     made = call(network.eval(), batch)
     parts = [call(network, batch[index : index + 1]) for index in range(len(batch.labels))]
     require_close(torch.cat(parts), made, network, contract)
-    # Normalisation over the batch shows in training mode only.
+    # Normalization over the batch shows in training mode only.
     swapped = Batch(*(torch.cat([x[:1], x[1:].flip(0)]) for x in vars(batch).values()))
     swapped.latents[1:] *= 2
     first, same = (_train_mode(network, call, inputs)[:1] for inputs in (batch, swapped))

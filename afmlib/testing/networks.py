@@ -187,7 +187,7 @@ def check_discriminator(
     """Checks a discriminator.
 
     It returns one logit per sample, accepts a time and ignores it if it says to embed none, scores
-    each sample by itself (no batch normalisation), has a slope with respect to the latents, trains
+    each sample by itself (no batch normalization), has a slope with respect to the latents, trains
     all of its parameters, works in float64, repeats itself in evaluation mode, and is restored by
     its state dict.
 

@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afmlib.interfaces import Generator, Minibatch, Objective
+from afmlib.interfaces import Generator, Minibatch, Objective, SampleModel
 from afmlib.ops.draws import take_rows
-from afmlib.sampling import SampleModel
 from afmlib.testing.contract import (
     Batch,
     independent_copy,

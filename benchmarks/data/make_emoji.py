@@ -40,7 +40,7 @@ PIECES = "Component"
 JOINER = "200D"
 PEOPLE = frozenset(["1F466", "1F467", "1F468", "1F469", "1F9D1", "1F9D2"])
 SIGNS = frozenset(["2640", "2642", "200D", "FE0F", "27A1"])
-"""Woman, man, joiner, in colour, facing right."""
+"""Woman, man, joiner, in color, facing right."""
 
 
 def main() -> int:
@@ -101,8 +101,8 @@ def make(package: bytes) -> dict[str, Any]:
 def shrink(png: bytes) -> Any:
     """Lays a picture of 64 pixels on white and halves it."""
     pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGBA")).astype(np.int64)
-    colours, opacity = pixels[..., :3], pixels[..., 3:]
-    on_white = colours * opacity + 255 * (255 - opacity)
+    colors, opacity = pixels[..., :3], pixels[..., 3:]
+    on_white = colors * opacity + 255 * (255 - opacity)
     sums = on_white.reshape(32, 2, 32, 2, 3).sum((1, 3))
     return ((sums + 4 * 255 // 2) // (4 * 255)).astype(np.uint8)
 

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from afmlib.interfaces import Objective
-from afmlib.sampling import SampleModel
+from afmlib.interfaces import Objective, SampleModel
 from efficiency.counting import count_forward, count_parameters, count_sample, count_update
 from efficiency.gauge import Gauge
 from efficiency.matmul import matmul_peak

@@ -28,8 +28,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from afmlib.interfaces import Classifier, Minibatch, Objective
-from afmlib.sampling import SampleModel
+from afmlib.interfaces import Classifier, Minibatch, Objective, SampleModel
 
 
 class _ReadAsOne(TorchDispatchMode):

@@ -24,7 +24,7 @@ from efficiency.counting import on_meta, pass_through
 
 MIB, GIB = 2**20, 2**30
 MOMENTS = {"AdamW": 2, "Adam": 2, "RAdam": 2, "SGD": 0}
-"""Numbers that an optimiser keeps of each parameter."""
+"""Numbers that an optimizer keeps of each parameter."""
 
 
 def free_memory(device: torch.device) -> int:

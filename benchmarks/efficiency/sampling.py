@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from afmlib import sample
-from afmlib.sampling import SampleModel
+from afmlib.interfaces import SampleModel
 from efficiency.clock import median_seconds
 from efficiency.gauge import Gauge
 from efficiency.memory import MIB, Growth, size_of

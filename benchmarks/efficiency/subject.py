@@ -16,7 +16,7 @@ from torch import Tensor
 from afmlib import build_objective
 from afmlib.config import RunConfig, check_config, with_data_arguments, with_defaults
 from afmlib.engine.batches import PlayerBatches
-from afmlib.engine.shares import Shares
+from afmlib.engine.layout import BatchLayout
 from afmlib.interfaces import Dataset, Objective
 from afmlib.registry import build_dataset
 
@@ -72,7 +72,7 @@ class Subject:
         self, objective: Objective, batch: int, device: torch.device
     ) -> dict[str, PlayerBatches]:
         """Returns minibatches of random latents for each player, in parts as in training."""
-        shares = Shares.of(batch, self.run.micro_batch)
+        shares = BatchLayout.of(batch, self.run.micro_batch)
         latents = RandomLatents(self.latent_shape, self.num_classes, batch)
         return {
             player: PlayerBatches(latents, objective, shares, (self.run.seed, index), device)

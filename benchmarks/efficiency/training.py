@@ -1,4 +1,4 @@
-"""How long an iteration of training takes: every player's updates, with their optimisers.
+"""How long an iteration of training takes: every player's updates, with their optimizers.
 
 It is the step of the engine itself, on random latents that are in memory already. The batch is that
 of the config where it takes no longer than a second; else a smaller one, of four images at least,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from afmlib.engine import objective_model, optimizers  # Before mmengine.
 from afmlib.engine.hooks import LogHook
-from afmlib.engine.panel import Panel
+from afmlib.engine.training_metrics import Panel
 from afmlib.objectives import adversarial_flow
 
 from mmengine.hooks import Hook  # isort: skip

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 COLORS = ("#0072b2", "#d55e00", "#008a66", "#b4568b", "#a87400", "#6b6b6b")
 """Okabe and Ito's, as on the pages."""
 
-GREY = "#8a9099"
+GRAY = "#8a9099"
 
 
 def panels(count: int, width: float = 2.7, height: float = 2.6) -> tuple[Figure, list[Any]]:
@@ -55,7 +55,7 @@ def by_setting(
             top = axes.get_xaxis_transform()
             axes.plot([column], [0.97], "x", color="black", transform=top, clip_on=False)
     if bound is not None:
-        axes.axhline(bound[0], color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+        axes.axhline(bound[0], color=GRAY, linewidth=1, linestyle=(0, (4, 3)))
         axes.annotate(
             bound[1],
             (1, bound[0]),
@@ -64,7 +64,7 @@ def by_setting(
             textcoords="offset points",
             ha="right",
             fontsize=7,
-            color=GREY,
+            color=GRAY,
         )
     if log:
         axes.set_yscale("log")
@@ -81,7 +81,7 @@ def by_setting(
 def scatter_maps(
     axes: Any, noises: np.ndarray, samples: np.ndarray, title: str, count: int = 400
 ) -> None:
-    """Draws where a map in the plane carries noises, which are coloured by their direction."""
+    """Draws where a map in the plane carries noises, which are colored by their direction."""
     angles = np.arctan2(noises[:count, 1], noises[:count, 0])
     for z, x in zip(noises[:60], samples[:60], strict=True):
         axes.plot([z[0], x[0]], [z[1], x[1]], color="#c3c7cd", linewidth=0.5, zorder=0)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from templates.metrics import Cell, summarise, write_number
+from templates.metrics import Cell, summarize, write_number
 from templates.records import clean
 
 from suites.claim import FAILS, NOT_RUN, NOT_TESTABLE, REPRODUCES
@@ -49,4 +49,4 @@ def number_line(values: Sequence[float | None]) -> tuple[Cell, str]:
     each = ", ".join("diverged" if value is None else write_number(value) for value in values)
     if None in values:
         return Cell("diverged", f"({values.count(None)} of {len(values)})"), each
-    return summarise(values), each
+    return summarize(values), each

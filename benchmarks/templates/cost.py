@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from templates.metrics import HIGHER, LOWER, Cell, summarise, write_number
+from templates.metrics import HIGHER, LOWER, Cell, summarize, write_number
 from templates.records import by_contender, clean, seeds_text
 from templates.tables import Column, Line, Table, count_cell, sampling_table, size_table
 
@@ -122,7 +122,7 @@ def _training_table(
     results: Mapping[str, Any], entries: Sequence[Entry], objectives: Mapping[str, str]
 ) -> Table:
     columns = (
-        Column("step, s", "an iteration: all players' updates, with their optimisers", LOWER),
+        Column("step, s", "an iteration: all players' updates, with their optimizers", LOWER),
         Column("batch", "images of this iteration"),
         Column("images/s", "images that such training sees per second", HIGHER),
         Column("peak MiB", "memory of networks, gradients, moments and activations", LOWER),
@@ -156,7 +156,7 @@ def _step_cells(step: Mapping[str, Any] | None) -> Iterator[Cell]:
         yield from [Cell()] * 5
         return
     yield _marked(_cell(step["seconds"]), step)
-    yield summarise([step["batch"]], 0)
+    yield summarize([step["batch"]], 0)
     for field in ("images_per_second", "peak_memory_mib"):
         yield _marked(_cell(step[field]), step)
     yield _share(step)
@@ -176,12 +176,12 @@ def _keys(mappings: Any) -> list[str]:
 
 
 def _cell(value: float | None, unit: float = 1.0) -> Cell:
-    return Cell() if value is None else summarise([value / unit])
+    return Cell() if value is None else summarize([value / unit])
 
 
 def _share(made: Mapping[str, Any]) -> Cell:
     share = made["share_of_peak"]
-    return _marked(Cell() if share is None else summarise([100 * share], 1), made)
+    return _marked(Cell() if share is None else summarize([100 * share], 1), made)
 
 
 def _marked(cell: Cell, made: Mapping[str, Any]) -> Cell:

@@ -36,7 +36,7 @@ def render_document(title: str, heading: str, lead: str, sections: Mapping[str, 
 def _section(heading: str, content: str) -> str:
     anchor = escape(heading.lower().replace(" ", "-"))
     return (
-        f'<section aria-labelledby="{anchor}">\n<h2 id="{anchor}">{escape(heading)}</h2>\n'
+        f'<section aria-labeledby="{anchor}">\n<h2 id="{anchor}">{escape(heading)}</h2>\n'
         f"{content}\n</section>"
     )
 

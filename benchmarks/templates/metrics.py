@@ -7,7 +7,7 @@ A number over seeds is written as mean :math:`\pm` sample standard deviation,
 and, of one seed, without the latter: one seed has no spread.
 """
 
-__all__ = ["Cell", "Goal", "Metric", "metric", "summarise", "write_number"]
+__all__ = ["Cell", "Goal", "Metric", "metric", "summarize", "write_number"]
 
 import math
 import statistics
@@ -164,7 +164,7 @@ class Cell:
         return f"{self.mean} {self.spread}".strip()
 
 
-def summarise(values: Sequence[Any], decimals: int | None = None) -> Cell:
+def summarize(values: Sequence[Any], decimals: int | None = None) -> Cell:
     """Writes the values of the seeds as mean and spread.
 
     Args:
@@ -172,9 +172,9 @@ def summarise(values: Sequence[Any], decimals: int | None = None) -> Cell:
         decimals: How many are written; three significant digits if None.
 
     Example:
-        >>> summarise([1.0, 2.0]).text
+        >>> summarize([1.0, 2.0]).text
         '1.50 ± 0.71'
-        >>> summarise([1.0, None]).text
+        >>> summarize([1.0, None]).text
         '1.00 (n = 1)'
     """
     finite = [value for value in values if value is not None and math.isfinite(value)]

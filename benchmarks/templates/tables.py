@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from templates.metrics import HIGHER, LOWER, UNJUDGED, Cell, Goal, metric, summarise
+from templates.metrics import HIGHER, LOWER, UNJUDGED, Cell, Goal, metric, summarize
 from templates.records import (
     REAL,
     Protocol,
@@ -140,7 +140,7 @@ def size_table(results: Mapping[str, Any]) -> Table:
     for name, rows in by_contender(results).items():
         counts = next((row["parameters"] for row in rows if row["parameters"]), {})
         trained = [row["trained"] for row in rows if row["trained"]]
-        cells = [summarise([counts[key] / 1e6], 3) if key in counts else Cell() for key in networks]
+        cells = [summarize([counts[key] / 1e6], 3) if key in counts else Cell() for key in networks]
         cells += [count_cell([run.get(field) for run in trained]) for field in fields]
         objective = next((clean(row["objective"]) for row in rows if row["objective"]), "–")
         heads = (name, objective, seeds_text(results, rows, len(trained)))
@@ -165,7 +165,7 @@ def sampling_table(results: Mapping[str, Any]) -> Table:
             if timed:
                 heads = (name, _nfe(entries), seeds_text(results, rows, len(timed)))
                 fields = ("images_per_second", "latency_ms")
-                cells = tuple(summarise([entry.get(field) for entry in timed]) for field in fields)
+                cells = tuple(summarize([entry.get(field) for entry in timed]) for field in fields)
                 lines.append(Line(heads, cells))
             else:
                 lines.append(_note(name, _nfe(entries), entries))
@@ -192,7 +192,7 @@ def _column(name: str) -> Column:
 
 def _cells(entries: Sequence[Mapping[str, Any]], names: Iterable[str]) -> tuple[Cell, ...]:
     return tuple(
-        summarise([entry["values"].get(name) for entry in entries], metric(name).decimals)
+        summarize([entry["values"].get(name) for entry in entries], metric(name).decimals)
         for name in names
     )
 
@@ -200,8 +200,8 @@ def _cells(entries: Sequence[Mapping[str, Any]], names: Iterable[str]) -> tuple[
 def count_cell(values: Sequence[float | None]) -> Cell:
     """Writes what is the same for all seeds in full, without a spread."""
     if len(set(values)) == 1 and isinstance(values[0], int):
-        return summarise(values[:1], 0)
-    return summarise(values)
+        return summarize(values[:1], 0)
+    return summarize(values)
 
 
 def _lines(results: Mapping[str, Any], name: str, protocol: Protocol | None) -> list[Line]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from afmlib.augmentation.paired import PairedAugmentation
 from afmlib.data.digits import Digits
-from afmlib.ops.paired_augmentation import PairedAugmentation
 
 OUT = Path(__file__).parent / "augmentation.png"
 DRAWS, SCALE, GAP, MARGIN = 9, 8, 6, 92
@@ -20,7 +20,7 @@ def main() -> None:
     """Writes ``docs/pictures/augmentation.png``."""
     digits = Digits()
     rows = [int(row) for row in torch.nonzero(digits.labels == 3)[:2, 0]]
-    pair = digits.__getitems__(rows)[0]  # In [-1, 1]: what is filled with 0 shows grey.
+    pair = digits.__getitems__(rows)[0]  # In [-1, 1]: what is filled with 0 shows gray.
     augmentation = PairedAugmentation(probability=0.6)
     numbers = augmentation.draw(
         pair[:1].expand(DRAWS, -1, -1, -1), torch.Generator().manual_seed(2)

@@ -47,7 +47,7 @@ def noise(images, labels, level):
 
 
 def blur(images, labels, level):
-    """Averages neighbours, again and again."""
+    """Averages neighbors, again and again."""
     for _ in range(level):
         images = (images + avg_pool2d(pad(images, (1, 1, 1, 1), value=-1.0), 3, 1)) / 2
     return images

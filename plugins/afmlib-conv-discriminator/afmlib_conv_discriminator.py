@@ -25,7 +25,7 @@ from afmlib.typing import Labels, Latents, Logits, Timesteps
 class ConvDiscriminator(Discriminator):
     """Convolutions, each stage at half the size and twice the channels of the one before.
 
-    Nothing is normalised over the batch, and the activation is smooth, as gradient penalties want.
+    Nothing is normalized over the batch, and the activation is smooth, as gradient penalties want.
 
     Args:
         input_size: The height and width of the images.

@@ -14,15 +14,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from afmlib import build_objective
 from afmlib.config import load_config
-from afmlib.generators.dit import DiTGenerator
 from afmlib.interfaces import Minibatch
+from afmlib.networks.dit import DiTGenerator
 
 ROOT = Path(__file__).parents[2]
 
 DEADLY = """
 import os
 
-from afmlib.discriminators.dit import DiTDiscriminator
+from afmlib.networks.dit import DiTDiscriminator
 from afmlib.registry import DISCRIMINATORS
 
 

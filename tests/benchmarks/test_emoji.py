@@ -28,7 +28,7 @@ def emoji():
 
 
 def package(**images):
-    """Packs emoji of one colour, RGBA, as the package of npm has them."""
+    """Packs emoji of one color, RGBA, as the package of npm has them."""
     entries = []
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
@@ -38,10 +38,10 @@ def package(**images):
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
 
-        for order, (code, (category, colour)) in enumerate(images.items()):
+        for order, (code, (category, color)) in enumerate(images.items()):
             code = code.strip("_").replace("_", "-")
             png = io.BytesIO()
-            Image.fromarray(np.full((64, 64, 4), colour, np.uint8)).save(png, "PNG")
+            Image.fromarray(np.full((64, 64, 4), color, np.uint8)).save(png, "PNG")
             add(f"img/google/64/{code}.png", png.getvalue())
             entry = dict(unified=code, image=f"{code}.png", category=category, short_name=code)
             entries.insert(0, entry | dict(sort_order=order))
@@ -65,16 +65,16 @@ def test_pictures_are_laid_on_white_and_halved(maker):
 
 
 def test_equal_images_are_kept_once_and_pieces_never(maker):
-    colours = {f"_{i}": ("ab"[i % 2], (31 * i, 255 - 31 * i, 0, 255)) for i in range(8)}
-    same = {"_8": ("a", colours["_2"][1]), "_9": ("Component", (0, 0, 9, 255))}
+    colors = {f"_{i}": ("ab"[i % 2], (31 * i, 255 - 31 * i, 0, 255)) for i in range(8)}
+    same = {"_8": ("a", colors["_2"][1]), "_9": ("Component", (0, 0, 9, 255))}
 
-    arrays = maker.make(package(**colours, **same))
+    arrays = maker.make(package(**colors, **same))
 
     assert arrays["names"].tolist() == list("01234567")
     assert arrays["class_names"].tolist() == ["a", "b"]
     assert arrays["labels"].tolist() == [0, 1] * 4
     assert arrays["held_out"].tolist() == [False] * 6 + [True] * 2
-    assert arrays["images"][2, 0, 0].tolist() == list(colours["_2"][1][:3])
+    assert arrays["images"][2, 0, 0].tolist() == list(colors["_2"][1][:3])
 
 
 def test_whoever_is_shown_is_of_one_group_and_so_are_twins(maker):
@@ -86,7 +86,7 @@ def test_whoever_is_shown_is_of_one_group_and_so_are_twins(maker):
     ]
     codes += ["1F9D1-200D-2695", "1F469", "1F468-200D-1F466", "2695-FE0F", "2640", "27A1"]
     images = np.arange(10, dtype=np.uint8)[:, None, None, None] * 25 + np.zeros((1, 2, 2, 3), int)
-    images[9] = images[8] + 17  # 0.133 in [-1, 1]; neighbours differ by 0.196.
+    images[9] = images[8] + 17  # 0.133 in [-1, 1]; neighbors differ by 0.196.
 
     groups = maker.group(codes, images)
 

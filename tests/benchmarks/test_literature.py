@@ -105,7 +105,7 @@ def test_published_numbers_are_never_beside_measured_ones(benchmarks):
     results = json.loads((folder / "results.json").read_text())
     page = benchmarks["page"].render_page(results, folder)
     sections = dict(
-        re.findall(r'<section aria-labelledby="([^"]+)">(.*?)</section>', page, flags=re.DOTALL)
+        re.findall(r'<section aria-labeledby="([^"]+)">(.*?)</section>', page, flags=re.DOTALL)
     )
     published = sections.pop("published-numbers")
 

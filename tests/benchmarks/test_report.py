@@ -162,7 +162,7 @@ def bold(table):
 
 @given(st.lists(st.floats(-1e6, 1e6).map(lambda x: round(x, 2)), min_size=2, max_size=5))
 def test_mean_and_spread_are_those_of_numpy(benchmarks, values):
-    cell = benchmarks["metrics"].summarise(values, decimals=2)
+    cell = benchmarks["metrics"].summarize(values, decimals=2)
 
     mean, spread = cell.text.replace(",", "").split(" ± ")
     assert cell.value == pytest.approx(np.mean(values), rel=1e-9, abs=1e-9)
@@ -182,11 +182,11 @@ def test_a_number_is_written_to_two_digits_or_more(benchmarks, value):
 
 
 def test_what_is_not_finite_is_said_and_left_out(benchmarks):
-    summarise = benchmarks["metrics"].summarise
+    summarize = benchmarks["metrics"].summarize
 
-    assert summarise([1.0, math.nan]).text == "1.00 (n = 1, others not finite)"
-    assert summarise([math.inf]).text == "not finite"
-    assert summarise([None]).text == "–"
+    assert summarize([1.0, math.nan]).text == "1.00 (n = 1, others not finite)"
+    assert summarize([math.inf]).text == "not finite"
+    assert summarize([None]).text == "–"
 
 
 def test_one_seed_says_that_it_has_no_spread(benchmarks):
@@ -299,7 +299,7 @@ def test_the_page_is_for_everyone(html):
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     used = {a["href"][1:] for a in page.all("use")} | {
-        a["aria-labelledby"] for a in page.all("section")
+        a["aria-labeledby"] for a in page.all("section")
     }
     assert used <= set(ids)
     assert all(head["scope"] in {"col", "row", "rowgroup"} for head in page.all("th"))
@@ -463,7 +463,7 @@ def test_an_empty_benchmark_is_a_report(benchmarks, tmp_path):
     assert "no contenders" in (tmp_path / "table.md").read_text()
 
 
-def test_contenders_keep_their_colour_and_symbol(benchmarks, results, html):
+def test_contenders_keep_their_color_and_symbol(benchmarks, results, html):
     pairs = set(re.findall(r"(var\(--contender-\d\))\" aria-hidden=\"true\">(.)", html))
 
     assert len(pairs) == len({row["contender"] for row in results["rows"]})

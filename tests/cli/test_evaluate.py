@@ -4,16 +4,16 @@ import dataclasses
 import json
 
 import numpy as np
-import published_layout as layout
+import official_layout as layout
 import pytest
 import torch
 
 from afmlib import build_dataset, build_generator
 from afmlib.cli import main
 from afmlib.config import check_protocol, load_protocol
+from afmlib.evaluation.protocol import balanced_labels
 from afmlib.interfaces import Autoencoder, Conventions, FeatureExtractor
 from afmlib.io.checkpoint import save_checkpoint
-from afmlib.metrics.protocol import balanced_labels
 from afmlib.registry import AUTOENCODERS, EXTRACTORS
 
 DIT = dict(type="DiTGenerator", input_size=8, in_channels=1, hidden_size=16, depth=1, num_heads=2)

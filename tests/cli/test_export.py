@@ -4,7 +4,7 @@ import json
 import re
 
 import numpy as np
-import published_layout as layout
+import official_layout as layout
 import pytest
 import torch
 import yaml
@@ -28,13 +28,13 @@ def checkpoint(tmp_path, monkeypatch):
     """Writes the newest checkpoint of a run, with an evaluation; returns its averaged generator."""
     monkeypatch.chdir(tmp_path)
 
-    def write(spec, parameterisation=SAMPLE, nfe=1, scale=1.0, **options):
+    def write(spec, parameterization=SAMPLE, nfe=1, scale=1.0, **options):
         online, averaged = build_generator(spec), build_generator(spec)
         for generator in (online, averaged):
             for parameter in generator.parameters():
                 torch.nn.init.normal_(parameter, std=0.2)
         shape = averaged.latent_shape
-        conventions = Conventions("AdversarialFlow", parameterisation, nfe, False, 5, shape, scale)
+        conventions = Conventions("AdversarialFlow", parameterization, nfe, False, 5, shape, scale)
         manifest = dict(generator=spec, conventions=conventions.as_dict(), num_images=64, **options)
         networks = dict(generator=online.state_dict(), generator_ema=averaged.state_dict())
         save_checkpoint("run/checkpoints/000000064", networks, {}, "seed: 0\n", manifest)
@@ -66,11 +66,11 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("spec", "parameterisation", "nfe", "told"), CASES)
+@pytest.mark.parametrize(("spec", "parameterization", "nfe", "told"), CASES)
 def test_the_public_layout_goes_round_bit_for_bit(
-    spec, parameterisation, nfe, told, checkpoint, capsys
+    spec, parameterization, nfe, told, checkpoint, capsys
 ):
-    averaged = checkpoint(spec, parameterisation, nfe)
+    averaged = checkpoint(spec, parameterization, nfe)
     original = load_checkpoint("run")
 
     assert export("--out", "model.pth") == 0
@@ -82,7 +82,7 @@ def test_the_public_layout_goes_round_bit_for_bit(
     assert same(again.generator.state_dict(), averaged.state_dict())
     assert torch.equal(sample(again, [0, 4]), sample(original, [0, 4]))
     assert generator_spec(again.generator) == generator_spec(original.generator)
-    prediction = "sample" if parameterisation == SAMPLE else "velocity"
+    prediction = "sample" if parameterization == SAMPLE else "velocity"
     short = load_official("model.pth", num_heads=2, prediction=prediction, **told)
     assert torch.equal(sample(short, [0, 4]), sample(original, [0, 4]))
 
@@ -140,7 +140,7 @@ def test_a_folder_is_a_checkpoint_to_sample_from_with_a_card(spec, checkpoint, t
     assert yaml.safe_load(text.split("```yaml\n")[1].split("```")[0]) == spec
     for line in (
         "images: its averaged weights.",
-        "Licence: cc-by-4.0",
+        "License: cc-by-4.0",
         "| frechet_distance | 7.25 |",
         "Protocol: seed 4",
     ):
@@ -162,7 +162,7 @@ def test_the_card_of_online_weights_has_no_evaluations_of_the_average(checkpoint
         assert "7.25" not in card
 
 
-def test_without_a_licence_or_an_evaluation_the_card_says_so(checkpoint, tmp_path, capsys):
+def test_without_a_license_or_an_evaluation_the_card_says_so(checkpoint, tmp_path, capsys):
     checkpoint(DIT)
     (tmp_path / "run/evaluations.jsonl").unlink()
 
@@ -170,7 +170,7 @@ def test_without_a_licence_or_an_evaluation_the_card_says_so(checkpoint, tmp_pat
 
     card = (tmp_path / "mine/README.md").read_text()
     assert "license" not in card.split("---\n")[1]
-    assert "Licence: Not stated" in card
+    assert "License: Not stated" in card
     assert "None: no evaluation of this checkpoint" in card
     assert "--license TEXT" in capsys.readouterr().out
 
@@ -209,7 +209,7 @@ def test_samples_for_adm_are_balanced_and_shuffled(checkpoint, tmp_path):
     assert np.abs(difference).max() <= 1
 
 
-def test_grey_images_become_colour_for_adm(checkpoint, tmp_path):
+def test_gray_images_become_color_for_adm(checkpoint, tmp_path):
     checkpoint(DIT | dict(in_channels=1))
 
     assert export("--out", "a.npz", "--num", "6") == 0
@@ -220,7 +220,7 @@ def test_grey_images_become_colour_for_adm(checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("spec", "parameterisation", "options", "message"),
+    ("spec", "parameterization", "options", "message"),
     [
         (MLP, SAMPLE, ["--out", "x.pth"], "not a MLPGenerator: export it as safetensors"),
         (
@@ -242,9 +242,9 @@ def test_grey_images_become_colour_for_adm(checkpoint, tmp_path):
     ],
 )
 def test_what_cannot_be_exported_is_refused(
-    spec, parameterisation, options, message, checkpoint, tmp_path, capsys
+    spec, parameterization, options, message, checkpoint, tmp_path, capsys
 ):
-    checkpoint(spec, parameterisation)
+    checkpoint(spec, parameterization)
 
     assert export(*options) == 2
 

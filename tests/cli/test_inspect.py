@@ -1,6 +1,6 @@
 """Tests for afmlib inspect: what is drawn is what the functions of afmlib.inspection draw."""
 
-import published_layout as layout
+import official_layout as layout
 import pytest
 import torch
 from tiny_autoencoder import save_autoencoder

@@ -2,7 +2,7 @@
 
 import fsspec
 import numpy as np
-import published_layout as layout
+import official_layout as layout
 import pytest
 import torch
 from PIL import Image

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 import pytest
 from mmengine.hooks import Hook
 
+from afmlib.augmentation.paired import PairedAugmentation
 from afmlib.config import check_config, load_config
 from afmlib.engine import Runner
-from afmlib.ops.paired_augmentation import PairedAugmentation
 
 EPOCH = 1_281_167
 """Images of ImageNet."""
@@ -135,7 +135,7 @@ def test_the_papers_whole_schedule(name):
     found = run.objective["guidance"]
     assert (found["type"], found["scale"]) == (kind, scale)
     assert found["timesteps" if kind == "ClassifierGuidance" else "targets"] == when
-    assert found["classifier"]["type"] == "TrainedClassifier"
+    assert found["classifier"]["type"] == "PretrainedClassifier"
     assert run.objective["augmentation"] == "PairedAugmentation"
     assert PairedAugmentation().probability == 0.4  # App. D.
     without = check_config(load_config(name))

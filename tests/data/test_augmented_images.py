@@ -5,11 +5,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from afmlib.augmentation.affine import affine_warp
 from afmlib.data.augmented_images import NUMBERS, AugmentedImages
 from afmlib.data.digits import Digits
 from afmlib.data.points import EightGaussians
 from afmlib.interfaces import Dataset
-from afmlib.ops.affine import affine_warp
 
 
 class Mirrored(Dataset):

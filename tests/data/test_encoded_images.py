@@ -8,7 +8,7 @@ from afmlib.data.diffusers_autoencoder import DiffusersAutoencoder
 from afmlib.data.digits import Digits
 from afmlib.data.encoded_images import ENCODED_AT_ONCE, EncodedImages
 from afmlib.engine.batches import PlayerBatches
-from afmlib.engine.shares import Shares
+from afmlib.engine.layout import BatchLayout
 from afmlib.interfaces import Dataset
 from afmlib.objectives.classifier_training import ClassifierTraining
 from afmlib.registry import build_classifier
@@ -17,7 +17,7 @@ COUNT = ENCODED_AT_ONCE + 3
 
 
 class Shaded(Dataset):
-    """Colour images that are made darker by their draw."""
+    """Color images that are made darker by their draw."""
 
     latent_shape = (3, 8, 8)
     num_classes = 2
@@ -108,7 +108,7 @@ def test_two_processes_have_the_latents_of_one(data):
     """Each draws for the whole batch and encodes its own rows."""
     network = dict(type="DiTClassifier", hidden_size=8, depth=1, num_heads=2)
     objective = ClassifierTraining(build_classifier(network, input_size=4, num_classes=2))
-    shares = [Shares(8), Shares(8, 2, 1, rank=0), Shares(8, 2, 1, rank=1)]
+    shares = [BatchLayout(8), BatchLayout(8, 2, 1, rank=0), BatchLayout(8, 2, 1, rank=1)]
     streams = [
         PlayerBatches(data, objective, share, (0, 0), torch.device("cpu")) for share in shares
     ]
@@ -124,7 +124,8 @@ def test_a_batch_is_the_same_again_after_a_resume(data):
     network = dict(type="DiTClassifier", hidden_size=8, depth=1, num_heads=2)
     objective = ClassifierTraining(build_classifier(network, input_size=4, num_classes=2))
     streams = [
-        PlayerBatches(data, objective, Shares(8), (0, 0), torch.device("cpu")) for _ in range(2)
+        PlayerBatches(data, objective, BatchLayout(8), (0, 0), torch.device("cpu"))
+        for _ in range(2)
     ]
     streams[0].next()
     streams[1].start_at(8)

@@ -58,7 +58,7 @@ def test_the_parts_share_no_image_and_leave_none_out(write):
     assert rest.held_out() is None
 
 
-def test_grey_images_need_no_axis_of_channels(write):
+def test_gray_images_need_no_axis_of_channels(write):
     images = pixels(3, 4, 4)
 
     stored, labels = all_of(ImageArchive(write(images=images)))

@@ -93,7 +93,7 @@ def test_truncated_files_are_damaged_for_both_readers(kind, part):
             read()
 
 
-def test_floating_point_pixels_are_no_colours():
+def test_floating_point_pixels_are_no_colors():
     content = encoded(np.zeros((8, 8), np.float32), "TIFF")
 
     with pytest.raises(ValueError, match="floating-point"):

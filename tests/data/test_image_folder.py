@@ -70,12 +70,12 @@ def test_images_without_folders_are_one_class(root):
 def test_labels_can_be_refused_and_demanded(tmp_path):
     fill(str(tmp_path), **{"a/1.png": png(), "b/2.png": png()})
 
-    assert ImageFolder(str(tmp_path), size=8, labelled=False).num_classes == 1
+    assert ImageFolder(str(tmp_path), size=8, labeled=False).num_classes == 1
     (tmp_path / "stray.png").write_bytes(png())
-    assert len(ImageFolder(str(tmp_path), size=8, labelled=False)) == 3
-    for labelled in (True, None):
+    assert len(ImageFolder(str(tmp_path), size=8, labeled=False)) == 3
+    for labeled in (True, None):
         with pytest.raises(ValueError, match=r"1 images in .* are in no class folder: stray\.png"):
-            ImageFolder(str(tmp_path), size=8, labelled=labelled)
+            ImageFolder(str(tmp_path), size=8, labeled=labeled)
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 2**30])

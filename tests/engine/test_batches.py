@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from afmlib.engine.batches import PlayerBatches
-from afmlib.engine.shares import Shares
+from afmlib.engine.layout import BatchLayout
 from afmlib.interfaces import Dataset, Objective
 
 CPU = torch.device("cpu")
@@ -60,7 +60,7 @@ class _Whole:
     """The minibatches of a player in one process and one part."""
 
     def __init__(self, size, batch, num_images=0, name=(0, 0)):
-        self.stream = PlayerBatches(_Numbers(size), _Draws(), Shares(batch), name, CPU)
+        self.stream = PlayerBatches(_Numbers(size), _Draws(), BatchLayout(batch), name, CPU)
         self.stream.start_at(num_images)
 
     def next(self):
@@ -126,7 +126,7 @@ def test_processes_and_parts_share_the_batch_that_one_would_have(processes, part
     seeds = set()
 
     for rank in range(processes):
-        shares = Shares(batch, processes, parts, rank)
+        shares = BatchLayout(batch, processes, parts, rank)
         stream = PlayerBatches(_Numbers(size), _Draws(), shares, (0, 0), CPU)
         stream.start_at(batch)
         for index, part in enumerate(stream.next()):
@@ -143,7 +143,7 @@ def test_processes_and_parts_share_the_batch_that_one_would_have(processes, part
 
 @given(st.integers(1, 60), st.integers(1, 60))
 def test_a_batch_is_divided_into_as_few_parts_as_fit(batch, micro_batch):
-    shares = Shares.of(batch, micro_batch)
+    shares = BatchLayout.of(batch, micro_batch)
 
     assert shares.num_parts * shares.part_size == batch
     assert shares.part_size <= micro_batch

@@ -15,7 +15,7 @@ from afmlib.interfaces import Discriminator, Generator, Objective
 from afmlib.objectives.averaged import averaged_copy, averaged_model, frozen
 from afmlib.ops.drawing import normal_like, uniform_like
 from afmlib.ops.flow import interpolate
-from afmlib.ops.parameterisations import InstantaneousVelocity
+from afmlib.parameterizations import InstantaneousVelocity
 from afmlib.registry import OBJECTIVES
 
 NAME = "_ContinuousAdversarialFlow"

@@ -5,10 +5,9 @@ import torch
 from torch import nn
 
 from afmlib.config import OptimizerConfig
-from afmlib.depth.repeat_blocks import RepeatBlocks
-from afmlib.depth.repeat_depth import RepeatDepth
 from afmlib.engine.optimizers import PlayerOptimizer
-from afmlib.generators.dit import DiTGenerator
+from afmlib.networks.dit import DiTGenerator
+from afmlib.networks.repeat import RepeatBlocks, RepeatDepth
 
 
 def test_the_rate_follows_its_schedule_and_factor():
@@ -57,7 +56,7 @@ def test_frozen_parameters_are_left_out():
 
 
 @pytest.mark.parametrize("kind", ["AdamW", "Adam", "RAdam", "SGD"])
-def test_every_optimiser_steps_as_torchs_own(kind):
+def test_every_optimizer_steps_as_torchs_own(kind):
     network = nn.Linear(3, 1)
     twin = nn.Linear(3, 1)
     twin.load_state_dict(network.state_dict())

@@ -19,9 +19,9 @@ from afmlib import load_checkpoint, sample
 from afmlib.config import ConfigError, dump
 from afmlib.engine import Runner, TrainingError
 from afmlib.engine.batches import PlayerBatches
-from afmlib.engine.evaluation import EvaluationError
-from afmlib.engine.shares import Shares
+from afmlib.engine.layout import BatchLayout
 from afmlib.engine.state import check_same_run
+from afmlib.evaluation.evaluate import EvaluationError
 from afmlib.interfaces import AdversarialLoss
 from afmlib.io.checkpoint import (
     CheckpointError,
@@ -115,7 +115,7 @@ def test_training_is_the_plain_loop_of_the_paper(run, tiny_config):
         for player in ("discriminator", "generator")
     }
     batches = {
-        player: PlayerBatches(dataset, objective, Shares(8), (0, index), torch.device("cpu"))
+        player: PlayerBatches(dataset, objective, BatchLayout(8), (0, index), torch.device("cpu"))
         for index, player in enumerate(optimizers)
     }
     for _ in range(8):
@@ -216,7 +216,7 @@ def test_resuming_a_finished_run_changes_nothing(run, tmp_path):
 @pytest.mark.parametrize(
     ("override", "key"),
     [
-        ("objective.prediction=velocity", "parameterisation"),
+        ("objective.prediction=velocity", "parameterization"),
         ("objective.generator.hidden_size=32", "objective.generator.hidden_size"),
         ("seed=5", "seed"),
         ("global_batch=4", "global_batch"),

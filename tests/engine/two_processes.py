@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from mmengine.hooks import Hook
 
-from afmlib import load_checkpoint
+from afmlib import load_checkpoint, processes
 from afmlib.config import ConfigError, load_config
 from afmlib.engine import (
     Runner,
@@ -20,7 +20,6 @@ from afmlib.engine import (
     leave_processes,
     sample_together,
 )
-from afmlib.ops import processes
 
 CPU = "cpu"
 
@@ -89,7 +88,7 @@ def whole(runner, tensors):
 
 
 class KeepGradients:
-    """Keeps what each optimiser of a run is given, by wrapping its step."""
+    """Keeps what each optimizer of a run is given, by wrapping its step."""
 
     def __init__(self, runner):
         self.kept = []

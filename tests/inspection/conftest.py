@@ -8,10 +8,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from afmlib.engine.pictures import GAP, MIN_TILE
-from afmlib.interfaces import Conventions, Generator
-from afmlib.ops.parameterisations import SamplePrediction
-from afmlib.sampling import SampleModel
+from afmlib.evaluation.pictures import GAP, MIN_TILE
+from afmlib.interfaces import Conventions, Generator, SampleModel
+from afmlib.parameterizations import SamplePrediction
 
 
 class Halfway(Generator):

@@ -137,7 +137,7 @@ def test_lines_in_the_plane_go_from_noise_to_sample():
         assert torch.equal(part, made.path[index, :30])
 
 
-def test_colours_are_the_angles_of_the_noises_or_the_classes():
+def test_colors_are_the_angles_of_the_noises_or_the_classes():
     angles = torch.tensor([0.0, 0.5, 0.5 + 2 * math.pi, -math.pi / 2], dtype=torch.float64)
     noises = torch.stack([angles.cos(), angles.sin()], dim=1)
     plain = paths(4)

@@ -8,9 +8,9 @@ import fsspec
 import pytest
 import torch
 
-from afmlib.generators.dit import DiTGenerator
 from afmlib.interfaces import Conventions
 from afmlib.io.checkpoint import save_checkpoint
+from afmlib.networks.dit import DiTGenerator
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -59,7 +59,7 @@ def test_a_main_name_goes_before_the_other_names_of_another():
     assert find("partridge") == [86]
 
 
-def test_a_misspelt_name_gets_the_nearest():
+def test_a_misspelled_name_gets_the_nearest():
     with pytest.raises(ValueError, match="no class 'goldn retriver'") as error:
         find("goldn retriver")
     assert "Did you mean 'golden retriever', class 207?" in str(error.value)

@@ -104,8 +104,8 @@ def test_a_renamed_folder_holds_what_it_held(root):
 
 @pytest.mark.parametrize("name", ["run[1]", "run*", "run?"])
 def test_a_folder_is_a_name_and_no_pattern(root, name):
-    folder, neighbour = storage.join(root, name), storage.join(root, "run1")
-    for place in (folder, neighbour):
+    folder, neighbor = storage.join(root, name), storage.join(root, "run1")
+    for place in (folder, neighbor):
         storage.write_atomically(storage.join(place, "deep/file"), b"1")
 
     storage.rename_folder(folder, folder + ".damaged")
@@ -113,7 +113,7 @@ def test_a_folder_is_a_name_and_no_pattern(root, name):
     storage.remove_folder(folder + ".damaged")
 
     assert storage.list_folders(root) == ["run1"]
-    assert storage.read_bytes(storage.join(neighbour, "deep/file")) == b"1"
+    assert storage.read_bytes(storage.join(neighbor, "deep/file")) == b"1"
 
 
 def test_a_function_may_write_the_content_and_its_error_is_its_own(root):
@@ -197,7 +197,7 @@ def test_a_package_that_is_missing_is_named_with_the_extra_that_brings_it(
 
 
 @pytest.mark.parametrize("call", [storage.exists, storage.read_bytes, storage.remove_folder])
-def test_a_misspelt_protocol_is_answered_with_the_nearest(call):
+def test_a_misspelled_protocol_is_answered_with_the_nearest(call):
     with pytest.raises(ValueError, match=r"s4://b/x is on no .*Did you mean s3://\?.* memory"):
         call("s4://b/x")
 

@@ -78,7 +78,7 @@ def test_features_are_those_of_the_published_layers(extractor, halves):
     assert not features.requires_grad
 
 
-def test_what_a_file_cannot_hold_is_clipped_and_grey_is_three_equal_channels(extractor):
+def test_what_a_file_cannot_hold_is_clipped_and_gray_is_three_equal_channels(extractor):
     images = 3 * torch.randn(2, 1, 32, 32)
 
     features = extractor(images)

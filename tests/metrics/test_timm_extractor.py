@@ -25,7 +25,7 @@ def weights(network, tmp_path):
     return str(path)
 
 
-def test_features_are_those_of_the_network_on_normalised_pixels(network, weights):
+def test_features_are_those_of_the_network_on_normalized_pixels(network, weights):
     images = torch.rand(2, 3, 32, 32) * 2 - 1
     before = torch.get_rng_state()
 
@@ -73,12 +73,12 @@ def test_a_transformer_has_no_map(tmp_path):
     assert extractor.extract(torch.zeros(1, 3, 8, 8)).keys() == extractor.outputs
 
 
-def test_grey_images_of_any_size_have_features(weights):
+def test_gray_images_of_any_size_have_features(weights):
     extractor = TimmExtractor(MODEL, weights=weights, input_size=32)
 
-    grey = torch.rand(2, 1, 8, 8) * 2 - 1
+    gray = torch.rand(2, 1, 8, 8) * 2 - 1
 
-    assert torch.equal(extractor(grey), extractor(grey.expand(-1, 3, -1, -1)))
+    assert torch.equal(extractor(gray), extractor(gray.expand(-1, 3, -1, -1)))
 
 
 def test_the_name_tells_weights_and_sizes_apart(network, weights, tmp_path):

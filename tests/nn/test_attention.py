@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from timm.layers import Attention as TimmAttention
 from torch import nn
 
-from afmlib.discriminators.dit import DiTDiscriminator
-from afmlib.generators.dit import DiTGenerator
-from afmlib.generators.mlp import MLPGenerator
 from afmlib.losses.gradient_penalty import AutogradPenalty, FiniteDifferencePenalty
+from afmlib.networks.dit import DiTDiscriminator, DiTGenerator
+from afmlib.networks.mlp import MLPGenerator
 from afmlib.nn import attention
 from afmlib.nn.attention import (
     CAPABILITIES,
@@ -53,7 +52,7 @@ def naive_attention(queries, keys, values):
     return mixed
 
 
-# --- Back-ends ------------------------------------------------------------------------------------
+# --- Backends ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("backend", [MathAttention(), SDPAttention(), AutoAttention()])
@@ -204,7 +203,7 @@ def test_layer_does_not_depend_on_the_order_of_the_tokens(seed):
 
 
 @given(seeds, st.floats(0.1, 100))
-def test_normalised_queries_and_keys_ignore_the_scale_of_their_weights(seed, scale):
+def test_normalized_queries_and_keys_ignore_the_scale_of_their_weights(seed, scale):
     torch.manual_seed(seed)
     layer = Attention(8, 2, qk_norm=True)
     tokens = torch.randn(2, 6, 8)

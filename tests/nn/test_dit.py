@@ -92,7 +92,7 @@ def test_layers_start_as_in_the_reference():
         assert not layer.bias.any()
 
 
-def test_normalisation_has_no_parameters_and_the_epsilon_of_the_reference():
+def test_normalization_has_no_parameters_and_the_epsilon_of_the_reference():
     norms = [*DiTBlock(8, 2).modules(), *FinalLayer(8, 4).modules(), *token_head(8, 1, False)]
     norms = [module for module in norms if isinstance(module, nn.LayerNorm)]
 
@@ -101,7 +101,7 @@ def test_normalisation_has_no_parameters_and_the_epsilon_of_the_reference():
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_head_of_a_token_keeps_the_initialisation_of_torch(bias):
+def test_head_of_a_token_keeps_the_initialization_of_torch(bias):
     linear = token_head(64, 32, bias)[1]
     bound = 1 / math.sqrt(64)
 

@@ -12,11 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from afmlib.classifiers.dit import DiTClassifier
-from afmlib.depth.repeat_blocks import RepeatBlocks
-from afmlib.depth.repeat_depth import RepeatDepth
-from afmlib.discriminators.dit import DiTDiscriminator
-from afmlib.generators.dit import DiTGenerator
+from afmlib.networks.dit import DiTClassifier, DiTDiscriminator, DiTGenerator
+from afmlib.networks.repeat import RepeatBlocks, RepeatDepth
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -145,7 +142,7 @@ def norm(x):
 # --- Agreement ------------------------------------------------------------------------------------
 
 
-def randomised(network):
+def randomized(network):
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if "pos_embed" not in name:
@@ -169,7 +166,7 @@ def assert_agree(made, expected):
 def test_generator_is_that_of_the_specification(seed, arguments, embedded):
     torch.manual_seed(seed)
     switches = {f"use_timestep_{end}": True for end in embedded}
-    network = randomised(DiTGenerator(**arguments, **switches))
+    network = randomized(DiTGenerator(**arguments, **switches))
     oracle = Oracle(network, arguments)
     latents, labels, sources, targets = batch(arguments)
 
@@ -191,7 +188,7 @@ def test_generator_is_that_of_the_specification(seed, arguments, embedded):
 @given(seeds, shapes, st.booleans())
 def test_discriminator_is_that_of_the_specification(seed, arguments, embeds_time):
     torch.manual_seed(seed)
-    network = randomised(DiTDiscriminator(**arguments, use_timestep=embeds_time))
+    network = randomized(DiTDiscriminator(**arguments, use_timestep=embeds_time))
     oracle = Oracle(network, arguments)
     latents, labels, times, _ = batch(arguments)
 
@@ -212,7 +209,7 @@ def test_discriminator_is_that_of_the_specification(seed, arguments, embeds_time
 @given(seeds, shapes)
 def test_classifier_is_that_of_the_specification(seed, arguments):
     torch.manual_seed(seed)
-    network = randomised(DiTClassifier(**arguments))
+    network = randomized(DiTClassifier(**arguments))
     oracle = Oracle(network, arguments)
     latents, _, times, _ = batch(arguments)
 
@@ -230,7 +227,7 @@ def test_classifier_is_that_of_the_specification(seed, arguments):
 @given(seeds, shapes, st.integers(1, 4), st.booleans())
 def test_repeated_generators_are_those_of_the_specification(seed, arguments, repeats, by_block):
     torch.manual_seed(seed)
-    network = randomised(DiTGenerator(**arguments, use_timestep_src=True))
+    network = randomized(DiTGenerator(**arguments, use_timestep_src=True))
     wrapper = (RepeatBlocks if by_block else RepeatDepth)(repeats, network)
     oracle = Oracle(wrapper, arguments, prefix="generator.")
     latents, labels, *_ = batch(arguments)

@@ -4,11 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from afmlib.discriminators.dit import DiTDiscriminator
-from afmlib.discriminators.mlp import MLPDiscriminator
-from afmlib.generators.dit import DiTGenerator
-from afmlib.generators.mlp import MLPGenerator
 from afmlib.interfaces import Generator
+from afmlib.networks.dit import DiTDiscriminator, DiTGenerator
+from afmlib.networks.mlp import MLPDiscriminator, MLPGenerator
 from afmlib.sampling import sample
 
 NUM_CLASSES = 3
@@ -38,7 +36,7 @@ def positive_part(values):
     return torch.where(values > 0, values, 0 * values)
 
 
-# What each player minimises, of the logits of real and of generated samples.
+# What each player minimizes, of the logits of real and of generated samples.
 LOSSES = {
     "RelativisticLoss": (
         lambda real, fake: -log_sigmoid(real - fake),
@@ -73,7 +71,7 @@ class NaiveAdversarialFlow:
         loss="RelativisticLoss",
         penalty="FiniteDifferencePenalty",
         prediction="sample",
-        normalise=True,
+        normalize=True,
         augment=None,
         ot_scale=0.2,
     ):
@@ -81,7 +79,7 @@ class NaiveAdversarialFlow:
         self.discriminator_loss, self.generator_loss = LOSSES[loss]
         self.slope = self.finite_slope if penalty == "FiniteDifferencePenalty" else self.exact_slope
         self.prediction = prediction
-        self.normalise = normalise
+        self.normalize = normalize
         self.augment = augment or (lambda latents, parameters: latents)
         self.ot_scale = ot_scale
         self.average = 0.0
@@ -140,7 +138,7 @@ class NaiveAdversarialFlow:
         logits_real, logits_fake = (self.discriminator(x, labels, t) for x in (real, leaf))
         adversarial = self.generator_loss(logits_real, logits_fake).mean()
         (incoming,) = torch.autograd.grad(adversarial, leaf)
-        if self.normalise:
+        if self.normalize:
             square = (incoming**2).sum().item() * incoming.numel()
             self.average = 0.9 * self.average + 0.1 * square
             incoming = incoming / (self.average**0.5 + 1e-8)

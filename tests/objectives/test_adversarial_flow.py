@@ -3,16 +3,14 @@
 import pytest
 import torch
 
-from afmlib.depth.repeat_depth import RepeatDepth
-from afmlib.discriminators.dit import DiTDiscriminator
-from afmlib.discriminators.mlp import MLPDiscriminator
-from afmlib.generators.dit import DiTGenerator
-from afmlib.generators.mlp import MLPGenerator
 from afmlib.interfaces import Guidance
 from afmlib.losses.gradient_penalty import AutogradPenalty
+from afmlib.networks.dit import DiTDiscriminator, DiTGenerator
+from afmlib.networks.mlp import MLPDiscriminator, MLPGenerator
+from afmlib.networks.repeat import RepeatDepth
 from afmlib.objectives.adversarial_flow import AdversarialFlow
 from afmlib.ops.gradient_normalization import GradientNormalization
-from afmlib.ops.schedules import CosineSchedule, LinearSchedule
+from afmlib.schedules import CosineSchedule, LinearSchedule
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -171,7 +169,7 @@ def test_a_schedule_without_a_length_needs_that_of_the_run():
         objective.generator_terms(latents, labels, objective.draw(latents))
 
 
-def test_normalisation_is_a_switch_or_arguments_or_an_operator():
+def test_normalization_is_a_switch_or_arguments_or_an_operator():
     operator = GradientNormalization(decay=0.5)
 
     assert small(gradient_normalization=False).gradient_normalization is None
@@ -182,7 +180,7 @@ def test_normalisation_is_a_switch_or_arguments_or_an_operator():
     assert not default.bias_correction
 
 
-def test_the_average_of_the_normalisation_is_part_of_the_state(networks, batch):
+def test_the_average_of_the_normalization_is_part_of_the_state(networks, batch):
     objective = AdversarialFlow(*networks("mlp"))
     latents, labels = batch(objective.generator)
     sum(objective.terms("generator", latents, labels, objective.draw(latents)).values()).backward()
@@ -206,7 +204,7 @@ def test_the_average_of_the_normalisation_is_part_of_the_state(networks, batch):
 def test_the_sample_model_knows_how_it_was_trained(nfe, prediction, expected):
     conventions = small(nfe, prediction=prediction).sample_model.conventions
 
-    assert (conventions.parameterisation, conventions.nfe, conventions.any_nfe) == expected
+    assert (conventions.parameterization, conventions.nfe, conventions.any_nfe) == expected
     assert conventions.objective == "AdversarialFlow"
     assert conventions.num_classes == 1
     assert conventions.latent_shape == (2,)

@@ -7,9 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from afmlib.discriminators.mlp import MLPDiscriminator
-from afmlib.generators.mlp import MLPGenerator
 from afmlib.interfaces import Augmentation, Guidance
+from afmlib.networks.mlp import MLPDiscriminator, MLPGenerator
 from afmlib.objectives.adversarial_flow import AdversarialFlow
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -56,20 +55,20 @@ class Shift(Augmentation):
 
 @pytest.mark.parametrize("shape", [(2,), (3, 4, 4)])
 @given(size=st.integers(1, 40), fraction=st.floats(0.01, 1))
-def test_draws_have_a_row_per_sample_and_directions_for_the_penalised_ones(shape, size, fraction):
+def test_draws_have_a_row_per_sample_and_directions_for_the_penalized_ones(shape, size, fraction):
     objective = small(gp_fraction=fraction, guidance=Late(), augmentation=Shift())
 
     draws = objective.draw(torch.empty(size, *shape), stream())
 
-    penalised = max(round(fraction * size), 1)
-    assert objective.num_penalised(size) == penalised
+    penalized = max(round(fraction * size), 1)
+    assert objective.num_penalized(size) == penalized
     assert {name: tuple(tensor.shape) for name, tensor in tensors(draws).items()} == {
         "noises_src": (size, *shape),
         "noises_tgt": (size, *shape),
         "timesteps_src": (size,),
         "timesteps_tgt": (size,),
-        "noises_r1": (penalised, *shape),
-        "noises_r2": (penalised, *shape),
+        "noises_r1": (penalized, *shape),
+        "noises_r2": (penalized, *shape),
         "noises_cg": (size, *shape),
         "timesteps_cg": (size,),
         "augmentation": (size, 1),

@@ -92,13 +92,13 @@ def test_discriminator_terms_and_gradients_are_those_of_the_paper(
     assert_gradients_equal(discriminator, gradients)
 
 
-@pytest.mark.parametrize("normalise", [True, False])
+@pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("nfe", STEPS)
 @pytest.mark.parametrize("kind", ["mlp", "dit"])
 def test_generator_terms_and_gradients_are_those_of_the_paper(
-    networks, batch, naive, kind, nfe, prediction, loss, normalise
+    networks, batch, naive, kind, nfe, prediction, loss, normalize
 ):
     generator, discriminator = networks(kind, nfe)
     objective = AdversarialFlow(
@@ -107,10 +107,10 @@ def test_generator_terms_and_gradients_are_those_of_the_paper(
         loss(),
         nfe=nfe,
         prediction=prediction,
-        gradient_normalization=normalise,
+        gradient_normalization=normalize,
     )
     oracle = naive(
-        generator, discriminator, loss.__name__, prediction=prediction, normalise=normalise
+        generator, discriminator, loss.__name__, prediction=prediction, normalize=normalize
     )
     latents, labels = batch(generator)
 
@@ -127,7 +127,7 @@ def test_generator_terms_and_gradients_are_those_of_the_paper(
 
 
 @pytest.mark.parametrize("nfe", STEPS)
-def test_the_order_is_augmentation_then_normalisation_then_discriminator(
+def test_the_order_is_augmentation_then_normalization_then_discriminator(
     networks, batch, naive, nfe
 ):
     generator, discriminator = networks("dit", nfe)
@@ -165,7 +165,7 @@ def test_real_sample_and_generated_partner_are_augmented_alike(networks, batch, 
 
 
 @pytest.mark.parametrize("nfe", STEPS)
-def test_guidance_sees_what_was_not_augmented_and_passes_the_normalisation_by(
+def test_guidance_sees_what_was_not_augmented_and_passes_the_normalization_by(
     networks, batch, naive, nfe
 ):
     generator, discriminator = networks("mlp", nfe)
@@ -201,7 +201,7 @@ def generator_gradients(objective, latents, labels, draws):
 
 
 @pytest.mark.parametrize("kind", ["mlp", "dit"])
-def test_the_scale_of_the_adversarial_loss_does_not_matter_once_normalised(networks, batch, kind):
+def test_the_scale_of_the_adversarial_loss_does_not_matter_once_normalized(networks, batch, kind):
     generator, discriminator = networks(kind)
     latents, labels = batch(generator)
     unsmoothed = dict(decay=0.0, eps=1e-30)
@@ -255,7 +255,7 @@ def test_terms_do_not_depend_on_anything_but_their_arguments(networks, batch):
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 8])
-def test_one_penalised_sample_in_four_is_the_first_ones(networks, batch, naive, size):
+def test_one_penalized_sample_in_four_is_the_first_ones(networks, batch, naive, size):
     objective = AdversarialFlow(*networks("mlp"))
     oracle = naive(objective.generator, objective.discriminator)
     latents, labels = batch(objective.generator, size)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from afmlib.objectives.adversarial_flow import AdversarialFlow
-from afmlib.ops.schedules import CosineSchedule
+from afmlib.schedules import CosineSchedule
 
 pytestmark = pytest.mark.usefixtures("float64")
 

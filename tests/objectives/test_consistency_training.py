@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from afmlib.interfaces import Discretisation, Generator
+from afmlib.interfaces import Discretization, Generator
+from afmlib.noise_levels import DoublingGrid, ShrinkingGap
 from afmlib.objectives.consistency_training import ConsistencyTraining, pseudo_huber
-from afmlib.ops.discretisations import DoublingGrid, ShrinkingGap
 from afmlib.sampling import sample
 
 pytestmark = pytest.mark.usefixtures("float64")
 
 
-class Fixed(Discretisation):
+class Fixed(Discretization):
     """Two levels, always the same."""
 
     def __init__(self, upper, lower):
@@ -87,7 +87,7 @@ def naive_loss(generator, latents, labels, draws, levels, huber_scale):
 
 @pytest.mark.parametrize("kind", ["mlp", "dit"])
 @pytest.mark.parametrize(
-    ("discretisation", "scale", "num_images"),
+    ("discretization", "scale", "num_images"),
     [
         (DoublingGrid(), 0.00054, 0),
         (DoublingGrid(), 0.3, 900),
@@ -96,10 +96,10 @@ def naive_loss(generator, latents, labels, draws, levels, huber_scale):
     ],
 )
 def test_the_term_and_its_gradients_are_those_of_the_paper(
-    networks, batch, kind, discretisation, scale, num_images
+    networks, batch, kind, discretization, scale, num_images
 ):
     generator, _ = networks(kind, 2)
-    objective = ConsistencyTraining(generator, discretisation=discretisation, huber_scale=scale)
+    objective = ConsistencyTraining(generator, discretization=discretization, huber_scale=scale)
     objective.num_images, objective.total_images = num_images, 1000
     latents, labels = batch(generator)
     draws = objective.draw(latents)
@@ -107,7 +107,7 @@ def test_the_term_and_its_gradients_are_those_of_the_paper(
     terms = objective.terms("generator", latents, labels, draws)
     terms["consistency"].backward()
 
-    levels = discretisation.levels(draws.level_normals, num_images, 1000)
+    levels = discretization.levels(draws.level_normals, num_images, 1000)
     expected = naive_loss(generator, latents, labels, draws, levels, scale)
     assert list(terms) == ["consistency"]
     torch.testing.assert_close(terms["consistency"], expected, rtol=1e-8, atol=1e-9)
@@ -144,7 +144,7 @@ def test_small_errors_pull_little_beside_a_large_scale_and_fully_beside_a_small_
 
 
 def test_teacher_and_student_have_the_same_dropout():
-    objective = ConsistencyTraining(Noisy(), discretisation=Fixed(1.0, 0.9), huber_scale=0.0)
+    objective = ConsistencyTraining(Noisy(), discretization=Fixed(1.0, 0.9), huber_scale=0.0)
     latents, labels = torch.randn(200, 3), torch.zeros(200).long()
     draws = objective.draw(latents)
 
@@ -152,7 +152,7 @@ def test_teacher_and_student_have_the_same_dropout():
 
     # With masks of their own, two outputs differ by as much as the outputs are large.
     twice = [
-        objective.parameterisation.denoise(
+        objective.parameterization.denoise(
             objective.generator, latents, labels, torch.full((200,), 0.6)
         )
         for _ in range(2)
@@ -162,7 +162,7 @@ def test_teacher_and_student_have_the_same_dropout():
 
 
 def test_the_teacher_is_the_student_itself_and_no_average():
-    objective = ConsistencyTraining(Noisy().eval(), discretisation=Fixed(1.0, 0.9), huber_scale=0.0)
+    objective = ConsistencyTraining(Noisy().eval(), discretization=Fixed(1.0, 0.9), huber_scale=0.0)
     latents, labels = torch.randn(8, 3), torch.zeros(8).long()
     draws = objective.draw(latents)
     before = objective.terms("generator", latents, labels, draws)["consistency"]
@@ -175,7 +175,7 @@ def test_the_teacher_is_the_student_itself_and_no_average():
 @given(st.floats(0.1, 10), st.floats(0.01, 0.99))
 def test_the_weight_is_the_inverse_distance_of_the_levels(upper, share):
     generator = Noisy().eval()
-    objective = ConsistencyTraining(generator, discretisation=Fixed(upper, share * upper))
+    objective = ConsistencyTraining(generator, discretization=Fixed(upper, share * upper))
     latents, labels = torch.randn(4, 3), torch.zeros(4).long()
 
     term = objective.terms("generator", latents, labels, objective.draw(latents))["consistency"]
@@ -189,7 +189,7 @@ def test_the_weight_is_the_inverse_distance_of_the_levels(upper, share):
 
 def test_the_exact_consistency_function_is_nearly_stationary():
     objective = ConsistencyTraining(
-        ExactConsistency(), discretisation=DoublingGrid(start=1000), huber_scale=10.0
+        ExactConsistency(), discretization=DoublingGrid(start=1000), huber_scale=10.0
     )
     objective.total_images = 1
     latents, labels = 1 + 0.5 * torch.randn(50_000, 1), torch.zeros(50_000).long()
@@ -222,7 +222,7 @@ def test_one_step_of_the_exact_function_is_the_exact_map_and_two_keep_the_distri
 
 @pytest.mark.parametrize(
     "setting",
-    [dict(discretisation=DoublingGrid(start=10, end=40)), dict(discretisation=ShrinkingGap())],
+    [dict(discretization=DoublingGrid(start=10, end=40)), dict(discretization=ShrinkingGap())],
 )
 def test_a_small_network_learns_the_exact_map(gaussian_error, affine_network, setting):
     objective = ConsistencyTraining(affine_network(degree=5), huber_scale=0.1, **setting)

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from afmlib.generators.dit import DiTGenerator
+from afmlib.derivatives import FiniteDifferenceJVP
 from afmlib.interfaces import Generator
+from afmlib.networks.dit import DiTGenerator
 from afmlib.objectives.continuous_consistency import ContinuousConsistency
-from afmlib.ops.derivatives import FiniteDifferenceDerivative
 from afmlib.sampling import sample
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -124,7 +124,7 @@ def test_the_term_and_its_gradients_are_those_of_the_algorithm(share):
 def test_finite_differences_on_fused_attention_give_nearly_the_same():
     exact, difference = (
         objective_of(transformer(name), derivative=derivative)
-        for name, derivative in (("math", None), ("sdpa", FiniteDifferenceDerivative(1e-4)))
+        for name, derivative in (("math", None), ("sdpa", FiniteDifferenceJVP(1e-4)))
     )
     difference.load_state_dict(exact.state_dict())
     latents, labels = torch.randn(6, 2, 4, 4), torch.randint(3, (6,))
@@ -197,7 +197,7 @@ def test_the_derivative_comes_in_over_the_warm_up():
 
 def test_the_exact_function_is_stationary():
     generator = ExactCircle()
-    # Beside so large an offset tangents are not normalised: their mean is what has to vanish.
+    # Beside so large an offset tangents are not normalized: their mean is what has to vanish.
     objective = objective_of(generator, tangent_offset=1e6)
     latents, labels = 1 + 0.5 * torch.randn(50_000, 1), torch.zeros(50_000).long()
     draws = objective.draw(latents)
@@ -229,7 +229,7 @@ def test_one_step_of_the_exact_function_is_the_exact_map_and_two_keep_the_distri
 
 
 def test_a_small_network_learns_the_exact_map(gaussian_error, affine_network):
-    objective = ContinuousConsistency(affine_network(degree=5), log_deviation=2.0)
+    objective = ContinuousConsistency(affine_network(degree=5), log_std=2.0)
 
     assert gaussian_error(objective, steps=250, lr=0.1) < 0.12
 
@@ -242,7 +242,7 @@ def test_a_small_network_learns_the_exact_map(gaussian_error, affine_network):
     ("arguments", "message"),
     [
         (dict(nfe=0), "nfe must be at least 1, got 0"),
-        (dict(log_deviation=0.0), "log_deviation and tangent_offset must be positive, got 0.0"),
+        (dict(log_std=0.0), "log_std and tangent_offset must be positive, got 0.0"),
         (dict(tangent_offset=0.0), "must be positive, got 1.4 and 0.0"),
         (dict(warmup_fraction=2.0), r"warmup_fraction must be in \[0, 1\], got 2.0"),
         (dict(generator=Noisy(0.1)), "Continuous consistency drops no labels"),

@@ -226,7 +226,7 @@ def test_the_averaged_generator_is_a_frozen_copy_which_is_sampled(networks):
     torch.testing.assert_close(ema.state_dict(), objective.generator.state_dict())
     assert objective.sample_model.generator is ema
     conventions = objective.sample_model.conventions
-    assert conventions.parameterisation == "InstantaneousVelocity"
+    assert conventions.parameterization == "InstantaneousVelocity"
     assert (conventions.nfe, conventions.any_nfe) == (7, True)
     assert conventions.latent_shape == (2, 4, 4)
     assert conventions.num_classes == 3

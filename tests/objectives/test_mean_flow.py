@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from afmlib.generators.dit import DiTGenerator
+from afmlib.derivatives import FiniteDifferenceJVP
 from afmlib.interfaces import Generator
+from afmlib.networks.dit import DiTGenerator
 from afmlib.objectives.mean_flow import MeanFlow
-from afmlib.ops.derivatives import FiniteDifferenceDerivative
 from afmlib.sampling import sample
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -129,7 +129,7 @@ def test_the_term_and_its_gradients_are_those_of_the_algorithm(setting):
 def test_finite_differences_on_fused_attention_give_nearly_the_same():
     exact, difference = (
         MeanFlow(transformer(attention=name), unequal_fraction=1.0, derivative=derivative)
-        for name, derivative in (("math", None), ("sdpa", FiniteDifferenceDerivative(1e-4)))
+        for name, derivative in (("math", None), ("sdpa", FiniteDifferenceJVP(1e-4)))
     )
     difference.load_state_dict(exact.state_dict())
     latents, labels = torch.randn(8, 2, 4, 4), torch.randint(NULL, (8,))
@@ -166,7 +166,7 @@ def test_the_first_samples_have_one_time_and_the_very_first_drop_their_labels(
 
 
 def test_times_are_ordered_pairs_of_logit_normal_numbers():
-    objective = MeanFlow(Recorder(), unequal_fraction=1.0, time_mean=-0.4, time_deviation=1.0)
+    objective = MeanFlow(Recorder(), unequal_fraction=1.0, time_mean=-0.4, time_std=1.0)
 
     draws = objective.draw(torch.empty(40_000, 3))
 
@@ -286,7 +286,7 @@ def test_a_small_network_learns_the_exact_map(gaussian_error, affine_network, nf
         (dict(guidance_interval=(0.5, 0.2)), r"ascending times in \[0, 1\], got \[0.5, 0.2\]"),
         (dict(weight_offset=0.0), "weight_offset must be positive"),
         (dict(weight_power=-1.0), "weight_power not negative.*-1.0"),
-        (dict(time_deviation=0.0), "time_deviation.*must be positive.*0.0"),
+        (dict(time_std=0.0), "time_std.*must be positive.*0.0"),
     ],
 )
 def test_settings_out_of_their_domain_are_named(arguments, message):

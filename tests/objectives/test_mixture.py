@@ -29,7 +29,7 @@ OBJECTIVES = {
     "consistency": (
         dict(
             type="ConsistencyTraining",
-            discretisation=dict(type="DoublingGrid", end=20),
+            discretization=dict(type="DoublingGrid", end=20),
             huber_scale=0.1,
         ),
         dict(use_timestep_src=True),

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from afmlib.generators.dit import DiTGenerator
 from afmlib.interfaces import Generator
+from afmlib.networks.dit import DiTGenerator
 from afmlib.objectives.shortcut import Shortcut
 from afmlib.sampling import sample
 

@@ -33,7 +33,7 @@ def test_different_names_mean_different_streams(left, right):
     assert (start_of(left) == start_of(right)) == (left == right)
 
 
-def test_neighbours_share_no_noise():
+def test_neighbors_share_no_noise():
     seeds, images = range(20), range(100)
 
     first = {
@@ -45,7 +45,7 @@ def test_neighbours_share_no_noise():
     assert len(first) > 1980
 
 
-def test_noises_of_neighbouring_streams_are_uncorrelated_and_normal():
+def test_noises_of_neighboring_streams_are_uncorrelated_and_normal():
     noises = indexed_noises(0, range(2000), (8,)).double()
 
     for values, mean in ((noises, 0), (noises**2, 1), (noises[1:] * noises[:-1], 0)):

@@ -63,7 +63,7 @@ def test_each_step_of_the_grid_has_the_same_share_of_the_unit_interval(nfe):
 
 
 @given(uniforms, counts)
-def test_drawn_steps_are_neighbours_on_the_grid(values, nfe):
+def test_drawn_steps_are_neighbors_on_the_grid(values, nfe):
     uniform = torch.tensor(values, dtype=torch.float64)
 
     src, tgt = draw_fixed_steps(uniform, nfe)

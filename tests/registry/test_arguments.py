@@ -110,7 +110,7 @@ def test_of_a_class_from_elsewhere_nothing_says_what_the_keys_mean():
     check_arguments(Component, {"place": {"anything": "goes"}})
 
 
-def test_the_gradient_normalisation_is_such_an_object():
+def test_the_gradient_normalization_is_such_an_object():
     from afmlib.registry import OBJECTIVES
 
     spec = dict(

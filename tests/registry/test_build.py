@@ -18,12 +18,10 @@ from afmlib import (
     build_penalty,
     list_components,
 )
-from afmlib.depth.repeat_depth import RepeatDepth
-from afmlib.discriminators.dit import DiTDiscriminator
-from afmlib.generators.dit import DiTGenerator
-from afmlib.generators.mlp import MLPGenerator
 from afmlib.losses.hinge import HingeLoss
-from afmlib.ops.schedules import CosineSchedule
+from afmlib.networks.dit import DiTDiscriminator, DiTGenerator
+from afmlib.networks.mlp import MLPGenerator
+from afmlib.networks.repeat import RepeatDepth
 from afmlib.registry import (
     GENERATORS,
     REGISTRIES,
@@ -32,6 +30,7 @@ from afmlib.registry import (
     InterfaceError,
     UnknownComponentError,
 )
+from afmlib.schedules import CosineSchedule
 
 DIT = dict(input_size=4, hidden_size=16, depth=1, num_heads=2, num_classes=3)
 SIZES = {"s": (384, 12, 6), "b": (768, 12, 12), "m": (1024, 16, 16), "l": (1024, 24, 16)}
@@ -343,8 +342,8 @@ def test_argument_that_is_provided_later_may_be_missing():
         "os.system",
         "builtins.eval",
         "subprocess.run",
-        "afmlib.generators.dit.DiTGenerator",
-        "afmlib.generators.dit:DiTGenerator",
+        "afmlib.networks.dit.DiTGenerator",
+        "afmlib.networks.dit:DiTGenerator",
         "mmengine.registry.Registry",
         "bomb.Bomb",
         "bomb:Bomb",

@@ -47,7 +47,7 @@ def test_a_name_whose_plugin_is_missing_is_answered_with_how_to_install_it():
         build_generator("R3GANGenerator")
 
 
-def test_a_misspelt_name_is_answered_with_what_can_be_installed():
+def test_a_misspelled_name_is_answered_with_what_can_be_installed():
     with pytest.raises(UnknownComponentError) as caught:
         build_discriminator("R3GANDiscriminater")
 

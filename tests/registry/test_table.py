@@ -11,7 +11,7 @@ from afmlib import list_components
 from afmlib.registry import DEPTHS, GENERATORS, REGISTRIES
 
 GROUPS = """generators discriminators classifiers losses penalties derivatives depths
-guidance augmentations schedules discretisations parameterisations objectives datasets autoencoders
+guidance augmentations schedules discretizations parameterizations objectives datasets autoencoders
 extractors metrics attention"""
 
 

@@ -1,4 +1,4 @@
-"""Tests for afmlib.testing.attention: what a back-end declares is tried."""
+"""Tests for afmlib.testing.attention: what a backend declares is tried."""
 
 import pytest
 import torch

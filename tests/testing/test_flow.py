@@ -1,12 +1,12 @@
-"""Tests for afmlib.testing.flow: broken schedules and parameterisations are noticed and named."""
+"""Tests for afmlib.testing.flow: broken schedules and parameterizations are noticed and named."""
 
 import random
 
 import pytest
 import torch
 
-from afmlib.interfaces import Discretisation, Parameterisation, Schedule
-from afmlib.testing import check_discretisation, check_parameterisation, check_schedule
+from afmlib.interfaces import Discretization, Parameterization, Schedule
+from afmlib.testing import check_discretization, check_parameterization, check_schedule
 
 
 class Halving(Schedule):
@@ -71,7 +71,7 @@ def test_schedule_that_asks_for_the_length_is_no_breach():
     check_schedule(Halving())
 
 
-class Step(Parameterisation):
+class Step(Parameterization):
     def forward(self, generator, latents, labels, timesteps_src, timesteps_tgt):
         widths = (timesteps_src - timesteps_tgt).reshape(-1, *(1,) * (latents.ndim - 1))
         return latents - widths * generator(latents, labels, timesteps_src, timesteps_tgt)
@@ -145,12 +145,12 @@ class MixesNoises(Step):
         (MixesNoises, "a step of sampling treats each sample independently"),
     ],
 )
-def test_broken_parameterisation_is_named_with_what_it_breaks(broken, contract):
+def test_broken_parameterization_is_named_with_what_it_breaks(broken, contract):
     with pytest.raises(AssertionError, match=f"^{broken.__name__}: .*{contract}"):
-        check_parameterisation(broken())
+        check_parameterization(broken())
 
 
-class Levels(Discretisation):
+class Levels(Discretization):
     def levels(self, normals, num_images, total=None):
         upper = normals.exp().clamp(0.01, 80)
         return upper, upper / 2
@@ -185,14 +185,14 @@ class Widens(Levels):
         (Widens, "in their dtype"),
     ],
 )
-def test_broken_discretisation_is_named_with_what_it_breaks(broken, contract):
+def test_broken_discretization_is_named_with_what_it_breaks(broken, contract):
     with pytest.raises(AssertionError, match=f"^{broken.__name__}: .*{contract}"):
-        check_discretisation(broken())
+        check_discretization(broken())
 
 
 def test_levels_of_one_distance_are_no_breach():
-    check_discretisation(Levels())
+    check_discretization(Levels())
 
 
 def test_step_of_the_mean_velocity_is_no_breach():
-    check_parameterisation(Step(), latent_shape=(5,))
+    check_parameterization(Step(), latent_shape=(5,))

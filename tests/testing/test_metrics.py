@@ -50,7 +50,7 @@ class Promises(Means):
 
 
 class Invents(Means):
-    outputs = frozenset({"features", "colours"})
+    outputs = frozenset({"features", "colors"})
 
 
 class Disagrees(Means):
@@ -67,7 +67,7 @@ class FlatLogits(Promises):
     ("broken", "contract"),
     [
         (Promises, "what `outputs` says: .*; it returned features"),
-        (Invents, "what `outputs` says: .*; outputs is .'colours', 'features'."),
+        (Invents, "what `outputs` says: .*; outputs is .'colors', 'features'."),
         (Disagrees, "`extract` and `forward` agree"),
         (FlatLogits, "logits are one finite row per image"),
         (Nameless, "has a name that identifies its features"),

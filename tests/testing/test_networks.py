@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from afmlib.depth.repeat_depth import RepeatDepth
-from afmlib.generators.dit import DiTGenerator
 from afmlib.interfaces import Classifier, DepthWrapper, Discriminator, Generator
+from afmlib.networks.dit import DiTGenerator
+from afmlib.networks.repeat import RepeatDepth
 from afmlib.testing import (
     check_classifier,
     check_depth_wrapper,
@@ -59,7 +59,7 @@ class HeedsATimeThatItDenies(Good):
         return logits if timesteps is None else logits + timesteps
 
 
-class BatchNormalised(Good):
+class BatchNormalized(Good):
     def __init__(self):
         super().__init__()
         self.norm = nn.BatchNorm1d(8)
@@ -163,7 +163,7 @@ class Infinite(Good):
         (SinglePrecision, "works in float64"),
         (RoundedToHalf, "has the dtype of the latents"),
         (HeedsATimeThatItDenies, "embeds no timesteps does not depend on it"),
-        (BatchNormalised, "independently of the others of its batch, in training mode too"),
+        (BatchNormalized, "independently of the others of its batch, in training mode too"),
         (AveragesTheBatch, "independently of the others of its batch"),
         (Timeless, "returns one logit per sample; it raised TypeError"),
         (DemandsTime, "a time that is missing is ignored, or refused by a ValueError"),
@@ -195,7 +195,7 @@ def test_check_leaves_the_network_as_it_was():
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
-def test_spectral_normalisation_and_dropout_are_no_breach():
+def test_spectral_normalization_and_dropout_are_no_breach():
     network = Good()
     network.features = nn.Sequential(
         nn.utils.parametrizations.spectral_norm(network.features), nn.Dropout(0.5)

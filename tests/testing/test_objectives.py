@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from afmlib.discriminators.mlp import MLPDiscriminator
-from afmlib.generators.mlp import MLPGenerator
+from afmlib.networks.mlp import MLPDiscriminator, MLPGenerator
 from afmlib.objectives.adversarial_flow import AdversarialFlow
 from afmlib.objectives.averaged import frozen
 from afmlib.testing import check_objective

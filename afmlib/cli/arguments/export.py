@@ -18,7 +18,7 @@ def build_parser() -> ArgumentParser:
         "balanced and shuffled samples for ADM's evaluation suite [by the ending of --out]",
     )
     parser.add_argument("--out", type=str, required=True, help="the folder or file")
-    parser.add_argument("--license", type=str, help="what the model card says of the licence")
+    parser.add_argument("--license", type=str, help="what the model card says of the license")
     parser.add_argument("--num", type=int, default=50_000, help="npz: how many samples")
     add_sampling(parser)
     add_common(parser)

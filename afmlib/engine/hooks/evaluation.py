@@ -6,10 +6,10 @@ from typing import Any
 
 from mmengine.hooks import Hook
 
+from afmlib import processes
 from afmlib.config import EvaluationConfig
-from afmlib.engine.classifier_evaluation import evaluate_average
 from afmlib.engine.json_lines import JsonLines
-from afmlib.ops import processes
+from afmlib.evaluation.classifier import evaluate_average
 
 
 class EvaluationHook(Hook):

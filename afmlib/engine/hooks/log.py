@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 
+from afmlib import processes
 from afmlib.engine.json_lines import JsonLines
-from afmlib.ops import processes
 
 
 class LogHook(Hook):

@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 
+from afmlib import processes
 from afmlib.config import ConfigError, EvaluationConfig
-from afmlib.engine.classifier_evaluation import evaluate_average
-from afmlib.engine.evaluation import EvaluationError
 from afmlib.engine.json_lines import JsonLines
 from afmlib.engine.phases.action import Action, PhaseController, Settings
 from afmlib.engine.phases.replay import DECISIONS
 from afmlib.engine.phases.snapshots import Snapshots
+from afmlib.evaluation.classifier import evaluate_average
+from afmlib.evaluation.evaluate import EvaluationError
 from afmlib.io import storage
 from afmlib.objectives.adversarial_flow import AdversarialFlow
-from afmlib.ops import processes
 from afmlib.registry import METRICS
 
 

@@ -10,11 +10,11 @@ import torch
 from mmengine.hooks import Hook
 from PIL import Image
 
-from afmlib.engine.pictures import picture
-from afmlib.engine.sampling import sample_together
+from afmlib import processes
+from afmlib.evaluation.pictures import picture
+from afmlib.evaluation.sampling import sample_together
 from afmlib.interfaces import PointDataset
 from afmlib.io import storage
-from afmlib.ops import processes
 
 NUM_POINTS = 2000
 

@@ -14,6 +14,6 @@ __all__ = [
 
 from afmlib.engine.phases.action import Action, PhaseController, Settings
 from afmlib.engine.phases.automatic import AutomaticController
+from afmlib.engine.phases.build import controller_of, protocol_of, settled
 from afmlib.engine.phases.fixed import FixedController
-from afmlib.engine.phases.making import controller_of, protocol_of, settled
 from afmlib.engine.phases.replay import phases_of

@@ -37,7 +37,7 @@ from typing import Any
 from afmlib.config import AutomaticPhases
 from afmlib.engine.phases.action import Action, PhaseController
 from afmlib.engine.phases.memory import Memory
-from afmlib.ops.schedules import CosineSchedule
+from afmlib.schedules import CosineSchedule
 
 ALL_NETWORKS = ("generator", "generator_ema", "discriminator")
 DISCRIMINATOR_TERM = "discriminator/adversarial"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from torch import Tensor
 
+from afmlib import processes
 from afmlib.engine.objective_model import ObjectiveModel
 from afmlib.engine.state import load_network, whole_network
 from afmlib.io import storage
@@ -18,7 +19,6 @@ from afmlib.io.checkpoint import (
     read_manifest,
     save_checkpoint,
 )
-from afmlib.ops import processes
 
 FOLDER = "snapshots"
 

@@ -1,4 +1,4 @@
-"""Appendix G: the norm of the adversarial gradient at the samples, normalised and not."""
+"""Appendix G: the norm of the adversarial gradient at the samples, normalized and not."""
 
 __all__ = ["CLAIMS"]
 
@@ -29,7 +29,7 @@ def _text(setting: str, way: str) -> str:
 
 
 def _name(setting: str, way: str) -> str:
-    return f"{setting}, {way} normalisation: norm of the adversarial gradient"
+    return f"{setting}, {way} normalization: norm of the adversarial gradient"
 
 
 def measure(evidence: Evidence) -> dict[str, list[float]]:
@@ -53,7 +53,7 @@ def judge(numbers: Numbers) -> Verdict:
     return Verdict.of(
         min(without) > 2 and max(with_) < 1.25,
         f"The largest norm is {written(without)} times the smallest without and {written(with_)} "
-        f"with normalisation; the mean of all with it is "
+        f"with normalization; the mean of all with it is "
         f"{written([mean([mean(numbers[_name(s, WITH)]) for s in SETTINGS])])}.",
     )
 
@@ -66,7 +66,7 @@ def draw(evidence: Evidence) -> Any:
             images, norms = evidence.curve(_text(setting, way), evidence.seeds[0], KEY)
             each.plot([n / 1000 for n in images], norms, color=color, linewidth=1, label=setting)
         each.set_yscale("log")
-        each.set_title(f"{way} normalisation", fontsize=9)
+        each.set_title(f"{way} normalization", fontsize=9)
         each.set_xlabel("thousand images", fontsize=8)
     axes[1].sharey(axes[0])
     axes[0].set_ylabel("norm of the adversarial gradient", fontsize=8)
@@ -78,15 +78,15 @@ CLAIMS = [
     Claim(
         id="appendix-g-norms",
         source="Sec. 3.4, Appendix G",
-        title="Normalised, the adversarial gradient has one norm, whatever the discriminator",
+        title="Normalized, the adversarial gradient has one norm, whatever the discriminator",
         statement="The gradient of the adversarial loss at the samples depends on the architecture "
-        "and the penalty; normalised, it has the same norm everywhere, so that the transport scale "
+        "and the penalty; normalized, it has the same norm everywhere, so that the transport scale "
         "means the same.",
         here=f"Eight Gaussians in the plane, {LENGTH // 256} updates: discriminators of three "
-        "widths and penalties of three scales, with and without normalisation; mean norm per "
+        "widths and penalties of three scales, with and without normalization; mean norm per "
         "sample over the second half of training.",
         rule="For each seed, the largest of the five settings' norms is more than twice the "
-        "smallest without normalisation, and less than 1.25 times with it.",
+        "smallest without normalization, and less than 1.25 times with it.",
         judge=judge,
         runs=tuple(Run(_text(s, way), seconds=12) for way in (WITH, WITHOUT) for s in SETTINGS),
         measure=measure,

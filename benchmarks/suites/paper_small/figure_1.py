@@ -13,7 +13,7 @@ import numpy as np
 
 from afmlib import build_dataset
 from suites.claim import Claim, Numbers, Run, Verdict
-from suites.drawing import COLORS, GREY, panels, scatter_maps
+from suites.drawing import COLORS, GRAY, panels, scatter_maps
 from suites.evidence import Evidence
 from suites.noises import fixed_noises
 from suites.rules import all_below, written
@@ -90,7 +90,7 @@ def _draw_line(evidence: Evidence) -> Any:
             each.plot(
                 noises[order, 0], made[order, 0], color=color, linewidth=1, label=f"seed {seed}"
             )
-        each.plot(noises[order, 0], exact[order, 0], "--", color=GREY, linewidth=1, label="optimal")
+        each.plot(noises[order, 0], exact[order, 0], "--", color=GRAY, linewidth=1, label="optimal")
         each.set_title(title, fontsize=9)
         each.set_xlabel("noise", fontsize=8)
         each.set_ylabel("sample", fontsize=8)

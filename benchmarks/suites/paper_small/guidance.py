@@ -32,7 +32,7 @@ IMPLICIT_SCALE = 4.0
 
 
 def _guided(timesteps: str) -> Run:
-    network = "classifier: {type: TrainedClassifier, checkpoint: needed-0}"
+    network = "classifier: {type: PretrainedClassifier, checkpoint: needed-0}"
     spec = f"{{type: ClassifierGuidance, {network}, scale: {SCALE}, timesteps: {timesteps}}}"
     return Run(
         f"afm_classes2d:{DATA}:objective.guidance={spec}", needs=(CLASSIFIER.text,), seconds=16
@@ -40,7 +40,7 @@ def _guided(timesteps: str) -> Run:
 
 
 def _implicit() -> Run:
-    network = "model: {type: TrainedVelocity, checkpoint: needed-0}"
+    network = "model: {type: PretrainedVelocity, checkpoint: needed-0}"
     spec = (
         f"{{type: ImplicitClassifierGuidance, {network}, scale: {IMPLICIT_SCALE}, "
         "timesteps: [0.0, 0.9]}"
@@ -186,7 +186,7 @@ CLAIMS = [
         "what guidance along the flow adds.",
         judge=judge_clean,
         draw=draw_samples,
-        caption="Samples of seed 0, a colour per class; crosses are the centres of the classes.",
+        caption="Samples of seed 0, a color per class; crosses are the centres of the classes.",
         limits=CHOSEN,
         **_COMMON,
     ),

@@ -48,14 +48,14 @@ CLAIMS = [
         "model-sizes",
         "Appendix G",
         "One transport scale for B/2 to XL/2",
-        "With normalised gradients the same transport scales serve all sizes of the transformer.",
+        "With normalized gradients the same transport scales serve all sizes of the transformer.",
         f"{IMAGENET} The norms themselves are tested on points.",
     ),
     Untestable(
         "bf16",
         "Appendix D",
-        "bfloat16 needs normalised queries and keys",
-        "Without QK normalisation, training in bfloat16 is not stable.",
+        "bfloat16 needs normalized queries and keys",
+        "Without QK normalization, training in bfloat16 is not stable.",
         "It is a matter of large transformers on GPUs.",
     ),
 ]

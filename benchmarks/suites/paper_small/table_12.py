@@ -105,7 +105,7 @@ _COMMON: dict[str, Any] = dict(
     source="Table 12, Appendix E",
     measure=measure,
     here="Counted, not timed: the matrix products of one update of each player on 4 latents of 32 "
-    "x 32 x 4, a quarter of them penalised by finite differences, divided by those of one forward "
+    "x 32 x 4, a quarter of them penalized by finite differences, divided by those of one forward "
     "pass of the generator.",
 )
 

@@ -1,6 +1,6 @@
 r"""A network of timm that is never trained, read at several depths.
 
-Images in :math:`[-1, 1]` are resized, and normalised as the network was trained with. All of it can
+Images in :math:`[-1, 1]` are resized, and normalized as the network was trained with. All of it can
 be differentiated by the images, twice: nothing is rounded or clipped.
 """
 
@@ -19,9 +19,9 @@ from afmlib_feature_discriminator.weights import read_weights
 class FrozenBackbone(nn.Module):
     """The feature maps of a backbone.
 
-    Its parameters are not trainable from the start, so that no optimiser, no averaging of gradients
+    Its parameters are not trainable from the start, so that no optimizer, no averaging of gradients
     among processes and no later ``requires_grad`` of what was trainable ever takes hold of them. It
-    is in evaluation mode, whatever mode is set around it: the statistics of its normalisation stay
+    is in evaluation mode, whatever mode is set around it: the statistics of its normalization stay
     as they are, and each sample is treated by itself.
 
     Args:

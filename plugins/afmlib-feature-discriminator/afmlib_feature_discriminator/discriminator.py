@@ -1,7 +1,7 @@
 r"""A discriminator on the frozen features of a trained backbone.
 
 The backbone gives feature maps :math:`F_1, \dots, F_L` of an image. Each has a small head of its
-own, which normalises every sample by itself and turns the map into features :math:`h_l` at its
+own, which normalizes every sample by itself and turns the map into features :math:`h_l` at its
 positions :math:`p`; the class :math:`y`, and the time :math:`t` if it is embedded, enter by an
 inner product:
 

@@ -57,12 +57,12 @@ def test_contract_on_a_transformer(folder):
 
     check_discriminator(discriminator, (3, 8, 8))
     labels = torch.zeros(2, dtype=torch.long)
-    slopes = penalise(discriminator, labels)
+    slopes = penalize(discriminator, labels)
     slopes.sum().backward()
     assert discriminator.heads[0].layers[1].weight.grad.any()
 
 
-def penalise(discriminator, labels):
+def penalize(discriminator, labels):
     """Returns the exact penalty at random images."""
     images = torch.randn(len(labels), 3, 8, 8)
     return AutogradPenalty()(lambda x: discriminator(x, labels), images, None, None)
@@ -78,7 +78,7 @@ def test_found_by_name(weights):
 # --- The backbone ---------------------------------------------------------------------------------
 
 
-def test_maps_are_those_of_the_network_on_normalised_images(build, network):
+def test_maps_are_those_of_the_network_on_normalized_images(build, network):
     images = torch.rand(2, 3, 32, 32) * 2 - 1
     config = network.pretrained_cfg
     mean, std = (torch.tensor(config[key]).reshape(3, 1, 1) for key in ("mean", "std"))
@@ -91,7 +91,7 @@ def test_maps_are_those_of_the_network_on_normalised_images(build, network):
     torch.testing.assert_close(maps, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_grey_images_are_the_same_in_three_channels(build):
+def test_gray_images_are_the_same_in_three_channels(build):
     images, labels = torch.randn(2, 1, 8, 8), torch.tensor([0, 0])
     discriminator = build(in_channels=1)
 
@@ -130,7 +130,7 @@ def test_training_leaves_the_backbone_as_it_is(build):
 def test_the_exact_penalty_reaches_the_heads(build):
     discriminator, labels = build(), torch.zeros(2, dtype=torch.long)
 
-    slopes = penalise(discriminator, labels)
+    slopes = penalize(discriminator, labels)
     slopes.sum().backward()
 
     assert (slopes > 0).all()

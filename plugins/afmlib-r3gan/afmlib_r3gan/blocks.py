@@ -1,11 +1,11 @@
-r"""What generator and discriminator share: residual blocks, their initialisation, the sizes.
+r"""What generator and discriminator share: residual blocks, their initialization, the sizes.
 
 A block adds to its input what three convolutions make of it, of which the middle one is grouped
 and :math:`e` times as wide:
 
 .. math:: x + W_3\, \sigma(W_2 * \sigma(W_1 x + b_1) + b_2)
 
-Nothing is normalised. Instead, as in Fixup, :math:`W_3` starts at zero, and of :math:`L` blocks
+Nothing is normalized. Instead, as in Fixup, :math:`W_3` starts at zero, and of :math:`L` blocks
 with :math:`m = 3` convolutions each, the others start smaller by the factor
 :math:`L^{-1 / (2 m - 2)} = L^{-1/4}`.
 
@@ -21,7 +21,7 @@ __all__ = [
     "BLOCKS_PER_STAGE",
     "ResidualBlock",
     "check_sizes",
-    "initialise",
+    "initialize",
     "residual_blocks",
     "stage_sizes",
     "stage_width",
@@ -46,7 +46,7 @@ class ResidualBlock(nn.Module):
         width: The number of channels.
         expansion: How many times as wide the middle convolution is.
         group_width: The number of channels of one of its groups.
-        num_blocks: The number of such blocks in the network, for the initialisation.
+        num_blocks: The number of such blocks in the network, for the initialization.
     """
 
     def __init__(self, width: int, expansion: int, group_width: int, num_blocks: int) -> None:
@@ -56,9 +56,9 @@ class ResidualBlock(nn.Module):
         self.mix = nn.Conv2d(inner, inner, 3, padding=1, groups=inner // group_width)
         self.narrow = nn.Conv2d(inner, width, 1, bias=False)
         gain = nn.init.calculate_gain("leaky_relu", SLOPE) * num_blocks**-0.25
-        initialise(self.widen, gain)
-        initialise(self.mix, gain)
-        initialise(self.narrow, 0.0)
+        initialize(self.widen, gain)
+        initialize(self.mix, gain)
+        initialize(self.narrow, 0.0)
 
     def forward(self, images: Tensor) -> Tensor:
         """Adds what the convolutions make of the features."""
@@ -79,11 +79,11 @@ def transition(before: int, after: int) -> nn.Module:
     if before == after:
         return nn.Identity()
     layer = nn.Conv2d(before, after, 1, bias=False)
-    initialise(layer)
+    initialize(layer)
     return layer
 
 
-def initialise(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> None:
+def initialize(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> None:
     """Draws weights with the standard deviation ``gain / sqrt(fan_in)``, and no bias."""
     fan_in = layer.weight[0].numel()
     nn.init.normal_(layer.weight, std=gain * fan_in**-0.5)

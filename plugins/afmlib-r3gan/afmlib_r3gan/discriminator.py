@@ -26,7 +26,7 @@ from afmlib.typing import Labels, Latents, Logits, Timesteps
 from afmlib_r3gan.blocks import (
     BLOCKS_PER_STAGE,
     check_sizes,
-    initialise,
+    initialize,
     residual_blocks,
     stage_sizes,
     stage_width,
@@ -36,7 +36,7 @@ from afmlib_r3gan.resampling import downsample
 
 
 class R3GANDiscriminator(Discriminator):
-    """A convolutional discriminator without any normalisation.
+    """A convolutional discriminator without any normalization.
 
     Args:
         input_size: The height and width of the images. It is halved down to 4, or to the last
@@ -89,7 +89,7 @@ class R3GANDiscriminator(Discriminator):
         self.project = nn.Linear(widths[-1], embedding_size)
         self.y_embedder = nn.Embedding(num_classes, embedding_size)
         for layer in (self.input, self.sum_up, self.project):
-            initialise(layer)
+            initialize(layer)
 
     def forward(
         self, latents: Latents, labels: Labels, timesteps: Timesteps | None = None

@@ -23,7 +23,7 @@ from afmlib.typing import Labels, Latents, Timesteps
 from afmlib_r3gan.blocks import (
     BLOCKS_PER_STAGE,
     check_sizes,
-    initialise,
+    initialize,
     residual_blocks,
     stage_sizes,
     stage_width,
@@ -33,7 +33,7 @@ from afmlib_r3gan.resampling import upsample
 
 
 class R3GANGenerator(Generator):
-    """A convolutional generator in one step, without any normalisation.
+    """A convolutional generator in one step, without any normalization.
 
     It reads no more of the noise than ``noise_size`` entries, so that a transport loss, which
     compares the image with all of the noise, has no meaning here: it is for GANs.
@@ -95,8 +95,8 @@ class R3GANGenerator(Generator):
             transition(before, after) for before, after in itertools.pairwise(widths)
         )
         self.output = nn.Conv2d(widths[-1], in_channels, 1)
-        initialise(self.weigh)
-        initialise(self.output)
+        initialize(self.weigh)
+        initialize(self.output)
 
     def forward(
         self,

@@ -1,7 +1,7 @@
 r"""Resampling by a factor of two with the filter :math:`[1, 2, 1]` in each direction.
 
-Upwards, the old pixels stay and the new ones lie halfway between two neighbours, which is bilinear
-interpolation; downwards, each pixel is averaged with its neighbours before every other one is
+Upwards, the old pixels stay and the new ones lie halfway between two neighbors, which is bilinear
+interpolation; downwards, each pixel is averaged with its neighbors before every other one is
 dropped. Up to the factor 4, one is the transpose of the other but for the border, where the
 outermost pixels are repeated: a constant image stays constant.
 """

@@ -111,7 +111,7 @@ def test_blocks_of_deeper_networks_start_smaller():
     assert stds[1] == pytest.approx(stds[0] / 2, rel=0.05)
 
 
-def test_nothing_is_normalised():
+def test_nothing_is_normalized():
     for network in (R3GANGenerator(8, 1, **SMALL), R3GANDiscriminator(8, 1, **SMALL)):
         kinds = {type(module).__name__ for module in network.modules()}
         assert not [kind for kind in kinds if "Norm" in kind]

@@ -348,7 +348,7 @@ def test_a_list_does_not_go_back_to_where_it_changed_networks(tmp_path):
         train(tmp_path, f"phases=[{first}, {BACK}]", *KEPT, resume=True)
 
 
-def test_reloading_leaves_the_optimisers_alone(tmp_path):
+def test_reloading_leaves_the_optimizers_alone(tmp_path):
     class Moments(Hook):
         seen = ()
 

@@ -1,0 +1,1 @@
+"""Augmentations of real and generated samples."""

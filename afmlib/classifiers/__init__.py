@@ -1,1 +1,0 @@
-"""Classifiers of noised latents, one per file."""

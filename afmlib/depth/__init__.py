@@ -1,1 +1,0 @@
-"""Depth repetition: deeper generators with the same parameters."""

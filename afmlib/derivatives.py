@@ -1,0 +1,101 @@
+r"""Derivatives of a network along given directions: Jacobian-vector products.
+
+For a function :math:`f` of several arguments :math:`p_i`, which move by :math:`v_i`,
+
+.. math:: \sum_i \frac{\partial f}{\partial p_i} \, v_i
+    = \frac{\mathrm{d}}{\mathrm{d} h} f(p + h v) \Big|_{h = 0}
+
+:class:`ForwardModeJVP` is exact, and needs attention that has a forward-mode derivative.
+:class:`FiniteDifferenceJVP` calls the function twice, and so keeps fused attention.
+
+References:
+    | Mean Flows for One-step Generative Modeling (Geng et al., 2025), for its use in an objective
+    | https://arxiv.org/abs/2505.13447
+
+    | Simplifying, Stabilizing and Scaling Continuous-time Consistency Models (Lu and Song, 2024)
+    | https://arxiv.org/abs/2410.11081
+"""
+
+__all__ = ["FiniteDifferenceJVP", "ForwardModeJVP"]
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from afmlib.interfaces import DirectionalDerivative
+from afmlib.ops.drawing import same_draws
+from afmlib.typing import Latents
+
+
+class ForwardModeJVP(DirectionalDerivative):
+    """Propagates the directions along with the function, exactly, for three of its calls.
+
+    Example:
+        >>> import torch
+        >>> product = lambda x, y: x * y
+        >>> points = torch.tensor([[3.0]]), torch.tensor([[5.0]])
+        >>> directions = torch.tensor([[1.0]]), torch.tensor([[10.0]])
+        >>> ForwardModeJVP()(product, points, directions).item()
+        35.0
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"jvp"})
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        function: Callable[..., Latents],
+        points: Sequence[Tensor],
+        directions: Sequence[Tensor],
+    ) -> Latents:
+        """Returns the derivative, without a graph."""
+        derivative: Latents = torch.func.jvp(function, tuple(points), tuple(directions))[1]
+        return derivative
+
+
+class FiniteDifferenceJVP(DirectionalDerivative):
+    r"""Takes the central difference :math:`(f(p + \epsilon v) - f(p - \epsilon v)) / 2 \epsilon`.
+
+    Its error is of the order of :math:`\epsilon^2`, and of rounding divided by :math:`\epsilon`; it
+    is taken with autocast off, since in half precision it would be mostly rounding.
+
+    Args:
+        eps: The step :math:`\epsilon`, a factor on the directions. A network that embeds
+            :math:`1000 \, t` changes within a thousandth of time, which the step must not reach.
+
+    Raises:
+        ValueError: If ``eps`` is not positive.
+    """
+
+    def __init__(self, eps: float = 0.005) -> None:
+        if not eps > 0:
+            raise ValueError(f"eps must be positive, got {eps}.")
+        self.eps = eps
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        function: Callable[..., Latents],
+        points: Sequence[Tensor],
+        directions: Sequence[Tensor],
+    ) -> Latents:
+        """Returns the derivative, without a graph."""
+        device = points[0].device.type
+        if device == "meta":
+            return self._difference(function, points, directions)
+        with torch.autocast(device, enabled=False):
+            return self._difference(function, points, directions)
+
+    def _difference(
+        self,
+        function: Callable[..., Latents],
+        points: Sequence[Tensor],
+        directions: Sequence[Tensor],
+    ) -> Latents:
+        steps = list(zip(points, directions, strict=True))
+        with same_draws(points[0].device):
+            ahead = function(*(point + self.eps * way for point, way in steps))
+        behind = function(*(point - self.eps * way for point, way in steps))
+        return (ahead - behind) / (2 * self.eps)

@@ -1,1 +1,0 @@
-"""Discriminators, one per file."""

@@ -1,0 +1,1 @@
+"""From a model or a file of samples to numbers with a protocol."""

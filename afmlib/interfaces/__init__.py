@@ -1,0 +1,56 @@
+r"""The interfaces of the library. A plugin author reads one file of this package.
+
+A component derives from one of these classes, implements its abstract methods, and is then
+interchangeable with every other component of its group. Shapes are in :mod:`afmlib.typing`.
+
+Time 0 is data and time 1 is noise, everywhere. Components are plain torch modules that work in any
+training loop. They do not import the registry or the engine.
+"""
+
+__all__ = [
+    "AdversarialLoss",
+    "AttentionBackend",
+    "Augmentation",
+    "Autoencoder",
+    "Classifier",
+    "Conventions",
+    "Dataset",
+    "DepthWrapper",
+    "DirectionalDerivative",
+    "Discretization",
+    "Discriminator",
+    "Draws",
+    "FeatureExtractor",
+    "Generator",
+    "GradientPenalty",
+    "Guidance",
+    "Metric",
+    "Minibatch",
+    "Objective",
+    "Parameterization",
+    "PointDataset",
+    "RepeatableGenerator",
+    "SampleModel",
+    "Schedule",
+]
+
+from afmlib.interfaces.data import Autoencoder, Dataset, PointDataset
+from afmlib.interfaces.evaluation import FeatureExtractor, Metric
+from afmlib.interfaces.losses import AdversarialLoss, Augmentation, GradientPenalty, Guidance
+from afmlib.interfaces.networks import (
+    AttentionBackend,
+    Classifier,
+    DepthWrapper,
+    Discriminator,
+    Generator,
+    RepeatableGenerator,
+)
+from afmlib.interfaces.objective import (
+    DirectionalDerivative,
+    Discretization,
+    Draws,
+    Minibatch,
+    Objective,
+    Schedule,
+)
+from afmlib.interfaces.sampling import Conventions, Parameterization, SampleModel

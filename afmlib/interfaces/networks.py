@@ -1,0 +1,184 @@
+"""Interfaces of networks: generators, discriminators, classifiers and attention backends."""
+
+__all__ = [
+    "AttentionBackend",
+    "Classifier",
+    "DepthWrapper",
+    "Discriminator",
+    "Generator",
+    "RepeatableGenerator",
+]
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from afmlib.typing import Labels, Latents, Logits, Timesteps
+
+
+class Generator(nn.Module, ABC):
+    """Maps latents at one time to latents at another, or to a velocity; same shape in and out.
+
+    An objective always passes both times; a network ignores those for which it has no embedder.
+    """
+
+    latent_shape: tuple[int, ...] | None = None
+    """The shape of one sample; None where any shape fits."""
+
+    num_classes: int | None = None
+    """The number of classes; None where any label fits."""
+
+    class_dropout_prob: float = 0.0
+    """If positive, label ``num_classes`` is the null class, and flow matching trains it."""
+
+    embeds_timestep_src: bool = True
+    """Whether it heeds the time of what it is given; False if built without an embedder for it."""
+
+    embeds_timestep_tgt: bool = True
+    """Whether it heeds the time where its output lies; False if built without an embedder."""
+
+    @abstractmethod
+    def forward(
+        self,
+        latents: Latents,
+        labels: Labels,
+        timesteps_src: Timesteps | None = None,
+        timesteps_tgt: Timesteps | None = None,
+    ) -> Latents:
+        """Maps ``latents``, which are at ``timesteps_src``, to what lies at ``timesteps_tgt``."""
+
+
+class RepeatableGenerator(Generator):
+    """A generator whose body is a stack of residual blocks, which a depth wrapper may repeat."""
+
+    @property
+    @abstractmethod
+    def num_blocks(self) -> int:
+        """The number of blocks of the body."""
+
+    @abstractmethod
+    def embed(self, latents: Latents, labels: Labels) -> tuple[Tensor, Tensor]:
+        """Returns the tokens, and the condition of the labels alone (no time)."""
+
+    @abstractmethod
+    def embed_time(self, value: float | Tensor) -> Tensor:
+        """Returns what one or more positions in time add to the condition.
+
+        Raises:
+            ValueError: If the generator was built without a source-time embedder.
+        """
+
+    @abstractmethod
+    def run_block(self, index: int, tokens: Tensor, condition: Tensor) -> Tensor:
+        """Runs one block of the body."""
+
+    @abstractmethod
+    def head(self, tokens: Tensor, condition: Tensor) -> Latents:
+        """Turns the tokens into latents."""
+
+
+class DepthWrapper(Generator):
+    """A deeper one-step generator, made by repeating the blocks of a repeatable one.
+
+    Args:
+        repeats: How often each block runs.
+        generator: The generator that is repeated; when it is built from a spec, its source-time
+            embedder is switched on.
+        activation_checkpointing: Whether activations are computed again in the backward pass, so
+            that memory hardly grows with the repetitions, at the price of another forward pass.
+
+    Raises:
+        ValueError: If ``repeats`` is not positive, or the generator embeds no time.
+        TypeError: If the generator has no blocks to repeat.
+    """
+
+    component_arguments: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "generator": {"use_timestep_src": True}
+    }
+    """What the registry adds to the spec of a component that it builds for this wrapper."""
+
+    def __init__(
+        self,
+        repeats: int,
+        generator: RepeatableGenerator,
+        activation_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        if repeats < 1:
+            raise ValueError(f"repeats must be at least 1, got {repeats}.")
+        if not isinstance(generator, RepeatableGenerator):
+            raise TypeError(f"A {type(generator).__name__} has no blocks to repeat.")
+        generator.embed_time(1.0)  # Raises where there is no embedder.
+        self.repeats = repeats
+        self.generator = generator
+        self.activation_checkpointing = activation_checkpointing
+        self.latent_shape = generator.latent_shape
+        self.num_classes = generator.num_classes
+        self.class_dropout_prob = generator.class_dropout_prob
+        self.embeds_timestep_src = self.embeds_timestep_tgt = False
+
+    def extra_repr(self) -> str:
+        """Shows the settings in the module's representation."""
+        return f"repeats={self.repeats}"
+
+    def run(self, body: Callable[..., Tensor], *arguments: Any) -> Tensor:
+        """Runs a part of the body, whose activations are kept or computed again."""
+        if self.activation_checkpointing and torch.is_grad_enabled():
+            return checkpoint(body, *arguments, use_reentrant=False)
+        return body(*arguments)
+
+    def stages(self, condition: Tensor) -> list[Tensor]:
+        r"""Returns the condition of each repetition :math:`r`, with the time :math:`1 - r / R`."""
+        return [
+            condition + self.generator.embed_time(1 - repeat / self.repeats)
+            for repeat in range(self.repeats)
+        ]
+
+
+class Discriminator(nn.Module, ABC):
+    """Scores latents; a larger logit means more real.
+
+    Each sample is scored independently of the others: no batch normalization.
+    """
+
+    embeds_timestep: bool = True
+    """Whether it heeds the time of what it scores; False if built without an embedder for it."""
+
+    @abstractmethod
+    def forward(
+        self, latents: Latents, labels: Labels, timesteps: Timesteps | None = None
+    ) -> Logits:
+        """Scores ``latents``, which are at ``timesteps`` of the flow, as members of ``labels``."""
+
+
+class Classifier(nn.Module, ABC):
+    """Classifies noised latents."""
+
+    @abstractmethod
+    def forward(self, latents: Latents, timesteps: Timesteps) -> Float[Tensor, " batch classes"]:
+        """Returns the logits of the classes for latents at ``timesteps`` of the flow."""
+
+
+class AttentionBackend(ABC):
+    """One way to compute softmax attention, and what it can be used for."""
+
+    capabilities: ClassVar[frozenset[str]]
+    """Out of ``double_backward``, ``jvp``, ``vmap``, ``compile``, ``bf16``."""
+
+    @abstractmethod
+    def is_available(self, device: torch.device) -> bool:
+        """Tells whether it runs on a device of this machine."""
+
+    @abstractmethod
+    def attend(
+        self,
+        queries: Float[Tensor, " batch heads tokens dim"],
+        keys: Float[Tensor, " batch heads tokens dim"],
+        values: Float[Tensor, " batch heads tokens dim"],
+    ) -> Float[Tensor, " batch heads tokens dim"]:
+        r"""Computes :math:`\operatorname{softmax}(Q K^\top / \sqrt d) V`."""

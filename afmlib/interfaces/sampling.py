@@ -1,0 +1,198 @@
+"""Interfaces of sampling: a parameterization reads a network, a sample model is what is left."""
+
+__all__ = ["Conventions", "Parameterization", "SampleModel"]
+
+import collections
+import functools
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from afmlib.interfaces.networks import Generator
+from afmlib.ops.time_grid import sampling_times
+from afmlib.typing import Labels, Latents, Timesteps
+
+
+class Parameterization(nn.Module, ABC):
+    """How the output of a network is read: inference needs it and the generator, nothing else."""
+
+    @abstractmethod
+    def forward(
+        self,
+        generator: Generator,
+        latents: Latents,
+        labels: Labels,
+        timesteps_src: Timesteps,
+        timesteps_tgt: Timesteps,
+    ) -> Latents:
+        """Maps latents at ``timesteps_src`` to latents at ``timesteps_tgt``."""
+
+    def advance(
+        self,
+        generator: Generator,
+        latents: Latents,
+        labels: Labels,
+        timesteps_src: Timesteps,
+        timesteps_tgt: Timesteps,
+        draw_noises: Callable[[], Tensor],
+    ) -> Latents:
+        """Makes a step of sampling that does not end at the data.
+
+        It is the map itself, unless overridden by a method that adds noise between its steps.
+
+        Args:
+            generator: The network.
+            latents: Where the step starts.
+            labels: The classes.
+            timesteps_src: The times of the latents.
+            timesteps_tgt: The times where the step ends, greater than 0.
+            draw_noises: Returns standard normal noises of this step, a batch of latents.
+        """
+        return self(generator, latents, labels, timesteps_src, timesteps_tgt)
+
+    def sampling_time(self, fraction: float) -> float:
+        """Returns the time at which a fraction of the steps is still to come: the same, if equal.
+
+        It ascends, and is 0 at 0 and 1 at 1.
+        """
+        return fraction
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """What a trained generator means, stored with its weights; a mismatch is refused."""
+
+    objective: str
+    """The registered name of the objective that trained it."""
+
+    parameterization: str
+    """The registered name of the parameterization that reads its output."""
+
+    nfe: int
+    """The number of network evaluations of one sample, unless asked otherwise."""
+
+    any_nfe: bool
+    """Whether it may be sampled with another number of evaluations."""
+
+    num_classes: int | None = None
+    """The number of classes; None where unknown."""
+
+    latent_shape: tuple[int, ...] | None = None
+    """The shape of one sample; None where unknown."""
+
+    latent_scale: float = 1.0
+    """The factor that brought the codes of the autoencoder to unit variance; 1 for images."""
+
+    time: str = "0 data, 1 noise"
+    """The direction of time."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the fields as plain data."""
+        return asdict(self)
+
+
+class SampleModel(nn.Module):
+    """A trained generator, all that inference needs of it.
+
+    Args:
+        generator: The network.
+        parameterization: How its output is read.
+        conventions: What it was trained for.
+    """
+
+    def __init__(
+        self, generator: Generator, parameterization: Parameterization, conventions: Conventions
+    ) -> None:
+        super().__init__()
+        self.generator = generator
+        self.parameterization = parameterization
+        self.conventions = conventions
+
+    def check_nfe(self, nfe: int | None) -> int:
+        """Returns the number of evaluations to use.
+
+        Raises:
+            ValueError: If the model cannot be sampled with that many.
+        """
+        own = self.conventions.nfe
+        if nfe is None:
+            return own
+        if isinstance(nfe, bool) or not isinstance(nfe, int) or nfe < 1:
+            raise ValueError(f"nfe must be at least 1, got {nfe!r}.")
+        if nfe != own and not self.conventions.any_nfe:
+            raise ValueError(f"This model was trained for nfe {own} alone, not for {nfe}.")
+        return nfe
+
+    def forward(
+        self,
+        noises: Latents,
+        labels: Labels,
+        nfe: int | None = None,
+        draw_noises: Callable[[int], Tensor] | None = None,
+    ) -> Latents:
+        """Carries noises to samples.
+
+        Args:
+            noises: Where the samples start.
+            labels: The classes.
+            nfe: The number of evaluations; the model's own unless given.
+            draw_noises: Returns the noises that are added after a step of a number, from 1, by
+                methods that do so.
+
+        Raises:
+            ValueError: If the model cannot be sampled with ``nfe`` evaluations, or adds noise and
+                is given none.
+        """
+        # One after the other: what lies between is not kept.
+        return collections.deque(self.path(noises, labels, nfe, draw_noises), maxlen=1).pop()
+
+    def path(
+        self,
+        noises: Latents,
+        labels: Labels,
+        nfe: int | None = None,
+        draw_noises: Callable[[int], Tensor] | None = None,
+    ) -> Iterator[Latents]:
+        """Yields the noises, and the latents after each evaluation; the last ones are the samples.
+
+        The arguments are those of `forward`.
+
+        Raises:
+            ValueError: If the model cannot be sampled with ``nfe`` evaluations, or adds noise and
+                is given none.
+        """
+        draw = _refuse_to_draw if draw_noises is None else draw_noises
+        grid = sampling_times(self.check_nfe(nfe))
+        times = [self.parameterization.sampling_time(time) for time in grid]
+        # In half precision 0.751 would be 0.75: not the times, and by autocast not the state.
+        precise = torch.promote_types(noises.dtype, torch.float32)
+        latents = noises
+        yield latents
+        for step, (source, target) in enumerate(itertools.pairwise(times), start=1):
+            arguments = (
+                self.generator,
+                latents,
+                labels,
+                noises.new_full((len(noises),), source, dtype=precise),
+                noises.new_full((len(noises),), target, dtype=precise),
+            )
+            if target > 0:
+                later = functools.partial(_draw_like, noises, draw, step)
+                made = self.parameterization.advance(*arguments, later)
+            else:
+                made = self.parameterization(*arguments)
+            latents = made.to(noises.dtype)
+            yield latents
+
+
+def _draw_like(latents: Latents, draw: Callable[[int], Tensor], step: int) -> Latents:
+    return draw(step).to(latents)
+
+
+def _refuse_to_draw(step: int) -> Tensor:
+    raise ValueError(f"This model adds noise after step {step}: give draw_noises.")

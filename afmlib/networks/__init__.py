@@ -1,0 +1,1 @@
+"""Generators, discriminators, classifiers and depth wrappers."""

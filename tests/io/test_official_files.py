@@ -1,0 +1,123 @@
+"""Tests for afmlib.io.official_files."""
+
+import os
+import pickle
+import zipfile
+
+import official_layout as layout
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from afmlib.io.checked_files import CheckpointError
+from afmlib.io.official_files import (
+    is_weights_file,
+    read_published,
+    read_state_dict,
+    write_state_dict,
+)
+
+STATE = layout.random_state(layout.generator(**layout.TINY))
+
+
+def same(one, other):
+    return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_what_is_written_is_read_bit_for_bit_here_and_by_torch(tmp_path):
+    path = str(tmp_path / "model.pth")
+
+    write_state_dict(path, STATE)
+
+    assert same(read_state_dict(path), STATE)
+    assert same(torch.load(path, weights_only=True), STATE)
+
+
+def test_safetensors_are_read_too(tmp_path):
+    save_file(STATE, tmp_path / "model.safetensors")
+
+    found = read_state_dict(str(tmp_path / "model.safetensors"))
+
+    assert set(found) == set(STATE)
+    assert all(torch.equal(found[name], STATE[name]) for name in STATE)
+
+
+class Malicious:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (self.mark,)
+
+
+def test_code_in_a_file_is_not_run(tmp_path):
+    mark = str(tmp_path / "was-run")
+    torch.save({**STATE, "x": Malicious(mark)}, tmp_path / "zip.pth")
+    torch.save({"x": Malicious(mark)}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    (tmp_path / "pickle.pth").write_bytes(pickle.dumps({"x": Malicious(mark)}))
+
+    for name in ("zip.pth", "old.pth", "pickle.pth"):
+        with pytest.raises(
+            CheckpointError, match=rf"{name} (holds more than|is damaged|is in)"
+        ) as error:
+            read_published(str(tmp_path / name))
+        assert "weights_only" not in str(error.value)  # No advice to load it all the same.
+    assert not os.path.exists(mark)
+
+
+def test_the_refusal_names_what_the_file_wants_to_run(tmp_path):
+    torch.save({"x": Malicious("anything")}, tmp_path / "bad.pth")
+
+    with pytest.raises(CheckpointError, match=r"bad\.pth holds more .*: it asks for \w+\.mkdir$"):
+        read_state_dict(str(tmp_path / "bad.pth"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"ema": STATE, "step": 3}, "holds no plain state dict: 'ema' is a dict"),
+        ([STATE], "holds a list"),
+        ({1: torch.zeros(2)}, "holds no plain state dict: '1' is a Tensor"),
+        ({"x": torch.zeros(2, dtype=torch.long)}, r"x is torch\.int64"),
+        ({"x": torch.zeros(2), "y": torch.zeros(2).half()}, "mixes precisions"),
+    ],
+)
+def test_what_is_no_plain_state_dict_is_refused(content, message, tmp_path):
+    torch.save(content, tmp_path / "model.pth")
+
+    with pytest.raises(CheckpointError, match=message):
+        read_state_dict(str(tmp_path / "model.pth"))
+
+
+def test_damage_is_named(tmp_path):
+    write_state_dict(str(tmp_path / "model.pth"), STATE)
+    whole = (tmp_path / "model.pth").read_bytes()
+    for content in (b"", b"text", whole[: len(whole) // 2], whole[:100], b"PK\x03\x04"):
+        (tmp_path / "model.pth").write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"model\.pth .*damaged"):
+            read_state_dict(str(tmp_path / "model.pth"))
+    with zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("data.pkl", bytes(10**6))
+    with pytest.raises(CheckpointError, match="longer than the file"):
+        read_state_dict(str(tmp_path / "bomb.pth"))
+
+
+def test_the_older_format_of_torch_is_told_from_damage(tmp_path):
+    torch.save(STATE, tmp_path / "model.pth", _use_new_zipfile_serialization=False)
+
+    with pytest.raises(
+        CheckpointError, match=r"model\.pth is in torch's older format.*save it again"
+    ):
+        read_state_dict(str(tmp_path / "model.pth"))
+
+
+def test_a_missing_file_is_missing(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_state_dict(str(tmp_path / "nowhere.pth"))
+
+
+def test_files_are_told_from_folders_by_name():
+    assert is_weights_file("hf://a/b/xl2_1nfe.pth")
+    assert is_weights_file("X.SAFETENSORS")
+    assert not is_weights_file("runs/afm_digits")
+    assert not is_weights_file("runs/a.pth/checkpoints/0064")

@@ -1,0 +1,113 @@
+"""Tests for afmlib.schedules."""
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from afmlib.schedules import (
+    ConstantSchedule,
+    CosineSchedule,
+    LinearSchedule,
+    PiecewiseSchedule,
+    scheduled_value,
+)
+
+values = st.floats(-1e3, 1e3)
+lengths = st.integers(1, 10**9)
+RAMPS = [LinearSchedule, CosineSchedule]
+
+
+@pytest.mark.parametrize("ramp", RAMPS)
+@given(start=values, end=values, length=lengths)
+def test_ramps_begin_and_end_where_they_should_and_stay_there(ramp, start, end, length):
+    schedule = ramp(start, end, length)
+
+    assert schedule(0) == pytest.approx(start, abs=1e-9)
+    assert schedule(length) == pytest.approx(end, abs=1e-9)
+    assert schedule(length + 1) == schedule(length)
+    assert schedule(1000 * length) == schedule(length)
+
+
+@pytest.mark.parametrize("ramp", RAMPS)
+@given(start=values, end=values, length=lengths)
+def test_ramps_are_monotone_and_odd_about_their_middle(ramp, start, end, length):
+    schedule = ramp(start, end, 100 * length)
+
+    course = [schedule(percent * length) for percent in range(101)]
+
+    sign = math.copysign(1, end - start)
+    steps = [sign * (b - a) for a, b in itertools.pairwise(course)]
+    assert min(steps) >= -1e-9
+    for left, right in zip(course, course[::-1], strict=True):
+        assert left + right == pytest.approx(start + end, abs=1e-9)
+
+
+@given(values, values, lengths, st.floats(0, 1))
+def test_ramps_follow_their_formulas(start, end, length, share):
+    num_images = round(share * length)
+    progress = num_images / length
+
+    linear = LinearSchedule(start, end, length)(num_images)
+    cosine = CosineSchedule(start, end, length)(num_images)
+
+    assert linear == pytest.approx((1 - progress) * start + progress * end, abs=1e-9)
+    # By the half angle: (1 + cos pi p) / 2 = cos^2(pi p / 2).
+    remaining = math.cos(math.pi * progress / 2) ** 2
+    assert cosine == pytest.approx(remaining * start + (1 - remaining) * end, abs=1e-9)
+
+
+def test_the_published_schedule_of_the_transport_scale():
+    ot_scale = CosineSchedule(0.2, 0.005, length=500_000 * 256)
+
+    assert ot_scale(250_000 * 256) == pytest.approx(0.1025)
+    assert ot_scale(500_000 * 256) == 0.005
+    assert ot_scale(10**12) == 0.005
+
+
+@pytest.mark.parametrize("ramp", RAMPS)
+def test_the_length_is_the_schedules_own_or_else_that_of_the_run(ramp):
+    assert ramp(1.0, 0.0)(50, 100) == pytest.approx(0.5)
+    assert ramp(1.0, 0.0, 100)(50) == pytest.approx(0.5)
+    assert ramp(1.0, 0.0, 100)(50, 1000) == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="length"):
+        ramp(1.0, 0.0)(50)
+
+
+@pytest.mark.parametrize("ramp", RAMPS)
+@pytest.mark.parametrize("length", [0, -5])
+def test_a_length_is_at_least_one_image(ramp, length):
+    with pytest.raises(ValueError, match=f"at least 1 image, got {length}"):
+        ramp(1.0, 0.0, length)
+
+
+@given(values, st.integers(0, 10**9))
+def test_a_constant_needs_no_length(value, num_images):
+    assert ConstantSchedule(value)(num_images) == value
+    assert ConstantSchedule(value)(num_images, 10) == value
+
+
+@given(st.lists(st.integers(1, 100), min_size=1, max_size=5, unique=True).map(sorted))
+def test_each_piece_begins_at_its_boundary(boundaries):
+    schedule = PiecewiseSchedule(list(range(len(boundaries) + 1)), boundaries)
+
+    for num_images in range(102):
+        assert schedule(num_images) == sum(num_images >= boundary for boundary in boundaries)
+
+
+def test_pieces_must_match_their_boundaries():
+    with pytest.raises(ValueError, match="2 values need 1 boundaries, got 2"):
+        PiecewiseSchedule([1, 2], [10, 20])
+    with pytest.raises(ValueError, match="must ascend"):
+        PiecewiseSchedule([1, 2, 3], [20, 10])
+    with pytest.raises(ValueError, match="must ascend"):
+        PiecewiseSchedule([1, 2, 3], [10, 10])
+
+
+def test_a_number_is_its_own_schedule():
+    assert scheduled_value(3, 10, None) == 3.0
+    assert scheduled_value(LinearSchedule(0, 1), 10, 40) == 0.25
+    with pytest.raises(ValueError, match="length of the run"):
+        scheduled_value(LinearSchedule(0, 1), 10, None)
