@@ -202,7 +202,9 @@ def load_checkpoint(path: str, ema: bool = True, device: torch.device | str = "c
     generator = load_network(folder, GENERATORS, "generator", ema)
     try:
         conventions = _conventions(**read_manifest(folder)["conventions"])
-        parameterization = PARAMETERIZATIONS.build(conventions.parameterization)
+        parameterization = PARAMETERIZATIONS.build(
+            conventions.parameterization, **conventions.parameterization_arguments
+        )
     except Exception as error:
         raise _not_built(folder, error) from error
     model = SampleModel(generator, parameterization, conventions).to(device)

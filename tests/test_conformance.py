@@ -194,7 +194,10 @@ SMALL = {
         ],
         "FlowMatching": [
             dict(generator=DIT_GENERATOR | dict(use_timestep_src=True), nfe=2),
-            dict(generator=DIT_GENERATOR | dict(class_dropout_prob=0.5), nfe=1),
+            dict(
+                generator=DIT_GENERATOR | dict(use_timestep_src=True, class_dropout_prob=0.5),
+                nfe=1,
+            ),
         ],
         "Shortcut": [
             dict(generator=DIT_GENERATOR | BOTH_TIMES, bootstrap_fraction=0.5),

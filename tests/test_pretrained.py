@@ -200,4 +200,4 @@ def test_the_gradient_of_the_guidance_is_observed(classifier):
     sum(terms.values()).backward()
 
     assert "guidance" in terms
-    assert objective.observations["gradient_guidance"].shape == (4,)
+    assert terms.observed["gradient_guidance"].shape == (4,)

@@ -63,7 +63,7 @@ def _train(runner: Any, stopped_by: Sequence[signal.Signals]) -> int:
         runner.report(f"the last good checkpoint is {runner.last_checkpoint or 'none yet'}")
         raise
     loop = runner.train_loop
-    is_unfinished = not loop.has_ended or runner.has_abandoned
+    is_unfinished = not loop.has_ended or runner.was_aborted
     if processes.any_of(bool(stopped_by)) and is_unfinished:
         folder = runner.save()
         runner.report(f"stopped and saved {folder}; the same command with --resume goes on")

@@ -87,7 +87,17 @@ def _phases(value: Any, evaluation: EvaluationConfig) -> AutomaticPhases | list[
         raise ConfigError(
             f"phases: expected a list or the keys of a controller, got {shorten(value)}."
         )
-    return [section(FixedPhase, phase, f"phases[{index}]") for index, phase in enumerate(value)]
+    return [_fixed_phase(phase, f"phases[{index}]") for index, phase in enumerate(value)]
+
+
+def _fixed_phase(phase: Any, path: str) -> FixedPhase:
+    """Returns a phase, with the keys that belong to the objective as its settings."""
+    if not isinstance(phase, Mapping):
+        raise ConfigError(f"{path}: expected keys and values, got {shorten(phase)}.")
+    own = {field.name for field in dataclasses.fields(FixedPhase)} - {"settings"}
+    settings = {name: value for name, value in phase.items() if name not in own}
+    engine = {name: value for name, value in phase.items() if name in own}
+    return section(FixedPhase, {**engine, "settings": settings}, path)
 
 
 def _automatic_phases(value: Mapping[str, Any], evaluation: EvaluationConfig) -> AutomaticPhases:

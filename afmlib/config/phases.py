@@ -3,7 +3,7 @@
 __all__ = ["AutomaticPhases", "FixedPhase", "LearningRateFactor"]
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from afmlib.config.domains import at_least, positive
@@ -104,9 +104,6 @@ class FixedPhase:
     at: int
     """Images seen by the generator."""
 
-    ot_scale: float | None = None
-    """The transport scale, from here on in place of the objective's own and its schedule."""
-
     lr_factor: LearningRateFactor | None = None
     """What learning rates are multiplied by: a number, or one for each player."""
 
@@ -114,11 +111,8 @@ class FixedPhase:
     """Images after which the online generator is overwritten by its average, again and again; 0 for
     no more."""
 
-    guidance: bool | None = None
-    """Whether the guidance of the objective is on."""
-
-    augmentation: bool | None = None
-    """Whether the augmentation of the objective is on."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the objective, such as ``ot_scale``. In a config they stand beside the others."""
 
     reload_ema: bool = False
     """Whether the online generator is overwritten by its average, once."""
@@ -137,7 +131,7 @@ class FixedPhase:
 
     def __post_init__(self) -> None:
         """Checks the domains."""
-        at_least(0, at=self.at, ot_scale=self.ot_scale, ema_reload_every=self.ema_reload_every)
+        at_least(0, at=self.at, ema_reload_every=self.ema_reload_every)
         at_least(1, restore_from=self.restore_from)
         _check_factor("lr_factor", self.lr_factor)
         if bool(self.restore) != (self.restore_from is not None):

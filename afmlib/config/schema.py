@@ -183,6 +183,10 @@ class RunConfig:
     num_images: int
     """Length of the run, in images seen by the generator."""
 
+    updates: Mapping[str, int] = field(default_factory=dict)
+    """Updates of a player per iteration, such as ``{discriminator: 5}``. Defaults to the
+    objective's."""
+
     ema: EMAConfig = field(default_factory=EMAConfig)
     """The running average."""
 

@@ -5,17 +5,19 @@ positions :math:`kB \dots kB + B - 1` of the endless sequence of epochs, so that
 without replaying those before it. Draws and augmentation come from streams of their own, by the
 same three numbers.
 
-All is drawn for the whole batch. Of it, process :math:`r` of :math:`R` takes the rows
-:math:`r, r + R, \dots`, and in turn part :math:`m` of :math:`M` every :math:`M`-th of these. So
-neither the number of processes nor that of the parts changes what a run sees.
+Random numbers are drawn for the global batch. Rank :math:`r` of :math:`R` takes the rows
+:math:`r, r + R, \dots`, and micro-batch :math:`m` of :math:`M` takes every :math:`M`-th of these.
+So neither the number of processes nor the number of micro-batches changes what a run sees.
 """
 
-__all__ = ["PlayerBatches"]
+__all__ = ["BatchLayout", "MicroBatch", "PlayerBatches", "take_rows"]
 
+import dataclasses
 import functools
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import dataclass
 from multiprocessing import parent_process
 from typing import Any
 
@@ -24,22 +26,105 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from afmlib.engine.layout import BatchLayout
-from afmlib.interfaces import Dataset, Draws, Minibatch, Objective
-from afmlib.ops.draws import take_rows, to_device
+from afmlib import processes
+from afmlib.config import ConfigError
+from afmlib.interfaces import Dataset, Draws, Objective
 from afmlib.ops.seeding import generator_for, permutation
-from afmlib.typing import Labels
+from afmlib.typing import Labels, Latents
 
 ORDER, DRAWS, AUGMENTATION, NETWORKS = range(4)
-"""The streams of a player."""
+"""The random streams of a player."""
+
+
+@dataclass(frozen=True)
+class BatchLayout:
+    """How a global batch is divided among processes and, within each, into micro-batches."""
+
+    global_batch: int
+    num_processes: int = 1
+    num_micro_batches: int = 1
+    rank: int = 0
+
+    @classmethod
+    def of(cls, global_batch: int, micro_batch: int | None) -> "BatchLayout":
+        """Divides a batch among the current processes.
+
+        Args:
+            global_batch: The number of samples of an update.
+            micro_batch: The most samples of a process in one forward pass. Defaults to all.
+
+        Raises:
+            ConfigError: If the processes do not divide the batch.
+        """
+        num_processes = processes.size()
+        per_process, rest = divmod(global_batch, num_processes)
+        if rest:
+            raise ConfigError(
+                f"global_batch {global_batch} is not divisible by {num_processes} processes."
+            )
+        count = next(
+            count
+            for count in range(1, per_process + 1)
+            if per_process % count == 0 and per_process // count <= (micro_batch or per_process)
+        )
+        return cls(global_batch, num_processes, count, processes.rank())
+
+    @property
+    def num_slices(self) -> int:
+        """Micro-batches over all processes."""
+        return self.num_processes * self.num_micro_batches
+
+    def first_row(self, index: int) -> int:
+        """Returns the first row of a micro-batch of this process in the global batch.
+
+        The others follow at distances of `num_slices`.
+        """
+        return self.rank + index * self.num_processes
+
+    def __str__(self) -> str:
+        count, size = self.num_micro_batches, self.global_batch // self.num_slices
+        return (
+            f"global batch {self.global_batch} = {self.num_processes} "
+            f"process{'es' * (self.num_processes > 1)} x {count} "
+            f"micro-batch{'es' * (count > 1)} of {size}"
+        )
+
+
+@dataclass
+class MicroBatch:
+    """The samples of one forward and backward pass."""
+
+    latents: Latents
+    labels: Labels
+    draws: Draws
+    network_seed: int
+    """The seed of what a network draws by itself, such as dropout."""
+
+
+def take_rows(draws: Draws, start: int, step: int) -> Draws:
+    """Returns the rows ``start``, ``start + step``, ... of each tensor of a record of draws.
+
+    Raises:
+        ValueError: If the rows of one are not divisible by the step.
+    """
+    taken = {}
+    for name, tensor in _tensors(draws).items():
+        if len(tensor) % step:
+            raise ValueError(f"the {len(tensor)} rows of {name} are not divisible by {step}")
+        taken[name] = tensor[start::step]
+    return dataclasses.replace(draws, **taken)
+
+
+def _tensors(draws: Draws) -> dict[str, Tensor]:
+    return {name: value for name, value in vars(draws).items() if isinstance(value, Tensor)}
 
 
 class _IndexSampler:
-    """Yields the indices of a process's rows of batch after batch, from an image on."""
+    """Yields the indices of a process's rows, batch after batch."""
 
-    def __init__(self, size: int, shares: BatchLayout, start: int, *name: int) -> None:
+    def __init__(self, size: int, layout: BatchLayout, start: int, *name: int) -> None:
         self.size = size
-        self.shares = shares
+        self.layout = layout
         self.start = start
         self.permutation = functools.lru_cache(2)(
             lambda epoch: permutation(size, *name, ORDER, epoch)
@@ -48,8 +133,8 @@ class _IndexSampler:
     def __iter__(self) -> Iterator[list[int]]:
         position = self.start
         while True:
-            stop = position + self.shares.global_batch
-            positions = range(position + self.shares.rank, stop, self.shares.num_processes)
+            stop = position + self.layout.global_batch
+            positions = range(position + self.layout.rank, stop, self.layout.num_processes)
             yield [self.permutation(p // self.size)[p % self.size] for p in positions]
             position = stop
 
@@ -59,7 +144,7 @@ def _as_is(batch: Any) -> Any:
 
 
 def _live_as_parent(worker: int) -> None:
-    """Lets a worker live as long as its parent, which saves when a signal comes to all of them."""
+    """Ends a worker with its parent, not with a signal: the parent saves first."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     parent = parent_process()
@@ -68,12 +153,12 @@ def _live_as_parent(worker: int) -> None:
 
 
 class PlayerBatches:
-    """The minibatches of one player: of each batch, the parts that this process takes.
+    """The batches of one player, divided into the micro-batches of this process.
 
     Args:
         dataset: The training data.
-        objective: Draws what is random.
-        shares: How a batch is shared.
+        objective: Draws the random numbers.
+        layout: How a batch is divided.
         name: The seed of the run and the number of the player.
         device: Where the batches go.
         num_workers: Processes that load data.
@@ -83,14 +168,14 @@ class PlayerBatches:
         self,
         dataset: Dataset,
         objective: Objective,
-        shares: BatchLayout,
+        layout: BatchLayout,
         name: tuple[int, int],
         device: torch.device,
         num_workers: int = 0,
     ) -> None:
         self.dataset = dataset
         self.objective = objective
-        self.shares = shares
+        self.layout = layout
         self.name = name
         self.num_images = 0
         self.device = device
@@ -99,16 +184,50 @@ class PlayerBatches:
         self._stored: Iterator[tuple[Tensor, Labels]] | None = None
 
     def start_at(self, num_images: int) -> None:
-        """Goes on where the player has seen so many images, before the first batch is taken."""
+        """Starts after so many images. To be called before the first batch is taken."""
         assert self._stored is None
         self.num_images = num_images
 
+    def next(self) -> list[MicroBatch]:
+        """Returns the micro-batches of the next batch, drawn, augmented and on the device."""
+        if self._stored is None:  # Loading may start processes, which must know where to start.
+            self._stored = self._load()
+        stored, labels = next(self._stored)
+        size, layout = self.layout.global_batch, self.layout
+        data_draws = self.dataset.draw(size, self._stream(AUGMENTATION))
+        # Draws depend on the shape of a batch only, so an empty one of the global size is enough.
+        like = torch.empty(1, *self.dataset.latent_shape, dtype=self.dtype).expand(
+            size, *self.dataset.latent_shape
+        )
+        draws = self.objective.draw(like, self._stream(DRAWS))
+
+        micro_batches = []
+        for index in range(layout.num_micro_batches):
+            row = layout.first_row(index)
+            latents = self.dataset.augment(
+                self._to_device(stored[index :: layout.num_micro_batches]),
+                self._to_device(data_draws[row :: layout.num_slices]),
+            )
+            rows = take_rows(draws, row, layout.num_slices)
+            moved = {name: self._to_device(tensor) for name, tensor in _tensors(rows).items()}
+            seed = torch.randint(2**62, (), generator=self._stream(NETWORKS, row))
+            micro_batches.append(
+                MicroBatch(
+                    latents.to(self.dtype),
+                    self._to_device(labels[index :: layout.num_micro_batches]),
+                    dataclasses.replace(rows, **moved),
+                    int(seed),
+                )
+            )
+        self.num_images += size
+        return micro_batches
+
     def _load(self) -> Iterator[tuple[Tensor, Labels]]:
-        """Starts to load, which may start processes: not before it is known from where."""
-        sampler = _IndexSampler(len(self.dataset), self.shares, self.num_images, *self.name)
         loader: DataLoader[Any] = DataLoader(
             self.dataset,  # type: ignore[arg-type]
-            batch_sampler=sampler,
+            batch_sampler=_IndexSampler(
+                len(self.dataset), self.layout, self.num_images, *self.name
+            ),
             collate_fn=_as_is,
             num_workers=self.num_workers,
             worker_init_fn=_live_as_parent,
@@ -117,51 +236,13 @@ class PlayerBatches:
         return iter(loader)
 
     def close(self) -> None:
-        """Ends the processes that load. They ignore signals, and Python would wait for them."""
+        """Ends the loading processes. They ignore signals, and Python would wait for them."""
         stored, self._stored = self._stored, None
         if isinstance(stored, _MultiProcessingDataLoaderIter):
             stored._shutdown_workers()
 
-    def next(self) -> list[Minibatch]:
-        """Returns the parts of the next batch and counts the images of the whole of it."""
-        if self._stored is None:
-            self._stored = self._load()
-        stored, labels = next(self._stored)
-        batch, shares = self.shares.global_batch, self.shares
-        data_draws = self.dataset.draw(batch, self._stream(AUGMENTATION))
-        # Draws depend on the shape of a batch alone: what a process does not have stays one row.
-        like = torch.empty(1, *self.dataset.latent_shape, dtype=self.dtype).expand(
-            batch, *self.dataset.latent_shape
-        )
-        draws = self.objective.draw(like, self._stream(DRAWS))
-        parts = [
-            self._part(
-                stored[part :: shares.num_parts],
-                labels[part :: shares.num_parts],
-                data_draws[shares.first_row(part) :: shares.num_slices],
-                take_rows(draws, shares.first_row(part), shares.num_slices),
-                self._network_seed(shares.first_row(part)),
-            )
-            for part in range(shares.num_parts)
-        ]
-        self.num_images += batch
-        return parts
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, non_blocking=True)
 
-    def _part(
-        self, stored: Tensor, labels: Labels, data_draws: Tensor, draws: Draws, seed: int
-    ) -> Minibatch:
-        stored = stored.to(self.device, non_blocking=True)
-        latents = self.dataset.augment(stored, data_draws.to(self.device, non_blocking=True))
-        return Minibatch(
-            latents.to(self.dtype),
-            labels.to(self.device, non_blocking=True),
-            to_device(draws, self.device),
-            seed,
-        )
-
-    def _network_seed(self, first_row: int) -> int:
-        stream = generator_for(*self.name, NETWORKS, self.num_images, first_row)
-        return int(torch.randint(2**62, (), generator=stream))
-
-    def _stream(self, stream: int) -> torch.Generator:
-        return generator_for(*self.name, stream, self.num_images)
+    def _stream(self, stream: int, *row: int) -> torch.Generator:
+        return generator_for(*self.name, stream, self.num_images, *row)

@@ -1,39 +1,49 @@
-"""Whether networks fit the data and one another, found out before a run begins."""
+"""Checks before training that networks, data and batch fit one another."""
 
-__all__ = ["check_fit"]
+__all__ = ["check_compatibility"]
 
-from collections.abc import Mapping
+import json
 
 import torch
-from torch import Tensor
 
 from afmlib.config import ConfigError
-from afmlib.engine.init_weights import COMPARED, check_conventions
-from afmlib.engine.layout import BatchLayout
-from afmlib.interfaces import Conventions, Dataset, Generator, Objective
-from afmlib.ops.draws import take_rows
+from afmlib.engine.batches import BatchLayout, take_rows
+from afmlib.engine.init_weights import COMPARED
+from afmlib.engine.same_run import check_conventions
+from afmlib.interfaces import Conventions, Dataset, Generator, Objective, Terms
 from afmlib.ops.seeding import generator_for
 from afmlib.pretrained import OfficialClassifier, PretrainedClassifier, PretrainedVelocity
+from afmlib.registry import PARAMETERIZATIONS, ComponentError
+
+RESERVED = {"loss", "lr", "gradient_norm"}
+"""Names in the log that no term or observation may have."""
 
 
-def check_fit(objective: Objective, dataset: Dataset, shares: BatchLayout) -> None:
-    """Divides what is drawn, and computes the terms of every player once, on two samples.
+def check_compatibility(objective: Objective, dataset: Dataset, layout: BatchLayout) -> None:
+    """Draws a batch, and computes the terms of every player once, on two samples.
 
     Raises:
-        ConfigError: Says what does not fit.
-        CheckpointError: If a network that was trained before does not fit the data.
+        ConfigError: If something does not fit.
+        CheckpointError: If a pretrained network does not fit the data.
     """
-    if isinstance(objective.average, Generator):
-        _check_generator(objective.average, dataset)
-    _check_trained(objective, dataset)
-    _check_division(objective, dataset, shares)
+    if isinstance(objective.ema, Generator):
+        _check_generator(objective.ema, dataset)
+    values = (dataset.num_classes, dataset.latent_shape, dataset.latent_scale, Conventions.time)
+    for module in objective.modules():
+        if isinstance(module, OfficialClassifier | PretrainedClassifier | PretrainedVelocity):
+            expected = dict(zip(COMPARED, values, strict=True))
+            check_conventions(module.checkpoint, {"conventions": module.conventions}, expected)
+    _check_parameterization(objective)
+    _check_division(objective, dataset, layout)
+
     stored, _ = dataset.__getitems__([0, 0])
-    parameter = next(objective.parameters(), torch.empty(0))
-    latents = dataset.augment(stored, None).to(parameter)
-    labels = torch.full((2,), dataset.num_classes - 1, device=parameter.device)
+    weights = next(objective.parameters(), torch.empty(0))
+    latents = dataset.augment(stored, None).to(weights)
+    labels = torch.full((2,), dataset.num_classes - 1, device=weights.device)
+    devices = [] if weights.device.type == "cpu" else [weights.device]
     for player in objective.players:
         try:
-            with torch.random.fork_rng(devices=_devices(parameter)):
+            with torch.random.fork_rng(devices=devices):
                 draws = objective.draw(latents, generator_for(0))
                 terms = objective.terms(player, latents, labels, draws)
         except (RuntimeError, IndexError) as error:
@@ -41,58 +51,59 @@ def check_fit(objective: Objective, dataset: Dataset, shares: BatchLayout) -> No
                 f"The networks do not fit the data or one another: in the terms of the {player}, "
                 f"{str(error).splitlines()[0]}"
             ) from error
-        _check_names(player, terms, objective.observations)
+        observed = terms.observed if isinstance(terms, Terms) else {}
+        for name in [*(RESERVED & terms.keys()), *((RESERVED | terms.keys()) & observed.keys())]:
+            raise ConfigError(
+                f"The {player} would log two numbers as {player}/{name}: rename the objective's."
+            )
 
 
 def _check_generator(generator: Generator, dataset: Dataset) -> None:
     shape = generator.latent_shape
     if shape is not None and tuple(shape) != tuple(dataset.latent_shape):
         raise ConfigError(
-            f"The generator makes samples of shape {tuple(shape)}; the data are of "
+            f"The generator makes samples of shape {tuple(shape)}; the data have shape "
             f"{tuple(dataset.latent_shape)}."
         )
     if generator.num_classes is not None and generator.num_classes < dataset.num_classes:
         raise ConfigError(
-            f"The generator knows {generator.num_classes} classes; the data have "
+            f"The generator has {generator.num_classes} classes; the data have "
             f"{dataset.num_classes}."
         )
 
 
-def _check_trained(objective: Objective, dataset: Dataset) -> None:
-    """Refuses networks, such as a guidance's, that were trained on data of other conventions."""
-    values = (dataset.num_classes, dataset.latent_shape, dataset.latent_scale, Conventions.time)
-    conventions = dict(zip(COMPARED, values, strict=True))
-    for module in objective.modules():
-        if isinstance(module, OfficialClassifier | PretrainedClassifier | PretrainedVelocity):
-            stored = {"conventions": module.conventions}
-            check_conventions(module.checkpoint, stored, conventions)
-
-
-def _devices(parameter: Tensor) -> list[torch.device]:
-    return [] if parameter.device.type == "cpu" else [parameter.device]
-
-
-def _check_names(
-    player: str, terms: Mapping[str, Tensor], observations: Mapping[str, Tensor]
-) -> None:
-    own = {"loss", "lr", "gradient_norm"}
-    for name in [*(own & terms.keys()), *((own | terms.keys()) & observations.keys())]:
+def _check_parameterization(objective: Objective) -> None:
+    """Checks that a checkpoint of this run can be opened again."""
+    parameterization = objective.parameterization
+    if parameterization is None:
+        return
+    cls = type(parameterization)
+    try:
+        registered = PARAMETERIZATIONS.get(cls.__name__)
+        arguments = json.loads(json.dumps(parameterization.arguments))
+        PARAMETERIZATIONS.build(cls.__name__, **arguments)
+    except (ComponentError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"The {player} would log two numbers as {player}/{name}: name the objective's "
-            "otherwise."
+            f"A checkpoint of this run could not be opened: {error} Register the class with "
+            "@PARAMETERIZATIONS.register_module(), and give it plain arguments."
+        ) from error
+    if registered is not cls:
+        raise ConfigError(
+            f"The parameterization {cls.__name__} is not the registered one of this name: a "
+            "checkpoint of this run would be opened with another class."
         )
 
 
-def _check_division(objective: Objective, dataset: Dataset, shares: BatchLayout) -> None:
-    latents = torch.empty(shares.global_batch, *dataset.latent_shape)
+def _check_division(objective: Objective, dataset: Dataset, layout: BatchLayout) -> None:
+    latents = torch.empty(layout.global_batch, *dataset.latent_shape)
     try:
         draws = objective.draw(latents, generator_for(0))
-    except ValueError as error:  # Such as of an augmentation of images, and data that are none.
+    except ValueError as error:  # An augmentation of images on data of points, for example.
         raise ConfigError(f"The objective does not fit the data: {error}") from error
     try:
-        take_rows(draws, 0, shares.num_slices)
+        take_rows(draws, 0, layout.num_slices)
     except ValueError as error:
         raise ConfigError(
-            f"The batch cannot be shared: {error}, processes times parts ({shares}). Change "
-            "global_batch, micro_batch or what decides on these rows, such as gp_fraction."
+            f"The batch cannot be divided: {error}, processes times micro-batches ({layout}). "
+            "Change global_batch, micro_batch or gp_fraction."
         ) from error

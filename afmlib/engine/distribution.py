@@ -1,8 +1,7 @@
-"""One code path for one process and for many: how networks are shared among processes.
+"""One code path for one process and for many: how processes share the networks of an objective.
 
-The networks of an objective stay where they are, under their names. What differs is how the
-gradients of a player come together: not at all in one process; by averaging them under DDP, where
-each process has whole networks; by FSDP2, where each has a share of every parameter.
+The networks stay where they are, under their names. DDP gives each process whole networks and
+averages their gradients. FSDP2 gives each process a shard of every parameter.
 """
 
 __all__ = [
@@ -16,87 +15,85 @@ __all__ = [
 import contextlib
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from afmlib import processes
 from afmlib.config import ConfigError
-from afmlib.interfaces import GradientPenalty, Objective
-
-Terms: TypeAlias = dict[str, Tensor]
+from afmlib.interfaces import GradientPenalty, Objective, Terms
 
 
 class Distribution(ABC):
     """How processes share the networks of an objective."""
 
     def check(self, objective: Objective) -> None:
-        """Refuses an objective that cannot be distributed so; any can, unless overridden.
+        """Checks an objective. The default accepts any.
 
         Raises:
-            ConfigError: Says why not.
+            ConfigError: If it cannot be distributed.
         """
         del objective
 
     @abstractmethod
     def distribute(self, objective: Objective) -> None:
-        """Prepares an objective, before its optimizers are built."""
+        """Prepares an objective. To be called before its optimizers are built."""
 
     @contextlib.contextmanager
-    def turn(self, player: str) -> Iterator[None]:
-        """Surrounds the update of a player."""
+    def update(self, player: str) -> Iterator[None]:
+        """Wraps the update of a player."""
         yield
 
     @contextlib.contextmanager
-    def part(self, player: str, is_last: bool) -> Iterator[None]:
-        """Surrounds forward and backward pass of a part of the batch."""
+    def micro_batch(self, player: str, is_last: bool) -> Iterator[None]:
+        """Wraps forward and backward pass of a micro-batch."""
         yield
 
     def terms(self, player: str, compute: Callable[[], Terms]) -> Terms:
-        """Computes the terms of a part."""
+        """Computes the terms of a micro-batch."""
         return compute()
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """Returns a tensor of the state as a whole; all processes must call this together."""
+        """Returns a whole tensor of the state. All processes must call it together."""
         return tensor
 
-    def spread_like(self, whole: Tensor, like: Tensor) -> Tensor:
-        """Returns this process's form of a whole tensor; all must call this together."""
+    def shard_like(self, whole: Tensor, like: Tensor) -> Tensor:
+        """Returns this process's shard of a tensor. All processes must call it together."""
         return whole
 
 
 class SingleProcess(Distribution):
-    """One process, in which nothing is shared."""
+    """One process with whole networks."""
 
     def distribute(self, objective: Objective) -> None:
-        """Leaves the objective as it is."""
+        del objective
 
 
 class _PlayerTerms(nn.Module):
-    """A player's network, whose forward pass is all that its terms need: what DDP wraps."""
+    """The module that DDP wraps: its parameters are a player's, its forward pass all terms."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, compute: Callable[[], Terms]) -> Terms:
-        return compute()
+    def forward(self, compute: Callable[[], Terms]) -> tuple[dict[str, Tensor], list[Terms]]:
+        terms = compute()
+        return dict(terms), [terms]  # DDP replaces tensors in plain dicts only.
 
 
 class DataParallel(Distribution):
-    """Whole networks in each process, gradients averaged by torch's DistributedDataParallel.
+    """Whole networks in each process, with gradients averaged by DistributedDataParallel.
 
-    The wrapper stands around the computation of a player's terms and not around its network. So a
-    network may be called several times in an update, or by another player with its parameters
-    frozen, and the names in a checkpoint are those of one process.
+    DDP wraps the computation of a player's terms instead of its network. So a network may be called
+    several times in an update, or frozen by another player, and the names in a checkpoint are those
+    of one process.
     """
 
     def __init__(self) -> None:
         self.wrappers: dict[str, nn.parallel.DistributedDataParallel] = {}
 
     def distribute(self, objective: Objective) -> None:
-        """Wraps the terms of each player."""
         with warnings.catch_warnings():
             # The new name of broadcast_buffers is not in every version of torch that we take.
             warnings.simplefilter("ignore", FutureWarning)
@@ -105,35 +102,35 @@ class DataParallel(Distribution):
                     _PlayerTerms(objective.get_submodule(player)),
                     broadcast_buffers=False,
                     gradient_as_bucket_view=True,
-                    # Without, DDP sorts the gradients anew after the first update. A run that goes
-                    # on begins with the first order, in which three processes sum up otherwise.
+                    # Otherwise DDP reorders gradients after the first update. A resumed run would
+                    # start with the first order, in which three processes sum differently.
                     find_unused_parameters=True,
                 )
         warnings.filterwarnings("ignore", "find_unused_parameters=True")
 
     @contextlib.contextmanager
-    def part(self, player: str, is_last: bool) -> Iterator[None]:
-        """Lets gradients be averaged in the last part alone, and be summed up before."""
+    def micro_batch(self, player: str, is_last: bool) -> Iterator[None]:
+        """Averages gradients over processes in the last micro-batch only."""
         with contextlib.nullcontext() if is_last else self.wrappers[player].no_sync():
             yield
 
     def terms(self, player: str, compute: Callable[[], Terms]) -> Terms:
-        """Computes the terms of a part, for whose backward pass DDP prepares."""
-        return self.wrappers[player](compute)
+        terms, [given] = self.wrappers[player](compute)
+        return Terms(terms, given.observed)
 
 
 class ShardedDataParallel(Distribution):
-    """A share of every parameter, its gradient and its moments in each process, by FSDP2.
+    """A shard of every parameter, gradient and moment in each process, by FSDP2.
 
-    Each element of a list of modules (a transformer's blocks) is gathered when it is needed, and
-    released after.
+    Each element of a module list (the blocks of a transformer) is gathered for its forward and
+    backward pass, and released afterwards.
     """
 
     def __init__(self) -> None:
         self.networks: dict[str, nn.Module] = {}
 
     def check(self, objective: Objective) -> None:
-        """Refuses penalties by a second derivative: FSDP2 fails, or silently gives none.
+        """Checks that no penalty needs a second derivative: FSDP2 fails, or silently gives none.
 
         Raises:
             ConfigError: Names the penalty.
@@ -142,25 +139,24 @@ class ShardedDataParallel(Distribution):
             if isinstance(module, GradientPenalty) and "double_backward" in module.requires:
                 raise ConfigError(
                     f"{type(module).__name__} needs a second derivative, which FSDP2 does not "
-                    "have: take FiniteDifferencePenalty, or distributed: ddp."
+                    "support: use FiniteDifferencePenalty, or distributed: ddp."
                 )
 
     def distribute(self, objective: Objective) -> None:
-        """Shards the players' networks and the running average."""
         from torch.distributed.device_mesh import init_device_mesh
 
         device = next(objective.parameters()).device.type
         mesh = init_device_mesh(device, (processes.size(),))
         for player in objective.players:
             self.networks[player] = objective.get_submodule(player)
-        for network in (*self.networks.values(), objective.average):
+        for network in (*self.networks.values(), objective.ema):
             _shard(network, mesh)
-        # It warns of changing in place what a network returned, which no objective does.
+        # FSDP2 warns about in-place changes of a network's output, which no objective makes.
         warnings.filterwarnings("ignore", "FSDP2-wrapped module")
 
     @contextlib.contextmanager
-    def turn(self, player: str) -> Iterator[None]:
-        """Freezes the others' gathered parameters: FSDP2 looks at ``requires_grad`` only once."""
+    def update(self, player: str) -> Iterator[None]:
+        """Freezes the other players' gathered parameters. FSDP2 reads the flag only once."""
         others = [network for name, network in self.networks.items() if name != player]
         gathered = [parameter for network in others for parameter in _gathered(network)]
         for parameter in gathered:
@@ -172,19 +168,17 @@ class ShardedDataParallel(Distribution):
                 parameter.requires_grad_(True)
 
     @contextlib.contextmanager
-    def part(self, player: str, is_last: bool) -> Iterator[None]:
-        """Lets gradients be averaged in the last part alone, and be summed up before."""
+    def micro_batch(self, player: str, is_last: bool) -> Iterator[None]:
+        """Averages gradients over processes in the last micro-batch only."""
         self.networks[player].set_requires_gradient_sync(is_last)  # type: ignore[operator]
         yield
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """Returns a whole tensor."""
         from torch.distributed.tensor import DTensor
 
         return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
-    def spread_like(self, whole: Tensor, like: Tensor) -> Tensor:
-        """Returns a whole tensor, sharded as another is."""
+    def shard_like(self, whole: Tensor, like: Tensor) -> Tensor:
         from torch.distributed.tensor import DTensor, distribute_tensor
 
         if not isinstance(like, DTensor):
@@ -195,18 +189,18 @@ class ShardedDataParallel(Distribution):
 def _shard(network: nn.Module, mesh: Any) -> None:
     from torch.distributed.fsdp import fully_shard
 
-    # The innermost first, as FSDP2 wants it.
+    # Innermost first, as FSDP2 requires.
     lists = [module for module in network.modules() if isinstance(module, nn.ModuleList)][::-1]
     blocks = dict.fromkeys(block for blocks in lists for block in blocks)
     for block in blocks:
         if not isinstance(block, nn.ModuleList | nn.ModuleDict):  # Lists have no forward pass.
             fully_shard(block, mesh=mesh)
-    # By default the outermost stays gathered for a backward pass, which sampling has none of.
+    # By default the outermost stays gathered for a backward pass. Sampling has none.
     fully_shard(network, mesh=mesh, reshard_after_forward=True)
 
 
 def _gathered(network: nn.Module) -> list[nn.Parameter]:
-    """Returns the whole parameters that FSDP2 has made so far, of those that are trainable."""
+    """Returns the unsharded trainable parameters that FSDP2 has created so far."""
     from torch.distributed.fsdp import FSDPModule
 
     parameters = []
@@ -221,12 +215,8 @@ def _gathered(network: nn.Module) -> list[nn.Parameter]:
     return parameters
 
 
-_DISTRIBUTIONS: Mapping[str, type[Distribution]] = {
-    "ddp": DataParallel,
-    "fsdp": ShardedDataParallel,
-}
-
-
-def distribution_of(name: str) -> Distribution:
-    """Returns the distribution with a name; that of one process, where there is only one."""
-    return _DISTRIBUTIONS[name]() if processes.size() > 1 else SingleProcess()
+def distribution_of(name: Literal["ddp", "fsdp"]) -> Distribution:
+    """Returns the distribution of a config, or `SingleProcess` if there is only one."""
+    if processes.size() == 1:
+        return SingleProcess()
+    return DataParallel() if name == "ddp" else ShardedDataParallel()

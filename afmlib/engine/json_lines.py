@@ -1,4 +1,4 @@
-"""A file of JSON lines that grows in the course of a run, and is cut back when it goes on."""
+"""A file of JSON lines that grows during a run, and is truncated when the run resumes."""
 
 __all__ = ["JsonLines"]
 
@@ -15,10 +15,10 @@ UPLOAD_INTERVAL = 30.0
 
 
 class JsonLines:
-    """Entries that each say after how many images they were written, as ``num_images``.
+    """Entries with the number of images at which they were written, as ``num_images``.
 
-    A local file is appended to. On an object store there is no appending: the file is uploaded as a
-    whole, now and then and when it is flushed, which the engine does before each checkpoint.
+    A local file is appended to. An object store cannot append, so the whole file is uploaded at
+    intervals and when it is flushed. The engine flushes it before each checkpoint.
 
     Args:
         path: The file: a path or a URL.
@@ -30,8 +30,8 @@ class JsonLines:
         self.last_upload = time.monotonic()
         self.is_uploaded = True
 
-    def cut_back(self, num_images: int) -> None:
-        """Forgets the entries after so many images, and what a killed run left of one."""
+    def truncate(self, num_images: int) -> None:
+        """Removes entries after so many images, and a torn last line."""
         if not storage.exists(self.path):
             return
         text = storage.read_bytes(self.path).decode(errors="replace")
@@ -41,7 +41,7 @@ class JsonLines:
             storage.write_atomically(self.path, kept.encode())
 
     def images(self) -> set[int]:
-        """Returns after how many images there are entries."""
+        """Returns the numbers of images that have an entry."""
         return {int(_images(line)) for line in self.lines}
 
     def append(self, entry: Mapping[str, Any]) -> None:
@@ -58,7 +58,7 @@ class JsonLines:
             self.flush()
 
     def flush(self) -> None:
-        """Uploads what has not been; a local file is on the disk after it."""
+        """Uploads new entries, or syncs a local file to disk."""
         local = storage.local_path(self.path)
         if local is not None and self.lines:
             with open(local, "a") as file:
@@ -77,4 +77,4 @@ def _images(line: str) -> float:
     try:
         return int(json.loads(line)["num_images"])
     except (ValueError, KeyError, TypeError):
-        return float("inf")  # The torn last line of a run that was killed.
+        return float("inf")  # The torn last line of a killed run.

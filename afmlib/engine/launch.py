@@ -10,15 +10,14 @@ import torch
 import torch.distributed as dist
 
 TIMEOUT = datetime.timedelta(hours=2)
-"""How long the others wait while one evaluates; one that dies ends the job through torchrun."""
+"""How long processes wait for each other, for example during an evaluation."""
 
 
 def join_processes(device: torch.device | str | None = None) -> torch.device:
     """Joins the other processes, if torchrun started more than one.
 
     Args:
-        device: Where to compute; CUDA where there is one unless given. Of several CUDA devices,
-            each process takes one.
+        device: Where to compute. Defaults to CUDA if available, one GPU per process.
 
     Returns:
         The device of this process.
@@ -31,18 +30,18 @@ def join_processes(device: torch.device | str | None = None) -> torch.device:
     if not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        # What is said about the run stays on the CPU, tensors of the training on their device.
+        # Messages about the run stay on the CPU, tensors of the training on their device.
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=TIMEOUT)
     return device
 
 
 def leave_processes() -> None:
-    """Ends what `join_processes` began; all processes must call it, when nothing is left to do.
+    """Leaves the process group. All processes must call it at the end.
 
-    A process that just exits may tear down the threads of a communication that is not over.
+    A process that exits without it may break a communication that has not finished.
     """
     if dist.is_initialized():
         dist.barrier()
-        gc.collect()  # DDP holds on to the group.
+        gc.collect()  # DDP holds a reference to the group.
         dist.destroy_process_group()

@@ -8,8 +8,7 @@ from typing import Any
 from mmengine.runner import BaseLoop
 
 from afmlib import processes
-from afmlib.engine.batches import PlayerBatches
-from afmlib.interfaces import Objective
+from afmlib.engine.step import TrainingStep
 
 
 class ImageLoop(BaseLoop):
@@ -17,31 +16,30 @@ class ImageLoop(BaseLoop):
 
     Args:
         runner: The runner.
-        batches: The minibatches of each player.
-        objective: What is trained.
+        step: Runs one iteration.
     """
 
-    def __init__(
-        self, runner: Any, batches: dict[str, PlayerBatches], objective: Objective
-    ) -> None:
-        super().__init__(runner, MappingProxyType(batches))  # mmengine takes a dict for a config.
-        self.objective = objective
-        self.last_player = "generator" if "generator" in batches else list(batches)[-1]
-        batch = batches[self.last_player].shares.global_batch
-        self.images_per_iter = batch * objective.players[self.last_player]
+    def __init__(self, runner: Any, step: TrainingStep) -> None:
+        super().__init__(runner, MappingProxyType(step.batches))  # A dict would be a config.
+        self.step = step
+        self.objective = step.objective
+        players = list(step.updates)
+        self.last_player = "generator" if "generator" in players else players[-1]
+        batch = step.batches[self.last_player].layout.global_batch
+        self.images_per_iter = batch * step.updates[self.last_player]
         self.is_over = False
 
     @property
     def num_images(self) -> int:
-        """Images seen by the generator, or by the last player where there is none."""
-        return int(self.dataloader[self.last_player].num_images)
+        """Images seen by the generator, or by the last player if there is no generator."""
+        return self.step.batches[self.last_player].num_images
 
     def start_at(self, num_images: int) -> None:
-        """Goes on where the generator has seen so many images, before the first iteration."""
+        """Continues where the generator has seen so many images. To be called before training."""
         iterations = num_images // self.images_per_iter
-        for player, updates in self.objective.players.items():
-            batches = self.dataloader[player]
-            batches.start_at(iterations * updates * batches.shares.global_batch)
+        for player, updates in self.step.updates.items():
+            batches = self.step.batches[player]
+            batches.start_at(iterations * updates * batches.layout.global_batch)
 
     @property
     def total_images(self) -> int:
@@ -61,21 +59,21 @@ class ImageLoop(BaseLoop):
 
     @property
     def epoch(self) -> int:
-        """Always 0: a run is one epoch to mmengine."""
+        """Always 0: to mmengine, a run is one epoch."""
         return 0
 
     @property
     def max_epochs(self) -> int:
-        """Always 1: a run is one epoch to mmengine."""
+        """Always 1: to mmengine, a run is one epoch."""
         return 1
 
     @property
     def has_ended(self) -> bool:
-        """Whether the run has its length, or a phase controller has ended it before."""
+        """Whether the run has its full length, or a phase controller has ended it."""
         return self.is_over or self.num_images >= self.total_images
 
     def is_due(self, every: int | None) -> bool:
-        """Tells whether this iteration reached a multiple of so many images, or the end."""
+        """Returns whether this iteration reached a multiple of so many images, or the end."""
         if self.has_ended:
             return True
         if every is None:
@@ -86,20 +84,18 @@ class ImageLoop(BaseLoop):
         """Trains to the end."""
         self.runner.call_hook("before_train")
         self.runner.call_hook("before_train_epoch")
-        self.runner.model.train()
-        self.objective.average.eval()
+        self.objective.train()
+        self.objective.ema.eval()
         while not self.has_ended and not processes.any_of(self.runner.stop_requested):
             self.run_iter()
         self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")
-        return self.runner.model
+        return self.objective
 
     def run_iter(self) -> None:
-        """Runs one iteration."""
+        """Runs one iteration, between the hooks."""
         index = self.iter
         self.runner.call_hook("before_train_iter", batch_idx=index, data_batch=None)
-        outputs = self.runner.model.train_step(
-            self.dataloader, optim_wrapper=self.runner.optim_wrapper
-        )
+        numbers = self.step()
         self.objective.num_images = self.num_images
-        self.runner.call_hook("after_train_iter", batch_idx=index, data_batch=None, outputs=outputs)
+        self.runner.call_hook("after_train_iter", batch_idx=index, data_batch=None, outputs=numbers)

@@ -1,8 +1,8 @@
-r"""The optimizer of each player, on mmengine's wrapper, with a scheduled rate.
+r"""The optimizer of each player, with a scheduled learning rate.
 
 The rate is the product of the schedule, of the factor of the current phase, and of one of the
-network's own: where a config says nothing, a network whose depth is repeated :math:`R` times learns
-at :math:`1 / R` of the rate of its own schedule, in every phase.
+network. By default, a network whose depth is repeated :math:`R` times learns at :math:`1 / R` of
+the rate of its schedule, in every phase.
 
 References:
     | Adversarial Flow Models (Lin et al., 2025), Sec. 3.8 and Table 11, for the rate of deep models
@@ -15,92 +15,70 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from afmlib.config import OptimizerConfig
-from afmlib.engine.distribution import Distribution
 from afmlib.interfaces import DepthWrapper, Objective, Schedule
 from afmlib.registry import SCHEDULES
 from afmlib.schedules import ConstantSchedule
 
-_TYPES: dict[str, type[torch.optim.Optimizer]] = {
-    "Adam": torch.optim.Adam,
-    "AdamW": torch.optim.AdamW,
-    "RAdam": torch.optim.RAdam,
-    "SGD": torch.optim.SGD,
-}
 
-
-class PlayerOptimizer(OptimWrapper):
+class PlayerOptimizer:
     """One player's optimizer, with its learning rate as a schedule of images.
 
     Args:
-        config: What the config says.
+        config: The type and its settings.
         network: The network that is trained.
     """
 
     def __init__(self, config: OptimizerConfig, network: nn.Module) -> None:
         arguments: dict[str, Any] = {"weight_decay": config.weight_decay}
         if config.type != "SGD":
-            # Torch refuses an int beside a float.
+            # Torch rejects an int beside a float.
             arguments |= {"betas": tuple(map(float, config.betas)), "eps": config.eps}
-        trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        optimizer = _TYPES[config.type](trainable, lr=0.0, **arguments)  # type: ignore[call-arg]
-        super().__init__(optimizer)
-        self.trainable = trainable
+        self.trainable = [p for p in network.parameters() if p.requires_grad]
+        types: dict[str, Any] = {
+            "Adam": torch.optim.Adam,
+            "AdamW": torch.optim.AdamW,
+            "RAdam": torch.optim.RAdam,
+            "SGD": torch.optim.SGD,
+        }
+        self.optimizer: torch.optim.Optimizer = types[config.type](
+            self.trainable, lr=0.0, **arguments
+        )
         self.clip_grad_norm = config.clip_grad_norm
         self.schedule: Schedule = (
             SCHEDULES.build(config.lr)
             if isinstance(config.lr, Mapping)
             else ConstantSchedule(config.lr)
         )
-        self.lr_factor = _own_factor(network) if config.lr_factor is None else config.lr_factor
+        default_factor = 1 / network.repeats if isinstance(network, DepthWrapper) else 1.0
+        self.lr_factor = default_factor if config.lr_factor is None else config.lr_factor
         self.phase_factor = 1.0
 
     @property
     def gradients(self) -> list[Tensor]:
-        """The gradients that there are."""
+        """The gradients of the parameters that have one."""
         return [p.grad for p in self.trainable if p.grad is not None]
 
     def set_progress(self, num_images: int, total: int | None) -> None:
-        """Sets the learning rate for what the generator has seen."""
+        """Sets the learning rate for the number of images that the generator has seen."""
         rate = self.phase_factor * self.lr_factor * self.schedule(num_images, total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
-    @torch.no_grad()
-    def finish_gradients(self, num_parts: int, distribution: Distribution) -> Tensor:
-        """Turns gradients that were summed over parts into their mean; returns its norm.
+    def zero_grad(self) -> None:
+        self.optimizer.zero_grad()
 
-        The norm is that of the whole gradient, and the same in all processes.
-        """
-        gradients = self.gradients
-        if num_parts > 1 and gradients:
-            torch._foreach_div_(gradients, num_parts)
-        return distribution.gather(get_total_norm(gradients))
-
-    @torch.no_grad()
-    def clip_and_step(self, gradient_norm: Tensor) -> None:
-        """Clips the gradients, whose norm is given, if the config says so, and steps."""
-        if self.clip_grad_norm is not None:
-            clip_grads_with_norm_(self.trainable, self.clip_grad_norm, gradient_norm)
+    def step(self) -> None:
         self.optimizer.step()
-
-
-def _own_factor(network: nn.Module) -> float:
-    """Returns the factor on the learning rate that a network asks for."""
-    return 1 / network.repeats if isinstance(network, DepthWrapper) else 1.0
 
 
 def build_optimizers(
     configs: Mapping[str, OptimizerConfig], objective: Objective
-) -> OptimWrapperDict:
+) -> dict[str, PlayerOptimizer]:
     """Builds the optimizer of every player of an objective."""
-    return OptimWrapperDict(
-        **{
-            player: PlayerOptimizer(configs[player], objective.get_submodule(player))
-            for player in objective.players
-        }
-    )
+    return {
+        player: PlayerOptimizer(configs[player], objective.get_submodule(player))
+        for player in objective.players
+    }

@@ -1,4 +1,4 @@
-"""The folder of a run: what lies where, and where a run goes on from."""
+"""The folder of a run: its files, and the checkpoint to resume from."""
 
 __all__ = ["RunFolder"]
 
@@ -14,7 +14,7 @@ SAMPLES = "samples"
 
 
 class RunFolder:
-    """The folder of a run, of which the first of several processes takes care.
+    """The folder of a run. Only the first process writes to it.
 
     Args:
         path: A path or a URL.
@@ -24,7 +24,6 @@ class RunFolder:
         self.path = str(path)
 
     def join(self, *names: str) -> str:
-        """Returns the path of something in the folder."""
         return storage.join(self.path, *names)
 
     def checkpoint(self, num_images: int) -> str:
@@ -32,7 +31,7 @@ class RunFolder:
         return checkpoint_path(self.path, num_images)
 
     def require_free(self, resume: bool) -> None:
-        """Refuses a folder that holds a run, unless the run is to go on.
+        """Checks that the folder holds no run, unless it is resumed.
 
         Raises:
             FileExistsError: If it holds a run.
@@ -41,45 +40,45 @@ class RunFolder:
         local = storage.local_path(self.path)
         if local is not None and Path(local).is_file():
             raise NotADirectoryError(f"{self.path} is a file, not a folder.")
-        # Asked by the first process alone: it may begin to write before another one looks.
+        # Only the first process looks: it may write before another one does.
         holds_run = processes.from_first(processes.rank() == 0 and self._holds_run())
         if holds_run and not resume:
             raise FileExistsError(
-                f"{self.path} holds a run already: go on with it by --resume, or name another "
-                "folder by --work-dir."
+                f"{self.path} already holds a run: resume it with --resume, or name another folder "
+                "with --work-dir."
             )
 
     def _holds_run(self) -> bool:
         return any(storage.exists(self.join(name)) for name in (CONFIG, CHECKPOINTS))
 
     def newest(self) -> tuple[str | None, list[str]]:
-        """Finds where a run goes on from; nothing is touched.
+        """Finds the checkpoint to resume from, without changing anything.
 
         Returns:
-            The newest whole checkpoint, None if there is none; and damaged ones after it.
+            The newest valid checkpoint or None, and corrupt ones after it.
 
         Raises:
-            CheckpointError: If all checkpoints are damaged.
+            CheckpointError: If all checkpoints are corrupt.
         """
         found: tuple[str | None, list[str]] = (None, [])
         if processes.rank() == 0:
             found = newest_whole(self.path)
         return processes.from_first(found)
 
-    def clear_up(self, damaged: Iterable[str] = ()) -> list[str]:
-        """Clears up after a run that was killed, and sets damaged checkpoints aside.
+    def clean_up(self, corrupt: Iterable[str] = ()) -> list[str]:
+        """Cleans up after a killed run, and sets corrupt checkpoints aside.
 
         Returns:
-            The new paths of the damaged ones.
+            The new paths of the corrupt ones.
         """
         if processes.rank() > 0:
             return []
         for folder in (self.path, self.join(SAMPLES)):
             storage.remove_temporaries(folder)
-        return set_aside(damaged)
+        return set_aside(corrupt)
 
     def write_config(self, text: str) -> None:
-        """Writes the config of the run down."""
+        """Writes the config of the run."""
         if processes.rank() == 0:
             storage.write_atomically(self.join(CONFIG), text.encode())
 

@@ -31,7 +31,7 @@ def evaluate_average(
         config: The protocol.
         options: What `evaluate_model` takes besides.
     """
-    model, average = objective.sample_model, objective.average
+    model, average = objective.sample_model, objective.ema
     if model is not None:
         return evaluate_model(model, dataset, config, **options)
     assert isinstance(average, Classifier), f"Nothing here judges a {type(average).__name__}."

@@ -12,6 +12,7 @@ __all__ = [
     "AttentionBackend",
     "Augmentation",
     "Autoencoder",
+    "BatchStatistic",
     "Classifier",
     "Conventions",
     "Dataset",
@@ -21,22 +22,31 @@ __all__ = [
     "Discriminator",
     "Draws",
     "FeatureExtractor",
+    "Generated",
     "Generator",
     "GradientPenalty",
     "Guidance",
     "Metric",
-    "Minibatch",
     "Objective",
     "Parameterization",
     "PointDataset",
+    "Regularizer",
     "RepeatableGenerator",
     "SampleModel",
     "Schedule",
+    "Terms",
 ]
 
 from afmlib.interfaces.data import Autoencoder, Dataset, PointDataset
 from afmlib.interfaces.evaluation import FeatureExtractor, Metric
-from afmlib.interfaces.losses import AdversarialLoss, Augmentation, GradientPenalty, Guidance
+from afmlib.interfaces.losses import (
+    AdversarialLoss,
+    Augmentation,
+    Generated,
+    GradientPenalty,
+    Guidance,
+    Regularizer,
+)
 from afmlib.interfaces.networks import (
     AttentionBackend,
     Classifier,
@@ -46,11 +56,12 @@ from afmlib.interfaces.networks import (
     RepeatableGenerator,
 )
 from afmlib.interfaces.objective import (
+    BatchStatistic,
     DirectionalDerivative,
     Discretization,
     Draws,
-    Minibatch,
     Objective,
     Schedule,
+    Terms,
 )
 from afmlib.interfaces.sampling import Conventions, Parameterization, SampleModel

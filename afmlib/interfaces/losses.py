@@ -1,8 +1,16 @@
 """Interfaces of losses, penalties, guidance and augmentations: one unweighted value per sample."""
 
-__all__ = ["AdversarialLoss", "Augmentation", "GradientPenalty", "Guidance"]
+__all__ = [
+    "AdversarialLoss",
+    "Augmentation",
+    "Generated",
+    "GradientPenalty",
+    "Guidance",
+    "Regularizer",
+]
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -114,3 +122,37 @@ class Augmentation(nn.Module, ABC):
         self, latents: Latents, parameters: Float[Tensor, " batch parameters"], num_images: int
     ) -> Latents:
         """Applies the change; ``num_images`` is how far training is, for schedules."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The samples of a generator in training, and where they come from."""
+
+    samples: Latents
+    """The samples, with a graph to the generator, before any augmentation."""
+
+    sources: Latents
+    """What the generator was given: noise, or noisy data at ``timesteps_src``."""
+
+    latents: Latents
+    """The data of the batch, not paired with the samples."""
+
+    labels: Labels
+    """The classes of samples and data."""
+
+    timesteps_src: Timesteps
+    """The times of the sources."""
+
+    timesteps_tgt: Timesteps
+    """The times of the samples; 0 for a one-step generator."""
+
+
+class Regularizer(nn.Module, ABC):
+    """A term that the generator minimizes beside its loss, weighted by its own scale.
+
+    A config adds one by ``objective.regularizers: [{type: MyTerm, scale: 0.1}]``.
+    """
+
+    @abstractmethod
+    def forward(self, generated: Generated) -> PerSample:
+        """Returns one weighted value per sample, without random numbers of its own."""

@@ -1,52 +1,85 @@
 """Interfaces of objectives, and of what they are made of."""
 
 __all__ = [
+    "BatchStatistic",
     "DirectionalDerivative",
     "Discretization",
     "Draws",
-    "Minibatch",
     "Objective",
     "Schedule",
+    "Terms",
 ]
 
-import functools
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from afmlib.interfaces.networks import Generator
-from afmlib.interfaces.sampling import SampleModel
+from afmlib.interfaces.networks import DepthWrapper, Generator
+from afmlib.interfaces.sampling import Conventions, Parameterization, SampleModel
 from afmlib.typing import Labels, Latents, PerSample, Scalar
 
 Draws: TypeAlias = Any
-"""A flat dataclass of tensors: all that is random in one update, made by ``Objective.draw``.
+"""A flat dataclass of tensors: all random numbers of one update, made by ``Objective.draw``.
 
-Each tensor has one row per sample of the batch, or per sample of a leading part of it, so that a
-process takes its rows of the batch and of the draws alike; what is not drawn is None.
+Each tensor has one row per sample of the batch, or per sample of its leading part. A process takes
+its rows of the batch and of the draws alike. A field that is not drawn is None.
 """
 
 
-@dataclass
-class Minibatch:
-    """What one forward and backward pass consumes: a batch, or the part of it that one takes."""
+class Terms(dict[str, Scalar]):
+    """The weighted terms of a loss, by name, and what was observed while they were computed.
 
-    latents: Latents
-    labels: Labels
-    draws: Draws
-    network_seed: int
-    """The seed of what a network draws by itself, such as dropout."""
+    Args:
+        terms: The terms. Their sum is the loss.
+        observed: Numbers for the log, without a graph. One per sample, of which mean and std are
+            logged, or one for the batch. The backward pass may add to it. All must be finite.
+        named: More terms, by keyword.
+    """
+
+    def __init__(
+        self,
+        terms: Mapping[str, Scalar] | None = None,
+        observed: dict[str, Tensor] | None = None,
+        **named: Scalar,
+    ) -> None:
+        super().__init__({**(terms or {}), **named})
+        self.observed = {} if observed is None else observed
+
+
+class BatchStatistic(nn.Module, ABC):
+    """A part of an objective whose backward pass depends on a statistic of the whole batch.
+
+    The training step takes care of micro-batches. It runs the terms of all of them without a graph
+    between `measure` and `replay`, and then again with one. With a single micro-batch, it calls
+    neither: one pass is enough.
+    """
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Starts an update, which `rollback` can undo."""
+
+    @abstractmethod
+    def measure(self) -> None:
+        """Starts to collect the statistic, in one call of `forward` per micro-batch."""
+
+    @abstractmethod
+    def replay(self) -> None:
+        """Combines it over micro-batches and processes. The calls of `forward` then repeat."""
+
+    @abstractmethod
+    def rollback(self) -> None:
+        """Restores the state at `begin`, after an update that failed."""
 
 
 class DirectionalDerivative(ABC):
-    """How the derivative of a network along given directions is computed, by itself no loss."""
+    """A way to compute the derivative of a network along given directions (a JVP)."""
 
     requires: ClassVar[frozenset[str]] = frozenset()
-    """What the attention of the network must be capable of (see `AttentionBackend`)."""
+    """Capabilities that the network's attention must have (see `AttentionBackend`)."""
 
     @abstractmethod
     def __call__(
@@ -58,26 +91,26 @@ class DirectionalDerivative(ABC):
         """Returns the derivative, without a graph.
 
         Args:
-            function: A function of several tensors, deterministic but for what dropout draws.
-            points: Where it is differentiated.
-            directions: By how much each of its arguments moves.
+            function: A function of several tensors, deterministic except for dropout.
+            points: Where to differentiate it.
+            directions: The direction of each argument.
         """
 
 
 class Schedule(ABC):
-    """A number that changes in the course of a run, as a function of the images seen."""
+    """A number that changes during a run, as a function of the images seen."""
 
     @abstractmethod
     def __call__(self, num_images: int, total: int | None = None) -> float:
         """Returns the value after ``num_images`` of a run of ``total`` images.
 
         Raises:
-            ValueError: If the schedule was given no length of its own and ``total`` is None.
+            ValueError: If the schedule has no length of its own and ``total`` is None.
         """
 
 
 class Discretization(ABC):
-    """Which noise levels a consistency model is compared at, in the course of a run."""
+    """The pairs of noise levels at which a consistency model is compared during a run."""
 
     @abstractmethod
     def levels(
@@ -85,8 +118,8 @@ class Discretization(ABC):
     ) -> tuple[PerSample, PerSample]:
         """Turns standard normal numbers into pairs of noise levels, the larger ones first.
 
-        Data have the standard deviation 0.5 in the units of noise levels; the larger ones are in
-        [0.002, 80], and the smaller not negative.
+        Data have a std of 0.5 in the units of noise levels. The larger levels are in [0.002, 80].
+        The smaller ones are not negative.
 
         Raises:
             ValueError: If the length ``total`` of the run is needed and None.
@@ -96,83 +129,171 @@ class Discretization(ABC):
 class Objective(nn.Module, ABC):
     """What is trained: the networks, and the loss of each player.
 
-    Each player is the name of the submodule it trains. Nothing in an objective draws random
-    numbers but `draw`; `terms` is a deterministic function of its arguments.
+    A player is the name of the submodule that it trains. A subclass defines `draw` and `terms`.
+    All random numbers come from `draw`, so that `terms` is a function of its arguments. Neither
+    knows about micro-batches or processes.
+
+    Args:
+        network: The network of `ema_player`. It gets an EMA copy, ``<player>_ema``.
+        parameterization: How samples are read off a generator; None if no generator is trained.
+        nfe: The default number of steps of a sample, or "any" (1 is the default then).
+        any_nfe: Whether a sample may take another number of steps.
+
+    Raises:
+        ValueError: If ``nfe`` is neither a positive integer nor "any".
     """
 
     players: ClassVar[Mapping[str, int]]
-    """The players in the order of their turns, with the number of updates per iteration."""
+    """The players in the order of their turns, with the default number of updates per iteration."""
 
-    averaged_player: ClassVar[str] = "generator"
-    """The player of whose network there is a running average, the submodule ``<player>_ema``."""
+    ema_player: ClassVar[str] = "generator"
+    """The player whose network has an EMA."""
 
     generator: Generator
-    """The online generator, where there is one."""
+    """The online generator, if one is trained."""
 
     generator_ema: Generator
-    """Its running average, frozen: what is sampled and evaluated."""
+    """Its EMA, frozen: the network that is sampled and evaluated."""
+
+    discriminator_saturated_at_zero: bool = False
+    """Whether a discriminator loss near 0 means that it separates real from fake perfectly."""
 
     num_images: int = 0
-    """Images seen by the generator so far; written by the training loop, read by schedules."""
+    """Images that the generator has seen. Written by the training loop, read by schedules."""
 
     total_images: int | None = None
-    """Length of the run in images; written by the training loop."""
+    """Length of the run in images. Written by the training loop."""
 
-    observations: Mapping[str, Tensor] = MappingProxyType({})
-    """What the last call of `terms`, and its backward pass, saw beside the terms, for the log.
-
-    One number per sample, of which mean and spread are logged, or one for the batch, without a
-    graph. They must be finite, as the terms must.
-    """
+    def __init__(
+        self,
+        network: nn.Module,
+        parameterization: Parameterization | None = None,
+        nfe: int | Literal["any"] = 1,
+        any_nfe: bool = False,
+    ) -> None:
+        super().__init__()
+        if nfe != "any" and (isinstance(nfe, bool) or not isinstance(nfe, int) or nfe < 1):
+            raise ValueError(f"nfe must be a positive integer or 'any', got {nfe!r}.")
+        self.add_module(self.ema_player, network)
+        self.add_module(self.ema_name, copy.deepcopy(network).requires_grad_(False).eval())
+        self.parameterization = parameterization
+        self.nfe: int | Literal["any"] = nfe
+        self.any_nfe = any_nfe or nfe == "any"
 
     @abstractmethod
     def draw(self, latents: Latents, generator: torch.Generator | None = None) -> Draws:
-        """Draws every random tensor of one update on a batch like ``latents``."""
+        """Draws every random tensor of one update on a batch like ``latents``.
+
+        Only the shape and dtype of ``latents`` may be used: the engine passes an empty batch.
+        """
 
     @abstractmethod
     def terms(
         self, player: str, latents: Latents, labels: Labels, draws: Draws
-    ) -> dict[str, Scalar]:
+    ) -> Mapping[str, Scalar]:
         """Returns the weighted terms whose sum is the loss of a player.
 
-        Raises:
-            ValueError: If ``player`` is not among `players`.
+        Return a `Terms` to log observations beside them.
         """
 
-    def terms_of_parts(
-        self, player: str, parts: Sequence[Minibatch]
-    ) -> Sequence[Callable[[], dict[str, Scalar]]]:
-        """Returns what computes the terms of each part of a batch.
+    # --- What an objective may declare ---
 
-        A training loop calls and back-propagates one after the other, so that the memory is that of
-        one part. Their mean is the loss of the batch: an objective of which this is not true of
-        `terms`, because something depends on the whole batch, overrides it.
+    def batch_statistics(self, player: str) -> Sequence[BatchStatistic]:
+        """Returns the parts of a player's terms that depend on the whole batch. Default: none."""
+        del player
+        return ()
 
-        Raises:
-            ValueError: If ``player`` is not among `players`.
-        """
-        return [functools.partial(self._seeded_terms, player, part) for part in parts]
+    def settings(self) -> dict[str, Any]:
+        """Returns the settings that phases may change during a run. Default: none."""
+        return {}
 
-    def _seeded_terms(self, player: str, part: Minibatch) -> dict[str, Scalar]:
-        torch.manual_seed(part.network_seed)
-        return self.terms(player, part.latents, part.labels, part.draws)
+    def change_setting(self, name: str, value: Any) -> None:
+        """Changes one of the `settings`."""
+        raise KeyError(f"{type(self).__name__} has no setting {name!r}.")
 
-    @property
-    @abstractmethod
-    def sample_model(self) -> SampleModel | None:
-        """The averaged generator, ready for :func:`afmlib.sample`; None if none is trained."""
+    # --- What all objectives share ---
 
     @property
-    def average_name(self) -> str:
-        """The name of the running average, which is a submodule as the players are."""
-        return f"{self.averaged_player}_ema"
+    def ema_name(self) -> str:
+        """The name of the EMA, which is a submodule as the players are."""
+        return f"{self.ema_player}_ema"
 
     @property
-    def average(self) -> nn.Module:
-        """The running average."""
-        return self.get_submodule(self.average_name)
+    def ema(self) -> nn.Module:
+        """The EMA of the network of `ema_player`."""
+        return self.get_submodule(self.ema_name)
 
     @property
     def network_names(self) -> list[str]:
-        """The players and the running average: what a checkpoint holds one by one."""
-        return [*self.players, self.average_name]
+        """The players and the EMA: the networks that a checkpoint stores one by one."""
+        return [*self.players, self.ema_name]
+
+    @torch.no_grad()
+    def update_ema(self, decay: float) -> None:
+        r"""Moves the EMA, :math:`\bar\theta \gets d \bar\theta + (1 - d) \theta`."""
+        online = self.get_submodule(self.ema_player)
+        torch._foreach_lerp_(
+            list(self.ema.parameters()), [p.detach() for p in online.parameters()], 1 - decay
+        )
+        for target, source in zip(self.ema.buffers(), online.buffers(), strict=True):
+            target.copy_(source)
+
+    @property
+    def sample_model(self) -> SampleModel | None:
+        """The EMA generator, ready for :func:`afmlib.sample`; None if no generator is trained."""
+        if self.parameterization is None:
+            return None
+        generator = self.generator_ema
+        conventions = Conventions(
+            objective=type(self).__name__,
+            parameterization=type(self.parameterization).__name__,
+            parameterization_arguments=self.parameterization.arguments,
+            nfe=1 if self.nfe == "any" else self.nfe,
+            any_nfe=self.any_nfe,
+            num_classes=generator.num_classes,
+            latent_shape=generator.latent_shape,
+        )
+        return SampleModel(generator, self.parameterization, conventions)
+
+    def drop_labels(self, labels: Labels, dropped: Tensor) -> Labels:
+        """Replaces labels by the null class where ``dropped``, if the generator has one."""
+        if not self.generator.class_dropout_prob > 0:
+            return labels
+        assert self.generator.num_classes is not None
+        return labels.masked_fill(dropped, self.generator.num_classes)
+
+    def require_times(
+        self, generator: Generator, source: bool = False, target: bool = False
+    ) -> None:
+        """Checks that a generator is conditioned on the times that this objective needs.
+
+        Raises:
+            ValueError: Names the time, and the argument that adds it.
+        """
+        name = type(self).__name__
+        if isinstance(generator, DepthWrapper) and (source or target):
+            raise ValueError(
+                f"{type(generator).__name__} is a one-step model that ignores the times. {name} "
+                "needs a time."
+            )
+        for needed, embeds, time, argument in (
+            (source, generator.embeds_timestep_src, "source time", "use_timestep_src"),
+            (target, generator.embeds_timestep_tgt, "target time", "use_timestep_tgt"),
+        ):
+            if needed and not embeds:
+                raise ValueError(
+                    f"{name} needs a generator that embeds the {time}: build "
+                    f"{type(generator).__name__} with {argument}=True. A generator of your own "
+                    f"declares it as embeds_{argument.removeprefix('use_')} = True."
+                )
+
+    def require_no_label_dropout(self, generator: Generator) -> None:
+        """Checks that a generator has no null class, which this objective does not train.
+
+        Raises:
+            ValueError: If its ``class_dropout_prob`` is positive.
+        """
+        if generator.class_dropout_prob > 0:
+            raise ValueError(
+                f"{type(self).__name__} drops no labels: class_dropout_prob must be 0."
+            )

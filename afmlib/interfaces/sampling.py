@@ -4,10 +4,11 @@ __all__ = ["Conventions", "Parameterization", "SampleModel"]
 
 import collections
 import functools
+import inspect
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -19,7 +20,29 @@ from afmlib.typing import Labels, Latents, Timesteps
 
 
 class Parameterization(nn.Module, ABC):
-    """How the output of a network is read: inference needs it and the generator, nothing else."""
+    """How the output of a network is read. Inference needs it and the generator, nothing else.
+
+    A parameterization with arguments keeps each one as an attribute of the same name, plain data,
+    since a checkpoint stores them.
+    """
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments that build it again.
+
+        Raises:
+            TypeError: If one is not kept as an attribute.
+        """
+        names = list(inspect.signature(type(self).__init__).parameters)[1:]
+        if type(self).__init__ is nn.Module.__init__:
+            return {}
+        missing = [name for name in names if name not in vars(self)]
+        if missing:
+            raise TypeError(
+                f"{type(self).__name__} must keep its argument {missing[0]!r} as "
+                f"self.{missing[0]}, so that a checkpoint can store it."
+            )
+        return {name: vars(self)[name] for name in names}
 
     @abstractmethod
     def forward(
@@ -65,7 +88,7 @@ class Parameterization(nn.Module, ABC):
 
 @dataclass(frozen=True)
 class Conventions:
-    """What a trained generator means, stored with its weights; a mismatch is refused."""
+    """What a trained generator means. Stored with its weights; a mismatch is an error."""
 
     objective: str
     """The registered name of the objective that trained it."""
@@ -91,9 +114,15 @@ class Conventions:
     time: str = "0 data, 1 noise"
     """The direction of time."""
 
+    parameterization_arguments: Mapping[str, Any] = field(default_factory=dict)
+    """The arguments of the parameterization."""
+
     def as_dict(self) -> dict[str, Any]:
-        """Returns the fields as plain data."""
-        return asdict(self)
+        """Returns the fields as plain data, without empty arguments."""
+        fields = asdict(self)
+        if not fields["parameterization_arguments"]:  # Older checkpoints have no such field.
+            del fields["parameterization_arguments"]
+        return fields
 
 
 class SampleModel(nn.Module):

@@ -1,4 +1,4 @@
-r"""The training of the classifier that guides: the cross-entropy of noised latents, at every time.
+r"""The training of the classifier that guides: the cross-entropy of noisy latents, at every time.
 
 .. math:: L = - \mathbb{E} \, \log C(c \mid (1 - t) \, x + t \, z, \; t) , \quad t \sim U(0, 1)
 
@@ -16,11 +16,10 @@ from typing import ClassVar
 import torch
 from torch.nn.functional import cross_entropy
 
-from afmlib.interfaces import Classifier, Objective
-from afmlib.objectives.averaged import averaged_copy, check_player
+from afmlib.interfaces import Classifier, Objective, Terms
 from afmlib.ops.drawing import normal_like, uniform_like
 from afmlib.ops.flow import interpolate
-from afmlib.typing import Labels, Latents, Scalar, Timesteps
+from afmlib.typing import Labels, Latents, Timesteps
 
 
 @dataclass
@@ -35,24 +34,24 @@ class ClassifierTrainingDraws:
 
 
 class ClassifierTraining(Objective):
-    """Trains a classifier of noised latents, to guide generators by.
+    """Trains a classifier of noisy latents, to guide generators by.
 
     Args:
         classifier: The network.
     """
 
+    classifier: Classifier
+    """The network."""
+
     players: ClassVar[Mapping[str, int]] = {"classifier": 1}
-    averaged_player: ClassVar[str] = "classifier"
+    ema_player: ClassVar[str] = "classifier"
 
     def __init__(self, classifier: Classifier) -> None:
-        super().__init__()
-        self.classifier = classifier
-        self.classifier_ema = averaged_copy(classifier)
+        super().__init__(classifier)
 
     def draw(
         self, latents: Latents, generator: torch.Generator | None = None
     ) -> ClassifierTrainingDraws:
-        """Draws noises and times for one update on a batch like ``latents``."""
         return ClassifierTrainingDraws(
             noises=normal_like(latents, len(latents), generator),
             timesteps=uniform_like(latents, generator),
@@ -60,19 +59,9 @@ class ClassifierTraining(Objective):
 
     def terms(
         self, player: str, latents: Latents, labels: Labels, draws: ClassifierTrainingDraws
-    ) -> dict[str, Scalar]:
-        """Returns the term ``cross_entropy``.
-
-        Raises:
-            ValueError: If ``player`` is not "classifier".
-        """
-        check_player(player, self.players)
-        noised = interpolate(latents, draws.noises, draws.timesteps)
-        logits = self.classifier(noised, draws.timesteps)
-        self.observations = {"accuracy": (logits.detach().argmax(1) == labels).to(logits.dtype)}
-        return {"cross_entropy": cross_entropy(logits, labels)}
-
-    @property
-    def sample_model(self) -> None:
-        """Nothing: no generator is trained."""
-        return None
+    ) -> Terms:
+        """Returns the term ``cross_entropy``; observes the accuracy."""
+        noisy = interpolate(latents, draws.noises, draws.timesteps)
+        logits = self.classifier(noisy, draws.timesteps)
+        accuracy = (logits.detach().argmax(1) == labels).to(logits.dtype)
+        return Terms(cross_entropy=cross_entropy(logits, labels), observed={"accuracy": accuracy})

@@ -34,19 +34,11 @@ from afmlib.consistency_functions import (
     ConsistencyPrediction,
     time_of_level,
 )
-from afmlib.interfaces import Discretization, Generator, Objective, SampleModel
+from afmlib.interfaces import Discretization, Generator, Objective, Terms
 from afmlib.noise_levels import DoublingGrid
-from afmlib.objectives.averaged import (
-    averaged_copy,
-    averaged_model,
-    check_keeps_labels,
-    check_nfe,
-    check_player,
-    check_times,
-)
 from afmlib.ops.drawing import normal_like, normal_numbers, same_draws
 from afmlib.ops.flow import interpolate
-from afmlib.typing import Labels, Latents, PerSample, Scalar
+from afmlib.typing import Labels, Latents, PerSample
 
 
 @dataclass
@@ -76,6 +68,8 @@ class ConsistencyTraining(Objective):
 
     players: ClassVar[Mapping[str, int]] = {"generator": 1}
 
+    parameterization: ConsistencyPrediction
+
     def __init__(
         self,
         generator: Generator,
@@ -83,23 +77,17 @@ class ConsistencyTraining(Objective):
         discretization: Discretization | None = None,
         huber_scale: float = 0.00054,
     ) -> None:
-        super().__init__()
-        check_nfe(nfe)
-        check_times(generator, "consistency training")
-        check_keeps_labels(generator, "Consistency training")
+        super().__init__(generator, ConsistencyPrediction(), nfe, any_nfe=True)
+        self.require_times(generator, source=True)
+        self.require_no_label_dropout(generator)
         if not huber_scale >= 0:
             raise ValueError(f"huber_scale must not be negative, got {huber_scale}.")
-        self.generator = generator
-        self.generator_ema = averaged_copy(generator)
-        self.nfe = nfe
         self.discretization = DoublingGrid() if discretization is None else discretization
         self.huber_scale = huber_scale
-        self.parameterization = ConsistencyPrediction()
 
     def draw(
         self, latents: Latents, generator: torch.Generator | None = None
     ) -> ConsistencyTrainingDraws:
-        """Draws noises and levels for one update on a batch like ``latents``."""
         return ConsistencyTrainingDraws(
             noises_src=normal_like(latents, len(latents), generator),
             level_normals=normal_numbers(latents, generator),
@@ -107,13 +95,8 @@ class ConsistencyTraining(Objective):
 
     def terms(
         self, player: str, latents: Latents, labels: Labels, draws: ConsistencyTrainingDraws
-    ) -> dict[str, Scalar]:
-        """Returns the term ``consistency``; observes the norm of each sample's difference.
-
-        Raises:
-            ValueError: If ``player`` is not "generator".
-        """
-        check_player(player, self.players)
+    ) -> Terms:
+        """Returns the term ``consistency``; observes the norm of each sample's difference."""
         upper, lower = self.discretization.levels(
             draws.level_normals, self.num_images, self.total_images
         )
@@ -122,8 +105,10 @@ class ConsistencyTraining(Objective):
         student = self._denoise(latents, labels, draws.noises_src, upper)
         differences = SIGMA_DATA * (student - teacher).flatten(1)  # (N, elements)
         distances = pseudo_huber(differences, self.huber_scale * differences.shape[1] ** 0.5)
-        self.observations = {"distance": distances.detach()}
-        return {"consistency": (distances / (upper - lower)).mean()}
+        return Terms(
+            consistency=(distances / (upper - lower)).mean(),
+            observed={"distance": distances.detach()},
+        )
 
     def _denoise(
         self, latents: Latents, labels: Labels, noises: Latents, levels: PerSample
@@ -131,11 +116,6 @@ class ConsistencyTraining(Objective):
         timesteps = time_of_level(levels)
         noisy = interpolate(latents, noises, timesteps)
         return self.parameterization.denoise(self.generator, noisy, labels, timesteps)
-
-    @property
-    def sample_model(self) -> SampleModel:
-        """The averaged generator, ready for :func:`afmlib.sample`."""
-        return averaged_model(self, self.parameterization, self.nfe, any_nfe=True)
 
 
 def pseudo_huber(differences: torch.Tensor, scale: float) -> PerSample:

@@ -29,19 +29,11 @@ import torch
 
 from afmlib.consistency_functions import SIGMA_DATA, TrigFlowPrediction
 from afmlib.derivatives import ForwardModeJVP
-from afmlib.interfaces import DirectionalDerivative, Generator, Objective, SampleModel
+from afmlib.interfaces import DirectionalDerivative, Generator, Objective, Terms
 from afmlib.nn.attention import require_capabilities
-from afmlib.objectives.averaged import (
-    averaged_copy,
-    averaged_model,
-    check_keeps_labels,
-    check_nfe,
-    check_player,
-    check_times,
-)
 from afmlib.ops.drawing import normal_like, normal_numbers, same_draws
 from afmlib.ops.flow import expand
-from afmlib.typing import Labels, Latents, PerSample, Scalar
+from afmlib.typing import Labels, Latents, PerSample
 
 
 @dataclass
@@ -85,10 +77,9 @@ class ContinuousConsistency(Objective):
         tangent_offset: float = 0.1,
         derivative: DirectionalDerivative | None = None,
     ) -> None:
-        super().__init__()
-        check_nfe(nfe)
-        check_times(generator, "continuous consistency")
-        check_keeps_labels(generator, "Continuous consistency")
+        super().__init__(generator, TrigFlowPrediction(), nfe, any_nfe=True)
+        self.require_times(generator, source=True)
+        self.require_no_label_dropout(generator)
         if not (log_std > 0 and tangent_offset > 0):
             raise ValueError(
                 f"log_std and tangent_offset must be positive, got {log_std} and {tangent_offset}."
@@ -97,9 +88,6 @@ class ContinuousConsistency(Objective):
             raise ValueError(f"warmup_fraction must be in [0, 1], got {warmup_fraction}.")
         self.derivative = ForwardModeJVP() if derivative is None else derivative
         require_capabilities(generator, self.derivative.requires)
-        self.generator = generator
-        self.generator_ema = averaged_copy(generator)
-        self.nfe = nfe
         self.log_mean = log_mean
         self.log_std = log_std
         self.warmup_fraction = warmup_fraction
@@ -108,20 +96,18 @@ class ContinuousConsistency(Objective):
     def draw(
         self, latents: Latents, generator: torch.Generator | None = None
     ) -> ContinuousConsistencyDraws:
-        """Draws noises and angles for one update on a batch like ``latents``."""
         noises = normal_like(latents, len(latents), generator)
         logarithms = self.log_mean + self.log_std * normal_numbers(latents, generator)
         return ContinuousConsistencyDraws(noises, (logarithms.exp() / SIGMA_DATA).atan())
 
     def terms(
         self, player: str, latents: Latents, labels: Labels, draws: ContinuousConsistencyDraws
-    ) -> dict[str, Scalar]:
+    ) -> Terms:
         """Returns the term ``tangent``; observes the norm of each sample's tangent.
 
         Raises:
-            ValueError: If ``player`` is not "generator", or the length of the run is unknown.
+            ValueError: If the length of the run is needed and unknown.
         """
-        check_player(player, self.players)
         cosines, sines = (expand(x, latents) for x in (draws.angles.cos(), draws.angles.sin()))
         points = cosines * latents + sines * draws.noises_src
         velocities = cosines * draws.noises_src - sines * latents
@@ -144,8 +130,10 @@ class ContinuousConsistency(Objective):
         tangents = SIGMA_DATA * (along - self.tangent_warmup() * across)
         norms = torch.linalg.vector_norm(tangents.flatten(1), dim=1)  # (N,)
         targets = made.detach() + tangents / expand(norms + self.tangent_offset, latents)
-        self.observations = {"tangent_norm": norms}
-        return {"tangent": (made - targets).square().flatten(1).mean(1).mean()}
+        return Terms(
+            tangent=(made - targets).square().flatten(1).mean(1).mean(),
+            observed={"tangent_norm": norms},
+        )
 
     def tangent_warmup(self) -> float:
         """Returns the share :math:`r` of the tangent that depends on the derivative.
@@ -158,8 +146,3 @@ class ContinuousConsistency(Objective):
         if self.total_images is None:
             raise ValueError("The warm-up of the tangent needs the length of the run, in images.")
         return min(self.num_images / (self.warmup_fraction * self.total_images), 1.0)
-
-    @property
-    def sample_model(self) -> SampleModel:
-        """The averaged generator, ready for :func:`afmlib.sample`."""
-        return averaged_model(self, TrigFlowPrediction(), self.nfe, any_nfe=True)

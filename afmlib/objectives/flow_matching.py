@@ -20,19 +20,11 @@ from typing import ClassVar
 
 import torch
 
-from afmlib.interfaces import Generator, Objective, SampleModel
-from afmlib.objectives.averaged import (
-    averaged_copy,
-    averaged_model,
-    check_nfe,
-    check_player,
-    check_times,
-    drop_labels,
-)
+from afmlib.interfaces import Generator, Objective, Terms
 from afmlib.ops.drawing import normal_like, uniform_like
 from afmlib.ops.flow import interpolate
 from afmlib.parameterizations import InstantaneousVelocity
-from afmlib.typing import Labels, Latents, Scalar, Timesteps
+from afmlib.typing import Labels, Latents, Timesteps
 
 
 @dataclass
@@ -53,26 +45,18 @@ class FlowMatching(Objective):
     """Flow matching with Euler steps.
 
     Args:
-        generator: The network; it should embed the source time. With a ``class_dropout_prob``,
-            labels are dropped in training.
-        nfe: The number of Euler steps of a sample, unless asked otherwise.
-
-    Raises:
-        ValueError: If ``nfe`` is not positive, or the generator repeats depth instead of steps.
+        generator: The network, which embeds the source time. With a ``class_dropout_prob``, labels
+            are dropped in training.
+        nfe: The default number of Euler steps of a sample.
     """
 
     players: ClassVar[Mapping[str, int]] = {"generator": 1}
 
     def __init__(self, generator: Generator, nfe: int = 50) -> None:
-        super().__init__()
-        check_nfe(nfe)
-        check_times(generator, "flow matching")
-        self.generator = generator
-        self.generator_ema = averaged_copy(generator)
-        self.nfe = nfe
+        super().__init__(generator, InstantaneousVelocity(), nfe, any_nfe=True)
+        self.require_times(generator, source=True)
 
     def draw(self, latents: Latents, generator: torch.Generator | None = None) -> FlowMatchingDraws:
-        """Draws noises, times and label drops for one update on a batch like ``latents``."""
         return FlowMatchingDraws(
             noises_src=normal_like(latents, len(latents), generator),
             timesteps_src=uniform_like(latents, generator),
@@ -81,21 +65,9 @@ class FlowMatching(Objective):
 
     def terms(
         self, player: str, latents: Latents, labels: Labels, draws: FlowMatchingDraws
-    ) -> dict[str, Scalar]:
-        """Returns the term ``velocity``.
-
-        Raises:
-            ValueError: If ``player`` is not "generator".
-        """
-        check_player(player, self.players)
-        dropped = draws.label_drops < self.generator.class_dropout_prob
-        labels = drop_labels(self.generator, labels, dropped)
-        sources = interpolate(latents, draws.noises_src, draws.timesteps_src)
-        velocities = self.generator(sources, labels, draws.timesteps_src, draws.timesteps_src)
-        errors = velocities - (draws.noises_src - latents)
-        return {"velocity": errors.square().flatten(1).mean(1).mean()}
-
-    @property
-    def sample_model(self) -> SampleModel:
-        """The averaged generator, ready for :func:`afmlib.sample`."""
-        return averaged_model(self, InstantaneousVelocity(), self.nfe, any_nfe=True)
+    ) -> Terms:
+        s, noises = draws.timesteps_src, draws.noises_src
+        labels = self.drop_labels(labels, draws.label_drops < self.generator.class_dropout_prob)
+        velocities = self.generator(interpolate(latents, noises, s), labels, s, s)
+        errors = velocities - (noises - latents)
+        return Terms(velocity=errors.square().flatten(1).mean(1).mean())

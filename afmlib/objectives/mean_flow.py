@@ -32,21 +32,13 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from afmlib.derivatives import ForwardModeJVP
-from afmlib.interfaces import DirectionalDerivative, Generator, Objective, SampleModel
+from afmlib.interfaces import DirectionalDerivative, Generator, Objective, Terms
 from afmlib.nn.attention import require_capabilities
-from afmlib.objectives.averaged import (
-    averaged_copy,
-    averaged_model,
-    check_nfe,
-    check_player,
-    check_times,
-    drop_labels,
-)
 from afmlib.ops.drawing import normal_like, normal_numbers, same_draws
 from afmlib.ops.flow import expand, interpolate
 from afmlib.parameterizations import VelocityPrediction
 from afmlib.sampling import evaluating
-from afmlib.typing import Labels, Latents, Scalar, Timesteps
+from afmlib.typing import Labels, Latents, Timesteps
 
 
 @dataclass
@@ -104,9 +96,8 @@ class MeanFlow(Objective):
         weight_offset: float = 0.01,
         derivative: DirectionalDerivative | None = None,
     ) -> None:
-        super().__init__()
-        check_nfe(nfe)
-        check_times(generator, "MeanFlow")
+        super().__init__(generator, VelocityPrediction(), nfe, any_nfe=True)
+        self.require_times(generator, source=True, target=True)
         if not 0 <= unequal_fraction <= 1 - generator.class_dropout_prob:
             raise ValueError(
                 "unequal_fraction must be in [0, 1] and leave room for the samples whose labels "
@@ -120,9 +111,6 @@ class MeanFlow(Objective):
             )
         self.derivative = ForwardModeJVP() if derivative is None else derivative
         require_capabilities(generator, self.derivative.requires)
-        self.generator = generator
-        self.generator_ema = averaged_copy(generator)
-        self.nfe = nfe
         self.unequal_fraction = unequal_fraction
         self.time_mean = time_mean
         self.time_std = time_std
@@ -133,7 +121,6 @@ class MeanFlow(Objective):
         self.weight_offset = weight_offset
 
     def draw(self, latents: Latents, generator: torch.Generator | None = None) -> MeanFlowDraws:
-        """Draws noises and times for one update on a batch like ``latents``."""
         noises = normal_like(latents, len(latents), generator)
         first, second = (
             torch.sigmoid(self.time_mean + self.time_std * normal_numbers(latents, generator))
@@ -150,19 +137,12 @@ class MeanFlow(Objective):
             label_drops=place < min(num_dropped, num_equal),
         )
 
-    def terms(
-        self, player: str, latents: Latents, labels: Labels, draws: MeanFlowDraws
-    ) -> dict[str, Scalar]:
-        """Returns the term ``velocity``; observes the mean squared error of each sample.
-
-        Raises:
-            ValueError: If ``player`` is not "generator".
-        """
-        check_player(player, self.players)
+    def terms(self, player: str, latents: Latents, labels: Labels, draws: MeanFlowDraws) -> Terms:
+        """Returns the term ``velocity``; observes the mean squared error of each sample."""
         s, t = draws.timesteps_src, draws.timesteps_tgt
         sources = interpolate(latents, draws.noises_src, s)
         velocities = self._guided(sources, labels, draws.noises_src - latents, draws)
-        labels = drop_labels(self.generator, labels, draws.label_drops)
+        labels = self.drop_labels(labels, draws.label_drops)
         with same_draws(latents.device):
             slopes = self.derivative(
                 lambda x, src, tgt: self.generator(x, labels, src, tgt),
@@ -173,8 +153,10 @@ class MeanFlow(Objective):
         means = self.generator(sources, labels, s, t)
         errors = (means - targets).square().flatten(1).sum(1)  # (N,)
         weights = (errors.detach() + self.weight_offset) ** -self.weight_power
-        self.observations = {"squared_error": errors.detach() / latents[0].numel()}
-        return {"velocity": (weights * errors).mean()}
+        return Terms(
+            velocity=(weights * errors).mean(),
+            observed={"squared_error": errors.detach() / latents[0].numel()},
+        )
 
     @torch.no_grad()
     def _guided(
@@ -194,11 +176,6 @@ class MeanFlow(Objective):
         low, high = self.guidance_interval
         outside = (s < low) | (s > high) | draws.label_drops
         return torch.where(expand(outside, sources).bool(), velocities, guided)
-
-    @property
-    def sample_model(self) -> SampleModel:
-        """The averaged generator, ready for :func:`afmlib.sample`."""
-        return averaged_model(self, VelocityPrediction(), self.nfe, any_nfe=True)
 
 
 def _check_guidance(

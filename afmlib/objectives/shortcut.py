@@ -25,20 +25,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from afmlib.interfaces import Generator, Objective, SampleModel
-from afmlib.objectives.averaged import (
-    averaged_copy,
-    averaged_model,
-    check_nfe,
-    check_player,
-    check_times,
-    drop_labels,
-)
+from afmlib.interfaces import Generator, Objective, Terms
 from afmlib.ops.drawing import normal_like, uniform_like
 from afmlib.ops.flow import expand, interpolate
 from afmlib.ops.time_grid import draw_fixed_steps
 from afmlib.parameterizations import VelocityPrediction
-from afmlib.typing import Labels, Latents, Scalar, Timesteps
+from afmlib.typing import Labels, Latents, Timesteps
 
 
 @dataclass
@@ -89,9 +81,8 @@ class Shortcut(Objective):
         guidance_scale: float = 1.0,
         clip: float = 4.0,
     ) -> None:
-        super().__init__()
-        check_nfe(nfe)
-        check_times(generator, "a shortcut model")
+        super().__init__(generator, VelocityPrediction(), nfe, any_nfe=True)
+        self.require_times(generator, source=True, target=True)
         for name, number, least in (("nfe", nfe, 1), ("num_steps", num_steps, 2)):
             if number < least or number & (number - 1):
                 raise ValueError(f"{name} must be a power of two, at least {least}, got {number}.")
@@ -104,16 +95,12 @@ class Shortcut(Objective):
                 f"guidance_scale {guidance_scale} calls for the null class: build the generator "
                 "with a class_dropout_prob."
             )
-        self.generator = generator
-        self.generator_ema = averaged_copy(generator)
-        self.nfe = nfe
         self.num_steps = num_steps
         self.bootstrap_fraction = bootstrap_fraction
         self.guidance_scale = guidance_scale
         self.clip = clip
 
     def draw(self, latents: Latents, generator: torch.Generator | None = None) -> ShortcutDraws:
-        """Draws noises, steps and label drops for one update on a batch like ``latents``."""
         noises = normal_like(latents, len(latents), generator)
         num_sizes = self.num_steps.bit_length() - 1
         num_bootstrap = max(round(self.bootstrap_fraction * len(latents)), 1)
@@ -128,15 +115,8 @@ class Shortcut(Objective):
             label_drops=uniform_like(latents, generator),
         )
 
-    def terms(
-        self, player: str, latents: Latents, labels: Labels, draws: ShortcutDraws
-    ) -> dict[str, Scalar]:
-        """Returns the terms ``bootstrap`` and ``velocity``, each with its share of the batch.
-
-        Raises:
-            ValueError: If ``player`` is not "generator".
-        """
-        check_player(player, self.players)
+    def terms(self, player: str, latents: Latents, labels: Labels, draws: ShortcutDraws) -> Terms:
+        """Returns the terms ``bootstrap`` and ``velocity``, each with its share of the batch."""
         size = len(draws.timesteps_mid)
         sources = interpolate(latents, draws.noises_src, draws.timesteps_src)
         targets = torch.cat(
@@ -147,10 +127,10 @@ class Shortcut(Objective):
         )
         dropped = draws.label_drops < self.generator.class_dropout_prob
         dropped[:size] = False
-        labels = drop_labels(self.generator, labels, dropped)
+        labels = self.drop_labels(labels, dropped)
         made = self.generator(sources, labels, draws.timesteps_src, draws.timesteps_tgt)
         errors = (made - targets).square().flatten(1).mean(1) / len(latents)  # (N,)
-        return {"bootstrap": errors[:size].sum(), "velocity": errors[size:].sum()}
+        return Terms(bootstrap=errors[:size].sum(), velocity=errors[size:].sum())
 
     @torch.no_grad()
     def _two_steps(self, sources: Latents, labels: Labels, draws: ShortcutDraws) -> Latents:
@@ -174,8 +154,3 @@ class Shortcut(Objective):
         smallest = (src - tgt) * self.num_steps < 1.5
         scale = torch.where(smallest, self.guidance_scale, 1.0)
         return other + expand(scale, latents) * (own - other)
-
-    @property
-    def sample_model(self) -> SampleModel:
-        """The averaged generator, ready for :func:`afmlib.sample`."""
-        return averaged_model(self, VelocityPrediction(), self.nfe, any_nfe=True)

@@ -1,8 +1,8 @@
-"""Gradients in the middle of a graph: seen as they pass, or given instead of computed."""
+"""Gradients inside a graph: observed, or replaced by a given one."""
 
 __all__ = ["observe_gradient", "value_with_gradient"]
 
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import torch
@@ -11,16 +11,16 @@ from torch import Tensor
 from afmlib.typing import Latents, Scalar
 
 
-def observe_gradient(latents: Latents, seen: MutableMapping[str, Tensor], name: str) -> Latents:
-    """Returns the latents; the backward pass writes down the gradient's norm for each sample.
+def observe_gradient(latents: Latents, observed: MutableMapping[str, Tensor], name: str) -> Latents:
+    """Returns the latents; the backward pass stores the gradient's norm of each sample.
 
     A mean loss divides the gradient of every sample by their number. The norm is multiplied by it
-    again, and so does not depend on how large the batch is.
+    again, so that it does not depend on the batch size.
 
     Args:
-        latents: Where in the graph.
-        seen: What the norms are written into, one per sample.
-        name: Under which name.
+        latents: The place in the graph.
+        observed: Where the norms are stored, one per sample.
+        name: The name of the norms.
     """
     if not latents.requires_grad:
         return latents
@@ -28,24 +28,23 @@ def observe_gradient(latents: Latents, seen: MutableMapping[str, Tensor], name: 
 
     def write(gradient: Tensor) -> None:
         norms = torch.linalg.vector_norm(gradient.detach().flatten(1), dim=1)
-        seen[name] = len(gradient) * norms
+        observed[name] = len(gradient) * norms
 
     view.register_hook(write)  # type: ignore[no-untyped-call]
     return view
 
 
-def value_with_gradient(x: Tensor, value: Scalar, gradient: Tensor) -> Scalar:
-    """Returns a value that was computed before, with its gradient with respect to ``x``."""
+def value_with_gradient(x: Tensor, value: Scalar, gradient: Callable[[], Tensor]) -> Scalar:
+    """Returns a precomputed value, whose gradient at ``x`` is asked for in the backward pass."""
     return _Given.apply(x, value, gradient)  # type: ignore[no-untyped-call]
 
 
 class _Given(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
-        ctx.save_for_backward(gradient)
+    def forward(ctx: Any, x: Tensor, value: Tensor, gradient: Callable[[], Tensor]) -> Tensor:
+        ctx.gradient = gradient
         return value.clone()
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return grad_output * gradient, None, None
+        return grad_output * ctx.gradient(), None, None

@@ -4,14 +4,21 @@ __all__ = ["check_objective"]
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+import functools
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
 
-from afmlib.interfaces import Generator, Minibatch, Objective, SampleModel
-from afmlib.ops.draws import take_rows
+from afmlib import processes
+from afmlib.config import EMAConfig, OptimizerConfig
+from afmlib.engine.batches import MicroBatch, take_rows
+from afmlib.engine.optimizers import build_optimizers
+from afmlib.engine.step import TrainingMetrics, TrainingStep
+from afmlib.interfaces import Generator, Objective, SampleModel
 from afmlib.testing.contract import (
     Batch,
     independent_copy,
@@ -28,6 +35,8 @@ from afmlib.typing import Scalar
 
 BATCH_SIZE = 8
 TOTAL_IMAGES = 1000
+TOLERANCE = 1e-12
+"""Relative difference of gradients in float64 that counts as equal."""
 
 
 def check_objective(
@@ -37,18 +46,18 @@ def check_objective(
 ) -> None:
     """Checks an objective.
 
-    All that is random is in its draws, which repeat with their generator; its terms are finite
-    scalars and functions of their arguments; each player has terms, whose gradient reaches that
-    player and nobody else; two halves of a batch give together the gradient of the whole; the
-    running average is frozen, and is what is sampled.
+    All randomness is in its draws, which repeat with their generator. Its terms are finite scalars
+    and functions of their arguments. The gradient of a player's terms reaches only that player.
+    One micro-batch, two micro-batches and two processes give the same gradients and the same terms,
+    also for a subclass that adds a term. The EMA is frozen, and it is what is sampled.
 
     Args:
-        objective: The objective; it is left as it is.
-        latent_shape: The shape of one sample, where the generator does not declare it.
-        num_classes: The number of classes, where the generator does not declare it.
+        objective: The objective. It is not changed.
+        latent_shape: The shape of one sample, if the generator does not declare it.
+        num_classes: The number of classes, if the generator does not declare it.
 
     Raises:
-        AssertionError: Names the class and the part of its contract that it breaks.
+        AssertionError: Names the class and the broken part of its contract.
         ValueError: If the shape of a sample is unknown.
     """
     require_instance(objective, Objective)
@@ -64,12 +73,12 @@ def check_objective(
     batch = trial_batch(twin, shape, classes, size=BATCH_SIZE)
     _check_players(twin)
     draws = _check_draws(twin, batch)
-    _check_unknown_player(twin, batch, draws)
     for player in twin.players:
         _check_terms(twin, player, batch, draws)
         _check_gradients(twin, player, batch, draws)
-        _check_parts(twin, player, batch)
-    _check_average(twin)
+        with torch.random.fork_rng(devices=[]):  # The step seeds the networks.
+            _check_division(twin, player, batch)
+    _check_ema(twin)
     model = twin.sample_model
     if model is not None:
         _check_sample_model(twin, model, batch)
@@ -110,18 +119,8 @@ def _check_draws(objective: Objective, batch: Batch) -> Any:
     return draws
 
 
-def _check_unknown_player(objective: Objective, batch: Batch, draws: Any) -> None:
-    contract = "a player that there is not is refused by a ValueError"
-    with promise(objective, contract):
-        try:
-            objective.terms("nobody", batch.latents, batch.labels, draws)
-        except ValueError:
-            return
-    require(False, objective, contract, "it is accepted")
-
-
-def _terms(objective: Objective, player: str, batch: Batch, draws: Any) -> dict[str, Scalar]:
-    """Returns the terms of a player, once nothing random and no other side effect is in them."""
+def _terms(objective: Objective, player: str, batch: Batch, draws: Any) -> Mapping[str, Scalar]:
+    """Returns the terms of a player, which draw no random numbers."""
     contract = f"the terms of {player!r} are a function of the batch and the draws"
     with promise(objective, contract), no_global_draws(objective, contract):
         return objective.terms(player, batch.latents, batch.labels, draws)
@@ -133,7 +132,7 @@ def _check_terms(objective: Objective, player: str, batch: Batch, draws: Any) ->
         objective.num_images = num_images
         terms = _terms(objective, player, batch, draws)
         contract = f"the terms of {player!r} are finite scalars, at least one"
-        require(isinstance(terms, dict) and bool(terms), objective, contract, f"{terms!r}")
+        require(isinstance(terms, Mapping) and bool(terms), objective, contract, f"{terms!r}")
         for name, term in terms.items():
             kept = isinstance(term, Tensor) and term.ndim == 0 and bool(term.isfinite())
             require(kept, objective, contract, f"{name} is {term!r}")
@@ -162,42 +161,124 @@ def _check_gradients(objective: Objective, player: str, batch: Batch, draws: Any
     require(own, objective, contract, "it reached nothing")
 
 
-def _check_parts(objective: Objective, player: str, batch: Batch) -> None:
-    """Compares the gradient of a batch with that of its halves, in float64, without dropout."""
-    contract = f"two halves of a batch give the {player!r} the gradient of the whole"
+def _check_division(objective: Objective, player: str, batch: Batch) -> None:
+    """Compares the gradient of a batch with those of its parts, in float64, without dropout.
+
+    A subclass with one more term is compared as well: none of its terms may be lost.
+    """
     precise = copy.deepcopy(objective).double().eval()
     latents = batch.latents.double()
     draws = precise.draw(latents, stream(0))
-    gradients = []
-    for count in (1, 2):
+
+    def part(index: int, count: int) -> MicroBatch:
+        rows = take_rows(draws, index, count)
+        return MicroBatch(latents[index::count], batch.labels[index::count], rows, network_seed=0)
+
+    for subject in (precise, _with_extra_term(precise, player)):
+        name = "" if subject is precise else ", in a subclass that adds a term"
         with promise(objective, "every row of the draws belongs to one sample"):
-            parts = [
-                Minibatch(latents[part::count], batch.labels[part::count], some, network_seed=0)
-                for part, some in ((part, take_rows(draws, part, count)) for part in range(count))
-            ]
-        gradients.append(_gradient_of_parts(precise, player, parts, contract))
-    whole, halves = gradients
-    difference = torch.linalg.vector_norm(whole - halves)
-    kept = bool(difference <= 1e-8 * torch.linalg.vector_norm(whole))
-    require(kept, objective, contract, f"they differ by {difference.item():.1e}")
+            halves = [part(0, 2), part(1, 2)]
+        with promise(objective, f"the training step can train the {player!r}{name}"):
+            names, whole = _accumulate(subject, player, [part(0, 1)])
+            found = {
+                "two micro-batches": _accumulate(subject, player, halves),
+                "two processes": _in_two_processes(
+                    [functools.partial(_accumulate, subject, player, [half]) for half in halves]
+                ),
+            }
+        for division, (terms, gradient) in found.items():
+            contract = f"{division} give the {player!r} the terms of the whole batch{name}"
+            require(terms == names, objective, contract, f"{sorted(names ^ terms)} differ")
+            difference = torch.linalg.vector_norm(whole - gradient)
+            kept = bool(difference <= TOLERANCE * torch.linalg.vector_norm(whole))
+            contract = f"{division} give the {player!r} the gradient of the whole batch{name}"
+            require(kept, objective, contract, f"they differ by {difference.item():.1e}")
 
 
-def _gradient_of_parts(
-    objective: Objective, player: str, parts: Sequence[Minibatch], contract: str
-) -> Tensor:
-    twin = copy.deepcopy(objective)  # A backward pass may move running averages.
-    with promise(objective, contract), torch.random.fork_rng(devices=[]):
-        for compute in twin.terms_of_parts(player, parts):
-            torch.autograd.backward(torch.stack(list(compute().values())).sum() / len(parts))
+def _with_extra_term(objective: Objective, player: str) -> Objective:
+    """Returns a copy with another term, a mean over the samples as every term is."""
+    base: Any = type(objective)
+
+    class Extended(base):
+        def terms(self, name: str, latents: Tensor, labels: Tensor, draws: Any) -> Any:
+            terms = super().terms(name, latents, labels, draws)
+            weights = [p for p in self.get_submodule(player).parameters() if p.requires_grad]
+            squares = torch.stack([weight.square().mean() for weight in weights])
+            return {**terms, "extra": latents.flatten(1).square().mean(1).mean() * squares.sum()}
+
+    extended = copy.deepcopy(objective)
+    extended.__class__ = Extended
+    return extended
+
+
+def _accumulate(
+    objective: Objective, player: str, micro_batches: Sequence[MicroBatch]
+) -> tuple[set[str], Tensor]:
+    """Returns the names of the terms, and the mean gradient."""
+    twin = copy.deepcopy(objective)  # A backward pass may change statistics.
+    optimizers = build_optimizers({name: OptimizerConfig(lr=1.0) for name in twin.players}, twin)
+    step = TrainingStep(twin, {}, optimizers, EMAConfig())
+    metrics = TrainingMetrics(player)
+    step.accumulate(player, micro_batches, metrics)
     gradients = [p.grad.flatten() for p in twin.parameters() if p.grad is not None]
-    return torch.cat(gradients)
+    return set(metrics.sums), torch.cat(gradients)
 
 
-def _check_average(objective: Objective) -> None:
-    player, name = objective.averaged_player, objective.average_name
-    contract = "averaged_player is a player, of whose network <player>_ema is the running average"
+def _in_two_processes(
+    runs: Sequence[Callable[[], tuple[set[str], Tensor]]],
+) -> tuple[set[str], Tensor]:
+    """Runs two processes as threads that share their means, and returns the mean gradient.
+
+    One thread runs at a time, since forward-mode differentiation has a global state.
+    """
+    barrier, local = threading.Barrier(len(runs), timeout=60), threading.local()
+    turn = threading.Lock()
+    shared: list[Any] = [None] * len(runs)
+    results: list[Any] = [None] * len(runs)
+
+    def mean(values: Tensor) -> Tensor:
+        shared[local.rank] = values.detach()
+        turn.release()
+        try:
+            barrier.wait()
+            total = sum(shared) / len(runs)
+            barrier.wait()  # Before anyone writes the next one.
+        finally:
+            turn.acquire()
+        return total
+
+    def run(rank: int) -> None:
+        local.rank = rank
+        with turn:
+            try:
+                results[rank] = runs[rank]()
+            except BaseException as error:
+                results[rank] = error
+                barrier.abort()
+
+    with (
+        mock.patch.object(processes, "size", return_value=len(runs)),
+        mock.patch.object(processes, "mean", mean),
+    ):
+        threads = [threading.Thread(target=run, args=[rank]) for rank in range(len(runs))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    for result in results:
+        if isinstance(result, BaseException) and not isinstance(
+            result, threading.BrokenBarrierError
+        ):
+            raise result
+    names = set().union(*(names for names, _ in results))
+    return names, torch.stack([gradient for _, gradient in results]).mean(0)
+
+
+def _check_ema(objective: Objective) -> None:
+    player, name = objective.ema_player, objective.ema_name
+    contract = "ema_player is a player, and <player>_ema the EMA of its network"
     with promise(objective, contract):
-        online, average = objective.get_submodule(player), objective.average
+        online, average = objective.get_submodule(player), objective.ema
     require(player in objective.players, objective, contract, f"it is {player!r}")
     frozen = not any(parameter.requires_grad for parameter in average.parameters())
     require(frozen, objective, f"{name} is frozen")
@@ -217,8 +298,8 @@ def _check_sample_model(objective: Objective, model: SampleModel, batch: Batch) 
         samples = model(batch.latents, batch.labels)
     kept = samples.shape == batch.latents.shape and bool(samples.isfinite().all())
     require(kept, objective, contract, f"it returned {tuple(samples.shape)}")
-    averaged = model.generator is objective.average
-    require(averaged, objective, f"sample_model holds {objective.average_name}")
+    averaged = model.generator is objective.ema
+    require(averaged, objective, f"sample_model holds {objective.ema_name}")
     conventions = model.conventions
     name = type(objective).__name__
     contract = "the conventions of sample_model name the objective"

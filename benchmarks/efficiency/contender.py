@@ -41,7 +41,7 @@ def count(subject: Subject, objective: Objective) -> dict[str, Any]:
     }
     forward = count_forward(_main_network(objective), *_one(subject))
     total = sum(times * updates[player] for player, times in objective.players.items())
-    own = objective.players[objective.averaged_player]
+    own = objective.players[objective.ema_player]
     return {
         "parameters": count_parameters(objective),
         "flops": {
@@ -55,7 +55,7 @@ def count(subject: Subject, objective: Objective) -> dict[str, Any]:
 
 
 def _main_network(objective: Objective) -> nn.Module:
-    return objective.get_submodule(objective.averaged_player)
+    return objective.get_submodule(objective.ema_player)
 
 
 def _one(subject: Subject) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-
 from afmlib.engine.objective_model import ObjectiveModel
+
 from afmlib.engine.optimizers import build_optimizers
 from afmlib.interfaces import Objective
 from efficiency.clock import median_seconds
@@ -59,7 +59,7 @@ class TrainingPlan:
         parts = {player: batch.next() for player, batch in batches.items()}
         sizes = training_memory(objective, subject.run.optimizers, parts)
         activations = sizes.pop("activations")
-        updates = objective.players[objective.averaged_player]
+        updates = objective.players[objective.ema_player]
         return cls(smallest, sum(sizes.values()), activations, int(USABLE * free), updates)
 
     def memory(self, batch: int) -> int:
@@ -142,7 +142,7 @@ def _seconds(subject: Subject, objective: Objective, batch: int, device: torch.d
     run = subject.run
     autocast = torch.bfloat16 if run.precision == "bfloat16" else None
     model = ObjectiveModel(objective, run.ema, autocast).train()
-    objective.average.eval()
+    objective.ema.eval()
     if run.compile:
         for player in objective.players:
             objective.get_submodule(player).compile()

@@ -7,8 +7,7 @@ from tiny_autoencoder import save_autoencoder
 from afmlib.data.diffusers_autoencoder import DiffusersAutoencoder
 from afmlib.data.digits import Digits
 from afmlib.data.encoded_images import ENCODED_AT_ONCE, EncodedImages
-from afmlib.engine.batches import PlayerBatches
-from afmlib.engine.layout import BatchLayout
+from afmlib.engine.batches import BatchLayout, PlayerBatches
 from afmlib.interfaces import Dataset
 from afmlib.objectives.classifier_training import ClassifierTraining
 from afmlib.registry import build_classifier

@@ -16,11 +16,11 @@ def die():
 
 def targets():
     from afmlib.engine.json_lines import JsonLines
-    from afmlib.engine.objective_model import ObjectiveModel
+    from afmlib.engine.step import TrainingStep
     from afmlib.metrics.diversity import Diversity
 
     return {
-        "update": (ObjectiveModel, "_update"),
+        "update": (TrainingStep, "update"),
         "fsync": (os, "fsync"),
         "replace": (os, "replace"),
         "metric": (Diversity, "__call__"),

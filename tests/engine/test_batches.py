@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
-from afmlib.engine.batches import PlayerBatches
-from afmlib.engine.layout import BatchLayout
+from afmlib.engine.batches import BatchLayout, PlayerBatches
 from afmlib.interfaces import Dataset, Objective
 
 CPU = torch.device("cpu")
@@ -51,16 +51,14 @@ class _Draws(Objective):
     def terms(self, player, latents, labels, draws):
         return {}
 
-    @property
-    def sample_model(self):
-        raise NotImplementedError
-
 
 class _Whole:
     """The minibatches of a player in one process and one part."""
 
     def __init__(self, size, batch, num_images=0, name=(0, 0)):
-        self.stream = PlayerBatches(_Numbers(size), _Draws(), BatchLayout(batch), name, CPU)
+        self.stream = PlayerBatches(
+            _Numbers(size), _Draws(nn.Identity()), BatchLayout(batch), name, CPU
+        )
         self.stream.start_at(num_images)
 
     def next(self):
@@ -126,8 +124,8 @@ def test_processes_and_parts_share_the_batch_that_one_would_have(processes, part
     seeds = set()
 
     for rank in range(processes):
-        shares = BatchLayout(batch, processes, parts, rank)
-        stream = PlayerBatches(_Numbers(size), _Draws(), shares, (0, 0), CPU)
+        layout = BatchLayout(batch, processes, parts, rank)
+        stream = PlayerBatches(_Numbers(size), _Draws(nn.Identity()), layout, (0, 0), CPU)
         stream.start_at(batch)
         for index, part in enumerate(stream.next()):
             assert len(part.latents) == rows
@@ -143,9 +141,10 @@ def test_processes_and_parts_share_the_batch_that_one_would_have(processes, part
 
 @given(st.integers(1, 60), st.integers(1, 60))
 def test_a_batch_is_divided_into_as_few_parts_as_fit(batch, micro_batch):
-    shares = BatchLayout.of(batch, micro_batch)
+    layout = BatchLayout.of(batch, micro_batch)
 
-    assert shares.num_parts * shares.part_size == batch
-    assert shares.part_size <= micro_batch
-    larger = [parts for parts in range(1, shares.num_parts) if batch % parts == 0]
+    size = batch // layout.num_micro_batches
+    assert layout.num_micro_batches * size == batch
+    assert size <= micro_batch
+    larger = [parts for parts in range(1, layout.num_micro_batches) if batch % parts == 0]
     assert all(batch // parts > micro_batch for parts in larger)

@@ -49,7 +49,7 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(trained, tmp_path):
 
     for name, value in trained.objective.state_dict().items():
         assert torch.equal(value, resumed.objective.state_dict()[name]), name
-    assert resumed.model.average_updates == 8
+    assert resumed.step.ema_updates == 8
 
 
 def test_the_average_follows_the_classifier(trained):
@@ -113,7 +113,7 @@ def test_it_is_evaluated_and_not_sampled_on_the_command_line(trained, capsys, tm
 def test_without_held_out_data_it_is_judged_on_training_data(trained):
     part = trained.dataset.held_out()  # Of which nothing is kept.
 
-    result = evaluate_classifier(trained.objective.average, part, trained.run_config.evaluation)
+    result = evaluate_classifier(trained.objective.ema, part, trained.run_config.evaluation)
 
     assert result["protocol"]["reference"] == "Digits, 360 training samples"
 
@@ -134,7 +134,7 @@ def test_the_classifier_learns_the_digits(tmp_path):
     runner = Runner(config, tmp_path, device="cpu")
     runner.train()
 
-    model, protocol = runner.objective.average, runner.run_config.evaluation
+    model, protocol = runner.objective.ema, runner.run_config.evaluation
     values = evaluate_classifier(model, runner.dataset, protocol)["values"]
     assert values["accuracy_at_0"] > 0.93
     assert values["accuracy_at_0.25"] > 0.85

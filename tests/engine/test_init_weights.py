@@ -57,7 +57,7 @@ def test_another_objective_goes_on_with_the_generator(run, tiny_config, tmp_path
     assert same(new.generator, old.generator_ema)
 
 
-def test_it_is_no_resume_and_says_so(run, tiny_config, tmp_path):
+def test_init_from_is_not_a_resume(run, tiny_config, tmp_path):
     run(work_dir=tmp_path / "old")
     config = tiny_config() | {"init_from": str(tmp_path / "old")}
     text = io.StringIO()
@@ -67,7 +67,7 @@ def test_it_is_no_resume_and_says_so(run, tiny_config, tmp_path):
         runner = Runner(config, tmp_path / "new", device="cpu", resume=resume, console=console)
         runner.train()
 
-    assert text.getvalue().count("starting anew, from the weights of") == 1
+    assert text.getvalue().count("starting from the weights of") == 1
     assert "generator (averaged)" in text.getvalue()
     assert "nothing to do" in text.getvalue()  # The second went on with the first.
 

@@ -36,13 +36,13 @@ def test_entries_are_there_when_it_is_flushed(path):
     assert file.images() == {1, 2}
 
 
-def test_it_is_cut_back_and_goes_on(path):
+def test_it_is_truncate_and_goes_on(path):
     file = JsonLines(path)
     for num_images in (8, 16, 24):
         file.append({"num_images": num_images})
     file.flush()
     again = JsonLines(path)
-    again.cut_back(16)
+    again.truncate(16)
     again.append({"num_images": 32})
     again.flush()
 
@@ -50,12 +50,12 @@ def test_it_is_cut_back_and_goes_on(path):
 
 
 @pytest.mark.parametrize("torn", ['{"num_im', '"text"', "[1]", '{"loss": 1}', "\0\0\0"])
-def test_what_a_killed_run_left_is_cut_off(tmp_path, torn):
+def test_torn_last_line_is_removed(tmp_path, torn):
     path = tmp_path / "log.jsonl"
     path.write_text('{"num_images": 8}\n' + torn)
 
     file = JsonLines(str(path))
-    file.cut_back(100)
+    file.truncate(100)
     file.append({"num_images": 16})
 
     assert [entry["num_images"] for entry in content(str(path))] == [8, 16]

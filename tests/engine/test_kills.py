@@ -156,7 +156,7 @@ def test_a_run_goes_on_in_another_place_from_its_first_checkpoint(whole, tmp_pat
     done = start(tmp_path / "moved")
 
     assert done.returncode == 0, done.stderr
-    assert f"going on from {first}" in done.stderr
+    assert f"resuming from {first}" in done.stderr
     assert_same_run(whole, tmp_path / "moved")
 
 
@@ -171,7 +171,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(whole, tmp_pat
 
     assert done.returncode == 0, done.stderr
     assert f"{newest.name}/generator.safetensors is damaged" in done.stderr
-    assert f"going on from {older}" in done.stderr
+    assert f"resuming from {older}" in done.stderr
     assert_same_run(whole, tmp_path / "run")
 
 

@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 
 from afmlib.engine import Runner
 from afmlib.interfaces import Discriminator, Generator, Objective
-from afmlib.objectives.averaged import averaged_copy, averaged_model, frozen
+from afmlib.nn.frozen import frozen
 from afmlib.ops.drawing import normal_like, uniform_like
 from afmlib.ops.flow import interpolate
 from afmlib.parameterizations import InstantaneousVelocity
@@ -33,9 +33,8 @@ class ContinuousAdversarialFlow(Objective):
     players = {"discriminator": 16, "generator": 1}  # noqa: RUF012
 
     def __init__(self, generator: Generator, discriminator: Discriminator) -> None:
-        super().__init__()
-        self.generator, self.discriminator = generator, discriminator
-        self.generator_ema = averaged_copy(generator)
+        super().__init__(generator, InstantaneousVelocity(), nfe=2, any_nfe=True)
+        self.discriminator = discriminator
 
     def draw(self, latents, generator=None):
         return Draws(
@@ -60,10 +59,6 @@ class ContinuousAdversarialFlow(Objective):
             "real": (slope(real) - 1).square().mean(),
             "fake": (slope(fake.detach()) + 1).square().mean(),
         }
-
-    @property
-    def sample_model(self):
-        return averaged_model(self, InstantaneousVelocity(), 2, any_nfe=True)
 
 
 @pytest.fixture
@@ -104,7 +99,7 @@ def test_each_player_gets_its_updates_each_on_a_minibatch_of_its_own(config, tmp
     assert len(set(seen)) == 51
     assert runner.objective.num_images == 24
     for player, updates in (("discriminator", 48), ("generator", 3)):
-        moments = runner.optim_wrapper[player].optimizer.state.values()
+        moments = runner.step.optimizers[player].optimizer.state.values()
         assert {int(values["step"]) for values in moments} == {updates}
 
 

@@ -71,7 +71,7 @@ def test_a_classifier_starts_with_the_file_and_so_does_its_average(tmp_path):
     objective = Runner(config, tmp_path / "new", device="cpu").objective
 
     assert holds(objective.classifier, shapes)
-    assert holds(objective.average, shapes)
+    assert holds(objective.ema, shapes)
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,12 @@ def test_a_classifier_starts_with_the_file_and_so_does_its_average(tmp_path):
         (layout.generator(**SIZES | dict(depth=1)), {}, r"blocks\.1\.\S+ is missing"),
         (layout.generator(**SIZES | dict(classes=9)), {}, "num_classes is 9, not 10"),
         (layout.generator(**SIZES | dict(channels=4)), {}, "latent_shape is .4, 8, 8., not"),
-        (layout.classifier(**SIZES), {}, "of a classifier, and weights of the discriminator, gen"),
-        (layout.generator(**SIZES), dict(players=["discriminator"]), "weights of the discrim"),
+        (
+            layout.classifier(**SIZES),
+            {},
+            "holds a classifier; this run needs weights of: discriminator, gen",
+        ),
+        (layout.generator(**SIZES), dict(players=["discriminator"]), "needs weights of: discrim"),
     ],
 )
 def test_what_does_not_fit_is_named(shapes, init, message, start):

@@ -9,8 +9,10 @@ from afmlib.engine.optimizers import PlayerOptimizer
 from afmlib.networks.dit import DiTGenerator
 from afmlib.networks.repeat import RepeatBlocks, RepeatDepth
 
+TINY = dict(hidden_size=16, depth=1, num_heads=2, input_size=4, in_channels=2)
 
-def test_the_rate_follows_its_schedule_and_factor():
+
+def test_rate_follows_schedule_and_factor():
     config = OptimizerConfig(lr={"type": "LinearSchedule", "start": 1.0, "end": 0.0}, lr_factor=0.5)
     optimizer = PlayerOptimizer(config, nn.Linear(2, 2))
 
@@ -25,8 +27,8 @@ def test_the_rate_follows_its_schedule_and_factor():
 @pytest.mark.parametrize("wrapper", [RepeatDepth, RepeatBlocks])
 @pytest.mark.parametrize("repeats", [1, 2, 3, 4, 49])
 @pytest.mark.parametrize("phase_factor", [1.0, 0.8, 0.3])
-def test_repeated_depth_divides_the_rate_in_every_phase(wrapper, repeats, phase_factor):
-    plain = DiTGenerator(4, 2, 2, 16, 1, 2, use_timestep_src=True)
+def test_repeated_depth_divides_the_rate(wrapper, repeats, phase_factor):
+    plain = DiTGenerator(**TINY, use_timestep_src=True)
     rates = []
     for network in (plain, wrapper(repeats, plain)):
         optimizer = PlayerOptimizer(OptimizerConfig(lr=1e-4), network)
@@ -37,8 +39,8 @@ def test_repeated_depth_divides_the_rate_in_every_phase(wrapper, repeats, phase_
     assert rates[1] == pytest.approx(rates[0] / repeats, rel=1e-12)
 
 
-def test_a_factor_of_the_config_takes_the_place_of_the_networks_own():
-    deep = RepeatDepth(4, DiTGenerator(4, 2, 2, 16, 1, 2, use_timestep_src=True))
+def test_lr_factor_overrides_repeated_depth():
+    deep = RepeatDepth(4, DiTGenerator(**TINY, use_timestep_src=True))
     optimizer = PlayerOptimizer(OptimizerConfig(lr=1e-4, lr_factor=0.5), deep)
 
     optimizer.set_progress(0, None)
@@ -46,7 +48,7 @@ def test_a_factor_of_the_config_takes_the_place_of_the_networks_own():
     assert optimizer.optimizer.param_groups[0]["lr"] == 0.5e-4
 
 
-def test_frozen_parameters_are_left_out():
+def test_frozen_parameters_are_excluded():
     network = nn.Linear(2, 2)
     network.bias.requires_grad_(False)
 
@@ -56,7 +58,7 @@ def test_frozen_parameters_are_left_out():
 
 
 @pytest.mark.parametrize("kind", ["AdamW", "Adam", "RAdam", "SGD"])
-def test_every_optimizer_steps_as_torchs_own(kind):
+def test_optimizer_steps_as_torch(kind):
     network = nn.Linear(3, 1)
     twin = nn.Linear(3, 1)
     twin.load_state_dict(network.state_dict())
@@ -68,7 +70,9 @@ def test_every_optimizer_steps_as_torchs_own(kind):
 
     for _ in range(7):
         x = torch.randn(4, 3)
-        optimizer.update_params(network(x).square().mean())
+        optimizer.zero_grad()
+        network(x).square().mean().backward()
+        optimizer.step()
         own.zero_grad()
         twin(x).square().mean().backward()
         own.step()

@@ -93,7 +93,7 @@ def test_a_run_goes_on_with_whatever_state_or_refuses_it(stopped, examples, tmp_
         spoil(data.draw, state)
         write(spoiled, state)
         try:
-            load_run(spoiled, runner.model, runner.optim_wrapper, runner.stateful)
+            load_run(spoiled, runner.step, runner.stateful)
         except CheckpointError as error:
             outcomes["refused"] += len(str(error)) > 0
             return
@@ -117,14 +117,14 @@ def test_a_run_goes_on_with_whatever_state_or_refuses_it(stopped, examples, tmp_
             lambda state: state["optimizers"]["generator"]["state"][0].update(
                 exp_avg=torch.zeros(3)
             ),
-            "exp_avg is not of the shape",
+            "exp_avg does not have shape",
         ),
         (
             lambda state: state["optimizers"]["generator"]["state"].update({10**6: {}}),
-            "moments of parameters that there are not",
+            "optimizer state for unknown parameters",
         ),
         (lambda state: state["hooks"]["log"].update(count="x"), "cannot be interpreted"),
-        (lambda state: state["hooks"]["log"].update(sums={"a": 5}), "a sum for the log is 5"),
+        (lambda state: state["hooks"]["log"].update(sums={"a": 5}), "a sum of the log is 5"),
     ],
 )
 def test_a_state_that_does_not_fit_is_refused_in_words(stopped, spoiled, message):
@@ -133,7 +133,7 @@ def test_a_state_that_does_not_fit_is_refused_in_words(stopped, spoiled, message
     write(folder, state)
 
     with pytest.raises(CheckpointError, match=f"does not fit this run: .*{message}"):
-        load_run(folder, runner.model, runner.optim_wrapper, runner.stateful)
+        load_run(folder, runner.step, runner.stateful)
 
 
 @pytest.mark.parametrize("num_images", [-8, "x", None, 0.5])
@@ -142,4 +142,4 @@ def test_a_count_that_is_none_is_refused(stopped, num_images):
     write(folder, state, num_images=num_images)
 
     with pytest.raises(CheckpointError, match="does not fit this run"):
-        load_run(folder, runner.model, runner.optim_wrapper, runner.stateful)
+        load_run(folder, runner.step, runner.stateful)

@@ -1,4 +1,4 @@
-"""Tests for afmlib.engine.visualization."""
+"""Tests for afmlib.engine.hooks.log."""
 
 import sys
 import types
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from afmlib.config import ConfigError, LogConfig
-from afmlib.engine.visualization import backends_of
+from afmlib.engine.hooks.log import visualization_backends
 
 
 @pytest.fixture
@@ -56,11 +56,11 @@ def test_a_missing_package_is_named_with_its_extra(name, monkeypatch, tmp_path):
     config = LogConfig(tensorboard=name == "tensorboard", wandb="x" if name == "wandb" else None)
 
     with pytest.raises(ConfigError, match=rf"log.{name} needs {name}: .*afmlib\[{name}\]"):
-        backends_of(config, str(tmp_path), "run")
+        visualization_backends(config, str(tmp_path), "run")
 
 
 def test_without_being_asked_nothing_is_written():
-    assert backends_of(LogConfig(), None, "run") == []
+    assert visualization_backends(LogConfig(), None, "run") == []
 
 
 def test_a_picture_of_the_back_end_is_what_was_saved(run, wandb, tmp_path):

@@ -83,7 +83,7 @@ def train(case, work_dir, *overrides, hooks=(), **options):
 
 
 def whole(runner, tensors):
-    gather = runner.model.distribution.gather
+    gather = runner.step.distribution.gather
     return {name: gather(tensor.detach()).clone() for name, tensor in tensors.items()}
 
 
@@ -96,15 +96,15 @@ class KeepGradients:
             self._wrap(runner, player)
 
     def _wrap(self, runner, player):
-        optimizer = runner.optim_wrapper[player]
-        step = optimizer.clip_and_step
+        optimizer = runner.step.optimizers[player]
+        step = optimizer.step
 
-        def keep_and_step(norm):
+        def keep_and_step():
             gradients = {str(i): g for i, g in enumerate(optimizer.gradients)}
-            self.kept.append({**whole(runner, gradients), "norm": norm.clone()})
-            step(norm)
+            self.kept.append(whole(runner, gradients))
+            step()
 
-        optimizer.clip_and_step = keep_and_step
+        optimizer.step = keep_and_step
 
 
 def gradients(case, work_dir, *overrides):

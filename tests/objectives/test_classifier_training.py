@@ -54,7 +54,7 @@ def test_the_term_and_its_gradient_are_those_of_the_cross_entropy(seed, batch):
     assert list(terms) == ["cross_entropy"]
     assert terms["cross_entropy"].item() == pytest.approx(value)
     torch.testing.assert_close(objective.classifier.weight.grad, slope)
-    assert objective.observations["accuracy"].tolist() == right
+    assert terms.observed["accuracy"].tolist() == right
 
 
 def test_times_cover_the_whole_flow_and_noises_are_normal():
@@ -71,12 +71,8 @@ def test_its_only_player_is_the_classifier_of_which_there_is_an_average():
 
     assert list(objective.players) == ["classifier"]
     assert objective.network_names == ["classifier", "classifier_ema"]
-    assert objective.average is objective.classifier_ema
-    assert not any(parameter.requires_grad for parameter in objective.average.parameters())
-    x, labels = torch.randn(2, 4), torch.tensor([0, 1])
-    draws = objective.draw(x)
-    with pytest.raises(ValueError, match="There is no player 'generator'; there are: classifier"):
-        objective.terms("generator", x, labels, draws)
+    assert objective.ema is objective.classifier_ema
+    assert not any(parameter.requires_grad for parameter in objective.ema.parameters())
 
 
 def test_there_is_nothing_to_sample():

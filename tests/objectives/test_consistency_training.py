@@ -178,10 +178,10 @@ def test_the_weight_is_the_inverse_distance_of_the_levels(upper, share):
     objective = ConsistencyTraining(generator, discretization=Fixed(upper, share * upper))
     latents, labels = torch.randn(4, 3), torch.zeros(4).long()
 
-    term = objective.terms("generator", latents, labels, objective.draw(latents))["consistency"]
+    terms = objective.terms("generator", latents, labels, objective.draw(latents))
 
-    expected = objective.observations["distance"].mean() / (upper - share * upper)
-    torch.testing.assert_close(term.detach(), expected)
+    expected = terms.observed["distance"].mean() / (upper - share * upper)
+    torch.testing.assert_close(terms["consistency"].detach(), expected)
 
 
 # --- The exact function ---
@@ -237,9 +237,9 @@ def test_a_small_network_learns_the_exact_map(gaussian_error, affine_network, se
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(nfe=0), "nfe must be at least 1, got 0"),
+        (dict(nfe=0), "nfe must be a positive integer"),
         (dict(huber_scale=-1.0), "huber_scale must not be negative, got -1.0"),
-        (dict(generator=Noisy(0.1)), "Consistency training drops no labels"),
+        (dict(generator=Noisy(0.1)), "ConsistencyTraining drops no labels"),
     ],
 )
 def test_settings_out_of_their_domain_are_named(arguments, message):

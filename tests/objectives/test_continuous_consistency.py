@@ -147,10 +147,10 @@ def test_the_size_of_a_step_is_that_of_the_norm_and_not_of_the_root_mean_square(
     objective = objective_of(Noisy().eval())
     latents, labels = torch.randn(5, 3), torch.zeros(5).long()
 
-    term = objective.terms("generator", latents, labels, objective.draw(latents))["tangent"]
+    terms = objective.terms("generator", latents, labels, objective.draw(latents))
 
-    norms = objective.observations["tangent_norm"]
-    torch.testing.assert_close(term.detach(), ((norms / (norms + 0.1)) ** 2).mean() / 3)
+    norms = terms.observed["tangent_norm"]
+    torch.testing.assert_close(terms["tangent"].detach(), ((norms / (norms + 0.1)) ** 2).mean() / 3)
 
 
 def test_the_network_and_its_derivative_have_the_same_dropout():
@@ -159,7 +159,7 @@ def test_the_network_and_its_derivative_have_the_same_dropout():
     draws = objective.draw(latents)
 
     torch.manual_seed(3)
-    objective.terms("generator", latents, labels, draws)
+    terms = objective.terms("generator", latents, labels, draws)
 
     torch.manual_seed(3)
     mask = nn.functional.dropout(torch.ones(4, 3), 0.5)
@@ -168,7 +168,7 @@ def test_the_network_and_its_derivative_have_the_same_dropout():
     v = cos * draws.noises_src - sin * latents
     made, change = mask * 0.7 * x.cos(), -mask * 0.7 * x.sin() * v
     tangents = 0.5 * (-(cos**2) * (made - v) - cos * sin * (x + change))
-    torch.testing.assert_close(objective.observations["tangent_norm"], tangents.norm(dim=1))
+    torch.testing.assert_close(terms.observed["tangent_norm"], tangents.norm(dim=1))
 
 
 def test_angles_are_those_of_log_normal_levels():
@@ -241,11 +241,11 @@ def test_a_small_network_learns_the_exact_map(gaussian_error, affine_network):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(nfe=0), "nfe must be at least 1, got 0"),
+        (dict(nfe=0), "nfe must be a positive integer"),
         (dict(log_std=0.0), "log_std and tangent_offset must be positive, got 0.0"),
         (dict(tangent_offset=0.0), "must be positive, got 1.4 and 0.0"),
         (dict(warmup_fraction=2.0), r"warmup_fraction must be in \[0, 1\], got 2.0"),
-        (dict(generator=Noisy(0.1)), "Continuous consistency drops no labels"),
+        (dict(generator=Noisy(0.1)), "ContinuousConsistency drops no labels"),
     ],
 )
 def test_settings_out_of_their_domain_are_named(arguments, message):

@@ -210,11 +210,8 @@ def test_draws_are_a_function_of_the_generator_alone(seed, size):
 
 def test_the_generator_is_the_only_player():
     objective = FlowMatching(Recorder())
-    latents = torch.zeros(2, 1)
 
     assert list(objective.players.items()) == [("generator", 1)]
-    with pytest.raises(ValueError, match=r"no player 'discriminator'.*: generator"):
-        objective.terms("discriminator", latents, torch.zeros(2).long(), objective.draw(latents))
 
 
 def test_the_averaged_generator_is_a_frozen_copy_which_is_sampled(networks):
@@ -233,9 +230,9 @@ def test_the_averaged_generator_is_a_frozen_copy_which_is_sampled(networks):
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("nfe", [0, -1, True, 2.0, "any"])
+@pytest.mark.parametrize("nfe", [0, -1, True, 2.0])
 def test_nfe_is_a_positive_integer(nfe):
-    with pytest.raises(ValueError, match=f"nfe must be at least 1, got {nfe!r}"):
+    with pytest.raises(ValueError, match="nfe must be a positive integer"):
         FlowMatching(Recorder(), nfe=nfe)
 
 
@@ -243,5 +240,5 @@ def test_a_generator_that_ignores_the_time_is_refused():
     tiny = dict(type="DiTGenerator", input_size=4, hidden_size=8, depth=1, num_heads=1)
     generator = build_generator(dict(type="RepeatDepth", repeats=2, generator=tiny))
 
-    with pytest.raises(ValueError, match="RepeatDepth ignores the time"):
+    with pytest.raises(ValueError, match="RepeatDepth is a one-step model"):
         FlowMatching(generator)

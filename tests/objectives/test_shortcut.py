@@ -234,7 +234,7 @@ def test_a_sample_is_a_walk_of_equal_steps():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(nfe=0), "nfe must be at least 1, got 0"),
+        (dict(nfe=0), "nfe must be a positive integer"),
         (dict(nfe=3), "nfe must be a power of two, at least 1, got 3"),
         (dict(num_steps=100), "num_steps must be a power of two, at least 2, got 100"),
         (dict(num_steps=1), "num_steps must be a power of two, at least 2, got 1"),

@@ -29,7 +29,7 @@ def test_a_given_gradient_takes_the_place_of_the_computed_one():
     x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     gradient = torch.randn(4, 3, dtype=torch.float64)
 
-    value = value_with_gradient(2 * x, torch.tensor(7.0, dtype=torch.float64), gradient)
+    value = value_with_gradient(2 * x, torch.tensor(7.0, dtype=torch.float64), lambda: gradient)
     (3 * value).backward()
 
     assert value.item() == 7.0

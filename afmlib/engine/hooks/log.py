@@ -1,23 +1,28 @@
-"""The log of a run: one line of JSON per entry, and TensorBoard or W&B if wanted."""
+"""The log of a run: one line of JSON per entry, and TensorBoard or W&B on request."""
 
-__all__ = ["LogHook"]
+__all__ = ["LogHook", "visualization_backends"]
 
+import importlib.util
 import operator
 import resource
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.hooks import Hook
+from mmengine.visualization import BaseVisBackend, TensorboardVisBackend, WandbVisBackend
 
 from afmlib import processes
+from afmlib.config import ConfigError, LogConfig
 from afmlib.engine.json_lines import JsonLines
 
 
 class LogHook(Hook):
-    """Writes down the mean of every number since the last entry.
+    """Writes the mean of every number since the last entry.
 
     Args:
         path: The file: a path or a URL.
@@ -31,25 +36,23 @@ class LogHook(Hook):
         self.count = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what the next entry has so far: a checkpoint may lie between two entries."""
+        """Returns the sums of the next entry, since a checkpoint may lie between two entries."""
         return {"sums": dict(self.sums), "count": self.count}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on with an entry."""
         self.sums = {str(key): _number(value) for key, value in state["sums"].items()}
         self.count = operator.index(state["count"])
 
     def before_train(self, runner: Any) -> None:
-        """Cuts the file back to where the run goes on."""
+        """Truncates the file to where the run resumes."""
         self.last_time = time.monotonic()
         self.last_images = runner.train_loop.num_images
         if processes.rank() == 0:
-            self.file.cut_back(self.last_images)
+            self.file.truncate(self.last_images)
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Adds the numbers up, and writes them down when it is time."""
         for key, value in outputs.items():
             self.sums[key] = self.sums[key].to(value) + value if key in self.sums else value
         self.count += 1
@@ -62,9 +65,8 @@ class LogHook(Hook):
         entry: dict[str, Any] = {
             key: (value / self.count).item() for key, value in self.sums.items()
         }
-        for player in loop.dataloader:
-            optimizer = runner.optim_wrapper[player].optimizer
-            entry[f"{player}/lr"] = optimizer.param_groups[0]["lr"]
+        for player, optimizer in runner.step.optimizers.items():
+            entry[f"{player}/lr"] = optimizer.optimizer.param_groups[0]["lr"]
         now = time.monotonic()
         rate = (loop.num_images - self.last_images) / max(now - self.last_time, 1e-9)
         entry["images_per_second"] = round(rate, 1)
@@ -76,19 +78,71 @@ class LogHook(Hook):
         self.last_time, self.last_images = now, loop.num_images
 
     def after_train(self, runner: Any) -> None:
-        """Brings all of the file to its place."""
         self.file.flush()
 
 
 def _number(value: Any) -> torch.Tensor:
     if not isinstance(value, torch.Tensor) or value.ndim or not value.is_floating_point():
-        raise TypeError(f"a sum for the log is {value!r}, not a number")
+        raise TypeError(f"a sum of the log is {value!r}, not a number")
     return value
 
 
 def peak_memory(device: torch.device) -> int:
-    """Returns the most memory, in bytes, of this process: on a device, or of all on the CPU."""
+    """Returns the peak memory of this process, in bytes: of the GPU, or of the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+STEP = "num_images"
+
+
+class _Wandb(WandbVisBackend):
+    """mmengine's backend, which drops the step and calls a function that W&B has removed."""
+
+    def add_scalars(self, scalar_dict: Mapping[str, Any], step: int = 0, *_: Any) -> None:
+        self.experiment.log({**scalar_dict, STEP: step})
+
+    def add_image(self, name: str, image: np.ndarray, step: int = 0, *_: Any) -> None:
+        self.experiment.log({name: self.experiment.Image(image), STEP: step})
+
+    def close(self) -> None:
+        if self._env_initialized:
+            self.experiment.finish()
+
+
+def visualization_backends(
+    config: LogConfig, folder: str | None, name: str
+) -> list[BaseVisBackend]:
+    """Returns the visualization backends of a config.
+
+    Args:
+        config: The section ``log``.
+        folder: The folder of the run; None if it is not local.
+        name: The name of the run.
+
+    Raises:
+        ConfigError: If a package is missing, or TensorBoard has no local folder.
+    """
+    backends: list[BaseVisBackend] = []
+    if config.tensorboard:
+        _require("tensorboard", "log.tensorboard")
+        if folder is None:
+            raise ConfigError("log.tensorboard needs a local --work-dir.")
+        backends.append(TensorboardVisBackend(save_dir=str(Path(folder) / "tensorboard")))
+    if config.wandb is not None:
+        _require("wandb", "log.wandb")
+        backends.append(
+            _Wandb(
+                save_dir=folder or ".",
+                init_kwargs={"project": config.wandb, "name": name},
+                define_metric_cfg=[{"name": "*", "step_metric": STEP}],
+            )
+        )
+    return backends
+
+
+def _require(package: str, key: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise ConfigError(f"{key} needs {package}: pip install 'afmlib[{package}]'.")

@@ -1,8 +1,7 @@
-"""Phases in the course of a run: measures, asks the controller, and does what it says."""
+"""Phases of a run: measures, asks the controller, and carries out its actions."""
 
 __all__ = ["PhaseHook"]
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -13,24 +12,28 @@ from mmengine.hooks import Hook
 from afmlib import processes
 from afmlib.config import ConfigError, EvaluationConfig
 from afmlib.engine.json_lines import JsonLines
-from afmlib.engine.phases.action import Action, PhaseController, Settings
-from afmlib.engine.phases.replay import DECISIONS
+from afmlib.engine.phases.controller import (
+    ENGINE_SETTINGS,
+    Action,
+    PhaseController,
+    lr_factor_of,
+)
+from afmlib.engine.phases.fixed import DECISIONS
 from afmlib.engine.phases.snapshots import Snapshots
 from afmlib.evaluation.classifier import evaluate_average
 from afmlib.evaluation.evaluate import EvaluationError
 from afmlib.io import storage
-from afmlib.objectives.adversarial_flow import AdversarialFlow
 from afmlib.registry import METRICS
 
 
 class PhaseHook(Hook):
-    """Lets a controller change a run.
+    """Carries out the actions of a controller.
 
     Args:
         work_dir: The folder of the run.
-        controller: What decides.
-        protocol: How the validation metric is measured; None for a controller that wants none.
-        value: Which of its distances counts; the first if None.
+        controller: Decides on actions.
+        protocol: The protocol of the validation metric; None if the controller needs none.
+        value: Which of its distances counts. Defaults to the first.
     """
 
     def __init__(
@@ -43,7 +46,7 @@ class PhaseHook(Hook):
         self.controller = controller
         self.protocol = protocol
         self.value = value
-        self.settings = Settings()
+        self.settings = dict(ENGINE_SETTINGS)
         self.decisions = JsonLines(storage.join(work_dir, DECISIONS))
         self.measured = JsonLines(storage.join(work_dir, "measured.jsonl"))
         self.snapshots = Snapshots(work_dir, controller.snapshots)
@@ -54,30 +57,28 @@ class PhaseHook(Hook):
     # --- State ---
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the state as plain data and tensors, for a checkpoint."""
         return {
             "controller": self.controller.state_dict(),
-            "settings": dataclasses.asdict(self.settings),
+            "settings": dict(self.settings),
             "sums": dict(self.sums),
             "count": self.count,
             "is_over": self.is_over,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a state."""
         self.controller.load_state_dict(state["controller"])
-        self.settings = Settings(**state["settings"])
+        self.settings = {**ENGINE_SETTINGS, **state["settings"]}
         self.sums, self.count = dict(state["sums"]), state["count"]
         self.is_over = state["is_over"]
 
-    def go_on(self, runner: Any) -> None:
-        """Makes a run that goes on what the settings say.
+    def resume(self, runner: Any) -> None:
+        """Applies the current settings to a resumed run.
 
         Raises:
-            CheckpointError: If something is missing that it may go back to.
+            CheckpointError: If a snapshot that may be restored is missing.
         """
         num_images, step = runner.train_loop.num_images, runner.train_loop.images_per_iter
-        if self.protocol is None:  # A list, of which what is to come may have been changed.
+        if self.protocol is None:  # A list, whose later phases may have been edited.
             needed = [count for count in self.controller.snapshots() if count <= num_images]
             reached = {count: -(-count // step) * step for count in needed}
             changed = {n for n in reached.values() if self._changed_networks(n - step, n)}
@@ -86,35 +87,34 @@ class PhaseHook(Hook):
         self.apply_settings(runner)
 
     def _changed_networks(self, previous: int, num_images: int) -> bool:
-        """Tells whether a list changes networks after an iteration, when snapshots are made."""
+        """Returns whether a list of phases changes networks after an iteration."""
         actions = self.controller.decide(previous, num_images, None, {})
         return any(action.restore or action.reload_ema for action in actions)
 
     def before_train(self, runner: Any) -> None:
-        """Cuts the lists back to where the run goes on, and begins them.
+        """Truncates the files to where the run resumes.
 
-        A run that begins measures once, so that what cannot be measured shows before it trains.
+        A new run measures once, so that a metric that fails is found before training.
         """
         num_images = runner.train_loop.num_images
         if processes.rank() == 0:
             for file in (self.decisions, self.measured):
-                file.cut_back(num_images or -1)  # What a run without a checkpoint began is undone.
+                file.truncate(num_images or -1)  # A run without a checkpoint starts over.
         if num_images == 0:
             if self.protocol is not None:
                 self._measure(runner, self.protocol)
             self._do_all(runner, self.controller.begin())
 
-    # --- In the course of a run ---
+    # --- During a run ---
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Overwrites the generator by its average when it is time, measures, and acts."""
         loop = runner.train_loop
         num_images, previous = loop.num_images, loop.num_images - loop.images_per_iter
         if self.protocol is not None:
             self._add(outputs)
-        every = self.settings.ema_reload_every
+        every = self.settings["ema_reload_every"]
         if every and num_images // every > previous // every:
             _reload_ema(runner)
         value, health = None, {}
@@ -122,7 +122,7 @@ class PhaseHook(Hook):
             value, health = self._measure(runner, self.protocol), self._health()
         actions = self.controller.decide(previous, num_images, value, health)
         for kept in self.controller.wants_snapshots(previous, num_images):
-            self.snapshots.save(runner.model, _networks(runner), kept)
+            self.snapshots.save(runner.step, _networks(runner), kept)
         self._do_all(runner, actions)
         if num_images >= loop.total_images:
             self._do_all(runner, self.controller.conclude(num_images))
@@ -138,13 +138,13 @@ class PhaseHook(Hook):
         return health
 
     def _measure(self, runner: Any, protocol: EvaluationConfig) -> float:
-        """Returns the validation metric, which is no number where it cannot be computed."""
+        """Returns the validation metric, or NaN if it cannot be computed."""
         result = None
         values: Mapping[str, float] | None = {}
         try:
             result = evaluate_average(runner.objective, runner.dataset, protocol)
             values = None if result is None else result["values"]
-        except EvaluationError as error:  # Such as of samples that are all alike.
+        except EvaluationError as error:  # All samples are equal, for example.
             runner.report(f"at {runner.train_loop.num_images} images, {error}")
         values = processes.from_first(values)
         assert values is not None
@@ -161,7 +161,7 @@ class PhaseHook(Hook):
         name = next(iter(given), None) if self.value is None else self.value
         if name is None or name not in given:
             raise ConfigError(
-                f"phases.value is {self.value!r}; of distances, {metric.__name__} gives "
+                f"phases.value is {self.value!r}; the distances of {metric.__name__} are "
                 f"{', '.join(given) or 'none'} here."
             )
         return float(values[name])
@@ -174,10 +174,10 @@ class PhaseHook(Hook):
 
     def _do(self, runner: Any, action: Action) -> None:
         if action.restore_from is not None:
-            self.snapshots.restore(runner.model, action.restore, action.restore_from)
+            self.snapshots.restore(runner.step, action.restore, action.restore_from)
         if action.reload_ema:
             _reload_ema(runner)
-        self.settings = dataclasses.replace(self.settings, **action.changes)
+        self.settings |= action.changes
         self.is_over = self.is_over or action.stop
         self.apply_settings(runner)
         if processes.rank() == 0:
@@ -187,16 +187,13 @@ class PhaseHook(Hook):
             runner.report(f"at {runner.train_loop.num_images} images, {action.reason}")
 
     def apply_settings(self, runner: Any) -> None:
-        """Makes a run what the settings say."""
+        """Applies the settings to the run, its optimizers and its objective."""
         runner.train_loop.is_over = self.is_over
-        for player in runner.objective.players:
-            runner.optim_wrapper[player].phase_factor = self.settings.lr_factor_of(player)
-        objective = runner.objective
-        if isinstance(objective, AdversarialFlow):
-            if self.settings.ot_scale is not None:
-                objective.ot_scale = self.settings.ot_scale
-            objective.uses_guidance = self.settings.guidance
-            objective.uses_augmentation = self.settings.augmentation
+        for player, optimizer in runner.step.optimizers.items():
+            optimizer.phase_factor = lr_factor_of(self.settings["lr_factor"], player)
+        for name in runner.objective.settings().keys() & self.settings.keys():
+            if self.settings[name] is not None:  # A state of version 0.1 lists all settings.
+                runner.objective.change_setting(name, self.settings[name])
 
 
 def _networks(runner: Any) -> list[str]:
@@ -207,7 +204,7 @@ def _networks(runner: Any) -> list[str]:
 @torch.no_grad()
 def _reload_ema(runner: Any) -> None:
     objective = runner.objective
-    network = objective.get_submodule(objective.averaged_player)
-    pairs = zip(network.parameters(), objective.average.parameters(), strict=True)
+    network = objective.get_submodule(objective.ema_player)
+    pairs = zip(network.parameters(), objective.ema.parameters(), strict=True)
     for online, average in pairs:
         online.copy_(average)

@@ -1,4 +1,4 @@
-"""One line of progress on a terminal; plain lines, now and then, where there is none."""
+"""A progress bar on a terminal, and a plain line every ten seconds elsewhere."""
 
 __all__ = ["ProgressHook", "duration"]
 
@@ -14,12 +14,12 @@ PLAIN_INTERVAL = 10.0
 
 
 class ProgressHook(Hook):
-    """Shows how far a run is, its losses, speed, the time left and the next checkpoint.
+    """Shows the progress of a run, its losses, speed, remaining time and next checkpoint.
 
     Args:
-        name: What the run is called.
-        console: Where to.
-        checkpoint_every: Images between two checkpoints; only the end of the run if None.
+        name: The name of the run.
+        console: The console.
+        checkpoint_every: Images between two checkpoints; None for only the last.
     """
 
     def __init__(self, name: str, console: Console, checkpoint_every: int | None = None) -> None:
@@ -40,7 +40,6 @@ class ProgressHook(Hook):
         )
 
     def before_train(self, runner: Any) -> None:
-        """Starts the clock."""
         loop = runner.train_loop
         self.start_time = self.last_time = time.monotonic()
         self.start_images = loop.num_images
@@ -57,7 +56,6 @@ class ProgressHook(Hook):
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Moves the line on, a few times a second."""
         now = time.monotonic()
         interval = 0.3 if self.console.is_terminal else PLAIN_INTERVAL
         loop = runner.train_loop
@@ -96,11 +94,10 @@ class ProgressHook(Hook):
         return f"checkpoint in {duration((due - num_images) / max(rate, 1e-9))}"
 
     def after_train(self, runner: Any) -> None:
-        """Stops the line."""
         self.close()
 
     def close(self) -> None:
-        """Stops the line, also when a run ends early."""
+        """Stops the bar, also when a run ends early."""
         self.bar.stop()
 
 

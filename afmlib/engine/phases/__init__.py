@@ -1,19 +1,18 @@
-"""Phases of a run: what is changed in its course, by a list or by a controller that watches it."""
+"""Phases of a run: changes by a list, or by a controller that measures."""
 
 __all__ = [
+    "DECISIONS",
     "Action",
     "AutomaticController",
     "FixedController",
     "PhaseController",
-    "Settings",
     "controller_of",
     "phases_of",
     "protocol_of",
     "settled",
 ]
 
-from afmlib.engine.phases.action import Action, PhaseController, Settings
 from afmlib.engine.phases.automatic import AutomaticController
 from afmlib.engine.phases.build import controller_of, protocol_of, settled
-from afmlib.engine.phases.fixed import FixedController
-from afmlib.engine.phases.replay import phases_of
+from afmlib.engine.phases.controller import Action, PhaseController
+from afmlib.engine.phases.fixed import DECISIONS, FixedController, phases_of

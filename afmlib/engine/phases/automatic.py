@@ -1,27 +1,26 @@
-r"""The schedule of the paper's Appendix C, made without anyone switching phases by hand.
+r"""The schedule of the paper's Appendix C, without switching phases by hand.
 
-A validation metric of the averaged generator, such as a Frechet distance, is measured at intervals.
+A validation metric of the EMA generator, such as a Frechet distance, is measured at intervals.
 
 1. **transport**: the transport scale falls along half a cosine,
 
    .. math:: \lambda_\text{ot}(n) = b + (a - b) \frac{1 + \cos(\pi \min(n / N, 1))}{2} ,
 
    where :math:`n` counts the images between measurements that were not much better than the one
-   before: while the metric falls fast, the scale stays. It does so until the metric has stopped to
-   improve although the scale was halved since. Then it is too low: all goes back to the best
-   measurement, and to its scale.
-2. **averaging**: lower learning rates, and the online generator is overwritten by its average after
-   every epoch.
-3. **refining**: still lower learning rates. When that stalls, the discriminator goes back to an
-   earlier one: of the kept ones each is tried for a while, and stays if the metric improves.
-4. **guidance**, if the objective has one: it and the augmentation, if any, are switched on, from
-   the best. Guided samples are another distribution, on purpose: they are compared with one another
-   alone, since a metric that guidance makes worse would throw it away.
+   before. While the metric falls fast, the scale stays. The phase ends when the metric stops
+   improving even though the scale has been halved. Then the scale is too low, and the run goes back
+   to the best measurement and its scale.
+2. **averaging**: lower learning rates. The online generator is overwritten by its EMA every epoch.
+3. **refining**: still lower learning rates. When the metric stalls, earlier discriminators are
+   tried one after the other. One stays if the metric improves with it.
+4. **guidance**, if the objective has one: guidance and augmentation are switched on, from the best
+   measurement. Guided samples follow another distribution on purpose. They are compared only with
+   each other, since the metric may be worse than without guidance.
 
-A phase ends when several measurements in turn bring no improvement worth the name, when the
-discriminator has won, if its loss can tell, or after so many images. The run ends at the best it
-has seen, of guided samples if there were any. The controller is a function of the measurements
-alone, so that it resumes exactly and its decisions replay.
+A phase ends when several measurements in a row bring no improvement, when the discriminator
+separates real from fake perfectly (for losses that show it), or after a maximum length. The run
+ends at its best measurement, of guided samples if there were any. The controller is a function of
+the measurements only, so that it resumes exactly and its decisions replay.
 
 References:
     | Adversarial Flow Models (Lin et al., 2025), App. C, Tables 10 and 11
@@ -35,26 +34,26 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from afmlib.config import AutomaticPhases
-from afmlib.engine.phases.action import Action, PhaseController
+from afmlib.engine.phases.controller import Action, PhaseController
 from afmlib.engine.phases.memory import Memory
 from afmlib.schedules import CosineSchedule
 
 ALL_NETWORKS = ("generator", "generator_ema", "discriminator")
 DISCRIMINATOR_TERM = "discriminator/adversarial"
 TOO_LOW = 0.5
-"""The part of the best measurement's transport scale at which no improvement means too low."""
+"""A scale below this share of the best one is too low, if the metric does not improve."""
 
 
 class AutomaticController(PhaseController):
     """Decides on phases from a validation metric.
 
     Args:
-        config: Its settings, of which none is left open: see :func:`settled`.
+        config: Its settings, without open defaults: see :func:`settled`.
         epoch: The number of training samples.
-        has_guidance: Whether there is a fourth phase.
-        has_augmentation: Whether there is one to switch on in it.
-        won_at_zero: Whether a discriminator's loss near 0 means that it has won: see
-            :class:`afmlib.interfaces.AdversarialLoss`.
+        has_guidance: Whether there is a guidance, and so a fourth phase.
+        has_augmentation: Whether there is an augmentation to switch on in it.
+        saturates: Whether a discriminator loss near 0 means that it separates real from fake
+            perfectly.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class AutomaticController(PhaseController):
         epoch: int,
         has_guidance: bool,
         has_augmentation: bool,
-        won_at_zero: bool,
+        saturates: bool,
     ) -> None:
         assert config.every is not None
         assert config.ot_start is not None
@@ -73,25 +72,27 @@ class AutomaticController(PhaseController):
         self.ot_schedule = CosineSchedule(config.ot_start, config.ot_min, config.ot_images)
         self.epoch = epoch
         self.has_guidance, self.has_augmentation = has_guidance, has_augmentation
-        self.won_at_zero = won_at_zero
+        self.saturates = saturates
         self.memory = Memory("transport", config.ot_start, config.ot_start)
 
     def begin(self) -> list[Action]:
-        """Sets the transport scale, with guidance and augmentation off."""
+        """Sets the transport scale, and switches guidance and augmentation off."""
         scale = self.memory.ot_scale
-        changes = {"ot_scale": scale, "guidance": False, "augmentation": False}
-        return [Action(0, changes=changes, reason=f"transport: begins with scale {scale:.4g}")]
+        changes: dict[str, Any] = {"ot_scale": scale}
+        if self.has_guidance:
+            changes["guidance"] = False
+        if self.has_augmentation:
+            changes["augmentation"] = False
+        return [Action(0, changes=changes, reason=f"transport: starts with scale {scale:.4g}")]
 
     # --- Measurements ---
 
     def is_due(self, previous: int, num_images: int) -> bool:
-        """Tells whether a multiple of the interval was reached."""
         return num_images // self.every > previous // self.every and not self.memory.is_over
 
     def decide(
         self, previous: int, num_images: int, value: float | None, health: Mapping[str, float]
     ) -> list[Action]:
-        """Takes a measurement in, and returns what follows from it."""
         memory = self.memory
         if value is None or memory.is_over:
             return []
@@ -112,12 +113,12 @@ class AutomaticController(PhaseController):
         if self._is_too_long(num_images):
             return f"{num_images - memory.started_at} images in the phase"
         loss = health.get(DISCRIMINATOR_TERM)
-        if self.won_at_zero and loss is not None and loss < config.won_below:
+        if self.saturates and loss is not None and loss < config.won_below:
             return f"the discriminator has won: its loss is {loss:.2g}"
         return None
 
     def _may_be_too_high(self) -> bool:
-        """Tells whether it may be for its scale that the phase of transport does not improve."""
+        """Returns whether the transport phase may still improve with a lower scale."""
         memory = self.memory
         lowest = max(TOO_LOW * memory.best_ot_scale, self.config.ot_min)
         return memory.phase == "transport" and memory.ot_scale > lowest
@@ -161,11 +162,11 @@ class AutomaticController(PhaseController):
         return self._back_to_best(num_images, reason, changes=changes, reload_ema=True)
 
     def _try_next(self, num_images: int, why: str) -> list[Action]:
-        """Goes back to the best, with the newest earlier discriminator that was not tried yet."""
+        """Goes back to the best, with the newest earlier discriminator that was not tried."""
         memory = self.memory
         if not memory.earlier or self._is_too_long(num_images):
             return self._after_refining(num_images, why)
-        memory.go_on_from_best()
+        memory.restart_from_best()
         memory.trying = memory.earlier[-1]
         memory.candidates.remove(memory.trying)
         back = self._back_to_best(num_images, f"refining: {why}; back to {self._describe_best()}")
@@ -202,12 +203,12 @@ class AutomaticController(PhaseController):
             "ema_reload_every": 0,
         }
         action = self._enter("guidance", num_images, changes, why)
-        self.memory.begin_comparing_anew()
-        reason = f"{action.reason}; guided samples are compared with one another alone"
+        self.memory.reset_comparison()
+        reason = f"{action.reason}; guided samples are compared only with each other"
         return [dataclasses.replace(action, reason=reason)]
 
     def _back_to_best(self, num_images: int, reason: str, **more: Any) -> Action:
-        """Returns the action of going back to the best, where that is not now, and more."""
+        """Returns the action that goes back to the best measurement, if it is not the last."""
         best_at = self.memory.best_at
         if best_at is None or best_at == num_images:
             return Action(num_images, reason=reason, **more)
@@ -216,9 +217,9 @@ class AutomaticController(PhaseController):
     def _describe_best(self) -> str:
         memory = self.memory
         if memory.best_at is None:
-            return "where it is: nothing was measured"
+            return "the current state: nothing was measured"
         if memory.best == float("inf"):
-            return f"what it began with, of {memory.best_at} images: nothing was measured since"
+            return f"the state at {memory.best_at} images: nothing was measured since"
         return f"the best, {memory.best:.4g} at {memory.best_at} images"
 
     def _finish(self, num_images: int, why: str) -> list[Action]:
@@ -227,7 +228,6 @@ class AutomaticController(PhaseController):
         return [self._back_to_best(num_images, reason, stop=True)]
 
     def conclude(self, num_images: int) -> list[Action]:
-        """Ends the run at the best, where its length ends."""
         if self.memory.is_over:
             return []
         return self._finish(num_images, "the length of the run is reached")
@@ -235,17 +235,13 @@ class AutomaticController(PhaseController):
     # --- Snapshots and state ---
 
     def snapshots(self) -> Iterable[int]:
-        """Returns the counts of the best and of the discriminators that may be tried."""
         return self.memory.needed
 
     def wants_snapshots(self, previous: int, num_images: int) -> Iterable[int]:
-        """Returns the count of a measurement that it may go back to."""
         return [at for at in (num_images,) if at in self.memory.needed]
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the state as plain data, for a checkpoint."""
         return dataclasses.asdict(self.memory)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a state."""
         self.memory = Memory(**state)

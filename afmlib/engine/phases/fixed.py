@@ -1,15 +1,20 @@
-"""A fixed schedule: a list of actions, such as the hand-made ones of the paper or a replay."""
+"""A fixed schedule: a list of actions, written by hand or replayed from another run."""
 
-__all__ = ["FixedController"]
+__all__ = ["DECISIONS", "FixedController", "phases_of"]
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from afmlib.engine.phases.action import Action, PhaseController
+from afmlib.engine.phases.controller import Action, PhaseController
+from afmlib.io import storage
+
+DECISIONS = "decisions.jsonl"
+"""The file with the decisions of a run, one per line."""
 
 
 class FixedController(PhaseController):
-    """Does what a list says, at the first iteration that reaches its count of images.
+    """Follows a list: each action at the first iteration that reaches its number of images.
 
     Args:
         actions: The list.
@@ -19,34 +24,47 @@ class FixedController(PhaseController):
         self.actions = sorted(actions, key=lambda action: action.at)
 
     def begin(self) -> list[Action]:
-        """Returns the actions at 0."""
         return [action for action in self.actions if action.at == 0]
 
     def is_due(self, previous: int, num_images: int) -> bool:
-        """Never: it looks at nothing."""
         return False
 
     def decide(
         self, previous: int, num_images: int, value: float | None, health: Mapping[str, float]
     ) -> list[Action]:
-        """Returns the actions whose count was reached."""
         return [action for action in self.actions if previous < action.at <= num_images]
 
     def conclude(self, num_images: int) -> list[Action]:
-        """Nothing: what is to be done stands in the list."""
         return []
 
     def snapshots(self) -> Iterable[int]:
-        """Returns the counts that an action goes back to."""
         return {action.restore_from for action in self.actions if action.restore_from is not None}
 
     def wants_snapshots(self, previous: int, num_images: int) -> Iterable[int]:
-        """Returns the counts that an action goes back to, when they are reached."""
         return sorted(count for count in self.snapshots() if previous < count <= num_images)
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: the list is in the config."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Nothing."""
+        pass
+
+
+def phases_of(work_dir: str) -> list[dict[str, Any]]:
+    """Returns the phases of a config that repeats a run with a controller, bit for bit.
+
+    Args:
+        work_dir: The folder of that run: a path or a URL.
+
+    Raises:
+        FileNotFoundError: If it has no decisions.
+    """
+    phases = []
+    for line in storage.read_bytes(storage.join(work_dir, DECISIONS)).decode().splitlines():
+        decision = json.loads(line)
+        phase = {"at": decision["at"], **decision["changes"], "reason": decision["reason"]}
+        for name in ("restore_from", "restore", "reload_ema", "stop"):
+            if decision[name]:
+                phase[name] = decision[name]
+        phases.append(phase)
+    return phases

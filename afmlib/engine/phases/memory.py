@@ -1,4 +1,4 @@
-"""What the automatic controller remembers of its measurements, as plain data."""
+"""The memory of the automatic controller, as plain data."""
 
 __all__ = ["Memory"]
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Memory:
-    """The best measurement, how long there has been no better one, and what may be gone back to.
+    """The best measurement, the stalled ones since, and the snapshots that may be restored.
 
-    A measurement that is not a number is never better.
+    A NaN is never better.
     """
 
     phase: str
@@ -28,10 +28,10 @@ class Memory:
     """The last measurement."""
 
     ot_images: int = 0
-    """Images during which the scale fell."""
+    """Images during which the scale was falling."""
 
     started_at: int = 0
-    """Images at which the phase began."""
+    """Images at which the phase started."""
 
     best: float = float("inf")
     """The best measurement."""
@@ -40,22 +40,22 @@ class Memory:
     """Images at which it was made."""
 
     reference: float = float("inf")
-    """The value that a measurement has to be better than to count as an improvement."""
+    """The value that the next improvement must beat."""
 
     stalled: int = 0
-    """Measurements in turn that were none."""
+    """Measurements in a row without an improvement."""
 
     candidates: list[int] = field(default_factory=list)
-    """Images at which a discriminator was kept that was not tried yet, ascending."""
+    """Kept discriminators that were not tried yet, as ascending numbers of images."""
 
     trying: int | None = None
-    """Images of the discriminator that is being tried."""
+    """The discriminator that is being tried, as its number of images."""
 
     is_over: bool = False
     """Whether the run has ended."""
 
     def measure(self, num_images: int, value: float, tolerance: float) -> None:
-        """Takes a measurement in."""
+        """Records a measurement."""
         self.previous, self.last = self.last, value
         if value < self.best:
             self.best, self.best_at, self.best_ot_scale = value, num_images, self.ot_scale
@@ -65,14 +65,11 @@ class Memory:
             self.stalled += 1
 
     def improves_fast(self, share: float) -> bool:
-        """Tells whether the last measurement is by more than a share below the one before."""
+        """Returns whether the last measurement is more than a share below the one before."""
         return self.last < self.previous * (1 - share)
 
     def keep_candidate(self, num_images: int, limit: int) -> None:
-        """Keeps a discriminator: the newest from before the best, that one, and the newest after.
-
-        All of them come before the best as soon as there is a better one.
-        """
+        """Keeps a discriminator: the newest before the best, the best, and the newest after."""
         if self.best_at is not None:
             later = [at for at in self.candidates if at > self.best_at]
             later += [num_images] if num_images > self.best_at else []
@@ -80,25 +77,25 @@ class Memory:
 
     @property
     def earlier(self) -> list[int]:
-        """Images of the kept discriminators from before the best."""
+        """The kept discriminators from before the best."""
         return [at for at in self.candidates if self.best_at is not None and at < self.best_at]
 
     def begin_phase(self, phase: str, num_images: int) -> None:
-        """Begins another phase."""
+        """Starts another phase."""
         self.phase, self.started_at = phase, num_images
-        self.go_on_from_best()
+        self.restart_from_best()
 
-    def go_on_from_best(self) -> None:
-        """Forgets what came after the best, which from here on is to be improved on."""
+    def restart_from_best(self) -> None:
+        """Drops candidates after the best, which is the new reference."""
         self.candidates = [at for at in self.candidates if at <= (self.best_at or 0)]
         self.reference, self.stalled = self.best, 0
 
-    def begin_comparing_anew(self) -> None:
-        """Lets the next measurement be the best, which is gone back to until there is one."""
+    def reset_comparison(self) -> None:
+        """Makes the next measurement the best. Until then, the old best may be restored."""
         self.best = self.reference = float("inf")
 
     @property
     def needed(self) -> set[int]:
-        """Images of all that may be gone back to."""
+        """The snapshots that may be restored."""
         own = (self.best_at, self.trying)
         return {*self.candidates, *(at for at in own if at is not None)}

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from afmlib.config import AutomaticPhases
-from afmlib.engine.phases import Action, AutomaticController, making
+from afmlib.engine.phases import Action, AutomaticController, build
 from afmlib.registry import build_objective
 
 EVERY, BATCH, EPOCH = 100, 30, 10
@@ -78,7 +78,7 @@ class Run:
 
 
 def controller_of(config, guided=False):
-    return AutomaticController(config, EPOCH, guided, guided, won_at_zero=True)
+    return AutomaticController(config, EPOCH, guided, guided, saturates=True)
 
 
 def play(config, values, guided=False):
@@ -355,12 +355,12 @@ def test_guidance_of_which_nothing_can_be_measured_is_given_up():
 
 
 def test_augmentation_is_switched_on_where_there_is_one():
-    controller = AutomaticController(settings(patience=1), EPOCH, True, False, won_at_zero=True)
+    controller = AutomaticController(settings(patience=1), EPOCH, True, False, saturates=True)
     run = Run(controller, actions=controller.begin())
     while controller.memory.phase != "guidance":
         run.step(5.0)
 
-    assert run.actions[0].changes["augmentation"] is False
+    assert run.actions[0].changes.keys() == {"ot_scale", "guidance"}
     assert run.actions[-1].changes.keys() == {"guidance", "lr_factor", "ema_reload_every"}
 
 
@@ -375,7 +375,7 @@ def test_a_loss_that_cannot_tell_ends_no_phase(name):
         )
     )
     objective.total_images = 10_000
-    run = Run(making.controller_of(AutomaticPhases(every=EVERY), objective, EPOCH))
+    run = Run(build.controller_of(AutomaticPhases(every=EVERY), objective, EPOCH))
 
     for value in [9.0, 9.0, 9.0]:
         run.step(value, {"discriminator/adversarial": -1.2})

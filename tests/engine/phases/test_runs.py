@@ -83,7 +83,7 @@ def test_the_controller_takes_a_run_through_its_phases(automatic):
     folder, runner = automatic
     made = entries(folder)
 
-    assert made[0]["changes"] == {"ot_scale": 0.2, "guidance": False, "augmentation": False}
+    assert made[0]["changes"] == {"ot_scale": 0.2, "guidance": False}
     for phase in ("averaging", "refining", "guidance"):
         assert any(f"{phase} begins, " in decision["reason"] for decision in made)
     assert any(decision["restore"] == ["discriminator"] for decision in made)
@@ -257,7 +257,7 @@ class Watch(Hook):
         )
         self.seen[runner.train_loop.num_images] = {
             "ot_scale": objective.ot_scale,
-            "factors": [runner.optim_wrapper[p].phase_factor for p in objective.players],
+            "factors": [runner.step.optimizers[p].phase_factor for p in objective.players],
             "is_reloaded": all(torch.equal(online, average) for online, average in pairs),
             "switches": (objective.uses_guidance, objective.uses_augmentation),
             "discriminator": [p.detach().clone() for p in objective.discriminator.parameters()],
@@ -335,7 +335,7 @@ def test_a_list_that_goes_back_to_what_was_not_kept_is_refused(stalled, tmp_path
     shutil.copytree(stalled, folder)
     shutil.rmtree(folder / "checkpoints" / f"{24:09d}")
 
-    message = "go back to 20 images, .* there are checkpoints of 8, 16, 32, 40"
+    message = "restore the state at 20 images, .* there are checkpoints at 8, 16, 32, 40"
     with pytest.raises(CheckpointError, match=message):
         train(folder, f"phases=[{FIRST}, {BACK}]", *KEPT, resume=True)
 
@@ -344,7 +344,9 @@ def test_a_list_does_not_go_back_to_where_it_changed_networks(tmp_path):
     first = "{at: 24, reload_ema: true}"
     train(tmp_path, f"phases=[{first}]", *KEPT, hooks=[StopAt(40)])
 
-    with pytest.raises(CheckpointError, match="go back to 20 images, where they also change"):
+    with pytest.raises(
+        CheckpointError, match="restore the state at 20 images, where they also change"
+    ):
         train(tmp_path, f"phases=[{first}, {BACK}]", *KEPT, resume=True)
 
 
@@ -353,7 +355,7 @@ def test_reloading_leaves_the_optimizers_alone(tmp_path):
         seen = ()
 
         def after_train_iter(self, runner, **kwargs):
-            state = runner.optim_wrapper["generator"].optimizer.state_dict()["state"]
+            state = runner.step.optimizers["generator"].optimizer.state_dict()["state"]
             self.seen += (json.dumps([float(m["exp_avg_sq"].sum()) for m in state.values()]),)
 
     with_reload, without = Moments(), Moments()
@@ -377,14 +379,14 @@ def test_reloading_leaves_the_optimizers_alone(tmp_path):
             "phases.value is 'kernel_distance_std', which is no .* There are: kernel_distance",
         ),
         ("{ot_start: 0.001}", "phases: ot_start must be at least ot_min, got 0.001"),
-        ("{ot_min: 0.5}", "the transport scale begins with 0.2, below its least, 0.5"),
+        ("{ot_min: 0.5}", "the transport scale starts at 0.2, below its minimum 0.5"),
         ("{lr_factors: [1]}", "lr_factors are three"),
         ("{lr_factors: [1, 0, 1]}", r"lr_factors\[1\] must be positive, got 0"),
         ("{lr_factors: [1, {generator: 2}, 1]}", r"lr_factors\[1\] is one number, or one for each"),
         ("[{at: 5, lr_factor: -1}]", r"phases\[0\]: lr_factor must be positive"),
         ("[{at: 5, lr_factor: {generator: 0, discriminator: 1}}]", "lr_factor.generator must be"),
         ("[{at: 5, lr_factor: {generatr: 1}}]", r"phases\[0\].lr_factor is one number, or one"),
-        ("[{at: 5, augmentation: true}]", r"phases\[0\]: .* has no augmentation to switch on"),
+        ("[{at: 5, augmentation: true}]", r"phases\[0\]: .* has no setting 'augmentation'"),
         ("[{at: 5, restore: [generator]}]", r"phases\[0\]: restore and restore_from belong"),
         ("[{at: 5, restore: [generator], restore_from: 9}]", "restore_from must be before 5"),
         ("[{at: 5, restore: [generator], restore_from: 0}]", "restore_from must be at least 1"),
@@ -397,7 +399,7 @@ def test_mistakes_are_found_before_the_run(tmp_path, phases, message):
 
 
 def test_a_number_that_the_metric_does_not_give_is_named_before_the_run_trains(tmp_path):
-    message = r"phases\.value is 'frechet_distance'; .* gives pixel_frechet_distance here"
+    message = r"phases\.value is 'frechet_distance'; .* are pixel_frechet_distance here"
     with pytest.raises(ConfigError, match=message):
         train(tmp_path, "phases={every: 8, value: frechet_distance}")
 
@@ -419,14 +421,14 @@ def test_a_metric_that_cannot_be_computed_is_no_number(tmp_path, monkeypatch):
 
 def test_there_is_no_guidance_to_switch_on_without_one(tmp_path):
     settings = [*TINY[:-3], "phases=[{at: 5, guidance: true}]"]
-    with pytest.raises(ConfigError, match=r"phases\[0\]: .* has no guidance to switch on"):
+    with pytest.raises(ConfigError, match=r"phases\[0\]: .* has no setting 'guidance'"):
         Runner(load_config("afm_digits", settings), tmp_path, device="cpu")
 
 
 @pytest.mark.parametrize("phases", ["{}", "[{at: 8, ot_scale: 0.1}]"])
 def test_phases_of_the_transport_scale_need_an_objective_that_has_one(tmp_path, phases):
     config = load_config("flow_matching_digits", [f"phases={phases}"])
-    with pytest.raises(ConfigError, match="FlowMatching has no transport scale"):
+    with pytest.raises(ConfigError, match="FlowMatching has no setting '?ot_scale"):
         Runner(config, tmp_path, device="cpu")
 
 

@@ -1,4 +1,4 @@
-"""Tests for afmlib.engine.training_metrics, and of what a run does when a number is not finite."""
+"""Tests for afmlib.engine.step."""
 
 import json
 import math
@@ -8,23 +8,25 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from mmengine.hooks import Hook
+from torch import nn
 
-from afmlib.engine import TrainingError
-from afmlib.engine.training_metrics import Panel
+from afmlib.engine import Runner, TrainingError, TrainingStep
+from afmlib.engine.step import TrainingMetrics
+from afmlib.interfaces import Objective
 
 NUMBERS = st.floats(-1e3, 1e3)
 
 
 @given(st.integers(1, 4), st.integers(1, 5), st.data())
-def test_parts_give_the_numbers_of_the_whole(parts, size, data):
+def test_micro_batches_give_the_metrics_of_the_batch(parts, size, data):
     terms = [data.draw(NUMBERS) for _ in range(parts)]
     values = [[data.draw(NUMBERS) for _ in range(size)] for _ in range(parts)]
-    panel = Panel("generator")
+    metrics = TrainingMetrics("generator")
     for term, numbers in zip(terms, values, strict=True):
-        panel.add_terms({"one": torch.tensor(term), "two": torch.tensor(1.0)})
-        panel.add_observations({"logits": torch.tensor(numbers), "rate": torch.tensor(0.5)})
+        metrics.add_terms({"one": torch.tensor(term), "two": torch.tensor(1.0)})
+        metrics.add_observed({"logits": torch.tensor(numbers), "rate": torch.tensor(0.5)})
 
-    numbers = {name: number.item() for name, number in panel.finish(torch.tensor(2.0)).items()}
+    numbers = {name: number.item() for name, number in metrics.finish(torch.tensor(2.0)).items()}
 
     flat = torch.tensor(values, dtype=torch.float64).flatten()
     mean = torch.tensor(terms).double().mean().item()
@@ -49,16 +51,18 @@ def test_parts_give_the_numbers_of_the_whole(parts, size, data):
         ("gradient", "discriminator/gradient_norm"),
     ],
 )
-def test_whatever_is_not_finite_is_named(where, name, bad):
-    panel = Panel("discriminator")
-    panel.add_terms({"adversarial": torch.tensor(1.0), "r1": torch.tensor(1.0)})
-    if where == "term":
-        panel.add_terms({"adversarial": torch.tensor(1.0), "r1": torch.tensor(bad)})
+def test_non_finite_number_is_named(where, name, bad):
+    metrics = TrainingMetrics("discriminator")
+    good = {"adversarial": torch.tensor(1.0), "r1": torch.tensor(1.0)}
+    metrics.add_terms(good)
+    metrics.add_observed({"logits_real": torch.zeros(2)})
     logits = torch.tensor([0.0, bad if where == "logits" else 0.0])
-    panel.add_observations({"logits_real": logits})
+    terms = {**good, "r1": torch.tensor(bad)} if where == "term" else good
+    metrics.add_terms(terms)
+    metrics.add_observed({"logits_real": logits})
 
     with pytest.raises(FloatingPointError, match=f"^{name} is not finite"):
-        panel.finish(torch.tensor(bad if where == "gradient" else 1.0))
+        metrics.finish(torch.tensor(bad if where == "gradient" else 1.0))
 
 
 class _Spoil(Hook):
@@ -84,7 +88,7 @@ class _Spoil(Hook):
         ("generator", "RelativisticLoss", "discriminator/"),
     ],
 )
-def test_a_run_stops_before_the_step_and_names_the_last_checkpoint(run, network, loss, wrong):
+def test_non_finite_run_stops_before_the_step(run, network, loss, wrong):
     hook = _Spoil(network, float("inf"))
 
     with pytest.raises(TrainingError) as error:
@@ -97,15 +101,15 @@ def test_a_run_stops_before_the_step_and_names_the_last_checkpoint(run, network,
     assert "checkpoints/000000016" in message
 
 
-def test_the_average_of_the_normalizer_is_not_poisoned(run, tiny_config, tmp_path):
+def test_failed_update_leaves_the_normalizer(run, tiny_config, tmp_path):
     class SpoilForTheGenerator(Hook):
         """Spoils the discriminator after its own update, by way of its optimizer."""
 
         def before_train_iter(self, runner, **kwargs):
             if runner.train_loop.num_images != 16:
                 return
-            optimizer = runner.optim_wrapper["discriminator"]
-            step = optimizer.clip_and_step
+            optimizer = runner.step.optimizers["discriminator"]
+            step = optimizer.step
             self.average = runner.objective.gradient_normalization.square_avg.clone()
             self.generator = {
                 name: value.clone()
@@ -113,13 +117,13 @@ def test_the_average_of_the_normalizer_is_not_poisoned(run, tiny_config, tmp_pat
             }
             self.runner = runner
 
-            def step_and_spoil(norm):
-                step(norm)
+            def step_and_spoil():
+                step()
                 next(runner.objective.discriminator.parameters()).data.fill_(float("nan"))
                 for parameter in runner.objective.discriminator.parameters():
                     parameter.data.fill_(float("nan"))
 
-            optimizer.clip_and_step = step_and_spoil
+            optimizer.step = step_and_spoil
 
     hook = SpoilForTheGenerator()
     with pytest.raises(TrainingError, match="generator/adversarial is not finite after 16 images"):
@@ -131,7 +135,7 @@ def test_the_average_of_the_normalizer_is_not_poisoned(run, tiny_config, tmp_pat
         assert torch.equal(value, hook.generator[name])
 
 
-def test_the_panel_of_a_run_has_what_tells_its_health(run, tmp_path):
+def test_log_has_the_health_of_both_players(run, tmp_path):
     run("log.every=8")
     entry = json.loads((tmp_path / "run/log.jsonl").read_text().splitlines()[-1])
 
@@ -145,3 +149,84 @@ def test_the_panel_of_a_run_has_what_tells_its_health(run, tmp_path):
     assert entry["generator/gradient_transport"] > 0
     assert entry["images_per_second"] > 0
     assert entry["peak_memory_gib"] > 0.05
+
+
+def test_micro_batches_must_have_the_same_terms():
+    metrics = TrainingMetrics("generator")
+    metrics.add_terms({"one": torch.tensor(1.0)})
+
+    with pytest.raises(ValueError, match="Only some micro-batches of the generator have"):
+        metrics.add_terms({"one": torch.tensor(1.0), "two": torch.tensor(1.0)})
+
+
+# --- EMA ---
+
+
+class OneNetwork(Objective):
+    players = {"generator": 1}  # noqa: RUF012
+
+    def draw(self, latents, generator=None):
+        raise NotImplementedError
+
+    def terms(self, player, latents, labels, draws):
+        raise NotImplementedError
+
+
+@pytest.mark.usefixtures("float64")
+@given(st.floats(0, 0.999), st.integers(1, 30))
+def test_ema_approaches_a_constant_network_geometrically(decay, updates):
+    objective = OneNetwork(nn.Linear(3, 2))
+    start = torch.randn(2, 3)
+    objective.ema.weight.data.copy_(start)
+
+    for _ in range(updates):
+        objective.update_ema(decay)
+
+    online = objective.generator.weight
+    torch.testing.assert_close(objective.ema.weight, online + decay**updates * (start - online))
+
+
+def test_ema_copies_buffers():
+    objective = OneNetwork(nn.BatchNorm1d(3))
+    objective.generator(torch.randn(8, 3))
+
+    objective.update_ema(0.9)
+
+    assert torch.equal(objective.ema.running_mean, objective.generator.running_mean)
+    assert objective.ema.num_batches_tracked == 1
+
+
+def test_ema_decay_warms_up(run, monkeypatch):
+    decays = []
+    monkeypatch.setattr(Objective, "update_ema", lambda self, decay: decays.append(decay))
+
+    run("ema={decay: 0.25, warmup: true}")
+
+    assert decays == [2 / 11] + [0.25] * (len(decays) - 1)
+
+
+# --- The step ---
+
+
+def test_updates_of_a_config_override_the_objective(run):
+    runner = run("updates.discriminator=3")
+
+    assert runner.step.updates == {"discriminator": 3, "generator": 1}
+    batches, images = runner.step.batches, runner.objective.num_images
+    assert batches["discriminator"].num_images == 3 * images
+    assert batches["generator"].num_images == images
+
+
+def test_a_subclass_of_the_step_is_used(tiny_config, tmp_path):
+    seen = []
+
+    class Recorded(TrainingStep):
+        def update(self, player):
+            seen.append(player)
+            return super().update(player)
+
+    config = tiny_config("afm_digits", "num_images=16")
+    Runner(config, tmp_path / "run", device="cpu", step=Recorded).train()
+
+    assert seen == ["discriminator", "generator"] * (len(seen) // 2)
+    assert seen

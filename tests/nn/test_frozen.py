@@ -1,10 +1,10 @@
-"""Tests for afmlib.objectives.averaged."""
+"""Tests for afmlib.nn.frozen."""
 
 import pytest
 import torch
 from torch import nn
 
-from afmlib.objectives.averaged import averaged_copy, check_player, frozen
+from afmlib.nn.frozen import frozen
 
 
 def network():
@@ -17,7 +17,7 @@ def flags(net):
     return [parameter.requires_grad for parameter in net.parameters()]
 
 
-def test_a_frozen_network_takes_no_gradient_and_passes_it_on():
+def test_gradient_passes_through():
     net = network().eval()
     x = torch.randn(4, 2, requires_grad=True)
 
@@ -31,7 +31,7 @@ def test_a_frozen_network_takes_no_gradient_and_passes_it_on():
     torch.testing.assert_close(x.grad, expected.T.expand(4, 2))
 
 
-def test_only_what_was_trainable_is_trainable_afterwards():
+def test_only_trainable_parameters_are_trainable_afterwards():
     net = network()
 
     with frozen(net), frozen(net):
@@ -40,30 +40,10 @@ def test_only_what_was_trainable_is_trainable_afterwards():
     assert flags(net) == [True, False, True, True]
 
 
-def test_flags_are_put_back_after_an_error():
+def test_flags_are_restored_after_an_error():
     net = network()
 
     with pytest.raises(KeyError), frozen(net):
         raise KeyError
 
     assert flags(net) == [True, False, True, True]
-
-
-def test_the_copy_is_apart_frozen_and_in_evaluation_mode():
-    net = network()
-
-    copied = averaged_copy(net)
-
-    assert flags(copied) == [False] * 4
-    assert flags(net) == [True, False, True, True]
-    assert net.training
-    assert not copied[1].training
-    with torch.no_grad():
-        net[0].weight.zero_()
-    assert copied[0].weight.abs().sum() > 0
-
-
-def test_an_unknown_player_is_answered_with_those_there_are():
-    check_player("b", {"a": 1, "b": 2})
-    with pytest.raises(ValueError, match="There is no player 'c'; there are: a, b"):
-        check_player("c", {"a": 1, "b": 2})

@@ -1,4 +1,4 @@
-"""Tests for afmlib.ops.gradient_normalization."""
+"""Tests for afmlib.losses.gradient_normalization."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from afmlib.ops.gradient_normalization import GradientNormalization
+from afmlib.losses.gradient_normalization import GradientNormalization
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -18,19 +18,19 @@ scales = st.floats(1e-3, 1e3)
 
 
 def passed_back(operator, gradient):
-    """Returns what the operator makes of a gradient."""
+    """Returns the rescaled gradient of a loss that is linear in the samples."""
     x = torch.zeros_like(gradient, requires_grad=True)
-    operator(x).backward(gradient)
+    operator(x, lambda y: (y * gradient).sum()).backward()
     return x.grad
 
 
 @given(seeds, shapes)
-def test_forward_is_the_identity_and_changes_no_state(seed, shape):
+def test_forward_is_the_loss_and_changes_no_state(seed, shape):
     torch.manual_seed(seed)
     x = torch.randn(shape)
     operator = GradientNormalization()
 
-    assert torch.equal(operator(x), x)
+    assert torch.equal(operator(x, torch.sum), x.sum())
     assert operator.square_avg == 0
     assert operator.num_updates == 0
 
@@ -71,8 +71,10 @@ def test_the_average_does_not_depend_on_the_batch_size(seed, size, repeats):
     for copies in (1, repeats):
         operator = GradientNormalization()
         samples = x.repeat(copies, 1).requires_grad_()
-        loss = (operator(samples) - target.repeat(copies, 1)).square().flatten(1).sum(1).mean()
-        loss.backward()
+        wanted = target.repeat(copies, 1)
+        operator(
+            samples, lambda y, wanted=wanted: (y - wanted).square().flatten(1).sum(1).mean()
+        ).backward()
         averages.append(operator.square_avg)
 
     torch.testing.assert_close(averages[0], averages[1])
@@ -164,7 +166,6 @@ def test_half_precision_gradients_are_measured_in_full_precision(dtype):
     made = passed_back(operator, gradient)
 
     assert made.dtype == dtype
-    assert operator.rescale([gradient])[0].dtype == dtype
     # n * sum(g^2) = (n g)^2 here.
     expected = (4096 * gradient[0, 0].item()) ** 2
     assert operator.square_avg.item() == pytest.approx(expected, rel=1e-6)
@@ -183,8 +184,44 @@ def test_two_uses_before_one_backward_pass_are_two_updates():
     operator = GradientNormalization()
     x = torch.randn(2, 3, requires_grad=True)
 
-    (operator(x).sum() + operator(x).sum()).backward()
+    (operator(x, torch.sum) + operator(x, torch.sum)).backward()
 
+    assert operator.num_updates == 2
+
+
+@given(seeds, st.integers(2, 4), st.integers(1, 3))
+def test_micro_batches_are_one_update_with_their_mean_square(seed, count, size):
+    torch.manual_seed(seed)
+    weights = torch.randn(count, size, 3)
+    whole, parts = GradientNormalization(), GradientNormalization()
+
+    expected = passed_back(whole, weights.flatten(0, 1) / count) * count
+    parts.begin()
+    parts.measure()
+    for weight in weights:
+        parts(torch.zeros(size, 3), lambda y, w=weight: (y * w).sum())
+    parts.replay()
+    found = [passed_back(parts, weight) for weight in weights]
+
+    torch.testing.assert_close(torch.cat(found), expected)
+    torch.testing.assert_close(parts.square_avg, whole.square_avg)
+    assert parts.num_updates == 1
+
+
+def test_rollback_restores_the_state_at_begin():
+    operator = GradientNormalization()
+    passed_back(operator, torch.randn(2, 3))
+    before = {name: value.clone() for name, value in operator.state_dict().items()}
+
+    operator.begin()
+    operator.measure()
+    operator(torch.randn(2, 3), torch.sum)
+    operator.replay()
+    assert operator.num_updates == 2
+    operator.rollback()
+
+    assert all(torch.equal(value, before[name]) for name, value in operator.state_dict().items())
+    passed_back(operator, torch.randn(2, 3))  # Nothing collected is left.
     assert operator.num_updates == 2
 
 

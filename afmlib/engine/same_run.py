@@ -1,0 +1,110 @@
+"""The check that a resumed run is the run of its checkpoint."""
+
+__all__ = ["check_conventions", "check_same_run"]
+
+from collections.abc import Mapping
+from typing import Any
+
+from afmlib.config import with_defaults
+from afmlib.config.yaml_files import parse
+from afmlib.io.checkpoint import CheckpointError, read_config, read_manifest
+
+SAME = (
+    "objective",
+    "updates",
+    "data",
+    "seed",
+    "global_batch",
+    "optimizers",
+    "ema",
+    "precision",
+    "phases",
+)
+"""The config keys that must not change. Of a list of phases, those that have started."""
+
+PLACES = {"path", "checkpoint"}
+"""Arguments of components that name a place, which may have moved."""
+
+
+def check_same_run(folder: str, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+    """Checks that a config continues the run of a checkpoint.
+
+    Args:
+        folder: The folder of the checkpoint.
+        config: The whole config of the resumed run.
+        manifest: The manifest that the resumed run would write now.
+
+    Raises:
+        CheckpointError: Names the field that differs.
+    """
+    there = read_manifest(folder)
+    check_conventions(folder, there, manifest["conventions"])
+    stored = parse(read_config(folder), f"The config of {folder}")
+    if not isinstance(stored, Mapping):
+        raise CheckpointError(f"The config of {folder} holds no keys and values.")
+    stored, here = with_defaults(stored), with_defaults(config)
+    if stored["phases"]:  # A run that began without phases keeps no state of them.
+        seen = there.get("num_images")
+        stored["phases"], here["phases"] = (_started(c["phases"], seen) for c in (stored, here))
+    for key in SAME:
+        difference = _difference(key, stored.get(key), here.get(key))
+        if difference:
+            raise CheckpointError(
+                f"The checkpoint {folder} is of another run: {difference}. Resume with the same "
+                "config, or name another folder."
+            )
+    if there.get("num_samples") != manifest["num_samples"]:
+        raise CheckpointError(
+            f"The checkpoint {folder} is of another run: it was trained on "
+            f"{there.get('num_samples')} samples, and the data have {manifest['num_samples']}."
+        )
+
+
+def check_conventions(
+    folder: str, manifest: Mapping[str, Any], conventions: Mapping[str, Any]
+) -> None:
+    """Checks that a checkpoint has the given conventions.
+
+    Raises:
+        CheckpointError: Names the field that differs.
+    """
+    stored = manifest.get("conventions")
+    for name, value in conventions.items():
+        there = stored.get(name) if isinstance(stored, Mapping) else None
+        if _plain(there) != _plain(value):
+            raise CheckpointError(
+                f"The checkpoint {folder} is of another model: its {name} is {there!r}, "
+                f"not {value!r}."
+            )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, list | tuple) else value  # JSON has no tuples.
+
+
+def _started(phases: Any, num_images: Any) -> Any:
+    """Returns the phases of a list that have started; later ones may be edited."""
+    if not isinstance(phases, list | tuple) or not isinstance(num_images, int):
+        return phases
+
+    def is_later(phase: Any) -> bool:
+        at = phase.get("at") if isinstance(phase, Mapping) else None
+        return isinstance(at, int) and at > num_images
+
+    return [phase for phase in phases if not is_later(phase)]
+
+
+def _difference(path: str, stored: Any, here: Any) -> str | None:
+    """Describes the first difference of two configs, or returns None."""
+    if isinstance(stored, Mapping) and isinstance(here, Mapping):
+        for key in sorted({*stored, *here} - PLACES, key=lambda key: (key != "type", key)):
+            found = _difference(f"{path}.{key}", stored.get(key), here.get(key))
+            if found:
+                return found
+        return None
+    lists = isinstance(stored, list | tuple) and isinstance(here, list | tuple)
+    if lists and len(stored) == len(here):  # YAML has no tuples.
+        pairs = enumerate(zip(stored, here, strict=True))
+        differences = (_difference(f"{path}[{index}]", *pair) for index, pair in pairs)
+        return next(filter(None, differences), None)
+    return None if stored == here else f"its {path} is {stored!r}, not {here!r}"

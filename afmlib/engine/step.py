@@ -1,0 +1,236 @@
+r"""One training iteration, from top to bottom: every player of an objective takes its updates.
+
+An update draws a batch, runs the objective on each micro-batch and accumulates the gradients,
+checks that all numbers are finite, clips, steps the optimizer and moves the EMA. Micro-batches and
+processes change none of the numbers. With a warm-up, the EMA decay of update :math:`k` is at most
+:math:`(1 + k) / (10 + k)`, so that a short run forgets its start.
+
+To change an update, pass a subclass of :class:`TrainingStep` to :func:`afmlib.train`.
+"""
+
+__all__ = ["TrainingError", "TrainingMetrics", "TrainingStep"]
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from afmlib import processes
+from afmlib.config import EMAConfig
+from afmlib.engine.batches import MicroBatch, PlayerBatches
+from afmlib.engine.distribution import Distribution, SingleProcess
+from afmlib.engine.optimizers import PlayerOptimizer
+from afmlib.interfaces import Objective, Terms
+from afmlib.typing import Scalar
+
+
+class TrainingError(RuntimeError):
+    """A run that cannot continue."""
+
+
+class TrainingStep:
+    """Trains the players of an objective in turn.
+
+    Args:
+        objective: The networks and their losses.
+        batches: The batches of each player.
+        optimizers: The optimizer of each player.
+        ema: The decay of the EMA.
+        updates: Updates per iteration, for players whose number is not the objective's default.
+        autocast: The dtype of the forward passes, if it is not that of the weights.
+        distribution: How several processes share the work.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        batches: Mapping[str, PlayerBatches],
+        optimizers: Mapping[str, PlayerOptimizer],
+        ema: EMAConfig,
+        updates: Mapping[str, int] | None = None,
+        autocast: torch.dtype | None = None,
+        distribution: Distribution | None = None,
+    ) -> None:
+        self.objective = objective
+        self.batches = batches
+        self.optimizers = optimizers
+        self.ema = ema
+        self.updates = {**objective.players, **(updates or {})}
+        self.autocast = autocast
+        self.distribution = distribution or SingleProcess()
+        self.ema_updates = 0
+
+    def __call__(self) -> dict[str, Tensor]:
+        """Runs one iteration.
+
+        Returns:
+            The numbers of each player's last update, as ``player/name``, over the whole batch.
+
+        Raises:
+            TrainingError: If a number is not finite. Nothing was updated with it.
+        """
+        logged: dict[str, Tensor] = {}
+        for player, updates in self.updates.items():
+            for _ in range(updates):
+                numbers = self.update(player)
+            logged |= numbers
+        return logged
+
+    def update(self, player: str) -> dict[str, Tensor]:
+        """Updates one player on one batch."""
+        objective, optimizer = self.objective, self.optimizers[player]
+        micro_batches = self.batches[player].next()  # Drawn, augmented, on the device.
+        optimizer.set_progress(objective.num_images, objective.total_images)
+        optimizer.zero_grad()  # Under FSDP2, another player's update may have left gradients.
+        metrics = TrainingMetrics(player)
+        statistics = objective.batch_statistics(player)
+        for statistic in statistics:
+            statistic.begin()
+        try:
+            self.accumulate(player, micro_batches, metrics)
+            gradient_norm = self.distribution.gather(get_total_norm(optimizer.gradients))
+            numbers = metrics.finish(gradient_norm)
+        except FloatingPointError as error:
+            for statistic in statistics:
+                statistic.rollback()
+            name = metrics.first_non_finite() or str(error).removesuffix(".")
+            raise TrainingError(
+                f"{name} after {objective.num_images} images: nothing was updated with it."
+            ) from error
+
+        if optimizer.clip_grad_norm is not None:
+            clip_grads_with_norm_(optimizer.trainable, optimizer.clip_grad_norm, gradient_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+
+        if player == objective.ema_player:
+            self.ema_updates += 1
+            warmup = (1 + self.ema_updates) / (10 + self.ema_updates)
+            decay = min(self.ema.decay, warmup) if self.ema.warmup else self.ema.decay
+            objective.update_ema(decay)
+        return numbers
+
+    def accumulate(
+        self, player: str, micro_batches: Sequence[MicroBatch], metrics: "TrainingMetrics"
+    ) -> None:
+        """Leaves the mean gradient over all micro-batches and processes in the parameters."""
+        observed = self._measure(player, micro_batches)
+        with self.distribution.update(player):
+            for index, batch in enumerate(micro_batches):
+                is_last = index == len(micro_batches) - 1
+                with self.distribution.micro_batch(player, is_last):
+                    with self._forward_context(batch):
+                        terms = self.distribution.terms(
+                            player,
+                            lambda batch=batch: self._terms(player, batch),  # type: ignore[misc]
+                        )
+                    metrics.add_terms(terms)
+                    torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+                metrics.add_observed({**observed[index], **terms.observed})
+        gradients = self.optimizers[player].gradients
+        if len(micro_batches) > 1 and gradients:
+            torch._foreach_div_(gradients, len(micro_batches))
+
+    def _measure(
+        self, player: str, micro_batches: Sequence[MicroBatch]
+    ) -> Sequence[dict[str, Tensor]]:
+        """Computes statistics of the whole batch, if its gradient depends on any.
+
+        With a single micro-batch they are computed in its forward pass.
+        """
+        statistics = self.objective.batch_statistics(player)
+        if not statistics or len(micro_batches) == 1:
+            return [{}] * len(micro_batches)
+        observed = []
+        for statistic in statistics:
+            statistic.measure()
+        for batch in micro_batches:
+            with torch.no_grad(), self._forward_context(batch):
+                observed.append(self._terms(player, batch).observed)
+        for statistic in statistics:
+            statistic.replay()
+        return observed
+
+    def _terms(self, player: str, batch: MicroBatch) -> Terms:
+        terms = self.objective.terms(player, batch.latents, batch.labels, batch.draws)
+        return terms if isinstance(terms, Terms) else Terms(terms)
+
+    @contextlib.contextmanager
+    def _forward_context(self, batch: MicroBatch) -> Iterator[None]:
+        torch.manual_seed(batch.network_seed)  # Dropout depends on the batch, not on the process.
+        device = batch.latents.device.type
+        with torch.autocast(device, self.autocast, enabled=self.autocast is not None):
+            yield
+
+
+class TrainingMetrics:
+    """The numbers of one update, over its micro-batches and all processes.
+
+    A term is logged as its mean. For an observation with one number per sample, mean and std over
+    the batch are logged.
+
+    Args:
+        player: The player that is updated.
+    """
+
+    def __init__(self, player: str) -> None:
+        self.player = player
+        self.sums: dict[str, Tensor] = {}
+        self.squares: dict[str, Tensor] = {}
+        self.count = 0
+
+    def add_terms(self, terms: Mapping[str, Scalar]) -> None:
+        """Adds the terms of one micro-batch, and their sum.
+
+        Raises:
+            ValueError: If the names differ from those of the other micro-batches.
+        """
+        wide = {name: _widen(term) for name, term in terms.items()}
+        wide["loss"] = torch.stack(list(wide.values())).sum()
+        if self.count and not wide.keys() <= self.sums.keys():
+            missing = sorted(wide.keys() - self.sums.keys())
+            raise ValueError(f"Only some micro-batches of the {self.player} have {missing}.")
+        for name, term in wide.items():
+            self.sums[name] = self.sums.get(name, 0) + term
+        self.count += 1
+
+    def add_observed(self, observed: Mapping[str, Tensor]) -> None:
+        """Adds the observations of one micro-batch, after its backward pass."""
+        for name, values in observed.items():
+            wide = _widen(values)
+            self.sums[name] = self.sums.get(name, 0) + wide.mean()
+            if wide.ndim:
+                self.squares[name] = self.squares.get(name, 0) + wide.square().mean()
+
+    def finish(self, gradient_norm: Tensor) -> dict[str, Tensor]:
+        """Returns all numbers, as ``player/name``.
+
+        Args:
+            gradient_norm: The norm of the player's gradient, the same in all processes.
+
+        Raises:
+            FloatingPointError: If a number is not finite, in any process.
+        """
+        values = torch.stack([*self.sums.values(), *self.squares.values()]) / self.count
+        values = processes.mean(values)
+        numbers = dict(zip(self.sums, values[: len(self.sums)], strict=True))
+        for name, square in zip(self.squares, values[len(self.sums) :], strict=True):
+            numbers[f"{name}_std"] = (square - numbers[name] ** 2).clamp(min=0).sqrt()
+        numbers["gradient_norm"] = gradient_norm.to(values)
+        if not torch.stack(list(numbers.values())).isfinite().all():
+            raise FloatingPointError(self.first_non_finite(numbers))
+        return {f"{self.player}/{name}": number for name, number in numbers.items()}
+
+    def first_non_finite(self, numbers: Mapping[str, Tensor] | None = None) -> str:
+        """Returns a sentence that names the first number that is not finite, or ""."""
+        for name, number in (self.sums if numbers is None else numbers).items():
+            if not number.isfinite():
+                return f"{self.player}/{name} is not finite"
+        return ""
+
+
+def _widen(values: Tensor) -> Tensor:
+    """Returns numbers without a graph, in float64 where the device has it."""
+    return values.detach().to(torch.float32 if values.device.type == "mps" else torch.float64)
