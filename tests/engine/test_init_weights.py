@@ -68,7 +68,7 @@ def test_init_from_is_not_a_resume(run, tiny_config, tmp_path):
         runner.train()
 
     assert text.getvalue().count("starting from the weights of") == 1
-    assert "generator (averaged)" in text.getvalue()
+    assert "generator (EMA)" in text.getvalue()
     assert "nothing to do" in text.getvalue()  # The second went on with the first.
 
 

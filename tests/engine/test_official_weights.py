@@ -84,7 +84,7 @@ def test_a_classifier_starts_with_the_file_and_so_does_its_average(tmp_path):
         (
             layout.classifier(**SIZES),
             {},
-            "holds a classifier; this run needs weights of: discriminator, gen",
+            "holds a classifier; this run needs weights",
         ),
         (layout.generator(**SIZES), dict(players=["discriminator"]), "needs weights of: discrim"),
     ],

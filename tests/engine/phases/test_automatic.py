@@ -330,7 +330,7 @@ def test_guidance_that_makes_the_metric_worse_is_not_thrown_away():
         if run.controller.memory.phase == "guidance":
             break
     assert "guidance begins, from the best, 4 at" in made[0].reason
-    assert made[0].reason.endswith("guided samples are compared with one another alone")
+    assert made[0].reason.endswith("guided samples are compared only with each other")
 
     for value in [7.0, 6.0, 6.5, 6.6]:
         made = run.step(value)

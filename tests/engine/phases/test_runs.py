@@ -267,7 +267,7 @@ class Watch(Hook):
 def test_a_fixed_schedule_does_what_it_says(tmp_path):
     watch = Watch()
     phases = [
-        {"at": 0, "guidance": False, "augmentation": False},
+        {"at": 0, "guidance": False},
         {"at": 16, "ot_scale": 0.05, "lr_factor": 0.5, "ema_reload_every": 16},
         {"at": 40, "restore": ["discriminator"], "restore_from": 20, "ema_reload_every": 0},
         {"at": 41, "restore": ["discriminator"], "restore_from": 23, "guidance": True},
@@ -285,7 +285,7 @@ def test_a_fixed_schedule_does_what_it_says(tmp_path):
     assert seen[40]["factors"] == [0.5, 0.5]
     assert seen[48]["factors"] == [0.2, 0.1]  # The discriminator comes first.
     assert [at for at, s in seen.items() if s["is_reloaded"]] == [32, 56]
-    assert [s["switches"] for s in seen.values()] == [(False, False)] * 5 + [(True, False)] * 3
+    assert [s["switches"] for s in seen.values()] == [(False, True)] * 5 + [(True, True)] * 3
     for at in (32, 40, 48, 56):  # 20 and 23 are both reached by the iteration that ends at 24.
         pairs = zip(seen[24]["discriminator"], seen[at]["discriminator"], strict=True)
         assert all(torch.equal(then, now) for then, now in pairs) == (at in (40, 48))
@@ -345,7 +345,7 @@ def test_a_list_does_not_go_back_to_where_it_changed_networks(tmp_path):
     train(tmp_path, f"phases=[{first}]", *KEPT, hooks=[StopAt(40)])
 
     with pytest.raises(
-        CheckpointError, match="restore the state at 20 images, where they also change"
+        CheckpointError, match="restore the state at 20 images, where they also"
     ):
         train(tmp_path, f"phases=[{first}, {BACK}]", *KEPT, resume=True)
 
@@ -428,7 +428,7 @@ def test_there_is_no_guidance_to_switch_on_without_one(tmp_path):
 @pytest.mark.parametrize("phases", ["{}", "[{at: 8, ot_scale: 0.1}]"])
 def test_phases_of_the_transport_scale_need_an_objective_that_has_one(tmp_path, phases):
     config = load_config("flow_matching_digits", [f"phases={phases}"])
-    with pytest.raises(ConfigError, match="FlowMatching has no setting '?ot_scale"):
+    with pytest.raises(ConfigError, match=r"FlowMatching has no setting .*ot_scale"):
         Runner(config, tmp_path, device="cpu")
 
 
