@@ -128,10 +128,23 @@ def test_the_glossary_names_every_group():
 
 def test_the_tests_that_hold_the_guarantees_exist():
     page = (ROOT / "docs/guarantees.md").read_text()
-    files = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    files = {str(path): path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
 
-    names = re.findall(r"`(?:tests/)?([\w/]*?)(test_\w+\.py)(?:::(\w+))?`", page)
+    names = re.findall(r"`(?:tests/)?([\w/]*?test_\w+\.py)(?:::(\w+))?`", page)
     assert len(names) > 20
-    for _, file, test in names:
-        assert file in files, file
-        assert f"def {test}" in files[file], test
+    for file, test in names:
+        named = [text for path, text in files.items() if path.endswith(f"/{file}")]
+        assert any(f"def {test}" in text for text in named), f"{file}::{test}"
+
+
+def test_numbers_of_the_readme_are_results():
+    results = (ROOT / "docs/results.md").read_text().replace("**", "")
+    table = re.findall(
+        r"^\| `(\w+)`.*? \| (.+) \|$", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    for config, cells in table:
+        *digits, emoji = cells.split(" | ")
+        for data, numbers in (("digits", digits), ("emoji", [emoji])):
+            row = re.search(rf"^\| {config}_{data} \| 1 .*", results, re.MULTILINE)
+            assert numbers == ["–"] or all(f"| {number} |" in row[0] for number in numbers), config
+    assert len(table) == 10
