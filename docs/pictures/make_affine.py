@@ -1,4 +1,4 @@
-"""Draws a digit as the classifier that guides may see it: as it is, and under nine draws.
+"""Plots a digit and nine random augmentations of it, as in classifier training.
 
 python docs/pictures/make_affine.py
 """

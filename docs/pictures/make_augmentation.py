@@ -1,4 +1,4 @@
-"""Draws pairs of digits as the discriminator sees them: one pair, several draws.
+"""Plots a pair of digits under several draws of the discriminator's augmentation.
 
 python docs/pictures/make_augmentation.py
 """

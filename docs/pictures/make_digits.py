@@ -1,4 +1,4 @@
-"""Puts the sample grids of the committed benchmark side by side, for the README.
+"""Combines sample grids of the committed benchmark into the picture of the README.
 
 python docs/pictures/make_digits.py
 """

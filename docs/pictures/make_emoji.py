@@ -1,4 +1,4 @@
-"""Shows 32 emoji of the benchmark's data, for the page on data.
+"""Plots 32 emoji of the benchmark data.
 
 python docs/pictures/make_emoji.py
 """

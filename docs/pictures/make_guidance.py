@@ -1,4 +1,4 @@
-"""Draws guided and unguided samples from the same noises, a row for each scale.
+"""Plots guided and unguided samples from the same noises, one row per scale.
 
 python docs/pictures/make_guidance.py RUNS
 

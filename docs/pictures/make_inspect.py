@@ -1,9 +1,8 @@
-"""Trains the runs that the page on inspection shows, and draws its pictures.
+"""Trains the runs of docs/inspect.md and plots its figures.
 
 python docs/pictures/make_inspect.py [FOLDER OF THE RUNS]
 
-Runs that are there already are gone on with, or taken as they are. All take about ten minutes
-on a CPU core.
+Existing runs are resumed or reused. All of them take about ten minutes on a CPU core.
 """
 
 import sys
@@ -44,7 +43,7 @@ DRAWN = {
 
 
 def main(folder: Path) -> None:
-    """Trains what is missing, and draws."""
+    """Trains missing runs and plots the figures."""
     for name, arguments in RUNS.items():
         require(["train", *arguments, "--work-dir", str(folder / name), "--resume"])
     for name, words in DRAWN.items():
@@ -55,7 +54,7 @@ def main(folder: Path) -> None:
 
 
 def require(argv: list[str]) -> None:
-    """Runs a command of afmlib, and ends if it fails."""
+    """Runs an afmlib command and exits if it fails."""
     status = afmlib(argv)
     if status:
         raise SystemExit(status)

@@ -1,9 +1,9 @@
-"""Shows what each metric sees: real digits, spoilt more and more in four ways.
+"""Plots each metric on real digits with four kinds of increasing distortion.
 
 python docs/pictures/make_metrics.py
 
-The 360 held-out digits are compared with the 1437 of the training part, in the features of the
-digits extractor; it takes about half a minute.
+The 360 held-out digits are compared with the 1437 training digits, in the features of
+DigitsExtractor. It takes about half a minute.
 """
 
 from pathlib import Path
@@ -47,14 +47,14 @@ def noise(images, labels, level):
 
 
 def blur(images, labels, level):
-    """Averages neighbors, again and again."""
+    """Blurs by repeated averaging of neighbors."""
     for _ in range(level):
         images = (images + avg_pool2d(pad(images, (1, 1, 1, 1), value=-1.0), 3, 1)) / 2
     return images
 
 
 def shift(images, labels, level):
-    """Moves to the right, by up to two pixels."""
+    """Shifts to the right by up to two pixels."""
     steps = level / 2
     whole, rest = int(steps), steps % 1
     moved = [pad(images, (by, -by), value=-1.0) for by in (whole, whole + 1)]

@@ -1,4 +1,4 @@
-"""Draws what the controller of the committed benchmark of schedules did in its first run.
+"""Plots the decisions of the automatic schedule in the first run of the committed benchmark.
 
 python docs/pictures/make_phases.py
 """
@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def draw_scale(axes: Axes, row: dict[str, Any]) -> None:
-    """Draws the transport scale as the decisions set it."""
+    """Plots the transport scale set by the decisions."""
     changes = [d for d in row["decisions"] if "ot_scale" in d["changes"]]
     images = [change["at"] for change in changes]
     scales = [change["changes"]["ot_scale"] for change in changes]
@@ -39,7 +39,7 @@ def draw_scale(axes: Axes, row: dict[str, Any]) -> None:
 
 
 def draw_metric(axes: Axes, row: dict[str, Any]) -> None:
-    """Draws what was measured, and the best of it."""
+    """Plots the measurements and the best of them."""
     measured = [(m["num_images"], m["frechet_distance"]) for m in row["measured"]][1:]
     axes.plot(*zip(*measured, strict=True), marker=".", color="C1", label="measured")
     best = min(measured, key=lambda point: point[1])
@@ -52,7 +52,7 @@ def draw_metric(axes: Axes, row: dict[str, Any]) -> None:
 
 
 def mark(scale: Axes, metric: Axes, decision: dict[str, Any]) -> None:
-    """Marks a decision that is more than a step of the scale."""
+    """Marks a decision other than a step of the transport scale."""
     entered = [name for name in PHASES if f"{name} begins, " in decision["reason"]]
     tried = decision["restore"] == ["discriminator"]
     if not (entered or tried or decision["stop"]):

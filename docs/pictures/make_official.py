@@ -1,8 +1,8 @@
-"""Exports a model of digits in the published layout, opens the file, and shows both models.
+"""Exports a digits model in the authors' layout, loads the file, and plots samples of both models.
 
-python docs/pictures/make_published.py RUN
+python docs/pictures/make_official.py RUN
 
-``RUN`` is the folder of ``afmlib train afm_digits``, which is trained if there is none.
+``RUN`` is the folder of ``afmlib train afm_digits``. If it is missing, the model is trained first.
 """
 
 import sys
@@ -21,7 +21,7 @@ GAP, TITLE = 16, 26
 
 
 def main(run: str) -> None:
-    """Writes ``docs/pictures/published.png``."""
+    """Writes ``docs/pictures/official.png``."""
     if not Path(run).exists():
         afmlib(["train", "afm_digits", "--work-dir", run])
     labels = [digit for _ in range(4) for digit in range(10)]
@@ -45,11 +45,11 @@ def main(run: str) -> None:
         left = index * (width + GAP)
         draw.text((left, 4), title, "black", ImageFont.load_default(16))
         picture.paste(grid, (left, TITLE))
-    picture.save(ROOT / "docs/pictures/published.png")
+    picture.save(ROOT / "docs/pictures/official.png")
 
 
 def heads_of(run: str) -> int:
-    """Returns the attention heads of a run's generator, which no file of weights tells."""
+    """Returns the number of attention heads, which cannot be inferred from the weights."""
     return load_checkpoint(run).generator.blocks[0].attn.num_heads
 
 
