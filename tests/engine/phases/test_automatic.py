@@ -351,7 +351,7 @@ def test_guidance_of_which_nothing_can_be_measured_is_given_up():
 
     end = run.actions[-1]
     assert end.restore_from == best
-    assert end.reason.endswith(f"what it began with, of {best} images: nothing was measured since")
+    assert end.reason.endswith(f"the state at {best} images: nothing was measured since")
 
 
 def test_augmentation_is_switched_on_where_there_is_one():
