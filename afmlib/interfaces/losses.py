@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from afmlib.interfaces.objective import Schedule
 from afmlib.typing import Critic, Labels, Latents, Logits, PerSample, Timesteps
 
 
@@ -148,11 +149,23 @@ class Generated:
 
 
 class Regularizer(nn.Module, ABC):
-    """A term that the generator minimizes beside its loss, weighted by its own scale.
+    """A term on the generator's samples, which it minimizes beside its loss.
 
     A config adds one by ``objective.regularizers: [{type: MyTerm, scale: 0.1}]``.
+
+    Args:
+        scale: The weight of the term.
+
+    Raises:
+        ValueError: If the weight is negative.
     """
+
+    def __init__(self, scale: float | Schedule = 1.0) -> None:
+        super().__init__()
+        if not isinstance(scale, Schedule) and not scale >= 0:
+            raise ValueError(f"scale must not be negative, got {scale}.")
+        self.scale = scale
 
     @abstractmethod
     def forward(self, generated: Generated) -> PerSample:
-        """Returns one weighted value per sample, without random numbers of its own."""
+        """Returns one unweighted value per sample. It draws no random numbers."""

@@ -300,7 +300,9 @@ class AdversarialFlow(Objective):
             )
             terms["guidance"] = guided.mean()
         for name, regularizer in zip(self.regularizer_names, self.regularizers, strict=True):
-            terms[name] = regularizer(generated).mean()
+            assert isinstance(regularizer, Regularizer)
+            scale = scheduled_value(regularizer.scale, self.num_images, self.total_images)
+            terms[name] = scale * regularizer(generated).mean()
         return terms
 
     @property

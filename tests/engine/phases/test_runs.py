@@ -344,9 +344,7 @@ def test_a_list_does_not_go_back_to_where_it_changed_networks(tmp_path):
     first = "{at: 24, reload_ema: true}"
     train(tmp_path, f"phases=[{first}]", *KEPT, hooks=[StopAt(40)])
 
-    with pytest.raises(
-        CheckpointError, match="restore the state at 20 images, where they also"
-    ):
+    with pytest.raises(CheckpointError, match="restore the state at 20 images, where they also"):
         train(tmp_path, f"phases=[{first}, {BACK}]", *KEPT, resume=True)
 
 

@@ -1,0 +1,100 @@
+"""Tests for afmlib.engine.compatibility: what is found before the first step."""
+
+import pytest
+import torch
+
+from afmlib import load_checkpoint, sample
+from afmlib.config import ConfigError
+from afmlib.interfaces import Generator
+from afmlib.objectives.flow_matching import FlowMatching
+from afmlib.parameterizations import InstantaneousVelocity
+from afmlib.registry import OBJECTIVES, PARAMETERIZATIONS
+
+
+def parameterized(parameterization):
+    """Registers flow matching with another parameterization, and returns its name."""
+    name = f"_{parameterization.__name__}Flow"
+
+    class Flow(FlowMatching):
+        def __init__(self, generator: Generator, nfe: int = 2):
+            super().__init__(generator, nfe)
+            self.parameterization = parameterization(0.5)
+
+    if name not in OBJECTIVES.components():
+        OBJECTIVES.register_module(name=name)(Flow)
+    return name
+
+
+class Shrunk(InstantaneousVelocity):
+    """Multiplies velocities by a number."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, generator, latents, labels, timesteps_src, timesteps_tgt):
+        made = super().forward(generator, latents, labels, timesteps_src, timesteps_tgt)
+        return latents + self.factor * (made - latents)
+
+
+class Forgetful(Shrunk):
+    """Does not keep its argument under its name."""
+
+    def __init__(self, factor):
+        super().__init__(factor)
+        self.share = self.__dict__.pop("factor")
+
+
+def test_parameterization_with_arguments_survives_a_checkpoint(run, tmp_path):
+    if "Shrunk" not in PARAMETERIZATIONS.components():
+        PARAMETERIZATIONS.register_module()(Shrunk)
+    runner = run(f"objective.type={parameterized(Shrunk)}", name="flow_matching_digits")
+
+    loaded = load_checkpoint(str(tmp_path / "run"))
+
+    assert loaded.parameterization.factor == 0.5
+    assert loaded.conventions == runner.objective.sample_model.conventions
+    assert torch.equal(sample(loaded, [0, 1]), sample(runner.objective, [0, 1]))
+    assert not torch.equal(sample(loaded, [0, 1], nfe=1), sample(loaded, [0, 1], nfe=4))
+
+
+@pytest.mark.parametrize("is_registered", [False, True])
+def test_parameterization_that_cannot_be_loaded_is_found_before_training(
+    run, tmp_path, is_registered
+):
+    kind = Forgetful
+    if is_registered and "Forgetful" not in PARAMETERIZATIONS.components():
+        PARAMETERIZATIONS.register_module()(Forgetful)
+    message = "must keep its argument 'factor'" if is_registered else "There is no 'Forgetful'"
+
+    with pytest.raises(ConfigError, match=message):
+        run(f"objective.type={parameterized(kind)}", name="flow_matching_digits")
+
+    assert not (tmp_path / "run").exists()
+
+
+def test_added_term_is_trained_and_logged_with_micro_batches(run, tmp_path):
+    class Extended(OBJECTIVES.get("AdversarialFlow")):
+        def generator_terms(self, latents, labels, draws):
+            terms = super().generator_terms(latents, labels, draws)
+            terms["mine"] = 0.1 * self._generate(latents, labels, draws).samples.square().mean()
+            return terms
+
+    if "_Extended" not in OBJECTIVES.components():
+        OBJECTIVES.register_module(name="_Extended")(Extended)
+    logs, states = [], []
+    for micro_batch in (8, 4):
+        runner = run(
+            "objective.type=_Extended",
+            f"micro_batch={micro_batch}",
+            "objective.gp_fraction=0.5",
+            "precision=float64",
+            "log.every=8",
+            work_dir=tmp_path / str(micro_batch),
+        )
+        logs.append((tmp_path / str(micro_batch) / "log.jsonl").read_text())
+        states.append(runner.objective.state_dict())
+
+    assert all(log.count("generator/mine") == log.count("generator/transport") for log in logs)
+    for name, value in states[0].items():
+        torch.testing.assert_close(value, states[1][name], rtol=1e-9, atol=1e-9, msg=name)
