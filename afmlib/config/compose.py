@@ -1,15 +1,16 @@
-"""How a config is put together: from bases, from a method on a scale, and from overrides.
+"""Composes a config from bases, from a method and a scale, and from overrides.
 
-A name such as ``afm_digits`` is the shipped file ``afm_digits.yaml`` if there is one, else the
-method ``methods/afm.yaml`` on the scale ``scales/digits.yaml``. A file may name ``_base_`` files,
-shipped or relative to itself, over which it is laid.
+A name such as ``afm_digits`` is the shipped file ``afm_digits.yaml`` if it exists. Otherwise it is
+the method ``methods/afm.yaml`` on the scale ``scales/digits.yaml``. A file may name ``_base_``
+files, shipped or relative to itself, which it is merged over.
 
-A name, a base and an override may be any text: whatever is wrong with it is a ``ConfigError``.
+A name, a base and an override may be any text. Every mistake in them is a ``ConfigError``.
 """
 
 __all__ = ["apply_override", "config_names", "load_config", "load_protocol", "merge"]
 
 import copy
+import difflib
 import importlib.resources
 import itertools
 from collections.abc import Iterable, Mapping
@@ -19,12 +20,22 @@ from typing import Any
 from afmlib.config.data_arguments import IMAGE_ARGUMENTS, data_arguments
 from afmlib.config.yaml_files import MAX_DEPTH, ConfigError, parse, read
 from afmlib.registry import (
+    AUTOENCODERS,
+    CLASSIFIERS,
+    DATASETS,
     DEPTHS,
+    DISCRIMINATORS,
+    EXTRACTORS,
+    GENERATORS,
+    METRICS,
     OBJECTIVES,
+    SCHEDULES,
     ComponentError,
+    ComponentRegistry,
     MissingPluginError,
     load_plugin_file,
     nearest,
+    nested_registries,
     shorten,
 )
 from afmlib.registry.arguments import accepts
@@ -33,7 +44,7 @@ SHIPPED = Path(str(importlib.resources.files("afmlib"))) / "configs"
 BASE = "_base_"
 
 MAX_BASES = 16
-"""Bases that may stand on one another."""
+"""The depth of bases on bases."""
 
 
 def config_names() -> list[str]:
@@ -46,32 +57,38 @@ def config_names() -> list[str]:
 
 
 def _fits(method: Path, scale: Path) -> bool:
-    """Tells whether a method can be had on a scale: not every network can be repeated."""
+    """Returns whether a method works on a scale: some networks cannot be repeated."""
     config = merge(read(scale), read(method))
     provided = data_arguments(config["data"])
     try:
         OBJECTIVES.check(config["objective"], "objective", provided)
-    except MissingPluginError:  # Its config says how to install it: a network of images.
+    except MissingPluginError:  # The plugin of R3GAN, whose networks take images only.
         return set(IMAGE_ARGUMENTS) <= set(provided)
     except ComponentError:
         return False
     return True
 
 
-def load_config(name: str, overrides: Iterable[str] = ()) -> dict[str, Any]:
+def load_config(
+    name: str, overrides: Iterable[str] = (), plugins: Iterable[str] = ()
+) -> dict[str, Any]:
     """Loads a config by name or path and applies overrides.
 
     Args:
         name: A shipped name such as ``afm_digits``, or the path of a YAML file.
         overrides: Texts such as ``objective.ot_scale=0.1``; the value is YAML.
+        plugins: Plugin files, which are loaded first and added to the config.
 
     Returns:
         The config as plain data, composed but not yet checked.
 
     Raises:
         ConfigError: If there is no such config, or it cannot be read.
-        PluginError: If a plugin that it names cannot be loaded.
+        PluginError: If one of its plugins cannot be loaded.
     """
+    added = [str(Path(plugin).resolve()) for plugin in plugins]
+    for plugin in added:
+        load_plugin_file(plugin)
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         found = _file(path)
@@ -80,8 +97,13 @@ def load_config(name: str, overrides: Iterable[str] = ()) -> dict[str, Any]:
         config = _load_file(found, (), {})
     else:
         config = _load_shipped(name)
-    for override in overrides:
+    # The type of another override may be in a plugin.
+    for override in sorted(overrides, key=lambda text: text.partition("=")[0].strip() != "plugins"):
         config = apply_override(config, override)
+        if override.partition("=")[0].strip() == "plugins":
+            _load_plugins(config, Path("--set"))
+    if added:
+        config["plugins"] = [*(config.get("plugins") or []), *added]
     return config
 
 
@@ -89,22 +111,25 @@ def load_protocol(name: str) -> dict[str, Any]:
     """Loads the protocol of an evaluation: the section ``evaluation`` of a config.
 
     Args:
-        name: A shipped one such as ``adm50k``, or the path of a YAML file.
+        name: A shipped protocol such as ``adm50k``, or the path of a YAML file.
 
     Raises:
-        ConfigError: If there is none.
+        ConfigError: If there is no such protocol.
     """
     shipped = {path.stem: path for path in (SHIPPED / "evaluations").glob("*.yaml")}
     is_file = Path(name).suffix in (".yaml", ".yml")
     if not is_file and name not in shipped:
         raise ConfigError(
-            f"There is no protocol {shorten(name)}.{nearest(name, shipped)} There are: "
-            f"{', '.join(sorted(shipped))}; or give the path of a .yaml file."
+            f"There is no protocol {shorten(name)}.{nearest(name, shipped)} Available: "
+            f"{', '.join(sorted(shipped))}, or the path of a .yaml file."
         )
     config = load_config(name) if is_file else _load_file(shipped[name], (), {})
     if not isinstance(config.get("evaluation"), Mapping):
-        raise ConfigError(f"{shorten(name)} says nothing under evaluation.")
+        raise ConfigError(f"{shorten(name)} has no section 'evaluation'.")
     return dict(config["evaluation"])
+
+
+# --- Files ----------------------------------------------------------------------------------------
 
 
 def _load_shipped(name: str) -> dict[str, Any]:
@@ -119,17 +144,26 @@ def _load_shipped(name: str) -> dict[str, Any]:
         if name.endswith(f"_{scale}") and method in methods:
             return merge(_load_file(scales[scale], (), {}), _load_file(methods[method], (), {}))
     composed = [f"{method}_{scale}" for method, scale in itertools.product(methods, scales)]
+    hint = _file_hint(name) or nearest(name, [*exact, *composed])
     raise ConfigError(
-        f"There is no config {shorten(name)}.{nearest(name, [*exact, *composed])} A name is "
-        f"METHOD_SCALE, of the methods {', '.join(sorted(methods))} and the scales "
-        f"{', '.join(sorted(scales))}; or the path of a .yaml file."
+        f"There is no config {shorten(name)}.{hint} A name is METHOD_SCALE, with the methods "
+        f"{', '.join(sorted(methods))} and the scales {', '.join(sorted(scales))}. Or give the "
+        "path of a .yaml file."
     )
+
+
+def _file_hint(name: str) -> str:
+    """Returns " Did you mean ./mnist_afm.yaml?" if a file of a similar name is here."""
+    files = {path.stem: path.name for end in ("yaml", "yml") for path in Path().glob(f"*.{end}")}
+    stems = [stem for stem in files if sorted(stem.split("_")) == sorted(name.split("_"))]
+    stems = stems or difflib.get_close_matches(name, files, n=1, cutoff=0.8)
+    return f" Did you mean ./{files[stems[0]]}?" if stems else ""
 
 
 def _load_file(
     path: Path, parents: tuple[Path, ...], loaded: dict[Path, dict[str, Any]]
 ) -> dict[str, Any]:
-    """Loads a file on its bases, each once: by several of each, few files ask for thousands."""
+    """Loads a file on its bases, each once. Otherwise the time grows exponentially in the depth."""
     if path in parents:
         raise ConfigError(f"The config {path} is a base of itself.")
     if len(parents) > MAX_BASES:
@@ -137,24 +171,21 @@ def _load_file(
     if path not in loaded:
         config = read(path)
         _load_plugins(config, path)
+        bases = config.pop(BASE, [])
+        bases = [bases] if isinstance(bases, str) else bases
+        if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+            raise ConfigError(
+                f"{BASE} in {path} is a name or a list of names, not {shorten(bases)}."
+            )
         merged: dict[str, Any] = {}
-        for base in _bases(config, path):
-            merged = merge(merged, _load_file(base, (*parents, path), loaded))
+        for base in bases:
+            merged = merge(merged, _load_file(_base_path(base, path), (*parents, path), loaded))
         loaded[path] = merge(merged, config)
     return loaded[path]
 
 
-def _bases(config: dict[str, Any], path: Path) -> list[Path]:
-    """Takes the bases out of a config and returns their files."""
-    bases = config.pop(BASE, [])
-    bases = [bases] if isinstance(bases, str) else bases
-    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise ConfigError(f"{BASE} in {path} is a name or a list of names, not {shorten(bases)}.")
-    return [_base_path(base, path) for base in bases]
-
-
 def _load_plugins(config: dict[str, Any], path: Path) -> None:
-    """Loads the plugins that a file of the user's own names, beside itself: merging needs them."""
+    """Loads the plugins of a file, relative to it: merging needs their classes."""
     plugins = config.get("plugins") or []
     if not isinstance(plugins, list) or not all(isinstance(name, str) for name in plugins):
         raise ConfigError(f"plugins in {path} is a list of files, not {shorten(plugins)}.")
@@ -175,7 +206,7 @@ def _base_path(base: str, path: Path) -> Path:
 
 
 def _file(path: Path) -> Path | None:
-    """Returns the whole path of a file, or nothing if there is none or can be none."""
+    """Returns the absolute path of a file, or None if it does not exist."""
     try:
         found = path.resolve()
         return found if found.is_file() else None
@@ -185,71 +216,121 @@ def _file(path: Path) -> Path | None:
 
 # --- Merging --------------------------------------------------------------------------------------
 
+_COMPONENTS = {
+    ("objective",): OBJECTIVES,
+    ("data",): DATASETS,
+    ("evaluation", "extractor"): EXTRACTORS,
+    ("evaluation", "autoencoder"): AUTOENCODERS,
+    ("phases", "metric"): METRICS,
+    ("optimizers", "*", "lr"): SCHEDULES,
+}
+"""The keys of a config that hold a component."""
+
+_ROLES = {"generator": GENERATORS, "discriminator": DISCRIMINATORS, "classifier": CLASSIFIERS}
+"""The components of an objective whose type is not known yet, as in a scale."""
+
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Lays one config over another.
+    """Merges one config over another.
 
-    Where both have a mapping these are merged, and three rules keep a change of ``type`` sane:
-    the arguments of the old type are dropped; a depth wrapper is put around the generator that is
-    there; and where a scale has described the networks of all roles, an objective takes those that
-    it has use for.
+    Mappings are merged key by key. Where ``over`` changes the ``type`` of a component, the
+    arguments that the new type takes are kept and the others are dropped, with the optimizers of
+    players that a new objective does not have. A depth wrapper is put around the generator. Keys
+    below the name of a component are its arguments.
     """
     merged = dict(copy.deepcopy(base))
-    objective = merged.get("objective")
-    if isinstance(objective, Mapping) and "type" not in objective:
-        kind = _mapping(over.get("objective")).get("type")
-        if kind is not None:
-            _keep_what_fits(merged, objective, kind)
-    return _merge(merged, over, key="")
+    old, new = merged.get("objective"), over.get("objective")
+    kind = new.get("type") if isinstance(new, Mapping) else None
+    if isinstance(old, Mapping) and kind is not None and kind != old.get("type"):
+        try:
+            players = OBJECTIVES.resolve(kind)[0].players  # type: ignore[attr-defined]
+        except ComponentError as error:
+            raise ConfigError(f"objective: {error}") from error
+        for name in ("optimizers", "updates"):
+            if isinstance(merged.get(name), Mapping):
+                merged[name] = {key: x for key, x in merged[name].items() if key in players}
+    return _merge(merged, over, (), None)
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any], key: str) -> dict[str, Any]:
-    merged = dict(base)
+def _merge(
+    base: Mapping[str, Any],
+    over: Mapping[str, Any],
+    path: tuple[str, ...],
+    registry: ComponentRegistry | None,
+) -> dict[str, Any]:
+    """Merges at a path of the config, which holds a component of a registry or something else."""
     kind = over.get("type")
-    if kind is not None and "type" in base and kind != base["type"]:
-        merged = _change_type(base, kind, key)
+    merged = dict(base)
+    if kind is not None and kind != base.get("type"):
+        if registry is not None and ("type" in base or registry is OBJECTIVES):
+            merged = _change_type(base, kind, registry)
+        elif "type" in base and path[:1] != ("optimizers",):  # All optimizers have the same keys.
+            merged = {}
+    inner = _inner({**merged, **over}, path, registry)
     for name, value in over.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(name), Mapping):
-            merged[name] = _merge(merged[name], value, name)
+        before, nested = merged.get(name), inner.get(name)
+        if isinstance(value, Mapping) and isinstance(before, str) and nested is not None:
+            before = {"type": before}
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            merged[name] = _merge(before, value, (*path, name), nested)
         else:
             merged[name] = copy.deepcopy(value)
     return merged
 
 
-def _change_type(base: Mapping[str, Any], kind: Any, key: str) -> dict[str, Any]:
-    if _is_wrapper(kind):
-        return dict(base) if _is_wrapper(base["type"]) else {key: dict(base)}
-    return {}
-
-
-def _is_wrapper(kind: Any) -> bool:
-    return isinstance(kind, str) and kind in DEPTHS
-
-
-def _keep_what_fits(config: dict[str, Any], objective: Mapping[str, Any], kind: Any) -> None:
-    try:
-        cls, _ = OBJECTIVES.resolve(kind)
-    except ComponentError as error:
-        raise ConfigError(f"objective: {error}") from error
-    config["objective"] = {name: value for name, value in objective.items() if accepts(cls, name)}
-    optimizers = config.get("optimizers")
-    if isinstance(optimizers, Mapping):
-        config["optimizers"] = {
-            player: value
-            for player, value in optimizers.items()
-            if player in cls.players  # type: ignore[attr-defined]
+def _inner(
+    node: Mapping[str, Any], path: tuple[str, ...], registry: ComponentRegistry | None
+) -> Mapping[str, ComponentRegistry]:
+    """Returns the keys below a path that hold components, and their registries."""
+    if registry is None:
+        return {
+            key: found
+            for (*above, key), found in _COMPONENTS.items()
+            if len(above) == len(path)
+            and all(one in ("*", other) for one, other in zip(above, path, strict=True))
         }
+    try:
+        return nested_registries(registry.resolve(node.get("type"))[0])
+    except ComponentError:
+        return _ROLES if registry is OBJECTIVES else {}
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+def _change_type(base: Mapping[str, Any], kind: Any, registry: ComponentRegistry) -> dict[str, Any]:
+    """Returns the arguments of a spec that another type takes.
+
+    Arguments that a preset sets are not kept: the sizes of ``dit_b_2`` are those of its name.
+    """
+    if registry is GENERATORS:
+        wraps, is_wrapped = (isinstance(x, str) and x in DEPTHS for x in (kind, base.get("type")))
+        if wraps and not is_wrapped:
+            return {"generator": dict(base)}
+        if is_wrapped and not wraps:
+            inside = base.get("generator")
+            base = inside if isinstance(inside, Mapping) else {"type": inside}
+    try:
+        new, preset = registry.resolve(kind)
+    except ComponentError:  # The check of the config reports it.
+        return {}
+    after = nested_registries(new)
+    try:
+        old, arguments = registry.resolve(base)
+        before = nested_registries(old)
+    except ComponentError:
+        arguments, before = {k: v for k, v in base.items() if k != "type"}, after
+    return {
+        name: value
+        for name, value in arguments.items()
+        if accepts(new, name)
+        and name not in preset
+        and (before.get(name) is after.get(name) or not isinstance(value, str | Mapping | list))
+    }
 
 
 def apply_override(config: dict[str, Any], override: str) -> dict[str, Any]:
     """Returns a config with one key replaced.
 
     Raises:
-        ConfigError: If the text is not ``key=value``, or goes below something that has no keys.
+        ConfigError: If the text is not ``key=value``, or a key is below a number or text.
     """
     path, separator, text = override.partition("=")
     keys = path.strip().split(".")
@@ -257,15 +338,22 @@ def apply_override(config: dict[str, Any], override: str) -> dict[str, Any]:
     if not separator or not all(keys):
         raise ConfigError(f"An override is written key=value, got {shown}.")
     if len(keys) > MAX_DEPTH:
-        raise ConfigError(f"The override {shown} goes below {MAX_DEPTH} levels.")
+        raise ConfigError(f"The override {shown} has more than {MAX_DEPTH} levels.")
     value = parse(text, f"The value of the override {shown}")
     node: Any = config
+    registry: ComponentRegistry | None = None
     for depth, key in enumerate(keys[:-1]):
+        registry = _inner(node, tuple(keys[:depth]), registry).get(key)
         node = node.get(key)
-        node = {} if node is None else node
+        if node is None:
+            node = {}
+        elif isinstance(node, str) and registry is not None:
+            node = {"type": node}
         if not isinstance(node, Mapping):
             where = ".".join(keys[: depth + 1])
-            raise ConfigError(f"The override {shown} goes below {where}, which is {shorten(node)}.")
+            raise ConfigError(
+                f"The override {shown} needs keys below {where}, which is {shorten(node)}."
+            )
     for key in reversed(keys):
         value = {key: value}
-    return _merge(config, value, key="")
+    return merge(config, value)

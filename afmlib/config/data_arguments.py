@@ -1,6 +1,6 @@
-"""Arguments of networks that the data decide: sizes, channels and classes.
+"""Fills in the arguments of networks that the data determine: sizes, channels and classes.
 
-They are filled in where a component takes them and the config is silent.
+Arguments that the config sets are not changed.
 """
 
 __all__ = ["IMAGE_ARGUMENTS", "data_arguments", "with_data_arguments"]
@@ -9,9 +9,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from afmlib.interfaces import Dataset
-from afmlib.registry import CLASSIFIERS, DATASETS, DISCRIMINATORS, GENERATORS, OBJECTIVES
+from afmlib.registry import (
+    CLASSIFIERS,
+    DATASETS,
+    DISCRIMINATORS,
+    GENERATORS,
+    OBJECTIVES,
+    ComponentRegistry,
+    nested_registries,
+    replace_nested,
+)
 from afmlib.registry.arguments import accepts
-from afmlib.registry.component_registry import ComponentRegistry, Spec, nested_registries
+from afmlib.registry.component_registry import Spec
 
 POINT_ARGUMENTS = ("in_channels", "num_classes")
 IMAGE_ARGUMENTS = ("input_size", *POINT_ARGUMENTS)
@@ -20,19 +29,19 @@ _NETWORKS = (GENERATORS, DISCRIMINATORS, CLASSIFIERS)
 
 
 def data_arguments(data: Spec) -> tuple[str, ...]:
-    """Returns the names of the arguments that come from a dataset: points have no size.
+    """Returns the names of the arguments that a dataset determines. Points have no size.
 
     Raises:
-        ComponentError: If there is no such dataset.
+        ComponentError: If the dataset is unknown.
     """
     dataset, _ = DATASETS.resolve(data)
-    # A class whose data all have one shape declares it; of the others, all are images.
+    # A class of fixed shape declares it. All others hold images.
     shape = getattr(dataset, "latent_shape", None)
     return POINT_ARGUMENTS if isinstance(shape, tuple) and len(shape) != 3 else IMAGE_ARGUMENTS
 
 
 def with_data_arguments(objective: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
-    """Returns the spec of an objective with what its networks take from the data.
+    """Returns the spec of an objective with the sizes, channels and classes of its data.
 
     Args:
         objective: The spec.
@@ -54,7 +63,9 @@ def _fill(spec: Any, registry: ComponentRegistry, values: Mapping[str, int]) -> 
         for name, value in values.items():
             if accepts(cls, name):
                 filled.setdefault(name, value)
-    for name, nested in nested_registries(cls).items():
-        if name in arguments and isinstance(arguments[name], str | Mapping):
-            filled[name] = _fill(arguments[name], nested, values)
+    filled |= replace_nested(
+        cls,
+        {name: value for name, value in arguments.items() if name in nested_registries(cls)},
+        lambda nested, inner, name, path: _fill(inner, nested, values),
+    )
     return filled if len(filled) > 1 or isinstance(spec, Mapping) else spec

@@ -1,4 +1,4 @@
-"""A config that says what it left to defaults, so that two can be compared."""
+"""Writes out the defaults of a config, so that two configs can be compared."""
 
 __all__ = ["with_defaults"]
 
@@ -8,17 +8,22 @@ from typing import Any
 
 from afmlib.config.phases import AutomaticPhases, FixedPhase
 from afmlib.config.schema import EMAConfig, EvaluationConfig, LogConfig, OptimizerConfig, RunConfig
-from afmlib.registry import DATASETS, OBJECTIVES, ComponentError
+from afmlib.registry import (
+    DATASETS,
+    OBJECTIVES,
+    ComponentError,
+    ComponentRegistry,
+    replace_nested,
+)
 from afmlib.registry.arguments import defaults
-from afmlib.registry.component_registry import ComponentRegistry, nested_registries
 
 _SECTIONS = {"ema": EMAConfig, "evaluation": EvaluationConfig, "log": LogConfig}
 
 
 def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a config with every default of its sections and components written out.
+    """Returns a config with all defaults of its sections and components.
 
-    Nothing is checked and no plugin is loaded: what is unknown here stays as it is.
+    It checks nothing and loads no plugins. Unknown keys and components are left as they are.
     """
     filled = _section(RunConfig, config)
     for name, cls in _SECTIONS.items():
@@ -41,8 +46,12 @@ def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
 def _section(cls: type, values: Any) -> Any:
     if not isinstance(values, Mapping):
         return values
-    missing = dataclasses.MISSING
-    own = {f.name: f.default for f in dataclasses.fields(cls) if f.default is not missing}
+    own: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):
+        if field.default is not dataclasses.MISSING:
+            own[field.name] = field.default
+        elif field.default_factory is dict:
+            own[field.name] = {}
     return {**own, **values}
 
 
@@ -51,11 +60,13 @@ def _component(spec: Any, registry: ComponentRegistry) -> Any:
         return spec
     try:
         cls, arguments = registry.resolve(spec)
-        nested = nested_registries(cls)
+        return {
+            "type": cls.__name__,
+            **replace_nested(
+                cls,
+                {**defaults(cls), **arguments},
+                lambda nested, inner, name, path: _component(inner, nested),
+            ),
+        }
     except ComponentError:
         return spec
-    filled = {"type": cls.__name__, **defaults(cls), **arguments}
-    return {
-        name: _component(value, nested[name]) if name in nested else value
-        for name, value in filled.items()
-    }

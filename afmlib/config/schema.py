@@ -239,6 +239,9 @@ class RunConfig:
     """CPU threads of torch; its default unless given. With one, small networks train nearly as fast
     on an idle machine and thrice as fast on a busy one, and sums have the same order everywhere."""
 
+    updates: Mapping[str, int] = field(default_factory=dict)
+    """Updates of each player in one iteration. Defaults to ``players`` of the objective."""
+
     phases: AutomaticPhases | Sequence[FixedPhase] = ()
     """What changes in the course of the run: a list, or the settings of a controller."""
 
@@ -259,4 +262,5 @@ class RunConfig:
             evaluate_every=self.evaluate_every,
             num_threads=self.num_threads,
         )
+        at_least(1, **{f"updates.{player}": count for player, count in self.updates.items()})
         at_least(0, seed=self.seed, num_workers=self.num_workers)

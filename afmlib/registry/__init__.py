@@ -1,13 +1,13 @@
 """Registries: names for components, and how they are built from specs.
 
 A spec is a preset name (``"dit_xl_2"``), a registered name (``"DiTGenerator"``), a dict with
-``type``, or an object that is already built, which is returned as the same object. Arguments that
-are components themselves are found by their annotation and built likewise.
+``type``, or a built object, which is returned as it is. Arguments that are annotated with an
+interface, or a sequence of one, are built from specs too.
 
-Built-ins stand in one table and are imported when asked for. Others come in three ways: an entry
-point of an installed distribution, a file given with ``--plugin``, the decorator
-``@DISCRIMINATORS.register_module()``. Only registered names and class objects are built, never a
-dotted path out of a config or a checkpoint: importing what a file names is running what it says.
+Built-ins stand in one table and are imported on first use. There are three ways to add components:
+an entry point of an installed distribution, a file given with ``--plugin``, and the decorator
+``@DISCRIMINATORS.register_module()``. Only registered names and class objects are built. A dotted
+path in a config or checkpoint is never imported, since an import runs code.
 """
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "PARAMETERIZATIONS",
     "PENALTIES",
     "REGISTRIES",
+    "REGULARIZERS",
     "SCHEDULES",
     "ComponentArgumentError",
     "ComponentError",
@@ -48,6 +49,7 @@ __all__ = [
     "load_plugin_file",
     "nearest",
     "nested_registries",
+    "replace_nested",
     "shorten",
 ]
 
@@ -61,7 +63,12 @@ from afmlib.registry.build import (
     build_penalty,
     list_components,
 )
-from afmlib.registry.component_registry import REGISTRIES, ComponentRegistry, nested_registries
+from afmlib.registry.component_registry import (
+    REGISTRIES,
+    ComponentRegistry,
+    nested_registries,
+    replace_nested,
+)
 from afmlib.registry.errors import (
     ComponentArgumentError,
     ComponentError,
@@ -91,5 +98,6 @@ from afmlib.registry.table import (
     OBJECTIVES,
     PARAMETERIZATIONS,
     PENALTIES,
+    REGULARIZERS,
     SCHEDULES,
 )

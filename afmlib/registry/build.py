@@ -13,24 +13,26 @@ __all__ = [
 
 from typing import Any
 
+from afmlib.interfaces import (
+    AdversarialLoss,
+    Classifier,
+    Dataset,
+    Discriminator,
+    Generator,
+    GradientPenalty,
+    Objective,
+)
+from afmlib.registry import table
 from afmlib.registry.component_registry import REGISTRIES, Spec
 from afmlib.registry.errors import UnknownComponentError, nearest
-from afmlib.registry.table import (
-    CLASSIFIERS,
-    DATASETS,
-    DISCRIMINATORS,
-    GENERATORS,
-    LOSSES,
-    OBJECTIVES,
-    PENALTIES,
-)
 
 
-def build_generator(spec: Spec, **overrides: Any) -> Any:
+def build_generator(spec: Spec, **overrides: Any) -> Generator:
     """Builds a generator or a depth wrapper.
 
     Args:
-        spec: A preset, a registered name, a dict with ``type``, or a generator, returned as it is.
+        spec: A preset, a registered name, a dict with ``type``, or a generator, which is returned
+            as it is.
         overrides: Arguments that replace those of the spec.
 
     Raises:
@@ -41,50 +43,50 @@ def build_generator(spec: Spec, **overrides: Any) -> Any:
         >>> generator.num_blocks
         2
     """
-    return GENERATORS.build(spec, **overrides)
+    return table.GENERATORS.build(spec, **overrides)
 
 
-def build_discriminator(spec: Spec, **overrides: Any) -> Any:
+def build_discriminator(spec: Spec, **overrides: Any) -> Discriminator:
     """Builds a discriminator; see :func:`build_generator`."""
-    return DISCRIMINATORS.build(spec, **overrides)
+    return table.DISCRIMINATORS.build(spec, **overrides)
 
 
-def build_classifier(spec: Spec, **overrides: Any) -> Any:
+def build_classifier(spec: Spec, **overrides: Any) -> Classifier:
     """Builds a classifier; see :func:`build_generator`."""
-    return CLASSIFIERS.build(spec, **overrides)
+    return table.CLASSIFIERS.build(spec, **overrides)
 
 
-def build_loss(spec: Spec, **overrides: Any) -> Any:
+def build_loss(spec: Spec, **overrides: Any) -> AdversarialLoss:
     """Builds an adversarial loss; see :func:`build_generator`."""
-    return LOSSES.build(spec, **overrides)
+    return table.LOSSES.build(spec, **overrides)
 
 
-def build_penalty(spec: Spec, **overrides: Any) -> Any:
+def build_penalty(spec: Spec, **overrides: Any) -> GradientPenalty:
     """Builds a gradient penalty; see :func:`build_generator`."""
-    return PENALTIES.build(spec, **overrides)
+    return table.PENALTIES.build(spec, **overrides)
 
 
-def build_objective(spec: Spec, **overrides: Any) -> Any:
+def build_objective(spec: Spec, **overrides: Any) -> Objective:
     """Builds an objective with all its components; see :func:`build_generator`."""
-    return OBJECTIVES.build(spec, **overrides)
+    return table.OBJECTIVES.build(spec, **overrides)
 
 
-def build_dataset(spec: Spec, **overrides: Any) -> Any:
+def build_dataset(spec: Spec, **overrides: Any) -> Dataset:
     """Builds a dataset; see :func:`build_generator`."""
-    return DATASETS.build(spec, **overrides)
+    return table.DATASETS.build(spec, **overrides)
 
 
 def list_components(group: str) -> dict[str, str]:
-    """Returns the registered names of a group and the distribution that brings each.
+    """Returns the registered names of a group and the distribution of each.
 
-    Nothing is imported, so that a broken plugin is listed as well.
+    Plugins are not imported, so that broken ones are listed too.
 
     Raises:
-        UnknownComponentError: If there is no such group.
+        UnknownComponentError: If the group is unknown.
     """
     if group not in REGISTRIES:
         raise UnknownComponentError(
             f"There is no group {group!r}.{nearest(group, REGISTRIES)} "
-            f"There are: {', '.join(REGISTRIES)}."
+            f"Available: {', '.join(REGISTRIES)}."
         )
     return REGISTRIES[group].components()

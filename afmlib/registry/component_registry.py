@@ -1,19 +1,21 @@
-"""A registry that builds registered names and class objects only, and says what is wrong."""
+"""A registry that builds registered names and class objects only, and never a dotted path."""
 
-__all__ = ["REGISTRIES", "ComponentRegistry", "Spec", "nested_registries"]
+__all__ = ["REGISTRIES", "ComponentRegistry", "Spec", "nested_registries", "replace_nested"]
 
+import functools
 import importlib
 import inspect
+import re
 import sys
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from mmengine.registry import Registry
 
 from afmlib.registry.arguments import accepts, annotations, check_arguments, parameters, union
-from afmlib.registry.distributions import installable, installation
 from afmlib.registry.errors import (
     ComponentArgumentError,
     ComponentError,
@@ -24,16 +26,18 @@ from afmlib.registry.errors import (
     nearest,
     shorten,
 )
-from afmlib.registry.interface_check import check_interface
 
 Spec: typing.TypeAlias = Any
 """A preset name, a registered name, a dict with ``type``, a class, or a built object."""
 
 DISTRIBUTION = "afmlib"
-"""The distribution that brings the built-ins."""
+"""The distribution of the built-ins."""
 
 PLUGIN_FILE_PREFIX = "afmlib_plugin_"
-"""What the names of modules that are plugin files begin with."""
+"""The prefix of the module names of plugin files."""
+
+PLUGINS = Path(__file__).parents[2] / "plugins"
+"""The plugins of the repository, where the library is used from a clone."""
 
 REGISTRIES: dict[str, "ComponentRegistry"] = {}
 """All groups, by name; filled by :mod:`afmlib.registry.table`."""
@@ -43,11 +47,12 @@ class ComponentRegistry(Registry):
     """A group of interchangeable components.
 
     Args:
-        group: The name of the group, plural; entry points are in ``afmlib.<group>``.
-        interface: The class that all derive from, as ``"module:Class"``.
-        builtins: Name -> ``"module:Class"``.
+        group: The name of the group, plural. Its entry points are in ``afmlib.<group>``.
+        interface: The base class of all, in ``afmlib.interfaces``.
+        builtins: Name -> module, or ``"module:Class"`` where the class has another name.
         presets: Name -> spec.
-        includes: Another group whose names are found here too.
+        includes: Another group, whose names are also names of this one.
+        known_as: Name that users expect, but that does not exist -> what to write instead.
     """
 
     def __init__(
@@ -57,19 +62,22 @@ class ComponentRegistry(Registry):
         builtins: Mapping[str, str] | None = None,
         presets: Mapping[str, Mapping[str, Any]] | None = None,
         includes: "ComponentRegistry | None" = None,
+        known_as: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(group, scope=DISTRIBUTION)
         self.group = group
         self.builtins = dict(builtins or {})
         self.presets = dict(presets or {})
         self.includes = includes
+        self.known_as = dict(known_as or {})
         self._interface = interface
         self._origins: dict[str, str] = {}
+        REGISTRIES[group] = self
 
     @property
     def interface(self) -> type:
-        """The class that every component of the group derives from."""
-        return _import(self._interface)
+        """The base class of every component of the group."""
+        return getattr(importlib.import_module("afmlib.interfaces"), self._interface)
 
     # --- Names ---
 
@@ -80,7 +88,7 @@ class ComponentRegistry(Registry):
         return len(self.components())
 
     def is_built_in(self, name: str) -> bool:
-        """Tells whether a name is the library's own, which no plugin may take."""
+        """Returns whether a name belongs to the library, so that no plugin may take it."""
         included = self.includes is not None and self.includes.is_built_in(name)
         return included or name in self.builtins or name in self.presets
 
@@ -92,7 +100,7 @@ class ComponentRegistry(Registry):
         return found
 
     def components(self) -> dict[str, str]:
-        """Returns all registered names and the distribution that brings each; imports nothing."""
+        """Returns all registered names and the distribution of each; imports no component."""
         names = {name: _distributions(points) for name, points in self.entry_points().items()}
         names |= self._origins
         names |= dict.fromkeys(self.builtins, DISTRIBUTION)
@@ -101,11 +109,11 @@ class ComponentRegistry(Registry):
         return names
 
     def problems(self) -> dict[str, str]:
-        """Loads every plugin and returns what is wrong with those that are broken, by name."""
+        """Loads every plugin and returns the error of each broken one, by name."""
         found = {}
         for name, points in self.entry_points().items():
             if self.is_built_in(name):
-                found[name] = f"{_distributions(points)} brings {name!r}, which is built in."
+                found[name] = f"{_distributions(points)} registers {name!r}, which is built in."
                 continue
             try:
                 self.get(name)
@@ -114,68 +122,68 @@ class ComponentRegistry(Registry):
         return found
 
     def get(self, key: str) -> type:
-        """Returns the class that is registered under a name, importing it if need be.
+        """Returns the class that is registered under a name, and imports it if necessary.
 
         Raises:
-            UnknownComponentError: If nothing is registered under it.
-            MissingPluginError: If a plugin of the repository brings it, which is not installed.
-            PluginError: If its plugin cannot be imported, or two claim the name.
+            UnknownComponentError: If the name is not registered.
+            MissingPluginError: If a plugin of the repository has it that is not installed.
+            PluginError: If its plugin cannot be imported, or two plugins register the name.
             InterfaceError: If it does not implement the interface of the group.
         """
         if key in self.builtins:
-            return _import(self.builtins[key])
+            module, _, name = self.builtins[key].partition(":")
+            return getattr(importlib.import_module(module), name or key)
         if self.includes is not None and self.includes.is_built_in(key):
             return self.includes.get(key)
         if key in self._module_dict:
             return self._module_dict[key]
         points = self.entry_points().get(key, [])
-        if len(points) > 1:
+        owners = [f"{_distributions([point])} in {self.group}" for point in points]
+        included = self.includes is not None and key in self.includes
+        if included:
+            assert self.includes is not None
+            owners.append(f"{self.includes.components()[key]} in {self.includes.group}")
+        if len(owners) > 1:
             raise PluginError(
-                f"The name {key!r} in {self.group} is taken twice: by {_distributions(points)}. "
+                f"The name {key!r} is registered twice: by {' and by '.join(owners)}. "
                 "Uninstall one of them."
             )
-        if self.includes is not None and key in self.includes:
-            if points:
-                raise PluginError(
-                    f"The name {key!r} is taken twice: by {_distributions(points)} in "
-                    f"{self.group} and by {self.includes.components()[key]} in "
-                    f"{self.includes.group}, whose names are found in {self.group} too."
-                )
-            return self.includes.get(key)
         if points:
             return self._load(points[0])
-        if key in self._missing():
-            plugin = self._missing()[key]
-            raise MissingPluginError(
-                f"There is no {key!r} among the {self.group}: the plugin {plugin} brings it, which "
-                f"is not installed. Run: {installation(plugin)}"
-            )
-        raise UnknownComponentError(self._unknown(key))
+        if included:
+            assert self.includes is not None
+            return self.includes.get(key)
+        raise self._unknown(key)
 
-    def _missing(self) -> dict[str, str]:
-        """Returns the names that plugins of the repository would bring, and the plugin of each."""
-        there = self.components()
-        return {
-            name: plugin for name, plugin in installable(self.group).items() if name not in there
-        }
-
-    def _unknown(self, key: str) -> str:
+    def _unknown(self, key: str) -> UnknownComponentError:
         components = self.components()
+        missing = {
+            name: f"pip install ./plugins/{folder}"
+            for name, folder in _plugins_of_repository(self.group).items()
+            if name not in components
+        }
+        if key in missing:
+            return MissingPluginError(
+                f"There is no {key!r} among the {self.group}, because its plugin is not installed. "
+                f"Run: {missing[key]}"
+            )
+        if key in self.known_as:
+            return UnknownComponentError(
+                f"There is no {key!r} among the {self.group}: {self.known_as[key]}."
+            )
         listing = ", ".join(
             name if origin == DISTRIBUTION else f"{name} (from {origin})"
             for name, origin in sorted(components.items())
         )
         if self.presets:
             listing += f"; presets: {', '.join(self.presets)}"
-        missing = self._missing()
         if missing:
-            listing += "; not installed: " + ", ".join(
-                f"{name} ({installation(plugin)})" for name, plugin in missing.items()
-            )
+            commands = ", ".join(f"{name} ({command})" for name, command in missing.items())
+            listing += f"; not installed: {commands}"
         hint = nearest(key, [*components, *self.presets, *missing])
-        return (
+        return UnknownComponentError(
             f"There is no {shorten(key)} among the {self.group}.{hint} "
-            f"There are: {listing or 'none'}."
+            f"Available: {listing or 'none'}."
         )
 
     def _load(self, point: EntryPoint) -> type:
@@ -186,7 +194,7 @@ class ComponentRegistry(Registry):
             raise PluginError(
                 f"The plugin {where} cannot be imported: {type(error).__name__}: {error}"
             ) from error
-        check_interface(loaded, self.interface, where)
+        self._check_class(loaded, where)
         return loaded
 
     def _register_module(
@@ -194,44 +202,72 @@ class ComponentRegistry(Registry):
     ) -> None:
         names = [module.__name__] if module_name is None else module_name
         for name in [names] if isinstance(names, str) else names:
-            origin = _origin(module)
-            check_interface(module, self.interface, f"{self.group} {name!r} from {origin}")
+            origin = getattr(module, "__module__", "?")
+            if origin.startswith(PLUGIN_FILE_PREFIX):
+                origin = str(sys.modules[origin].__file__)
+            self._check_class(module, f"{self.group} {name!r} from {origin}")
             if self.is_built_in(name) or (name in self and not force):
                 raise PluginError(
-                    f"{origin} registers {name!r} in {self.group}, which "
-                    f"{self.components().get(name, DISTRIBUTION)} already brings."
+                    f"{origin} registers {name!r} in {self.group}, but "
+                    f"{self.components().get(name, DISTRIBUTION)} already has it."
                 )
             self._module_dict[name] = module
             self._origins[name] = origin
 
+    def registered_by(self, module: str) -> dict[str, type]:
+        """Returns the classes that the decorator registered out of a module, by name."""
+        return {name: cls for name, cls in self._module_dict.items() if cls.__module__ == module}
+
     def forget(self, module: str) -> None:
-        """Forgets what the decorator registered out of a module."""
-        for name in [name for name, cls in self._module_dict.items() if cls.__module__ == module]:
+        """Removes the classes that the decorator registered out of a module."""
+        for name in self.registered_by(module):
             del self._module_dict[name], self._origins[name]
 
     def import_from_location(self) -> None:
-        """Imports nothing: names never lead to imports of mmengine's choosing."""
+        """Imports nothing: names never lead to imports that mmengine chooses."""
+
+    def _check_class(self, cls: Any, where: str) -> None:
+        """Raises an ``InterfaceError`` unless an object is a class that implements the interface.
+
+        A class without the interface may inherit a method from ``nn.Module`` that only raises.
+        """
+        if not inspect.isclass(cls):
+            raise InterfaceError(f"{where} is not a class.")
+        methods: set[str] = set()
+        for base in (self.interface, cls):
+            methods |= getattr(base, "__abstractmethods__", frozenset())
+        missing = [
+            name
+            for name in sorted(methods)
+            if (member := getattr(cls, name, None)) is None
+            or getattr(member, "__isabstractmethod__", False)
+            or getattr(member, "__name__", "") == "_forward_unimplemented"
+        ]
+        lacks = f" It lacks: {', '.join(missing)}." if missing else ""
+        if missing or not issubclass(cls, self.interface):
+            verb = "implement" if issubclass(cls, self.interface) else "derive from"
+            raise InterfaceError(
+                f"{where} does not {verb} afmlib.interfaces.{self._interface}.{lacks}"
+            )
 
     # --- Building ---
 
     def resolve(self, spec: Spec, /, **overrides: Any) -> tuple[type, dict[str, Any]]:
-        """Returns the class that a spec names and the arguments that it gives, not yet built."""
+        """Returns the class and the arguments of a spec; builds nothing."""
         if isinstance(spec, str):
             spec = {"type": spec}
         elif inspect.isclass(spec):
-            check_interface(spec, self.interface, f"{spec.__module__}.{spec.__qualname__}")
+            self._check_class(spec, f"{spec.__module__}.{spec.__qualname__}")
             return spec, overrides
         if not isinstance(spec, Mapping):
             raise InterfaceError(
-                f"{self.group} are built from a name, a dict with 'type' or a "
-                f"{self.interface.__name__}, not from {type(spec).__name__}: {shorten(spec)}."
+                f"{self.group} are built from a name, a dict with 'type' or a {self._interface}, "
+                f"not from {type(spec).__name__}: {shorten(spec)}."
             )
         arguments = {**spec, **overrides}
         for name in arguments:
             if not isinstance(name, str):
-                raise ComponentArgumentError(
-                    f"The names of arguments are words, not {shorten(name)}."
-                )
+                raise ComponentArgumentError(f"Argument names are words, not {shorten(name)}.")
         if "type" not in arguments:
             raise ComponentArgumentError(
                 f"A spec of {self.group} needs a 'type'; it has {shorten(sorted(arguments))}."
@@ -243,11 +279,15 @@ class ComponentRegistry(Registry):
             return self.resolve(kind, **arguments)
         return self.get(kind), arguments
 
+    def is_built(self, spec: Spec) -> bool:
+        """Returns whether a spec is a component that is already built."""
+        return not inspect.isclass(spec) and isinstance(spec, self.interface)
+
     def build(self, cfg: Spec, /, *args: Any, **overrides: Any) -> Any:
         """Builds a component from a spec; see :func:`afmlib.build_generator`."""
         if args:
             raise TypeError("Arguments of a component are given by name.")
-        if not inspect.isclass(cfg) and isinstance(cfg, self.interface):
+        if self.is_built(cfg):
             if overrides:
                 raise ComponentArgumentError(
                     f"A {type(cfg).__name__} that is already built takes no arguments: "
@@ -255,100 +295,145 @@ class ComponentRegistry(Registry):
                 )
             return cfg
         cls, arguments = self.resolve(cfg, **overrides)
-        specs = _specs(cls, arguments)
-        check_arguments(cls, arguments, specs=specs)
-        nested = {
-            name: registry.build(_with_demands(cls, name, arguments[name], registry))
-            for name, registry in specs.items()
-        }
-        return cls(**{**arguments, **nested})
+        checked = check_arguments(cls, arguments, specs=_spec_names(cls, arguments))
+
+        def build(registry: ComponentRegistry, spec: Spec, name: str, path: str) -> Any:
+            if registry.is_built(spec):
+                return spec
+            # What the class demands of a component that is built for it, such as an embedder.
+            demanded = getattr(cls, "component_arguments", {}).get(name, {})
+            nested = registry.resolve(spec)[0]
+            return registry.build(
+                spec, **{key: value for key, value in demanded.items() if accepts(nested, key)}
+            )
+
+        return cls(**replace_nested(cls, checked, build))
 
     def check(self, spec: Spec, path: str, provided: Iterable[str] = ()) -> None:
-        """Checks a spec and those nested in it without building anything.
+        """Checks a spec and its nested specs without building them.
 
         Args:
             spec: The spec.
-            path: Where it stands in the config, for messages.
-            provided: Arguments that will be given later, if a component takes them.
+            path: Its place in the config, for messages.
+            provided: Arguments that are added later to the components that take them.
 
         Raises:
-            ComponentError: Names the path and what is wrong there.
+            ComponentError: Names the path and the mistake.
         """
-        if not inspect.isclass(spec) and isinstance(spec, self.interface):
+        if self.is_built(spec):
             return
         try:
             cls, arguments = self.resolve(spec)
+            check_arguments(cls, arguments, provided, _spec_names(cls, arguments))
         except ComponentError as error:
             raise type(error)(f"{path}: {error}") from error
-        specs = _specs(cls, arguments)
-        try:
-            check_arguments(cls, arguments, provided, specs)
-        except ComponentError as error:
-            raise type(error)(f"{path}: {error}") from error
-        for name, registry in specs.items():
-            registry.check(arguments[name], f"{path}.{name}", provided)
-            nested, _ = registry.resolve(arguments[name])
-            wanted = [part for part in union(annotations(cls)[name]) if inspect.isclass(part)]
-            if not any(issubclass(nested, part) for part in wanted):
+
+        def check(registry: ComponentRegistry, nested: Spec, name: str, place: str) -> Any:
+            registry.check(nested, f"{path}.{place}", provided)
+            found = type(nested) if registry.is_built(nested) else registry.resolve(nested)[0]
+            wanted = _component_types(annotations(cls)[name])
+            if not any(issubclass(found, part) for part in wanted):
                 raise InterfaceError(
-                    f"{path}.{name}: {cls.__name__} needs a {wanted[0].__name__}, which "
-                    f"{nested.__name__} is not."
+                    f"{path}.{place}: {cls.__name__} needs a {wanted[0].__name__}, and "
+                    f"{found.__name__} is not one."
                 )
 
-
-def _import(path: str) -> Any:
-    module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
-
-
-def _origin(cls: type) -> str:
-    """Returns the module of a class, or the file if it is a plugin file."""
-    module = getattr(cls, "__module__", "?")
-    if module.startswith(PLUGIN_FILE_PREFIX):
-        return str(sys.modules[module].__file__)
-    return module
+        replace_nested(cls, arguments, check)
 
 
 def _distributions(points: Iterable[EntryPoint]) -> str:
-    return " and ".join(point.dist.name if point.dist else "an unknown one" for point in points)
+    return " and ".join(point.dist.name if point.dist else "unknown" for point in points)
 
 
-def _is_spec(value: Any, registry: ComponentRegistry) -> bool:
-    """Tells whether an argument has to be built, as opposed to a number, None or an object."""
-    return isinstance(value, str | Mapping) or (
-        inspect.isclass(value) and issubclass(value, registry.interface)
-    )
+def _plugins_of_repository(group: str) -> dict[str, str]:
+    """Returns the names that the plugins of a clone register in a group, and their folders."""
+    section = re.compile(rf'\[project\.entry-points\."afmlib\.{group}"\]\n((?:\w+ = .*\n)+)')
+    return {
+        line.split(" = ")[0]: path.parent.name
+        for path in sorted(PLUGINS.glob("*/pyproject.toml"))
+        for lines in section.findall(path.read_text())
+        for line in lines.splitlines()
+    }
 
 
-def nested_registries(cls: type) -> dict[str, ComponentRegistry]:
-    """Returns the arguments of a class that are components, and the registry of each."""
+# --- Nested specs ---
+
+
+def _members(hint: Any) -> list[tuple[Any, bool]]:
+    """Returns the members of an annotation, and whether each is the item of a list."""
+    found = []
+    for part in union(hint):
+        origin, inner = typing.get_origin(part), typing.get_args(part)
+        if inspect.isclass(origin) and issubclass(origin, Sequence) and inner:
+            found += [(item, True) for item in union(inner[0])]
+        else:
+            found.append((part, False))
+    return found
+
+
+def _component_types(hint: Any) -> list[type]:
+    return [part for part, _ in _members(hint) if inspect.isclass(part)]
+
+
+@functools.cache
+def _nested(cls: type) -> dict[str, tuple[ComponentRegistry, bool]]:
+    """Returns the arguments that are components: their registry, and whether they are lists."""
     by_interface = {registry.interface: registry for registry in REGISTRIES.values()}
     generators = REGISTRIES["generators"]
     hints = annotations(cls)
     found = {}
     for name in parameters(cls):
-        for part in union(hints.get(name)):
+        for part, many in _members(hints.get(name)):
             if part in by_interface:
-                found[name] = by_interface[part]
+                found[name] = by_interface[part], many
             elif inspect.isclass(part) and issubclass(part, generators.interface):
-                found[name] = generators  # A repeatable generator is built like any other.
+                found[name] = generators, many  # Such as a RepeatableGenerator.
     return found
 
 
-def _with_demands(cls: type, name: str, spec: Spec, registry: ComponentRegistry) -> Spec:
-    """Adds to a nested spec what the class demands of a component that is built for it."""
-    demanded = getattr(cls, "component_arguments", {}).get(name, {})
-    nested, _ = registry.resolve(spec)
-    extra = {key: value for key, value in demanded.items() if accepts(nested, key)}
-    if not extra:
-        return spec
-    return {**({"type": spec} if not isinstance(spec, Mapping) else spec), **extra}
+def nested_registries(cls: type) -> dict[str, ComponentRegistry]:
+    """Returns the arguments of a class that are components or lists of them, and their registry."""
+    return {name: registry for name, (registry, _) in _nested(cls).items()}
 
 
-def _specs(cls: type, arguments: Mapping[str, Any]) -> dict[str, ComponentRegistry]:
-    """Returns the arguments that have to be built, and the registry of each."""
-    return {
-        name: registry
-        for name, registry in nested_registries(cls).items()
-        if _is_spec(arguments.get(name), registry)
-    }
+def _spec_names(cls: type, arguments: Mapping[str, Any]) -> list[str]:
+    """Returns the arguments that hold specs, as opposed to numbers, None or built components."""
+
+    def holds_specs(value: Any, registry: ComponentRegistry, many: bool) -> bool:
+        if many:
+            return isinstance(value, list | tuple)
+        return isinstance(value, str | Mapping) or (
+            inspect.isclass(value) and issubclass(value, registry.interface)
+        )
+
+    return [
+        name
+        for name, (registry, many) in _nested(cls).items()
+        if holds_specs(arguments.get(name), registry, many)
+    ]
+
+
+def replace_nested(
+    cls: type,
+    arguments: Mapping[str, Any],
+    change: Callable[[ComponentRegistry, Spec, str, str], Any],
+) -> dict[str, Any]:
+    """Returns the arguments of a class with each nested spec replaced.
+
+    Args:
+        cls: The class.
+        arguments: Its arguments.
+        change: Called with the registry, the spec, its argument, and its place such as
+            ``"regularizers[0]"``. Returns the replacement.
+    """
+    replaced = dict(arguments)
+    for name in _spec_names(cls, arguments):
+        registry, many = _nested(cls)[name]
+        if many:
+            replaced[name] = [
+                change(registry, spec, name, f"{name}[{index}]")
+                for index, spec in enumerate(arguments[name])
+            ]
+        else:
+            replaced[name] = change(registry, arguments[name], name, name)
+    return replaced

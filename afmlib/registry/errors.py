@@ -1,4 +1,4 @@
-"""What goes wrong with components, said so that a user can mend it."""
+"""The errors of components, and the parts of their messages."""
 
 __all__ = [
     "ComponentArgumentError",
@@ -22,14 +22,14 @@ class ComponentError(ValueError):
 
 
 class UnknownComponentError(ComponentError, KeyError):
-    """A name that nothing is registered under."""
+    """A name that is not registered."""
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
 class MissingPluginError(UnknownComponentError):
-    """A name that a plugin of the repository brings, which is not installed."""
+    """A name of a plugin of the repository that is not installed."""
 
 
 class ComponentArgumentError(ComponentError, TypeError):
@@ -41,11 +41,11 @@ class InterfaceError(ComponentError, TypeError):
 
 
 class PluginError(ComponentError):
-    """A plugin that cannot be loaded, or a name that two of them claim."""
+    """A plugin that cannot be loaded, or a name that two plugins register."""
 
 
 def nearest(name: Any, names: Iterable[str]) -> str:
-    """Returns " Did you mean ...?" for the nearest of the names, or nothing."""
+    """Returns " Did you mean ...?" for the nearest of the names, or "" if none is near."""
     if not isinstance(name, str):
         return ""
     lowered = {candidate.lower(): candidate for candidate in names}
@@ -54,7 +54,7 @@ def nearest(name: Any, names: Iterable[str]) -> str:
 
 
 class _Repr(reprlib.Repr):
-    """Reprs of bounded length, which are cut before they are made."""
+    """Reprs of bounded length. Long values are cut before they are formatted."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,12 +63,11 @@ class _Repr(reprlib.Repr):
         self.maxstring = self.maxother = 80
 
     def repr_int(self, x: int, level: int) -> str:
-        """Python refuses to write more than some thousand decimal digits."""
-        del level
+        del level  # Python raises for integers of more than some thousand decimal digits.
         return repr(x) if x.bit_length() <= 256 else f"a whole number of {x.bit_length()} bits"
 
 
 def shorten(value: Any, limit: int = 80) -> str:
-    """Returns the repr of a value for a message: on one line, and cut where it is long."""
-    text = " ".join(_Repr().repr(value).split())  # That of a network has a thousand lines.
+    """Returns the repr of a value for a message, on one line of limited length."""
+    text = " ".join(_Repr().repr(value).split())  # The repr of a network has a thousand lines.
     return text if len(text) <= limit else f"{text[: limit - 20]}..."

@@ -1,6 +1,6 @@
-"""A plugin in a file of the user's own, for tonight's experiment."""
+"""Plugin files: components in a Python file of the user."""
 
-__all__ = ["load_plugin_file"]
+__all__ = ["load_plugin_file", "plugin_module"]
 
 import hashlib
 import importlib.util
@@ -12,20 +12,35 @@ from afmlib.registry.component_registry import PLUGIN_FILE_PREFIX, REGISTRIES
 from afmlib.registry.errors import ComponentError, PluginError, shorten
 
 
-def load_plugin_file(path: str | Path) -> None:
-    """Runs a Python file of the user's own, which registers components with the decorators.
+def plugin_module(path: str | Path) -> str:
+    """Returns the module name of a plugin file. Equal names in two folders do not collide.
 
-    A file that was loaded before is not run again. One that raises leaves nothing registered.
+    Raises:
+        PluginError: If no file can have this path.
+    """
+    try:
+        path = Path(path).expanduser().resolve()
+        digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
+    except (OSError, ValueError, RuntimeError):  # Such as an unknown home folder.
+        raise PluginError(f"There is no plugin file {shorten(str(path))}.") from None
+    return f"{PLUGIN_FILE_PREFIX}{path.stem}_{digest}"
+
+
+def load_plugin_file(path: str | Path) -> None:
+    """Runs a Python file of the user, which registers components with the decorators.
+
+    A file runs only once. A file that raises leaves nothing registered.
 
     Raises:
         PluginError: If the file does not exist or raises.
     """
-    path, exists = _resolve(path)
-    name = _module_name(path)
+    name = plugin_module(path)
     if name in sys.modules:
         return
-    if not exists:
-        raise PluginError(f"There is no plugin file {path}.")
+    path = Path(path).expanduser().resolve()
+    if not os.path.isfile(path):  # Unlike Path.is_file, False for names that are too long.
+        shown = str(path) if len(str(path)) < 300 else shorten(str(path))
+        raise PluginError(f"There is no plugin file {shown}.")
     module_spec = importlib.util.spec_from_file_location(name, path)
     if module_spec is None or module_spec.loader is None:
         raise PluginError(f"The plugin file {path} is not a Python file.")
@@ -38,22 +53,7 @@ def load_plugin_file(path: str | Path) -> None:
         for registry in REGISTRIES.values():
             registry.forget(name)
         if isinstance(error, ComponentError):
-            raise PluginError(f"The plugin file {path} is refused: {error}") from error
+            raise PluginError(f"The plugin file {path} is not valid: {error}") from error
         raise PluginError(
             f"The plugin file {path} cannot be run: {type(error).__name__}: {error}"
         ) from error
-
-
-def _resolve(path: str | Path) -> tuple[Path, bool]:
-    """Returns the whole path and whether a file is there."""
-    try:
-        path = Path(path).expanduser().resolve()
-        return path, path.is_file()
-    except (OSError, ValueError, RuntimeError):  # No such home, or a name that no file can have.
-        raise PluginError(f"There is no plugin file {shorten(str(path))}.") from None
-
-
-def _module_name(path: Path) -> str:
-    """Returns a name that files of the same name in different folders do not share."""
-    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
-    return f"{PLUGIN_FILE_PREFIX}{path.stem}_{digest}"

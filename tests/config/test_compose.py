@@ -1,13 +1,15 @@
 """Tests for afmlib.config.compose."""
 
 import copy
+import uuid
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from afmlib.config import ConfigError, compose, config_names, load_config
+from afmlib.config import ConfigError, check_config, compose, config_names, load_config
 from afmlib.config.compose import apply_override, merge
+from afmlib.registry import OBJECTIVES
 
 keys = st.sampled_from(["a", "b", "c"])
 trees = st.recursive(
@@ -17,7 +19,7 @@ configs = st.dictionaries(keys, trees, max_size=3)
 
 
 @given(configs, configs)
-def test_merging_keeps_every_leaf_of_the_upper_config(base, over):
+def test_merging_keeps_the_upper_leaves(base, over):
     merged = merge(base, over)
 
     for path, value in _leaves(over):
@@ -25,7 +27,7 @@ def test_merging_keeps_every_leaf_of_the_upper_config(base, over):
 
 
 @given(configs, configs)
-def test_merging_adds_nothing_and_changes_neither(base, over):
+def test_merging_adds_nothing(base, over):
     before = copy.deepcopy((base, over))
 
     merged = merge(base, over)
@@ -36,7 +38,7 @@ def test_merging_adds_nothing_and_changes_neither(base, over):
 
 
 @given(configs)
-def test_merging_with_nothing_or_itself_changes_nothing(config):
+def test_merging_is_idempotent(config):
     assert merge(config, {}) == merge({}, config) == merge(config, config) == config
 
 
@@ -61,7 +63,7 @@ def _has(tree, path, value):
         return False
 
 
-def test_a_change_of_type_drops_the_arguments_of_the_old_type():
+def test_new_type_drops_other_arguments():
     base = {"objective": {"type": "A", "loss": {"type": "HingeLoss", "margin": 2.0}}}
 
     merged = merge(base, {"objective": {"loss": {"type": "WassersteinLoss"}}})
@@ -69,7 +71,166 @@ def test_a_change_of_type_drops_the_arguments_of_the_old_type():
     assert merged["objective"]["loss"] == {"type": "WassersteinLoss"}
 
 
-def test_the_same_type_keeps_them():
+COSINE = {"type": "CosineSchedule", "start": 0.2, "end": 0.08}
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "expected"),
+    [
+        ("objective.ot_scale.type=LinearSchedule", "ot_scale", COSINE | {"type": "LinearSchedule"}),
+        ("objective.ot_scale.type=ConstantSchedule", "ot_scale", {"type": "ConstantSchedule"}),
+        (
+            "objective.generator.type=MLPGenerator",
+            "generator",
+            {"type": "MLPGenerator", "hidden_size": 64, "depth": 2},
+        ),
+        ("objective.generator.type=dit_s_4", "generator", {"type": "dit_s_4"}),
+        ("objective.generator.type=NoSuchGenerator", "generator", {"type": "NoSuchGenerator"}),
+    ],
+)
+def test_new_type_keeps_what_it_takes(override, key, expected):
+    assert load_config("afm_digits", [override])["objective"][key] == expected
+
+
+def test_new_type_keeps_the_sizes_of_a_preset():
+    config = load_config("afm_b2", ["objective.generator.type=DiTGenerator"])
+
+    generator = config["objective"]["generator"]
+    assert (generator["type"], generator["hidden_size"]) == ("DiTGenerator", 768)
+
+
+def test_new_type_of_data_extractor_and_schedule():
+    config = load_config(
+        "afm_digits",
+        [
+            "data={type: ImageFolder, path: x, size: 8, channels: 1}",
+            "data.type=ImageArchive",
+            "evaluation.extractor={type: TimmExtractor, name: x, path: y}",
+            "evaluation.extractor.type=InceptionExtractor",
+            "optimizers.generator.lr={type: CosineSchedule, start: 1, end: 0}",
+            "optimizers.generator.lr.type=LinearSchedule",
+            "optimizers.discriminator.type=SGD",
+        ],
+    )
+
+    assert config["data"]["path"] == "x"
+    assert "size" not in config["data"]
+    assert config["evaluation"]["extractor"] == {"type": "InceptionExtractor"}
+    assert config["optimizers"] == {
+        "generator": {"lr": {"type": "LinearSchedule", "start": 1, "end": 0}},
+        "discriminator": {"lr": 2e-3, "type": "SGD"},
+    }
+
+
+def test_new_objective_keeps_networks_and_players():
+    config = load_config("afm_digits", ["objective.type=FlowMatching"])
+
+    assert config["objective"]["generator"]["hidden_size"] == 64
+    assert "discriminator" not in config["objective"]
+    assert list(config["optimizers"]) == ["generator"]
+
+
+def test_unwrapping_keeps_the_generator():
+    config = load_config("afm_deep_digits")
+    inner = config["objective"]["generator"]["generator"]
+
+    config = apply_override(config, "objective.generator.type=DiTGenerator")
+
+    assert config["objective"]["generator"] == inner
+
+
+PLUGIN = """
+from afmlib.objectives.flow_matching import FlowMatching
+from afmlib.registry import OBJECTIVES
+OBJECTIVES.register_module(name={name!r}, module=FlowMatching)
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path):
+    """Writes a plugin file with a new objective; returns its path and the name."""
+    name = f"Mine{uuid.uuid4().hex}"
+    path = tmp_path / "mine.py"
+    path.write_text(PLUGIN.format(name=name))
+    yield str(path), name
+    OBJECTIVES._module_dict.pop(name, None)
+    OBJECTIVES._origins.pop(name, None)
+
+
+@pytest.mark.parametrize("way", ["argument", "override", "later override"])
+def test_objective_of_a_plugin_by_override(plugin, way):
+    path, name = plugin
+    overrides, loaded = [f"objective.type={name}"], []
+    if way == "argument":
+        loaded = [path]
+    else:
+        overrides.insert(way == "later override", f"plugins=[{path}]")
+
+    config = load_config("flow_matching_digits", overrides, loaded)
+
+    before = load_config("flow_matching_digits")["objective"]
+    assert config["objective"] == before | {"type": name}
+    assert config["plugins"] == [path]
+    assert check_config(config).objective["generator"]["hidden_size"] == 64
+
+
+def test_objective_of_a_plugin_in_a_file(plugin, tmp_path):
+    _, name = plugin
+    (tmp_path / "run.yaml").write_text(
+        "_base_: [scales/digits, methods/flow_matching]\nplugins: [mine.py]\n"
+        f"objective: {{type: {name}, generator: {{use_timestep_src: true}}}}\n"
+    )
+
+    config = load_config(str(tmp_path / "run.yaml"))
+
+    assert config["objective"]["generator"] == {
+        "type": "DiTGenerator",
+        "patch_size": 2,
+        "hidden_size": 64,
+        "depth": 2,
+        "num_heads": 4,
+        "use_timestep_src": True,
+    }
+    assert list(config["optimizers"]) == ["generator"]
+
+
+def test_override_below_a_name():
+    config = load_config("afm_digits", ["objective.loss=HingeLoss", "objective.loss.margin=0.5"])
+
+    assert config["objective"]["loss"] == {"type": "HingeLoss", "margin": 0.5}
+
+
+def test_keys_below_a_name_in_a_file(tmp_path):
+    (tmp_path / "base.yaml").write_text(
+        "_base_: afm_digits\nobjective: {loss: HingeLoss}\nevaluation: {extractor: TimmExtractor}"
+    )
+    (tmp_path / "run.yaml").write_text(
+        "_base_: base\nobjective: {loss: {margin: 0.5}}\nevaluation: {extractor: {path: x}}"
+    )
+
+    config = load_config(str(tmp_path / "run.yaml"))
+
+    assert config["objective"]["loss"] == {"type": "HingeLoss", "margin": 0.5}
+    assert config["evaluation"]["extractor"] == {"type": "TimmExtractor", "path": "x"}
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("mnist_afm.yaml", "afm_mnist"),
+        ("afm_mnist.yaml", "afm_mnist"),
+        ("afm_mnist.yml", "afm_minst"),
+    ],
+)
+def test_file_of_a_similar_name_is_suggested(file, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / file).write_text("seed: 1")
+
+    with pytest.raises(ConfigError, match=rf"Did you mean \./{file}\?"):
+        load_config(name)
+
+
+def test_same_type_keeps_its_arguments():
     base = {"objective": {"type": "A", "loss": {"type": "HingeLoss", "margin": 2.0}}}
 
     merged = merge(base, {"objective": {"loss": {"type": "HingeLoss"}}})
@@ -77,7 +238,7 @@ def test_the_same_type_keeps_them():
     assert merged["objective"]["loss"] == {"type": "HingeLoss", "margin": 2.0}
 
 
-def test_a_depth_wrapper_goes_around_the_generator_that_is_there():
+def test_depth_wrapper_wraps_the_generator():
     config = load_config("afm_digits")
     generator = config["objective"]["generator"]
 
@@ -95,7 +256,7 @@ def test_a_depth_wrapper_goes_around_the_generator_that_is_there():
     }
 
 
-def test_an_objective_takes_of_a_scale_what_it_has_use_for():
+def test_objective_drops_other_networks_of_a_scale():
     config = load_config("flow_matching_digits")
 
     assert "discriminator" not in config["objective"]
@@ -111,7 +272,7 @@ def test_a_name_is_a_method_on_a_scale():
     assert config["data"] == {"type": "EightGaussians"}
 
 
-def test_an_exact_file_comes_before_a_composition():
+def test_exact_file_comes_first():
     assert load_config("afm_xl2_deep112")["objective"]["generator"]["repeats"] == 4
 
 
@@ -123,12 +284,12 @@ def test_every_listed_name_loads():
         assert load_config(name)["num_images"] >= 1
 
 
-def test_an_unknown_name_suggests_the_nearest():
+def test_unknown_name_suggests_the_nearest():
     with pytest.raises(ConfigError, match="Did you mean 'afm_digits'"):
         load_config("afm_digit")
 
 
-def test_bases_are_laid_over_one_another_in_their_order(tmp_path):
+def test_bases_are_merged_in_order(tmp_path):
     (tmp_path / "one.yaml").write_text("seed: 1\nnum_images: 1")
     (tmp_path / "two.yaml").write_text("seed: 2")
     (tmp_path / "run.yaml").write_text("_base_: [scales/digits, one, two.yaml]\nkeep_last: 5")
@@ -139,7 +300,7 @@ def test_bases_are_laid_over_one_another_in_their_order(tmp_path):
     assert config["data"] == {"type": "Digits"}
 
 
-def test_a_base_that_is_missing_or_circular_is_refused(tmp_path):
+def test_missing_or_circular_base(tmp_path):
     (tmp_path / "circle.yaml").write_text("_base_: circle")
     (tmp_path / "lost.yaml").write_text("_base_: nowhere")
 
@@ -166,7 +327,7 @@ def test_overrides_replace_add_and_reach_into_mappings():
     assert config["evaluation"]["metrics"] == ["Diversity"]
 
 
-def test_plugins_of_a_file_lie_beside_it_and_are_there_when_it_is_merged(tmp_path, monkeypatch):
+def test_plugins_are_relative_to_their_file(tmp_path, monkeypatch):
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "objective_of_mine.py").write_text(
@@ -186,7 +347,7 @@ def test_plugins_of_a_file_lie_beside_it_and_are_there_when_it_is_merged(tmp_pat
     assert set(config["objective"]) == {"type", "generator"}
 
 
-def test_an_override_reaches_below_nothing():
+def test_override_below_null():
     config = load_config(
         "afm_digits", ["evaluation.extractor=null", "evaluation.extractor.type=DigitsExtractor"]
     )
@@ -195,13 +356,13 @@ def test_an_override_reaches_below_nothing():
 
 
 @pytest.mark.parametrize("override", ["seed", "=3", "a..b=1", ".seed=1", ""])
-def test_an_override_that_is_not_key_and_value_is_refused(override):
+def test_override_without_key_and_value(override):
     with pytest.raises(ConfigError, match="key=value"):
         load_config("afm_digits", [override])
 
 
-def test_an_override_below_a_number_is_refused():
-    with pytest.raises(ConfigError, match="goes below seed"):
+def test_override_below_a_number():
+    with pytest.raises(ConfigError, match="needs keys below seed, which is 1"):
         load_config("afm_digits", ["seed=1", "seed.deep.er=1"])
 
 
@@ -221,7 +382,7 @@ def test_bases_are_names(bases, tmp_path):
     ["", "/", "..", "x" * 5000, "x\\0", "\\ud800"],
     ids=["empty", "root", "parent", "long", "null", "surrogate"],
 )
-def test_a_base_that_can_be_no_file_does_not_exist(name, tmp_path):
+def test_base_with_an_impossible_name(name, tmp_path):
     (tmp_path / "run.yaml").write_text(f'_base_: "{name}"')
 
     with pytest.raises(ConfigError, match="which does not exist") as caught:
@@ -233,21 +394,21 @@ def test_a_base_that_can_be_no_file_does_not_exist(name, tmp_path):
 @pytest.mark.parametrize(
     "name", ["x" * 5000, "x\0", "\ud800", "a\nb"], ids=["long", "null", "surrogate", "lines"]
 )
-def test_a_name_that_can_be_no_file_is_unknown(name):
+def test_impossible_names(name):
     with pytest.raises(ConfigError, match="There is no config"):
         load_config(name)
     with pytest.raises(ConfigError, match="There is no config file"):
         load_config(name + ".yaml")
 
 
-def test_a_shipped_name_leads_to_no_other_folder(tmp_path):
+def test_shipped_names_stay_in_their_folder(tmp_path):
     with pytest.raises(ConfigError, match="There is no config"):
         load_config("../scales/digits")
     with pytest.raises(ConfigError, match="There is no config"):
         load_config("../methods/afm_digits")
 
 
-def test_a_file_is_loaded_once_however_many_stand_on_it(tmp_path, monkeypatch):
+def test_each_base_is_read_once(tmp_path, monkeypatch):
     reads = []
     read = compose.read
     monkeypatch.setattr(compose, "read", lambda path: reads.append(path) or read(path))
@@ -259,7 +420,7 @@ def test_a_file_is_loaded_once_however_many_stand_on_it(tmp_path, monkeypatch):
     assert len(reads) == 9
 
 
-def test_a_tower_of_bases_is_refused(tmp_path):
+def test_too_many_bases(tmp_path):
     (tmp_path / "f0.yaml").write_text("seed: 1")
     for n in range(1, 2000):
         (tmp_path / f"f{n}.yaml").write_text(f"_base_: f{n - 1}")
@@ -269,7 +430,7 @@ def test_a_tower_of_bases_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("junk", [None, 3, "text", [1], {}])
-def test_merging_asks_for_nothing_of_what_is_no_mapping(junk):
+def test_merging_over_junk(junk):
     method = load_config("afm_digits")
 
     for base in ({"objective": junk}, {"objective": {"nfe": 1}, "optimizers": junk}):
@@ -277,7 +438,7 @@ def test_merging_asks_for_nothing_of_what_is_no_mapping(junk):
 
 
 @pytest.mark.parametrize("kind", [[1], {"type": "RepeatDepth"}, {}, 3, 0.5])
-def test_a_type_that_is_no_name_is_merged_like_any_value(kind):
+def test_type_that_is_not_a_name(kind):
     merged = merge({"loss": {"type": "HingeLoss", "margin": 1}}, {"loss": {"type": kind}})
 
     assert merged == {"loss": {"type": kind}}
@@ -289,17 +450,17 @@ def test_a_type_that_is_no_name_is_merged_like_any_value(kind):
     ["a." * 40 + "a=1", "a=" + "[" * 40, "a=" + "b" * 300_000],
     ids=["deep key", "deep value", "long value"],
 )
-def test_an_override_that_is_too_deep_or_too_long_is_refused(override):
+def test_override_too_deep_or_long(override):
     with pytest.raises(ConfigError, match=r"levels|longer than") as caught:
         apply_override({}, override)
 
     assert len(str(caught.value)) < 500
 
 
-def test_a_long_value_that_an_override_meets_is_shortened():
+def test_long_values_are_shortened():
     config = {"a": "x" * 10**5, "b": list(range(10**5))}
 
     for key in config:
-        with pytest.raises(ConfigError, match=f"goes below {key}, which is") as caught:
+        with pytest.raises(ConfigError, match=f"needs keys below {key}, which is") as caught:
             apply_override(config, f"{key}.c=1")
         assert len(str(caught.value)) < 300

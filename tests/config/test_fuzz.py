@@ -309,7 +309,7 @@ SPECS = [
 def test_a_spec_whose_type_is_no_name_is_refused_where_it_stands(path, kind):
     with pytest.raises(ConfigError, match=rf"^{re.escape('.'.join(path))}: "):
         check_config(_at(_shipped("afm_digits"), path, {"type": kind}))
-    with pytest.raises(ConfigError, match=rf"^{path[0]}.*\b{path[-1]} is "):
+    with pytest.raises(ConfigError, match=rf"^{path[0]}.*\b{path[-1]} must be "):
         check_config(_at(_shipped("afm_digits"), path, [{"type": "Digits"}]))
 
 

@@ -129,7 +129,7 @@ def test_name_that_two_distributions_take_is_refused_and_both_are_named(distribu
         module = name.replace("-", "_")
         distribution(name, {"losses": {"MyLoss": f"{module}:MyLoss"}}, LOSS.format(name="MyLoss"))
 
-    with pytest.raises(PluginError, match="'MyLoss' in losses is taken twice: by") as caught:
+    with pytest.raises(PluginError, match="'MyLoss' is registered twice: by") as caught:
         build_loss("MyLoss")
 
     for text in (
@@ -152,7 +152,7 @@ def test_builtin_wins_over_a_plugin_of_the_same_name(group, name, distribution):
 
     assert registry.resolve(name)[0].__module__.startswith("afmlib.")
     assert module not in sys.modules
-    assert registry.problems() == {name: f"afmlib-thief brings {name!r}, which is built in."}
+    assert registry.problems() == {name: f"afmlib-thief registers {name!r}, which is built in."}
 
 
 def test_depth_wrapper_of_a_plugin_is_a_generator_too(distribution):
@@ -223,7 +223,7 @@ def test_class_may_be_registered_under_names_of_ones_own():
 def test_name_that_is_taken_is_refused_unless_forced():
     LOSSES.register_module()(good_loss())
 
-    with pytest.raises(PluginError, match=r"registers 'MyLoss' in losses, which .* already brings"):
+    with pytest.raises(PluginError, match=r"registers 'MyLoss' in losses, but .* already has it"):
         LOSSES.register_module()(good_loss())
     other = LOSSES.register_module(force=True)(good_loss())
 
@@ -232,7 +232,7 @@ def test_name_that_is_taken_is_refused_unless_forced():
 
 @pytest.mark.parametrize("force", [False, True])
 def test_name_that_is_built_in_is_refused_even_if_forced(force):
-    with pytest.raises(PluginError, match="registers 'HingeLoss' in losses, which afmlib already"):
+    with pytest.raises(PluginError, match="registers 'HingeLoss' in losses, but afmlib already"):
         LOSSES.register_module(force=force)(good_loss("HingeLoss"))
 
 
@@ -242,14 +242,14 @@ def test_name_of_a_preset_or_of_a_depth_wrapper_is_taken_among_generators(name):
         def forward(self, latents, labels, timesteps_src=None, timesteps_tgt=None):
             return latents
 
-    with pytest.raises(PluginError, match="already brings"):
+    with pytest.raises(PluginError, match="already has it"):
         GENERATORS.register_module(name=name)(Mine)
 
 
 def test_name_of_a_plugin_is_taken_for_the_decorator(distribution):
     distribution("afmlib-nice", {"losses": {"NiceLoss": "afmlib_nice:NiceLoss"}})
 
-    with pytest.raises(PluginError, match="which afmlib-nice already brings"):
+    with pytest.raises(PluginError, match="but afmlib-nice already has it"):
         LOSSES.register_module()(good_loss("NiceLoss"))
 
 

@@ -97,10 +97,10 @@ def test_folder_of_the_user_is_expanded(write, monkeypatch):
         ("raise SystemExit(1)", "cannot be run: SystemExit"),
         (
             "from afmlib.registry import LOSSES\n@LOSSES.register_module()\nclass A: pass",
-            "is refused: losses 'A' from .*d.py does not derive from .*AdversarialLoss. It lacks: "
-            "discriminator_loss, generator_loss",
+            "is not valid: losses 'A' from .*d.py does not derive from .*AdversarialLoss. It "
+            "lacks: discriminator_loss, generator_loss",
         ),
-        (SOURCE.format(name="HingeLoss", margin=1), "is refused: .*'HingeLoss' in losses, which"),
+        (SOURCE.format(name="HingeLoss", margin=1), "is not valid: .*'HingeLoss' in losses, but"),
     ],
 )
 def test_file_that_raises_is_named_with_its_error(source, message, write):
@@ -137,7 +137,7 @@ def test_second_plugin_of_a_name_is_refused_and_the_first_is_named(write):
     one, two = write("one.py"), write("two.py")
     load_plugin_file(one)
 
-    with pytest.raises(PluginError, match=f"{two} is refused: .*which {one} already brings"):
+    with pytest.raises(PluginError, match=f"{two} is not valid: .*but {one} already has it"):
         load_plugin_file(two)
 
     assert list_components("losses")["MyLoss"] == str(one)

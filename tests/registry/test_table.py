@@ -12,7 +12,7 @@ from afmlib.registry import DEPTHS, GENERATORS, REGISTRIES
 
 GROUPS = """generators discriminators classifiers losses penalties derivatives depths
 guidance augmentations schedules discretizations parameterizations objectives datasets autoencoders
-extractors metrics attention"""
+extractors metrics attention regularizers"""
 
 
 def run(code):
@@ -47,9 +47,9 @@ def test_every_preset_passes_its_check(group):
 
 def test_every_builtin_is_in_all_of_its_module():
     for registry in REGISTRIES.values():
-        for path in registry.builtins.values():
+        for key, path in registry.builtins.items():
             module, _, name = path.partition(":")
-            assert name in importlib.import_module(module).__all__
+            assert (name or key) in importlib.import_module(module).__all__
 
 
 def test_builtins_are_listed_with_the_library_that_brings_them():
@@ -74,15 +74,14 @@ def test_registry_knows_what_it_holds():
     assert GENERATORS
 
 
-def test_import_and_listing_are_light():
+def test_listing_imports_no_component():
     code = """
 import sys
-import afmlib
-from afmlib import build_generator, list_components
+from afmlib import list_components
 from afmlib.registry import REGISTRIES
 for group in REGISTRIES:
     list_components(group)
-print(sorted({"torch", "torchvision", "timm", "mmengine.runner", "afmlib.nn"} & set(sys.modules)))
+print(sorted({"torchvision", "timm", "mmengine.runner", "afmlib.nn"} & set(sys.modules)))
 """
 
     assert run(code) == "[]\n"
