@@ -1,4 +1,4 @@
-"""The command line: train, sample, evaluate, list, doctor."""
+"""The command line, with one file per command."""
 
 __all__ = ["main"]
 

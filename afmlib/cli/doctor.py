@@ -1,6 +1,6 @@
-"""``afmlib doctor``: what this machine has, and what is missing or broken."""
+"""``afmlib doctor``: the software and hardware of this machine."""
 
-__all__ = ["run"]
+__all__ = ["HELP", "add_arguments", "run"]
 
 import importlib.metadata
 import importlib.util
@@ -9,12 +9,12 @@ import platform
 from collections.abc import Iterator
 from typing import Any
 
-import torch
+from jsonargparse import ArgumentParser
 
 import afmlib
-from afmlib.cli.files import report_plugin_files
-from afmlib.nn.attention import AutoAttention
-from afmlib.registry import ATTENTION, REGISTRIES
+from afmlib.cli.options import add_common
+
+HELP = "Show versions, devices, plugins and missing extras."
 
 PACKAGES = (
     "torch",
@@ -38,8 +38,15 @@ EXTRAS = {
 }
 
 
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds the options."""
+    add_common(parser)
+
+
 def run(options: Any) -> int:
     """Prints the report."""
+    from afmlib.cli.models import report_plugin_files
+
     report_plugin_files(options.plugin)
     for title, lines in (
         ("versions", _versions()),
@@ -63,10 +70,12 @@ def _versions() -> Iterator[str]:
 
         yield f"OpenCV {cv2.__version__}"
     except ImportError as error:
-        yield f"OpenCV cannot be imported ({error}): a stand-in takes its place in mmengine"
+        yield f"OpenCV cannot be imported ({error}); mmengine uses a stand-in"
 
 
 def _devices() -> Iterator[str]:
+    import torch
+
     yield f"cpu, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
     for index in range(torch.cuda.device_count()):
         name, memory = torch.cuda.get_device_name(index), torch.cuda.mem_get_info(index)[1]
@@ -76,19 +85,26 @@ def _devices() -> Iterator[str]:
 
 
 def _attention() -> Iterator[str]:
+    import torch
+
+    from afmlib.nn.attention import AutoAttention
+    from afmlib.registry import ATTENTION
+
     kinds = ["cpu"] + ["cuda"] * torch.cuda.is_available()
     for name in ATTENTION.components():
         backend = ATTENTION.build(name)
         runs = [kind for kind in kinds if backend.is_available(torch.device(kind))]
         yield (
-            f"{name}: on {', '.join(runs) or 'nothing here'}; "
-            f"can {', '.join(sorted(backend.capabilities))}"
+            f"{name}: {'on ' + ', '.join(runs) if runs else 'not available'}; "
+            f"capabilities: {', '.join(sorted(backend.capabilities))}"
         )
     for kind in kinds:
         yield f"auto on {kind}: {type(AutoAttention.choose(kind, frozenset())).__name__}"
 
 
 def _plugins() -> Iterator[str]:
+    from afmlib.registry import REGISTRIES
+
     found = False
     for group, registry in REGISTRIES.items():
         problems = registry.problems()

@@ -1,27 +1,63 @@
-"""``afmlib encode``: a folder of images into a folder of latents, on one process or several."""
+"""``afmlib encode``: a folder of images into a folder of latents, on one or several processes."""
 
-__all__ = ["run"]
+__all__ = ["HELP", "add_arguments", "run"]
 
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
-from afmlib import processes
-from afmlib.cli.files import device_of
-from afmlib.data.image_folder import ImageFolder
-from afmlib.data.latent_encoding import LatentEncoding
-from afmlib.registry import AUTOENCODERS, load_plugin_file
+from jsonargparse import ArgumentParser
+
+from afmlib.cli.options import add_common, add_device
+
+HELP = "Encode a folder of images into latents for training."
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument(
+        "--images", type=str, required=True, help="a folder of images, one sub-folder per class"
+    )
+    parser.add_argument(
+        "--size", type=int, default=256, help="images are resized and cropped to this size"
+    )
+    parser.add_argument(
+        "--vae",
+        type=str,
+        default="stabilityai/sd-vae-ft-mse",
+        help="the autoencoder: a folder, or a name on the hub",
+    )
+    parser.add_argument("--out", type=str, required=True, help="the folder for the latents")
+    parser.add_argument("--resume", action="store_true", help="resume the encoding in --out")
+    parser.add_argument(
+        "--skip-unreadable", action="store_true", help="skip corrupt images with a warning"
+    )
+    parser.add_argument("--batch-size", type=int, default=32, help="images per batch")
+    parser.add_argument("--workers", type=int, default=8, help="threads that decode files")
+    parser.add_argument(
+        "--store",
+        type=Literal["float16", "float32"],
+        default="float16",
+        help="precision of the stored latents",
+    )
+    add_device(parser)
+    add_common(parser)
 
 
 def run(options: Any) -> int:
-    """Encodes, and says how to train on it."""
+    """Encodes, and prints how to train on the latents."""
+    from afmlib import processes
+    from afmlib.cli.models import device_of
+    from afmlib.data.image_folder import ImageFolder
+    from afmlib.data.latent_encoding import LatentEncoding
+    from afmlib.engine import join_processes
+    from afmlib.registry import AUTOENCODERS, load_plugin_file
+
     for plugin in options.plugin:
         load_plugin_file(plugin)
-    from afmlib.engine import join_processes
-
     device = join_processes(device_of(options.device))
     first = processes.rank() == 0
-    # Several processes would all read all files: a bad one is found when its turn comes.
+    # Several processes would each read all files. They find corrupt files while encoding.
     check = options.skip_unreadable or processes.size() == 1
     images = ImageFolder(
         options.images, options.size, check=check, skip_unreadable=options.skip_unreadable
@@ -30,21 +66,21 @@ def run(options: Any) -> int:
     encoding = LatentEncoding(
         options.out, images, autoencoder, options.batch_size, dtype=options.store
     )
+
+    def track(batches: Iterable[Any], total: int) -> Iterable[Any]:
+        if not first or not sys.stderr.isatty():
+            return batches
+        from rich import progress as bars
+        from rich.console import Console
+
+        return bars.track(batches, "Encoding", total, console=Console(stderr=True), transient=True)
+
     done = processes.from_first(encoding.begin(options.resume) if first else 0)
     if first:
-        print(f"{len(images)} images of {images.num_classes} classes, {done} of them done before")
-    encoding.run(processes.rank(), processes.size(), options.workers, _track)
-    processes.any_of(False)  # All wait for all.
+        print(f"{len(images)} images of {images.num_classes} classes, {done} already encoded")
+    encoding.run(processes.rank(), processes.size(), options.workers, track)
+    processes.any_of(False)  # Waits for all processes.
     if first:
         encoding.finish()
-        print(f"{options.out}: for configs, data: {{type: LatentFolder, path: {options.out}}}")
+        print(f"{options.out}: in a config, data: {{type: LatentFolder, path: {options.out}}}")
     return 0
-
-
-def _track(batches: Iterable[Any], total: int) -> Iterable[Any]:
-    if processes.rank() > 0 or not sys.stderr.isatty():
-        return batches
-    from rich import progress as bars
-    from rich.console import Console
-
-    return bars.track(batches, "Encoding", total, console=Console(stderr=True), transient=True)

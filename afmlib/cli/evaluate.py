@@ -1,61 +1,82 @@
-"""``afmlib evaluate``: the numbers of a model, or of images in a file, with their protocol."""
+"""``afmlib evaluate``: the metrics of a model, or of images in a file, with their protocol."""
 
-__all__ = ["run"]
+__all__ = ["HELP", "add_arguments", "run"]
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from jsonargparse import ArgumentParser
 
-from afmlib.cli.files import device_of, newest_of, require_writable
-from afmlib.cli.models import given_model
-from afmlib.config import ConfigError, EvaluationConfig, check_protocol, load_protocol
-from afmlib.config.compose import apply_override
-from afmlib.config.yaml_files import parse
-from afmlib.interfaces import Dataset
-from afmlib.io import storage
-from afmlib.io.checkpoint import read_config, read_manifest
-from afmlib.io.official_files import is_weights_file
-from afmlib.pretrained import load_classifier
-from afmlib.registry import METRICS, build_dataset, load_plugin_file
+from afmlib.cli.options import add_common, add_device, add_model, add_set
 
-PUBLISHED = "adm50k"
-"""The protocol of what comes without a config of its own."""
+HELP = "Compute metrics of a model, or of images in a file."
+
+DEFAULT_PROTOCOL = "adm50k"
+"""The protocol of samples and official checkpoints, which have no config."""
 
 FREE = frozenset({"name", "reference", "autoencoder", "batch_size"})
-"""What may be set without it being another protocol; the record says it all the same."""
+"""Keys that may change without another name of the protocol; the result records them."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds the options."""
+    add_model(parser, required=False)
+    parser.add_argument(
+        "--samples", type=str, help="an .npz of images (arr_0, as ADM's), instead of a model"
+    )
+    parser.add_argument(
+        "--protocol",
+        type=str,
+        help="a shipped protocol such as adm50k, or a .yaml file (default: that of the run, else "
+        "adm50k)",
+    )
+    parser.add_argument(
+        "--reference", type=str, help="a reference .npz in ADM's format (default: the protocol's)"
+    )
+    parser.add_argument(
+        "--nfe", type=int, help="network evaluations per sample (default: the protocol's)"
+    )
+    add_set(parser, "evaluation.num_samples=5000")
+    parser.add_argument(
+        "--work-dir", type=str, help="a folder for finished parts, to resume from: a path or URL"
+    )
+    parser.add_argument("--resume", action="store_true", help="resume the evaluation in --work-dir")
+    parser.add_argument("--out", type=str, help="a .json file for protocol and numbers")
+    add_device(parser)
+    add_common(parser)
 
 
 def run(options: Any) -> int:
     """Evaluates and prints a table."""
+    from afmlib.cli.models import device_of, require_writable
+    from afmlib.engine import join_processes
+    from afmlib.registry import load_plugin_file
+
     for plugin in options.plugin:
         load_plugin_file(plugin)
-    _check(options)
-    from afmlib.engine import join_processes
-
+    if (options.checkpoint is None) == (options.samples is None):
+        raise ValueError("Give either --checkpoint or --samples.")
+    if options.resume and options.work_dir is None:
+        raise ValueError("--resume needs --work-dir, the folder of the evaluation to resume.")
+    if options.samples is not None and options.nfe is not None:
+        raise ValueError("--nfe is for models; --samples are already made.")
+    if options.out:
+        require_writable(options.out)
     device = join_processes(device_of(options.device))
     is_model = options.checkpoint is not None
     result = (_of_model if is_model else _of_file)(options, device)
-    if result is not None:  # Of several processes, the first one has it.
+    if result is not None:  # Only the first of several processes has it.
         _report(result, options.checkpoint if is_model else options.samples, options.out)
     return 0
 
 
-def _check(options: Any) -> None:
-    if (options.checkpoint is None) == (options.samples is None):
-        raise ValueError("Either --checkpoint, of a model, or --samples, an .npz, is evaluated.")
-    if options.resume and options.work_dir is None:
-        raise ValueError("--resume goes on with what is in a folder: name it by --work-dir.")
-    if options.samples is not None and options.nfe is not None:
-        raise ValueError("--nfe is for a model; the images in a file are made already.")
-    if options.out:
-        require_writable(options.out)
-
-
 def _of_model(options: Any, device: Any) -> dict[str, Any] | None:
+    from afmlib.cli.models import given_model, newest_of
+    from afmlib.config.yaml_files import parse
     from afmlib.engine import evaluate_model
+    from afmlib.io.checkpoint import read_manifest
+    from afmlib.io.official_files import is_weights_file
 
     if not is_weights_file(options.checkpoint):
         folder = newest_of(options.checkpoint)
@@ -70,12 +91,15 @@ def _of_model(options: Any, device: Any) -> dict[str, Any] | None:
 
 
 def _of_classifier(options: Any, folder: str, device: Any) -> dict[str, Any] | None:
+    from afmlib.config.yaml_files import parse
     from afmlib.engine import evaluate_classifier
+    from afmlib.io.checkpoint import read_config
+    from afmlib.pretrained import load_classifier
+    from afmlib.registry import build_dataset
 
     for name in ("nfe", "reference", "work_dir"):
         if getattr(options, name) is not None:
-            option = f"--{name.replace('_', '-')}"
-            raise ValueError(f"A classifier is not sampled: {option} has no meaning for it.")
+            raise ValueError(f"--{name.replace('_', '-')} is not for classifiers.")
     config, protocol = _protocol(options, parse(read_config(folder), f"The config of {folder}"))
     classifier = load_classifier(folder, not options.online, device)
     dataset = build_dataset(config["data"]).to(device)
@@ -94,14 +118,15 @@ def _work(options: Any) -> dict[str, Any]:
     return dict(progress=True, work_dir=options.work_dir, resume=options.resume)
 
 
-def _protocol(
-    options: Any, config: Mapping[str, Any]
-) -> tuple[Mapping[str, Any], EvaluationConfig]:
-    """Returns the config with the protocol that was asked for, and the protocol, checked."""
+def _protocol(options: Any, config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Any]:
+    """Returns the config with the overrides of the command line, and the checked protocol."""
+    from afmlib.config import ConfigError, check_protocol, load_protocol
+    from afmlib.config.compose import apply_override
+
     changed = dict(config)
     is_named = options.protocol is not None or "evaluation" not in changed
     if is_named:
-        changed["evaluation"] = load_protocol(options.protocol or PUBLISHED)
+        changed["evaluation"] = load_protocol(options.protocol or DEFAULT_PROTOCOL)
     for override in options.set:
         changed = apply_override(changed, override)
     keys = [override.partition("=")[0].strip().split(".") for override in options.set]
@@ -112,27 +137,34 @@ def _protocol(
         changed["evaluation"] = {**changed["evaluation"], "reference": options.reference}
     protocol = check_protocol(changed["evaluation"])
     if not protocol.metrics:
-        raise ConfigError("The config names no metrics: --set evaluation.metrics='[...]'.")
+        raise ConfigError("The config has no metrics: --set evaluation.metrics='[...]'.")
     return changed, protocol
 
 
-def _dataset(config: Mapping[str, Any], protocol: EvaluationConfig, device: Any) -> Dataset | None:
-    """Builds the training data, if anything is compared with them: they may not be at hand."""
-    looks: set[str] = set()
+def _dataset(config: Mapping[str, Any], protocol: Any, device: Any) -> Any:
+    """Builds the training data if a metric compares samples with them. They may be missing."""
+    from afmlib.config import ConfigError
+    from afmlib.registry import METRICS, build_dataset
+
+    requires: set[str] = set()
     for spec in protocol.metrics:
-        looks |= METRICS.resolve(spec)[0].requires  # type: ignore[attr-defined]
-    if protocol.reference is not None and "samples" not in looks:
+        requires |= METRICS.resolve(spec)[0].requires  # type: ignore[attr-defined]
+    if protocol.reference is not None and "samples" not in requires:
         return None
     if config.get("data") is None:
         raise ConfigError(
-            "There is nothing to compare with: name a file by --reference, or training data by "
-            "--set data=..., such as --set data='{type: ImageFolder, path: images}'."
+            "There is no reference: give a file with --reference, or training data with --set "
+            "data=..., such as --set data='{type: ImageFolder, path: images}'."
         )
-    dataset: Dataset = build_dataset(config["data"])
-    return dataset.to(device)
+    return build_dataset(config["data"]).to(device)
 
 
 def _report(result: Mapping[str, Any], name: str, out: str | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from afmlib.io import storage
+
     table = Table()
     table.add_column("metric")
     table.add_column("value", justify="right")

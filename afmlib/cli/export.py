@@ -1,37 +1,42 @@
-"""``afmlib export``: a trained model, or its samples, in a form that others read."""
+"""``afmlib export``: a trained model, or its samples, in a format of other tools."""
 
-__all__ = ["run"]
+__all__ = ["HELP", "add_arguments", "run"]
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
-import torch
-from torch import Tensor
+from jsonargparse import ArgumentParser
 
-from afmlib import processes
-from afmlib.cli.files import device_of, require_writable
-from afmlib.cli.model_card import model_card
-from afmlib.cli.models import GivenModel, decoder_of, given_model, is_latent
-from afmlib.cli.sample import VAE, sample_batches
-from afmlib.evaluation.protocol import balanced_labels
-from afmlib.interfaces import SampleModel
-from afmlib.io import storage
-from afmlib.io.checkpoint import CheckpointError, save_checkpoint
-from afmlib.io.npz_samples import write_npz
-from afmlib.io.official_files import write_state_dict
-from afmlib.metrics.rgb import to_rgb_bytes
-from afmlib.nn.attention import Attention
-from afmlib.official import generator_spec, load_official, public_state_dict
-from afmlib.ops.seeding import indexed_noises
-from afmlib.registry import load_plugin_file
-from afmlib.sampling import sample
+from afmlib.cli.options import add_common, add_model, add_sampling
+
+HELP = "Write a model, or its samples, for other tools."
 
 NETWORK = "generator_ema"
-"""The name of the weights in a checkpoint that are sampled."""
+"""The name in a checkpoint of the weights that are sampled."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds the options."""
+    add_model(parser)
+    parser.add_argument(
+        "--format",
+        type=Literal["safetensors", "pth", "npz"],
+        help="safetensors: a folder with a model card; pth: a file in the layout of the official "
+        "checkpoints; npz: balanced and shuffled samples for ADM's evaluation suite (default: "
+        "from the ending of --out)",
+    )
+    parser.add_argument("--out", type=str, required=True, help="the folder or file")
+    parser.add_argument("--license", type=str, help="the license in the model card")
+    parser.add_argument("--num", type=int, default=50_000, help="number of samples, for npz")
+    add_sampling(parser)
+    add_common(parser)
 
 
 def run(options: Any) -> int:
-    """Exports, and says how it is opened."""
+    """Exports, and prints how to open the result."""
+    from afmlib.cli.models import given_model, require_writable
+    from afmlib.io import storage
+    from afmlib.registry import load_plugin_file
+
     for plugin in options.plugin:
         load_plugin_file(plugin)
     form = _format(options)
@@ -47,46 +52,51 @@ def _format(options: Any) -> str:
     endings = {".pth": "pth", ".pt": "pth", ".npz": "npz"}
     by_name = next((form for end, form in endings.items() if options.out.endswith(end)), None)
     if options.format == "safetensors" and by_name is not None:
-        raise ValueError(f"--format safetensors writes a folder, and --out is {options.out!r}.")
+        raise ValueError(f"--format safetensors writes a folder, but --out is {options.out!r}.")
     if options.format in ("pth", "npz") and by_name != options.format:
         raise ValueError(f"--out must end in .{options.format}, got {options.out!r}.")
     return options.format or by_name or "safetensors"
 
 
-# --- A folder -------------------------------------------------------------------------------------
+def _export_folder(given: Any, options: Any) -> int:
+    """Writes a checkpoint of one network with a model card."""
+    from afmlib.cli.model_card import model_card
+    from afmlib.io import storage
+    from afmlib.io.checkpoint import save_checkpoint
+    from afmlib.official import generator_spec
 
-
-def _export_folder(given: GivenModel, options: Any) -> int:
-    out = options.out.rstrip("/")
+    out, model = options.out.rstrip("/"), given.model
     if storage.list_files(out) or storage.list_folders(out):
-        raise FileExistsError(f"{out} holds something already: name another folder.")
-    manifest = dict(given.manifest or _manifest(given.model))
+        raise FileExistsError(f"{out} is not empty: choose another folder.")
+    if given.manifest is None:
+        spec = generator_spec(model.generator)
+        manifest = dict(conventions=model.conventions.as_dict(), generator=spec, plugins=[])
+    else:  # An export of an export keeps its "weights".
+        weights = "online" if options.online else "averaged"
+        manifest = {"weights": weights, **given.manifest}
     for key in ("format", "files", "snapshots"):
         manifest.pop(key, None)
-    if given.manifest is not None:  # An export keeps what is said of its weights.
-        manifest.setdefault("weights", "online" if options.online else "averaged")
     config = given.config()
-    save_checkpoint(out, {NETWORK: given.model.generator.state_dict()}, None, config, manifest)
+    save_checkpoint(out, {NETWORK: model.generator.state_dict()}, None, config, manifest)
     card = model_card(given, manifest, config, out.rsplit("/", 1)[-1], options.license)
     storage.write_atomically(storage.join(out, "README.md"), card.encode())
     print(f'{out}: afmlib.load_checkpoint("{out}"), afmlib sample --checkpoint {out}')
     if options.license is None:
-        print("The model card says nothing of the license: --license TEXT does.")
+        print("The model card has no license: add one with --license TEXT.")
     return 0
 
 
-def _manifest(model: SampleModel) -> dict[str, Any]:
-    return dict(
-        conventions=model.conventions.as_dict(),
-        generator=generator_spec(model.generator),
-        plugins=[],
-    )
+# --- One file in the layout of the official checkpoints -------------------------------------------
 
 
-# --- One file in the published layout -------------------------------------------------------------
+def _export_file(given: Any, options: Any) -> int:
+    """Writes the file, reads it back, and compares weights and a sample."""
+    from afmlib.interfaces import SampleModel
+    from afmlib.io import storage
+    from afmlib.io.checkpoint import CheckpointError
+    from afmlib.io.official_files import write_state_dict
+    from afmlib.official import load_official, public_state_dict
 
-
-def _export_file(given: GivenModel, options: Any) -> int:
     out, model = options.out, given.model
     state = public_state_dict(model)
     write_state_dict(out, state)
@@ -95,33 +105,39 @@ def _export_file(given: GivenModel, options: Any) -> int:
     assert isinstance(again, SampleModel)
     if not (_same_weights(state, public_state_dict(again)) and _same_samples(model, again)):
         storage.remove_file(out)
-        raise CheckpointError(f"{out} was not read back as it was written, and is removed.")
+        raise CheckpointError(f"{out} differs from the model when read back. It was removed.")
     listed = "".join(f", {name}={value!r}" for name, value in arguments.items())
     print(f'{out}, read back bit for bit: afmlib.load_official("{out}"{listed})')
     return 0
 
 
-def _same_weights(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+def _same_weights(one: Any, other: Any) -> bool:
+    import torch
+
     return set(one) == set(other) and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def _same_samples(model: SampleModel, again: SampleModel) -> bool:
-    """Tells whether equal weights are the same function: one sample of both is equal."""
-    _share_attention(model, again)
-    noises = indexed_noises(0, [0], again.conventions.latent_shape or ())
-    one, other = (sample(each, [0], noises=noises) for each in (model, again))
-    return torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
+def _same_samples(model: Any, again: Any) -> bool:
+    """Returns whether a sample of both is equal: equal weights may be different functions."""
+    import torch
 
+    from afmlib.nn.attention import Attention
+    from afmlib.ops.seeding import indexed_noises
+    from afmlib.sampling import sample
 
-def _share_attention(model: SampleModel, again: SampleModel) -> None:
-    """Lets both attend by the same backends, each of which rounds in its own way."""
+    # Attention backends round differently.
     layers = ([m for m in each.modules() if isinstance(m, Attention)] for each in (model, again))
     for one, other in zip(*layers, strict=True):
         other.backend, other.required = one.backend, one.required
+    noises = indexed_noises(0, [0], again.conventions.latent_shape or ())
+    samples = [sample(each, [0], noises=noises) for each in (model, again)]
+    return torch.allclose(*samples, rtol=0, atol=0, equal_nan=True)
 
 
-def _arguments(model: SampleModel) -> dict[str, Any]:
-    """Returns all that weights do not tell of a model, for `load_official`."""
+def _arguments(model: Any) -> dict[str, Any]:
+    """Returns the arguments of `load_official` that the weights do not determine."""
+    from afmlib.official import generator_spec
+
     spec = generator_spec(model.generator)
     network = spec.get("generator", spec)
     predictions = {"SamplePrediction": "sample", "VelocityPrediction": "velocity"}
@@ -137,7 +153,13 @@ def _arguments(model: SampleModel) -> dict[str, Any]:
 
 
 def _export_samples(options: Any) -> int:
+    from afmlib import processes
+    from afmlib.cli.models import VAE, decoder_of, device_of, given_model, is_latent
+    from afmlib.cli.sample import sample_batches
     from afmlib.engine import join_processes
+    from afmlib.evaluation.protocol import balanced_labels
+    from afmlib.io.npz_samples import write_npz
+    from afmlib.metrics.rgb import to_rgb_bytes
 
     if options.num < 1:
         raise ValueError(f"--num must be at least 1, got {options.num}.")
@@ -146,13 +168,13 @@ def _export_samples(options: Any) -> int:
     shape = model.conventions.latent_shape
     if options.vae is None and (is_latent(model) or shape is None or len(shape) != 3):
         raise ValueError(
-            "ADM's evaluation suite judges images, and this model does not make them itself: give "
-            f"what decodes its latents, such as --vae {VAE}."
+            "ADM's evaluation suite needs images, but the samples of this model are not images. "
+            f"If they are latents, give their autoencoder, such as --vae {VAE}."
         )
     decode = decoder_of(options.vae, model, device)
     labels = balanced_labels(options.num, model.conventions.num_classes or 1, options.seed)
     batches = sample_batches(model, labels.tolist(), options, device, decode)
-    if processes.rank() > 0:  # Of several processes, the first one has the samples.
+    if processes.rank() > 0:  # The first process writes the samples of all.
         for _ in batches:
             pass
         return 0

@@ -1,26 +1,40 @@
-"""``afmlib list``: what there is to build with, who brings it, and what is broken."""
+"""``afmlib list``: the registered components and the shipped configs."""
 
-__all__ = ["run"]
+__all__ = ["HELP", "add_arguments", "run"]
 
 import sys
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from jsonargparse import ArgumentParser
 
-from afmlib.cli.files import report_plugin_files
-from afmlib.config import config_names
-from afmlib.registry import REGISTRIES, UnknownComponentError, nearest
+from afmlib.cli.options import add_common
+
+HELP = "List components and configs."
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument(
+        "group", type=str, nargs="?", help="a group such as generators, or configs (default: all)"
+    )
+    add_common(parser)
 
 
 def run(options: Any) -> int:
     """Prints the components of one group or of all."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from afmlib.cli.models import report_plugin_files
+    from afmlib.config import config_names
+    from afmlib.registry import REGISTRIES, UnknownComponentError, nearest
+
     report_plugin_files(options.plugin)
     groups = [*REGISTRIES, "configs"]
     if options.group is not None and options.group not in groups:
         raise UnknownComponentError(
             f"There is no group {options.group!r}.{nearest(options.group, groups)} "
-            f"There are: {', '.join(groups)}."
+            f"Available: {', '.join(groups)}."
         )
     table = Table("group", "name", "from", "state")
     for group in [options.group] if options.group else groups:

@@ -1,10 +1,11 @@
-"""The command ``afmlib``: arguments, exit status, and errors in one sentence.
+"""The command ``afmlib``: parses the command line, runs a command, and reports errors.
 
-Nothing heavy is imported here, so that ``--help`` is instant.
+Torch is not imported here, so that ``--help`` takes no time.
 """
 
 __all__ = ["main"]
 
+import difflib
 import importlib
 import logging
 import os
@@ -18,7 +19,7 @@ from jsonargparse import ArgumentParser
 
 import afmlib
 
-DONE, TROUBLE, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+DONE, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 """Exit status."""
 
 COMMANDS = (
@@ -30,38 +31,65 @@ COMMANDS = (
     "export",
     "inspect",
     "list",
+    "check",
     "doctor",
 )
 
 
 def build_parser() -> ArgumentParser:
     """Builds the parser of all commands."""
-    parser = ArgumentParser(prog="afmlib", description=afmlib.__doc__, version=afmlib.__version__)
-    commands = parser.add_subcommands(required=True, dest="command")
+    parser = ArgumentParser(
+        prog="afmlib",
+        description="Train, sample and evaluate one-step and few-step image generators.",
+        version=afmlib.__version__,
+    )
+    commands = parser.add_subcommands(
+        required=True,
+        dest="command",
+        title="commands",
+        description="Show the options of a command with: afmlib COMMAND --help",
+        metavar="COMMAND",
+        help="",
+    )
     for name in COMMANDS:
-        module = importlib.import_module(f"afmlib.cli.arguments.{name}")
-        command = module.build_parser()
-        commands.add_subcommand(name, command)
-        if name == "inspect":
-            module.add_pictures(command)  # jsonargparse wants the outer level first.
+        module = importlib.import_module(f"afmlib.cli.{name}")
+        command = ArgumentParser(description=module.HELP)
+        commands.add_subcommand(name, command, help=module.HELP)
+        module.add_arguments(
+            command
+        )  # After add_subcommand, as jsonargparse wants it of nested ones.
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
+        near = difflib.get_close_matches(argv[0].lower(), COMMANDS, n=1, cutoff=0.5)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        print(
+            f"afmlib: There is no command {argv[0]!r}.{hint} Available: {', '.join(COMMANDS)}.",
+            file=sys.stderr,
+        )
+        return USAGE
     parser = build_parser()
-    if not (sys.argv[1:] if argv is None else argv):
+    if not argv:
         parser.print_help()
         return USAGE
     arguments = parser.parse_args(argv)
     command = str(arguments.command)
     options = arguments[command]
     signal.signal(signal.SIGTERM, _terminate)
-    _show_log()
+    logger = logging.getLogger("afmlib")
+    if not any(isinstance(handler, _StderrHandler) for handler in logger.handlers):
+        logger.addHandler(_StderrHandler())
+        logger.setLevel(logging.INFO)
     try:
-        run = importlib.import_module(f"afmlib.cli.{command}").run
-        status = int(run(options) or DONE)
-        _leave_processes()
+        status = int(importlib.import_module(f"afmlib.cli.{command}").run(options) or DONE)
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            from afmlib.engine.launch import leave_processes
+
+            leave_processes()
         return status
     except KeyboardInterrupt:
         print("afmlib: interrupted", file=sys.stderr)
@@ -69,31 +97,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _Terminated:
         print("afmlib: terminated", file=sys.stderr)
         return TERMINATED
-    except BrokenPipeError:  # The reader of a list has seen enough.
+    except BrokenPipeError:  # Such as `afmlib list | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except Exception as error:
-        if _wants_traceback(options):
+        if "--debug" in argv:
             traceback.print_exc()
         print(f"afmlib: {_process()}{_message(error)}", file=sys.stderr)
-        return USAGE if _is_usage(error) else TROUBLE
+        return USAGE if _is_usage(error) else FAILED
 
 
 class _StderrHandler(logging.Handler):
-    """Prints what the library logs to whatever standard error is by then: also above a bar."""
+    """Prints log records to the current ``sys.stderr``, which a progress bar may replace."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno < logging.WARNING and os.environ.get("RANK", "0") != "0":
-            return  # The first of several processes says it.
+            return  # Only the first of several processes prints it.
         print(f"afmlib: {record.getMessage()}", file=sys.stderr)
-
-
-def _show_log() -> None:
-    """Shows what the library logs, such as the attention that was chosen, once."""
-    logger = logging.getLogger("afmlib")
-    if not any(isinstance(handler, _StderrHandler) for handler in logger.handlers):
-        logger.addHandler(_StderrHandler())
-        logger.setLevel(logging.INFO)
 
 
 class _Terminated(BaseException):
@@ -104,24 +124,11 @@ def _terminate(signum: int, frame: Any) -> None:
     raise _Terminated
 
 
-def _wants_traceback(options: Any) -> bool:
-    """Tells whether ``--debug`` was given, to the command or to what it does."""
-    picture = options.get("picture")
-    return bool((options if picture is None else options[picture]).debug)
-
-
 def _is_usage(error: Exception) -> bool:
-    """Tells whether the user asked for something that cannot be, as opposed to bad luck."""
+    """Returns whether the user asked for something impossible, as opposed to a runtime error."""
     return isinstance(error, ValueError | TypeError | FileExistsError) and not isinstance(
         error, UnicodeError
     )
-
-
-def _leave_processes() -> None:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from afmlib.engine.launch import leave_processes
-
-        leave_processes()
 
 
 def _process() -> str:

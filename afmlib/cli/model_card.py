@@ -1,4 +1,4 @@
-"""The card of an exported model: what it is, how it scored by which protocol, how it is opened."""
+"""The model card of an export: conventions, network, evaluations, and how to open it."""
 
 __all__ = ["model_card"]
 
@@ -9,11 +9,14 @@ from typing import Any
 
 import yaml
 
-from afmlib.cli.models import GivenModel
+from afmlib.cli.models import VAE, GivenModel, is_latent
 from afmlib.io import storage
 from afmlib.io.checkpoint import CHECKPOINTS
 
-UNKNOWN_LICENSE = "Not stated. The rights are those of whoever trained the model, and of the data."
+WEIGHTS = {"averaged": "EMA", "online": "online"}
+"""The weights in a manifest -> their name in the card."""
+
+UNKNOWN_LICENSE = "Not stated. The rights belong to the owners of the model and of its data."
 
 
 def model_card(
@@ -23,14 +26,14 @@ def model_card(
     name: str,
     license: str | None,
 ) -> str:
-    """Writes the card as Markdown, with the header that model hubs read.
+    """Returns the card as Markdown, with the header for model hubs.
 
     Args:
-        given: The model and where it was.
-        manifest: What its checkpoint says.
+        given: The model.
+        manifest: The manifest of its checkpoint.
         config: The config of its run, if it is known.
-        name: What to call it.
-        license: What the card says of the license.
+        name: The title.
+        license: The license.
     """
     header = dict(library_name="afmlib", tags=["image-generation", "one-step"])
     if license is not None:
@@ -41,7 +44,7 @@ def model_card(
         f"# {name}",
         f"A generator of {weights / 1e6:.2f} M parameters, exported by afmlib"
         + (f" after {manifest['num_images']} images" if "num_images" in manifest else "")
-        + (f": its {manifest['weights']} weights." if "weights" in manifest else "."),
+        + (f" ({WEIGHTS[manifest['weights']]} weights)." if "weights" in manifest else "."),
         f"License: {license or UNKNOWN_LICENSE}",
         _opening(name, given),
         "## Conventions\n\n" + _table(manifest["conventions"], ("convention", "value")),
@@ -62,7 +65,8 @@ def _opening(name: str, given: GivenModel) -> str:
         f'model = load_checkpoint("{name}")\n'
         f"samples = sample(model, labels=[0, {classes - 1}], seed=0)"
     )
-    shell = f"afmlib sample --checkpoint {name} --num 16 --out samples.png"
+    vae = f" --vae {VAE}" if is_latent(given.model) else ""
+    shell = f"afmlib sample --checkpoint {name} --num 16{vae} --out samples.png"
     return "## How to open it\n\n" + _block("python", python) + "\n\n" + _block("sh", shell)
 
 
@@ -77,14 +81,14 @@ def _table(entries: Mapping[str, Any], titles: tuple[str, str]) -> str:
 
 def _evaluations(path: str, manifest: Mapping[str, Any]) -> str:
     if manifest.get("weights") == "online":
-        return "None: evaluations are of the averaged weights, not of the online ones."
+        return "None: evaluations use the EMA weights, not the online weights."
     found = [
         entry
         for entry in _entries(path)
         if entry.get("num_images") == manifest.get("num_images") and "values" in entry
     ]
     if not found:
-        return "None: no evaluation of this checkpoint is stored with its run."
+        return "None: its run has no evaluation of this checkpoint."
     return "\n\n".join(
         _table({key: f"{value:.4g}" for key, value in entry["values"].items()}, ("metric", "value"))
         + "\n\nProtocol: "
@@ -94,7 +98,7 @@ def _evaluations(path: str, manifest: Mapping[str, Any]) -> str:
 
 
 def _entries(path: str) -> list[dict[str, Any]]:
-    """Reads the evaluations of the run that a checkpoint lies in."""
+    """Reads the evaluations of the run of a checkpoint."""
     *run, checkpoints, _ = ["", *path.rstrip("/").split("/")]
     if checkpoints != CHECKPOINTS:
         return []
@@ -104,6 +108,6 @@ def _entries(path: str) -> list[dict[str, Any]]:
         return []
     entries = []
     for line in text.splitlines():
-        with contextlib.suppress(ValueError):  # The last line of a run that was killed.
+        with contextlib.suppress(ValueError):  # The last line of a killed run.
             entries.append(json.loads(line))
     return [entry for entry in entries if isinstance(entry, dict)]

@@ -1,48 +1,122 @@
-"""The model that a command is given: a checkpoint of a run, or a published file."""
+"""The inputs and outputs of commands: devices, checkpoints, models and files.
 
-__all__ = ["GivenModel", "decoder_of", "given_model", "is_latent"]
+Commands import this module when they run, since it imports torch.
+"""
+
+__all__ = [
+    "VAE",
+    "GivenModel",
+    "decoder_of",
+    "device_of",
+    "given_model",
+    "is_latent",
+    "newest_of",
+    "report_plugin_files",
+    "require_writable",
+]
 
 import functools
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from afmlib.cli.files import newest_of
+from afmlib import processes
 from afmlib.data.decoded import decode
 from afmlib.interfaces import SampleModel
+from afmlib.io import storage
 from afmlib.io.cache import copy_for_all
-from afmlib.io.checkpoint import CONFIG, read_config, read_manifest
+from afmlib.io.checkpoint import CONFIG, find_checkpoint, read_config, read_manifest
 from afmlib.io.official_files import is_weights_file
 from afmlib.io.official_names import parse_nfe
 from afmlib.official import load_official
-from afmlib.registry import AUTOENCODERS
-from afmlib.sampling import load_checkpoint
+from afmlib.registry import AUTOENCODERS, PluginError, load_plugin_file
+from afmlib.sampling import LOADERS, load_checkpoint
+
+VAE = "stabilityai/sd-vae-ft-mse"
+"""The autoencoder of the official checkpoints."""
+
+
+def device_of(name: str | None) -> torch.device:
+    """Returns the device of ``--device``. Defaults to CUDA if it is available.
+
+    Raises:
+        ValueError: If the device does not exist.
+    """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError:
+        raise ValueError(f"There is no device {name!r}.") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"There is no device {name!r}: torch finds no CUDA device.")
+    return device
+
+
+def newest_of(path: str) -> str:
+    """Returns the newest checkpoint at a path, the same in all processes: a run may be training.
+
+    Raises:
+        CheckpointError: If there is no checkpoint.
+    """
+    # A remote checkpoint is copied without its optimizer state.
+    networks = [f"{role}{average}" for role in LOADERS for average in ("", "_ema")]
+    files = ["config.yaml", *(f"{network}.safetensors" for network in networks)]
+    return processes.from_first(find_checkpoint(path, files) if processes.rank() == 0 else path)
+
+
+def require_writable(path: str) -> None:
+    """Checks before any work that a file can be written.
+
+    Raises:
+        OSError: If its folder does not exist or cannot be written to.
+    """
+    local = storage.local_path(path)
+    if local is None:
+        return  # Object stores report it when the file is written.
+    parent = Path(local).absolute().parent
+    if not parent.is_dir():
+        raise FileNotFoundError(2, "No such folder", str(parent))
+    if not os.access(parent, os.W_OK):
+        raise PermissionError(13, "No permission to write to", str(parent))
+
+
+def report_plugin_files(paths: Iterable[str]) -> None:
+    """Loads plugin files and prints the errors of broken ones."""
+    for path in paths:
+        try:
+            load_plugin_file(path)
+        except PluginError as error:
+            print(f"afmlib: {error}", file=sys.stderr)
+
+
+# --- Models ---
 
 
 @dataclass(frozen=True)
 class GivenModel:
-    """A model, and what its checkpoint tells besides."""
+    """A model and the data of its checkpoint."""
 
     model: SampleModel
-    """The model."""
 
     path: str
     """The folder of the checkpoint, or the file."""
 
     class_names: list[str] | None
-    """The names of its classes that are stored with it."""
+    """The class names in the checkpoint."""
 
     manifest: dict[str, Any] | None
-    """The manifest of the checkpoint; None of a published file."""
+    """The manifest of the checkpoint; None for an official checkpoint."""
 
     def config(self) -> str | None:
-        """Returns the text of the config of its run; None of what came from a published file.
+        """Returns the text of the config of its run; None if it has no run.
 
         Raises:
-            CheckpointError: If it is damaged.
+            CheckpointError: If it is corrupt.
         """
         if self.manifest is None or CONFIG not in self.manifest["files"]:
             return None
@@ -50,18 +124,19 @@ class GivenModel:
 
 
 def given_model(options: Any) -> GivenModel:
-    """Loads what the options ``--checkpoint``, ``--online``, ``--repeats`` and so on say.
+    """Loads the model of ``--checkpoint``, ``--online``, ``--repeats`` and so on.
 
     Raises:
-        ValueError: If an option does not fit what is given.
-        CheckpointError: If there is no model, or it is damaged.
+        ValueError: If an option does not apply to the checkpoint.
+        CheckpointError: If there is no model, or it is corrupt.
     """
     if is_weights_file(options.checkpoint):
         return GivenModel(_official(options), options.checkpoint, None, None)
     for name in ("repeats", "prediction", "num_heads"):
         if getattr(options, name) is not None:
             raise ValueError(
-                f"--{name.replace('_', '-')} is for a published file; a checkpoint says it itself."
+                f"--{name.replace('_', '-')} is for official checkpoints; {options.checkpoint} "
+                "stores it."
             )
     folder = newest_of(options.checkpoint)
     manifest = read_manifest(folder)
@@ -74,18 +149,20 @@ def given_model(options: Any) -> GivenModel:
 def _official(options: Any) -> SampleModel:
     path = options.checkpoint
     if options.online:
-        raise ValueError(f"--online is for a run; {path} holds one set of weights.")
+        raise ValueError(f"--online is for a run; {path} has only one set of weights.")
     copy_for_all(path)
-    # Where its name says the number of steps, another one is wrong, and sampling says so.
+    # If the file name has a number of steps, sampling checks --nfe against it.
     nfe = None if parse_nfe(path) else options.nfe
     model = load_official(path, options.repeats, nfe, options.prediction, options.num_heads)
     if not isinstance(model, SampleModel):
-        raise ValueError(f"{path} is of a {type(model).__name__}, which makes no samples.")
+        raise ValueError(
+            f"{path} holds a {type(model).__name__}, not a generator: it cannot make samples."
+        )
     return model
 
 
 def is_latent(model: SampleModel) -> bool:
-    """Tells whether samples are codes of an autoencoder, as opposed to images or points."""
+    """Returns whether samples are latents of an autoencoder, as opposed to images or points."""
     shape = model.conventions.latent_shape
     return model.conventions.latent_scale != 1 or (
         shape is not None and len(shape) == 3 and shape[0] not in (1, 3)
@@ -95,21 +172,21 @@ def is_latent(model: SampleModel) -> bool:
 def decoder_of(
     vae: str | None, model: SampleModel, device: torch.device
 ) -> Callable[[Tensor], Tensor] | None:
-    """Loads the autoencoder of ``--vae`` and returns what decodes a batch of latents.
+    """Loads the autoencoder of ``--vae`` and returns its decoder.
 
     Raises:
-        ValueError: If the model makes no latents, or its latents are of another scale.
+        ValueError: If samples are not latents, or the latents have another scale.
         OSError: If there is no such autoencoder.
     """
     if vae is None:
         return None
     if not is_latent(model):
-        raise ValueError("This model needs no autoencoder: leave --vae out.")
+        raise ValueError("This model needs no autoencoder: remove --vae.")
     autoencoder = AUTOENCODERS.build(dict(type="DiffusersAutoencoder", path=vae)).to(device)
     scale = model.conventions.latent_scale
     if abs(autoencoder.latent_scale / scale - 1) > 1e-6:
         raise ValueError(
-            f"The model was trained on latents of scale {scale:g}, and those of {vae} have scale "
-            f"{autoencoder.latent_scale:g}: it is another autoencoder."
+            f"The model was trained with latent scale {scale:g}, but {vae} has latent scale "
+            f"{autoencoder.latent_scale:g}. Use the autoencoder of its training."
         )
     return functools.partial(decode, autoencoder)

@@ -1,30 +1,49 @@
-"""``afmlib reference``: a file of real data, in ADM's form, that samples are compared with."""
+"""``afmlib reference``: the reference file of an FID protocol, in ADM's format."""
 
-__all__ = ["run"]
+__all__ = ["HELP", "add_arguments", "run"]
 
 from typing import Any
 
-from afmlib.cli.files import device_of, require_writable
-from afmlib.config import ConfigError, check_evaluation, load_config
-from afmlib.io import storage
-from afmlib.registry import build_dataset, load_plugin_file
+from jsonargparse import ArgumentParser
+
+from afmlib.cli.options import add_common, add_device, add_set
+
+HELP = "Write a reference file of a dataset, for FID."
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument(
+        "name", type=str, help="a config, whose data and evaluation.extractor are used"
+    )
+    parser.add_argument(
+        "--out", type=str, required=True, help="an .npz file in ADM's format: a path or URL"
+    )
+    parser.add_argument(
+        "--num-images", type=int, default=10_000, help="number of images in the file"
+    )
+    add_set(parser, "evaluation.extractor=InceptionExtractor")
+    add_device(parser)
+    add_common(parser)
 
 
 def run(options: Any) -> int:
-    """Makes the file."""
-    for plugin in options.plugin:
-        load_plugin_file(plugin)
+    """Writes the file."""
+    from afmlib.cli.models import device_of, require_writable
+    from afmlib.config import ConfigError, check_evaluation, load_config
+    from afmlib.evaluation.reference import write_reference
+    from afmlib.io import storage
+    from afmlib.registry import build_dataset
+
     if not options.out.endswith(".npz"):
-        raise ValueError(f"--out is an .npz, not {options.out!r}.")
+        raise ValueError(f"--out must end in .npz, got {options.out!r}.")
     if options.num_images < 0:
         raise ValueError(f"--num-images must not be negative, got {options.num_images}.")
     if storage.is_local(options.out):
         require_writable(options.out)
-    data, evaluation = check_evaluation(load_config(options.name, options.set))
+    data, evaluation = check_evaluation(load_config(options.name, options.set, options.plugin))
     if evaluation.extractor is None:
-        raise ConfigError("The config names no extractor: --set evaluation.extractor=NAME.")
-    from afmlib.evaluation.reference import write_reference
-
+        raise ConfigError("The config has no extractor: --set evaluation.extractor=NAME.")
     device = device_of(options.device)
     count = write_reference(
         options.out, build_dataset(data), evaluation, options.num_images, device, progress=True

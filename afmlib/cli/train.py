@@ -1,42 +1,59 @@
-"""``afmlib train``: a run by a config."""
+"""``afmlib train``: trains a model from a config."""
 
-__all__ = ["run"]
+__all__ = ["HELP", "add_arguments", "run"]
 
 import shlex
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from jsonargparse import ArgumentParser
 
-from afmlib import processes
-from afmlib.cli.files import device_of
-from afmlib.config import check_config, dump, load_config
-from afmlib.registry import load_plugin_file
+from afmlib.cli.options import add_common, add_device, add_set
+
+HELP = "Train a model from a config."
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 SAME_SIGNAL = 5.0
-"""Seconds in which torchrun passes on what the terminal sent to all processes already."""
+"""Seconds in which torchrun forwards a signal that all processes already have."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("name", type=str, help="a config such as afm_digits, or a .yaml file")
+    parser.add_argument(
+        "--work-dir",
+        type=str,
+        help="the folder of the run: a path or URL such as s3://bucket/run (default: runs/NAME)",
+    )
+    add_set(parser, "objective.ot_scale=0.1")
+    parser.add_argument("--resume", action="store_true", help="resume the run in the folder")
+    add_device(parser)
+    parser.add_argument(
+        "--print-config", action="store_true", help="print the composed config and exit"
+    )
+    add_common(parser)
 
 
 def run(options: Any) -> int:
     """Trains, and returns the exit status."""
-    for plugin in options.plugin:
-        load_plugin_file(plugin)
-    config = load_config(options.name, options.set)
-    if options.plugin:
-        paths = [str(Path(plugin).resolve()) for plugin in options.plugin]
-        config["plugins"] = [*(config.get("plugins") or []), *paths]
+    from rich.console import Console
+
+    from afmlib import processes
+    from afmlib.cli.models import device_of
+    from afmlib.config import check_config, dump, load_config
+
+    config = load_config(options.name, options.set, options.plugin)
     check_config(config)
     if options.print_config:
         print(dump(config), end="")
         return 0
     name = Path(options.name).stem
 
-    from afmlib.engine import Runner
+    from afmlib.engine import Runner, TrainingError
 
     runner = Runner(
         config,
@@ -46,27 +63,20 @@ def run(options: Any) -> int:
         device=str(device_of(options.device)),
         console=Console(stderr=True),
     )
-    stopped_by = _stop_on_signals(runner)
+    stopped_by = _stop_on_signals(runner, processes.size())
     for line in runner.describe():
         runner.report(line)
-    return _train(runner, stopped_by)
-
-
-def _train(runner: Any, stopped_by: Sequence[signal.Signals]) -> int:
-    from afmlib.engine import TrainingError
-
     try:
         runner.train()
-    except (TypeError, ValueError) as error:  # Nothing that was asked for: that was checked.
+    except (TypeError, ValueError) as error:  # Not a usage error: the config was checked.
         raise TrainingError(f"{type(error).__name__}: {error}") from error
     except OSError:
-        runner.report(f"the last good checkpoint is {runner.last_checkpoint or 'none yet'}")
+        runner.report(f"the last valid checkpoint is {runner.last_checkpoint or 'none'}")
         raise
-    loop = runner.train_loop
-    is_unfinished = not loop.has_ended or runner.was_aborted
+    is_unfinished = not runner.train_loop.has_ended or runner.was_aborted
     if processes.any_of(bool(stopped_by)) and is_unfinished:
         folder = runner.save()
-        runner.report(f"stopped and saved {folder}; the same command with --resume goes on")
+        runner.report(f"stopped and saved {folder}; to resume, repeat the command with --resume")
         return STATUS[stopped_by[0] if stopped_by else signal.SIGTERM]
     for line in _farewell(runner):
         runner.report(line)
@@ -74,12 +84,12 @@ def _train(runner: Any, stopped_by: Sequence[signal.Signals]) -> int:
 
 
 def _farewell(runner: Any) -> Iterator[str]:
-    """Yields where everything is and what to type next."""
+    """Yields the paths of the outputs and the next commands."""
     folder, quoted = runner.folder, shlex.quote(runner.folder)
     yield f"done: the model is {runner.last_checkpoint}"
     has_samples = runner.objective.sample_model is not None
-    pictures = f"pictures: {folder}/samples; " if has_samples else ""
-    yield f"{pictures}losses and their like: {folder}/log.jsonl"
+    pictures = f"samples: {folder}/samples; " if has_samples else ""
+    yield f"{pictures}training log: {folder}/log.jsonl"
     if runner.run_config.evaluation.metrics:
         yield f"evaluations: {folder}/evaluations.jsonl"
     if has_samples:
@@ -87,19 +97,19 @@ def _farewell(runner: Any) -> Iterator[str]:
     yield f"{'     ' if has_samples else 'next:'} afmlib evaluate --checkpoint {quoted}"
 
 
-def _stop_on_signals(runner: Any) -> list[signal.Signals]:
-    """Makes SIGINT and SIGTERM end the run after its iteration, and one more SIGINT at once.
+def _stop_on_signals(runner: Any, num_processes: int) -> list[signal.Signals]:
+    """Makes SIGINT and SIGTERM end the run after its iteration. A second SIGINT ends it at once.
 
     Returns:
-        A list that the signal is put into.
+        A list that receives the signal.
     """
     received: list[signal.Signals] = []
     first = 0.0
 
     def stop(signum: int, frame: Any) -> None:
         nonlocal first
-        is_again = processes.size() == 1 or time.monotonic() - first > SAME_SIGNAL
-        if received and signum == signal.SIGINT and is_again:
+        is_second = num_processes == 1 or time.monotonic() - first > SAME_SIGNAL
+        if received and signum == signal.SIGINT and is_second:
             raise KeyboardInterrupt
         if not received:
             first = time.monotonic()

@@ -49,7 +49,7 @@ def label_indices(
     """Returns the index of each class.
 
     Args:
-        labels: Indices, as text, and names.
+        labels: Names, and indices as text. A class named "3" comes before index 3.
         num_classes: The number of classes.
         stored: The names that the data set has, as for `names_of_classes`.
 
@@ -63,6 +63,9 @@ def label_indices(
     names: list[str] | None = None
     found = []
     for label in labels:
+        if stored and label in stored:  # Also a class named "3".
+            found.append(list(stored).index(label))
+            continue
         if re.fullmatch(r"[+-]?\d{1,18}", label.strip()):
             found.append(int(label))
             continue

@@ -214,13 +214,14 @@ class ComponentRegistry(Registry):
             self._module_dict[name] = module
             self._origins[name] = origin
 
-    def registered_by(self, module: str) -> dict[str, type]:
-        """Returns the classes that the decorator registered out of a module, by name."""
-        return {name: cls for name, cls in self._module_dict.items() if cls.__module__ == module}
+    @property
+    def registered(self) -> Mapping[str, type]:
+        """The classes that the decorator registered, by name."""
+        return self._module_dict
 
     def forget(self, module: str) -> None:
         """Removes the classes that the decorator registered out of a module."""
-        for name in self.registered_by(module):
+        for name in [name for name, cls in self.registered.items() if cls.__module__ == module]:
             del self._module_dict[name], self._origins[name]
 
     def import_from_location(self) -> None:

@@ -7,6 +7,7 @@ __all__ = [
     "no_global_draws",
     "perturb",
     "promise",
+    "record_checks",
     "require",
     "require_close",
     "require_instance",
@@ -18,6 +19,7 @@ import contextlib
 import copy
 import math
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -31,11 +33,28 @@ BATCH_SIZE = 4
 Module = TypeVar("Module", bound=nn.Module)
 
 
+_recorded: ContextVar[set[str] | None] = ContextVar("recorded", default=None)
+
+
+@contextlib.contextmanager
+def record_checks() -> Iterator[set[str]]:
+    """Collects the contracts that are checked inside a ``with`` block."""
+    checks: set[str] = set()
+    token = _recorded.set(checks)
+    try:
+        yield checks
+    finally:
+        _recorded.reset(token)
+
+
 # --- Wording ---
 
 
 def require(kept: bool, component: Any, contract: str, observed: str = "") -> None:
     """Raises an error that names a component, what its contract says and what was seen."""
+    recorded = _recorded.get()
+    if recorded is not None:
+        recorded.add(contract)
     if not kept:
         raise AssertionError(f"{type(component).__name__}: {contract}{observed and '; '}{observed}")
 
