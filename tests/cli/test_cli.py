@@ -55,7 +55,7 @@ def test_every_command_has_help(command, capsys):
 
     assert stopped.value.code == 0
     text = capsys.readouterr().out
-    assert "--plugin" in text or "interpolation" in text  # The pictures of inspect have it.
+    assert "--plugin" in text or "interpolation" in text  # Its pictures have it.
 
 
 def test_train_then_sample_then_evaluate(trained, capsys):
@@ -142,9 +142,9 @@ def test_a_mistake_with_debug_shows_the_traceback(here, capsys):
         (["--labels", "-1"], "Labels are 0 to 9; got -1"),
         (["--nfe", "2"], "trained for nfe 1 alone"),
         (["--num", "0"], "--num must be at least 1"),
-        (["--batch-size", "0"], "batch_size must be at least 1"),
+        (["--batch-size", "0"], "--batch-size must be at least 1"),
         (["--device", "nonsense"], "There is no device"),
-        (["--out", "x.jpg"], "--out is a .png, an .npz, a .safetensors or a folder/"),
+        (["--out", "x.jpg"], "--out must end in .png, .npz or .safetensors, or be a folder/"),
     ],
 )
 def test_bad_options_of_sample_are_refused(options, message, trained, capsys):

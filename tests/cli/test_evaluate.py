@@ -261,16 +261,16 @@ def test_a_damaged_reference_is_trouble(here, capsys):
 
 
 MISTAKES = [
-    (["evaluate"], "Either --checkpoint, of a model, or --samples"),
-    (["evaluate", "--checkpoint", "run", "--samples", "x.npz"], "Either --checkpoint"),
-    (["evaluate", "--checkpoint", "run", "--resume"], "name it by --work-dir"),
-    (["evaluate", "--samples", "x.npz", "--nfe", "2"], "--nfe is for a model"),
+    (["evaluate"], "Give either --checkpoint or --samples"),
+    (["evaluate", "--checkpoint", "run", "--samples", "x.npz"], "Give either --checkpoint"),
+    (["evaluate", "--checkpoint", "run", "--resume"], "--resume needs --work-dir"),
+    (["evaluate", "--samples", "x.npz", "--nfe", "2"], "--nfe is for models"),
     (["evaluate", "--checkpoint", "run", "--protocol", "adm5k"], "Did you mean 'adm50k'"),
     (["evaluate", "--checkpoint", "run", "--protocol", "no.yaml"], "There is no config file"),
     (["evaluate", "--checkpoint", "run", "--set", "evaluation.round=1"], "'round_images'"),
     (
         ["evaluate", "--samples", "x.npz", "--protocol", "mine.yaml"],
-        "There is nothing to compare with: name a file by --reference",
+        "There is no reference: give a file with --reference",
     ),
     (
         [
@@ -284,9 +284,9 @@ MISTAKES = [
         ],
         "the samples are no latents",
     ),
-    (["reference", "afm_digits", "--out", "real.png"], "--out is an .npz"),
+    (["reference", "afm_digits", "--out", "real.png"], "--out must end in .npz"),
     (["reference", "afm_digits", "--out", "r.npz", "--num-images", "-1"], "must not be negative"),
-    (["reference", "afm_gaussians2d", "--out", "r.npz"], "names no extractor"),
+    (["reference", "afm_gaussians2d", "--out", "r.npz"], "has no extractor"),
     (
         [
             "reference",

@@ -100,7 +100,7 @@ def test_a_file_that_is_another_function_is_not_left(checkpoint, tmp_path, monke
 
     assert export("--out", "model.pth") == 1
 
-    assert "was not read back as it was written" in capsys.readouterr().err
+    assert "differs from the model when read back" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
@@ -139,7 +139,7 @@ def test_a_folder_is_a_checkpoint_to_sample_from_with_a_card(spec, checkpoint, t
     assert yaml.safe_load(header)["license"] == "cc-by-4.0"
     assert yaml.safe_load(text.split("```yaml\n")[1].split("```")[0]) == spec
     for line in (
-        "images: its averaged weights.",
+        "images (EMA weights).",
         "License: cc-by-4.0",
         "| frechet_distance | 7.25 |",
         "Protocol: seed 4",
@@ -157,8 +157,8 @@ def test_the_card_of_online_weights_has_no_evaluations_of_the_average(checkpoint
 
     for name in ("mine", "again"):
         card = (tmp_path / name / "README.md").read_text()
-        assert "images: its online weights." in card
-        assert "None: evaluations are of the averaged weights" in card
+        assert "images (online weights)." in card
+        assert "None: evaluations use the EMA weights" in card
         assert "7.25" not in card
 
 
@@ -171,7 +171,7 @@ def test_without_a_license_or_an_evaluation_the_card_says_so(checkpoint, tmp_pat
     card = (tmp_path / "mine/README.md").read_text()
     assert "license" not in card.split("---\n")[1]
     assert "License: Not stated" in card
-    assert "None: no evaluation of this checkpoint" in card
+    assert "None: its run has no evaluation" in card
     assert "--license TEXT" in capsys.readouterr().out
 
 
@@ -233,11 +233,11 @@ def test_gray_images_become_color_for_adm(checkpoint, tmp_path):
         (TIMED | dict(time_scale=1.0), VELOCITY, ["--out", "x.pth"], "scaled by 1000, not 1: "),
         (TIMED, "InstantaneousVelocity", ["--out", "x.pth"], "not InstantaneousVelocity"),
         (DIT | dict(class_dropout_prob=0.1), SAMPLE, ["--out", "x.pth"], "has no null class"),
-        (DIT, SAMPLE, ["--out", "x.npz"], "judges images, .* such as --vae stabilityai/"),
-        (MLP, SAMPLE, ["--out", "x.npz"], "judges images"),
+        (DIT, SAMPLE, ["--out", "x.npz"], "needs images, .* such as --vae stabilityai/"),
+        (MLP, SAMPLE, ["--out", "x.npz"], "needs images"),
         (DIT, SAMPLE, ["--out", "x.pth", "--format", "npz"], r"must end in \.npz"),
         (DIT, SAMPLE, ["--out", "x.pth", "--format", "safetensors"], "writes a folder"),
-        (DIT, SAMPLE, ["--out", "run"], "run holds something already"),
+        (DIT, SAMPLE, ["--out", "run"], "run is not empty"),
         (DIT, SAMPLE, ["--out", "x.npz", "--num", "0"], "--num must be at least 1"),
     ],
 )

@@ -74,7 +74,7 @@ def test_published_files_and_their_latents(here, capsys):
     argv += ["--num-heads", "2", "--rows", "1", "--steps", "2", "--labels", "golden retriever"]
 
     assert main([*argv, "--out", "latents.png"]) == 0
-    assert "for images give --vae" in capsys.readouterr().err
+    assert "for images, add --vae" in capsys.readouterr().err
     assert main([*argv, "--vae", "vae", "--out", "images.png"]) == 0
     assert "--vae" not in capsys.readouterr().err
 
@@ -150,13 +150,13 @@ def test_training_is_that_of_python_and_goes_to_a_url(here, s3_folder):
         (
             "compare --checkpoints digits --num-heads 2",
             2,
-            "for a published file, and there is none",
+            "needs an official checkpoint, and none is given",
         ),
         ("transport --checkpoint digits", 2, "a sample of digits has shape (1, 8, 8)"),
         ("transport --checkpoint line --nfe 1 1", 2, "--nfe takes one value"),
         ("transport --checkpoint line --num 0", 2, "num must be at least 1"),
         ("training --work-dir nowhere", 1, "There is no log of a run"),
-        ("training --work-dir digits --out x.jpg", 2, "--out is a .png file, not 'x.jpg'"),
+        ("training --work-dir digits --out x.jpg", 2, "--out must end in .png, got 'x.jpg'"),
         ("training --work-dir digits --out no/such/x.png", 1, "No such folder"),
     ],
 )

@@ -46,7 +46,7 @@ def test_classes_by_name_and_by_number_make_the_same_picture(run, files, tmp_pat
     said = capsys.readouterr().out
     assert run("--labels", "207", "cock", *vae, "--out", "numbers.png") == 0
 
-    assert "classes: 207 golden retriever; 7 cock" in said
+    assert "classes: 207 (golden retriever); 7 (cock)" in said
     names, numbers = (Image.open(tmp_path / f"{name}.png") for name in ("names", "numbers"))
     assert names.size == (2 * 36 + 4, 2 * 36 + 4)
     assert names.tobytes() == numbers.tobytes()
@@ -119,7 +119,7 @@ def test_the_autoencoder_of_other_models_is_refused(run, tmp_path, capsys):
 
     assert run("--vae", "other") == 2
 
-    assert "latents of scale 0.18215, and those of other have scale 0.13025" in (
+    assert "latent scale 0.18215, but other has latent scale 0.13025" in (
         capsys.readouterr().err
     )
 
@@ -156,7 +156,7 @@ def test_a_discriminator_makes_no_samples(run, files, capsys):
 
     assert run(name="d.pth") == 2
 
-    assert "is of a DiTDiscriminator, which makes no samples" in capsys.readouterr().err
+    assert "holds a DiTDiscriminator, not a generator" in capsys.readouterr().err
 
 
 def test_latents_in_place_of_pictures_go_to_a_url(run, tmp_path, capsys):
@@ -220,9 +220,9 @@ def test_the_names_of_the_data_are_known(checkpoint, tmp_path):
     ("options", "message"),
     [
         (["--labels", "barn owls"], "Did you mean 'barn owl', class 1?"),
-        (["--num-heads", "2"], "--num-heads is for a published file"),
-        (["--repeats", "2"], "--repeats is for a published file"),
-        (["--prediction", "sample"], "--prediction is for a published file"),
+        (["--num-heads", "2"], "--num-heads is for official checkpoints"),
+        (["--repeats", "2"], "--repeats is for official checkpoints"),
+        (["--prediction", "sample"], "--prediction is for official checkpoints"),
         (["--vae", "x/y"], "needs no autoencoder"),
     ],
 )
