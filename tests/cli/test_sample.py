@@ -119,9 +119,7 @@ def test_the_autoencoder_of_other_models_is_refused(run, tmp_path, capsys):
 
     assert run("--vae", "other") == 2
 
-    assert "latent scale 0.18215, but other has latent scale 0.13025" in (
-        capsys.readouterr().err
-    )
+    assert "latent scale 0.18215, but other has latent scale 0.13025" in (capsys.readouterr().err)
 
 
 def test_a_file_without_a_telling_name_takes_options(run, files, tmp_path, capsys):

@@ -82,7 +82,7 @@ def test_a_signal_saves_and_tells_how_to_go_on(start, tmp_path, number, status, 
     output = process.communicate(timeout=120)[0]  # Else it hangs.
 
     assert process.returncode == status, output
-    assert "--resume goes on" in output
+    assert "repeat the command with --resume" in output
     assert list((tmp_path / "run/checkpoints").glob("*/manifest.json"))
 
 

@@ -366,15 +366,15 @@ def test_reloading_leaves_the_optimizers_alone(tmp_path):
 @pytest.mark.parametrize(
     ("phases", "message"),
     [
-        ("7", "phases: expected a list or the keys of a controller"),
+        ("7", "phases must be a list, or the settings of a controller"),
         ("{every: 0}", "phases: every must be at least 1"),
         ("{evry: 5}", "phases: there is no key 'evry'. Did you mean 'every'"),
-        ("{seed: 0}", "phases.seed must not be that of the evaluation, 0"),
+        ("{seed: 0}", "phases.seed must differ from evaluation.seed, 0"),
         ("{metric: FrechetDistence}", "FrechetDistance"),
-        ("{metric: Diversity}", "phases.metric is Diversity, which names no distances"),
+        ("{metric: Diversity}", "phases.metric is Diversity, which has no distances"),
         (
             "{metric: KernelDistance, value: kernel_distance_std}",
-            "phases.value is 'kernel_distance_std', which is no .* There are: kernel_distance",
+            "phases.value is 'kernel_distance_std', which is not a .* Available: kernel_distance",
         ),
         ("{ot_start: 0.001}", "phases: ot_start must be at least ot_min, got 0.001"),
         ("{ot_min: 0.5}", "the transport scale starts at 0.2, below its minimum 0.5"),
