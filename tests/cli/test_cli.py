@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -36,7 +37,7 @@ def trained(here):
     return here / "run"
 
 
-def test_neither_the_import_nor_the_help_imports_torch(here):
+def test_help_does_not_import_torch(here):
     code = """
 import sys, afmlib
 from afmlib.cli.main import build_parser
@@ -77,7 +78,7 @@ def test_train_then_sample_then_evaluate(trained, capsys):
     assert "class_accuracy" in capsys.readouterr().out
 
 
-def test_the_same_seed_gives_the_same_samples_whatever_the_batch(trained):
+def test_samples_do_not_depend_on_the_batch(trained):
     for batch, name in (("1", "one.npz"), ("5", "five.npz")):
         main(["sample", "--checkpoint", "run", "--num", "5", "--batch-size", batch, "--out", name])
 
@@ -85,7 +86,7 @@ def test_the_same_seed_gives_the_same_samples_whatever_the_batch(trained):
     assert np.abs(one - five).max() <= 1
 
 
-def test_print_config_prints_what_would_be_run(here, capsys):
+def test_print_config(here, capsys):
     assert main(["train", "gan_digits", "--print-config", "--set", "seed=7"]) == 0
 
     text = capsys.readouterr().out
@@ -94,7 +95,7 @@ def test_print_config_prints_what_would_be_run(here, capsys):
     assert not list(here.iterdir())
 
 
-def test_print_config_can_be_run_again(here, capsys):
+def test_printed_config_can_be_trained(here, capsys):
     main(["train", "afm_digits", "--print-config", *TINY])
     (here / "mine.yaml").write_text(capsys.readouterr().out)
 
@@ -102,6 +103,9 @@ def test_print_config_can_be_run_again(here, capsys):
 
 
 MISTAKES = [
+    (["train", "afm_digits", "--set", "num_images=1000.5"], "num_images must be a whole number"),
+    (["train", "afm_digits", "--set", "updates.generater=5"], "Did you mean 'generator'"),
+    (["train", "afm_digits", "--set", "evaluation.metrics=[FID]"], "[FrechetDistance]"),
     (["train", "afm_digit"], "Did you mean 'afm_digits'"),
     (["train", "afm_digits", "--set", "objective.nfe=0"], "nfe must be at least 1"),
     (["train", "afm_digits", "--set", "objective.ot_scale=-1"], "ot_scale must not be negative"),
@@ -119,7 +123,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("argv", "message"), MISTAKES)
-def test_a_mistake_is_one_sentence_and_status_2(argv, message, here, capsys):
+def test_mistakes_have_status_2(argv, message, here, capsys):
     assert main(argv) == 2
 
     error = capsys.readouterr().err
@@ -129,7 +133,7 @@ def test_a_mistake_is_one_sentence_and_status_2(argv, message, here, capsys):
     assert not list(here.glob("runs/*/checkpoints"))
 
 
-def test_a_mistake_with_debug_shows_the_traceback(here, capsys):
+def test_debug_shows_the_traceback(here, capsys):
     assert main(["train", "afm_digits", "--debug", "--set", "objective.nfe=0"]) == 2
 
     assert "Traceback" in capsys.readouterr().err
@@ -147,14 +151,14 @@ def test_a_mistake_with_debug_shows_the_traceback(here, capsys):
         (["--out", "x.jpg"], "--out must end in .png, .npz or .safetensors, or be a folder/"),
     ],
 )
-def test_bad_options_of_sample_are_refused(options, message, trained, capsys):
+def test_mistakes_of_sample(options, message, trained, capsys):
     assert main(["sample", "--checkpoint", "run", "--out", "x.png", *options]) == 2
 
     assert message in capsys.readouterr().err
     assert not (trained.parent / "x.png").exists()
 
 
-def test_trouble_is_one_sentence_and_status_1(here, capsys):
+def test_runtime_errors_have_status_1(here, capsys):
     assert main(["sample", "--checkpoint", "nowhere"]) == 1
     assert main(["sample", "--checkpoint", ".", "--out", "no/such/folder/x.png"]) == 1
     assert main(["train", "afm_b2", "--work-dir", "run"]) == 1
@@ -166,7 +170,7 @@ def test_trouble_is_one_sentence_and_status_1(here, capsys):
     assert len(lines) == 3
 
 
-def test_a_folder_without_permission_is_trouble(trained, capsys, monkeypatch):
+def test_folder_without_permission(trained, capsys, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *args: False)  # Root may write anywhere.
 
     assert main(["sample", "--checkpoint", "run", "--out", "x.png"]) == 1
@@ -174,7 +178,7 @@ def test_a_folder_without_permission_is_trouble(trained, capsys, monkeypatch):
     assert "No permission" in capsys.readouterr().err
 
 
-def test_a_full_disk_is_trouble_and_leaves_the_last_checkpoint(trained, capsys, monkeypatch):
+def test_full_disk_keeps_the_last_checkpoint(trained, capsys, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
@@ -191,7 +195,7 @@ def test_a_full_disk_is_trouble_and_leaves_the_last_checkpoint(trained, capsys, 
     assert main(["sample", "--checkpoint", str(trained), "--out", str(trained / "x.png")]) == 0
 
 
-def test_a_run_in_a_folder_is_refused_and_resumed(trained, capsys):
+def test_existing_run_needs_resume(trained, capsys):
     again = ["train", "afm_digits", "--work-dir", "run", *TINY]
 
     assert main(again) == 2
@@ -199,7 +203,7 @@ def test_a_run_in_a_folder_is_refused_and_resumed(trained, capsys):
     assert main([*again, "--resume"]) == 0
 
 
-def test_list_names_components_and_who_brings_them(capsys):
+def test_list_one_group(capsys):
     assert main(["list", "discriminators"]) == 0
 
     text = capsys.readouterr().out
@@ -208,7 +212,7 @@ def test_list_names_components_and_who_brings_them(capsys):
     assert "afmlib" in text
 
 
-def test_list_names_everything(capsys):
+def test_list_all(capsys):
     assert main(["list"]) == 0
 
     text = capsys.readouterr().out
@@ -216,7 +220,7 @@ def test_list_names_everything(capsys):
         assert name in text
 
 
-def test_doctor_tells_versions_devices_attention_plugins_and_extras(capsys):
+def test_doctor(capsys):
     assert main(["doctor"]) == 0
 
     text = capsys.readouterr().out
@@ -225,7 +229,7 @@ def test_doctor_tells_versions_devices_attention_plugins_and_extras(capsys):
     assert "pip install 'afmlib[xformers]'" in text or "xformers 0" in text
 
 
-def test_a_model_is_evaluated_without_the_plugin_of_its_discriminator(here, monkeypatch):
+def test_evaluate_without_the_plugin(here, monkeypatch):
     (here / "disc.py").write_text(
         "from torch import nn\n"
         "from afmlib.interfaces import Discriminator\n"
@@ -248,7 +252,7 @@ def test_a_model_is_evaluated_without_the_plugin_of_its_discriminator(here, monk
     assert main(["sample", "--checkpoint", "run", "--out", "x.png"]) == 0
 
 
-def test_doctor_and_list_name_a_broken_plugin_file_beside_the_rest(here, capsys):
+def test_broken_plugin_file_is_named(here, capsys):
     (here / "broken.py").write_text("raise RuntimeError('half written')")
 
     for command in ("doctor", "list"):
@@ -258,7 +262,7 @@ def test_doctor_and_list_name_a_broken_plugin_file_beside_the_rest(here, capsys)
         assert "afmlib" in output.out
 
 
-def test_a_component_of_ones_own_in_a_file(here, capsys):
+def test_plugin_file(here, capsys):
     (here / "mine.py").write_text(
         "from afmlib.interfaces import AdversarialLoss\n"
         "from afmlib.registry import LOSSES\n"
@@ -275,7 +279,48 @@ def test_a_component_of_ones_own_in_a_file(here, capsys):
     assert main(["evaluate", "--checkpoint", "run", "--plugin", "mine.py"]) == 0
 
 
-def test_without_a_command_it_helps(capsys):
+def test_no_command_prints_the_help(capsys):
     assert main([]) == 2
 
-    assert "train" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    for command in COMMANDS:
+        lines = re.findall(rf"^ +{command} +(.+)$", text, re.MULTILINE)
+        assert len(lines) == 1
+        assert lines[0].endswith("."), "The help of a command is one line."
+
+
+@pytest.mark.parametrize(("word", "near"), [("trian", "train"), ("Sampel", "sample")])
+def test_unknown_command_suggests_the_nearest(word, near, capsys):
+    assert main([word, "afm_digits"]) == 2
+
+    assert f"There is no command {word!r}. Did you mean {near!r}?" in capsys.readouterr().err
+
+
+def test_unknown_command_lists_all(capsys):
+    assert main(["zzz"]) == 2
+
+    error = capsys.readouterr().err
+    assert "Did you mean" not in error
+    assert ", ".join(COMMANDS) in error
+
+
+OBJECTIVE = """
+from afmlib.objectives.flow_matching import FlowMatching
+from afmlib.registry import OBJECTIVES
+
+@OBJECTIVES.register_module()
+class MyCliFlow(FlowMatching):
+    pass
+"""
+
+
+def test_objective_of_a_plugin_trains_with_its_networks(here, capsys):
+    (here / "mine.py").write_text(OBJECTIVE)
+    tiny = [word for word in TINY if "discriminator" not in word]
+    tiny = tiny[:2] + tiny[3:]  # Without the --set of the discriminator.
+    train = ["train", "flow_matching_digits", "--work-dir", "run", *tiny, "--plugin", "mine.py"]
+
+    assert main([*train, "--set", "objective.type=MyCliFlow"]) == 0
+    assert main(["sample", "--checkpoint", "run", "--num", "2", "--out", "x.npz"]) == 0
+
+    assert np.load(here / "x.npz")["arr_0"].shape == (2, 8, 8, 1)

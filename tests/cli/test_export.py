@@ -25,7 +25,7 @@ MLP = dict(type="MLPGenerator", in_channels=2, hidden_size=8, num_classes=5)
 
 @pytest.fixture
 def checkpoint(tmp_path, monkeypatch):
-    """Writes the newest checkpoint of a run, with an evaluation; returns its averaged generator."""
+    """Writes the newest checkpoint of a run, with an evaluation; returns its EMA generator."""
     monkeypatch.chdir(tmp_path)
 
     def write(spec, parameterization=SAMPLE, nfe=1, scale=1.0, **options):
@@ -67,9 +67,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("spec", "parameterization", "nfe", "told"), CASES)
-def test_the_public_layout_goes_round_bit_for_bit(
-    spec, parameterization, nfe, told, checkpoint, capsys
-):
+def test_pth_round_trip(spec, parameterization, nfe, told, checkpoint, capsys):
     averaged = checkpoint(spec, parameterization, nfe)
     original = load_checkpoint("run")
 
@@ -87,13 +85,13 @@ def test_the_public_layout_goes_round_bit_for_bit(
     assert torch.equal(sample(short, [0, 4]), sample(original, [0, 4]))
 
 
-def test_the_rounding_of_a_named_attention_is_no_other_function(checkpoint):
+def test_pth_with_another_attention(checkpoint):
     checkpoint({**DIT, "attention": "math"})
 
     assert export("--out", "model.pth") == 0
 
 
-def test_a_file_that_is_another_function_is_not_left(checkpoint, tmp_path, monkeypatch, capsys):
+def test_wrong_file_is_removed(checkpoint, tmp_path, monkeypatch, capsys):
     checkpoint(DIT)
     told = dict(repeats=1, nfe=1, prediction="velocity", num_heads=2)
     monkeypatch.setattr("afmlib.cli.export._arguments", lambda model: told)
@@ -104,7 +102,7 @@ def test_a_file_that_is_another_function_is_not_left(checkpoint, tmp_path, monke
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_public_names_are_those_of_the_specification(checkpoint):
+def test_names_in_pth(checkpoint):
     checkpoint(DEEP)
 
     assert export("--out", "model.pth") == 0
@@ -114,7 +112,7 @@ def test_public_names_are_those_of_the_specification(checkpoint):
     assert {name: tuple(value.shape) for name, value in found.items()} == shapes
 
 
-def test_online_weights_are_exported_when_asked_for(checkpoint):
+def test_online_weights(checkpoint):
     averaged = checkpoint(DIT)
 
     assert export("--out", "model.pth", "--online") == 0
@@ -123,7 +121,7 @@ def test_online_weights_are_exported_when_asked_for(checkpoint):
 
 
 @pytest.mark.parametrize("spec", [DIT, DEEP, MLP])
-def test_a_folder_is_a_checkpoint_to_sample_from_with_a_card(spec, checkpoint, tmp_path, capsys):
+def test_folder_with_a_card(spec, checkpoint, tmp_path, capsys):
     averaged = checkpoint(spec, class_names=list("abcde"))
     names = {"generator_ema.safetensors", "manifest.json", "README.md", "config.yaml"}
 
@@ -149,7 +147,7 @@ def test_a_folder_is_a_checkpoint_to_sample_from_with_a_card(spec, checkpoint, t
     assert 'load_checkpoint("mine")' in capsys.readouterr().out
 
 
-def test_the_card_of_online_weights_has_no_evaluations_of_the_average(checkpoint, tmp_path):
+def test_card_of_online_weights(checkpoint, tmp_path):
     checkpoint(DIT)
 
     assert export("--out", "mine", "--online") == 0
@@ -162,7 +160,7 @@ def test_the_card_of_online_weights_has_no_evaluations_of_the_average(checkpoint
         assert "7.25" not in card
 
 
-def test_without_a_license_or_an_evaluation_the_card_says_so(checkpoint, tmp_path, capsys):
+def test_card_without_license_or_evaluation(checkpoint, tmp_path, capsys):
     checkpoint(DIT)
     (tmp_path / "run/evaluations.jsonl").unlink()
 
@@ -175,7 +173,7 @@ def test_without_a_license_or_an_evaluation_the_card_says_so(checkpoint, tmp_pat
     assert "--license TEXT" in capsys.readouterr().out
 
 
-def test_a_published_file_becomes_a_checkpoint(tmp_path, monkeypatch):
+def test_official_file_to_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, times in (("xl2_56layer_1nfe_guided", 1), ("xl2_2nfe_guided", 1), ("b2_1nfe", 0)):
         state = layout.random_state(layout.generator(**layout.TINY, times=("t_embedder",)[:times]))
@@ -189,7 +187,7 @@ def test_a_published_file_becomes_a_checkpoint(tmp_path, monkeypatch):
         assert torch.equal(sample(again, [1, 2]), sample(original, [1, 2]))
 
 
-def test_samples_for_adm_are_balanced_and_shuffled(checkpoint, tmp_path):
+def test_npz_is_balanced_and_shuffled(checkpoint, tmp_path):
     checkpoint(DIT, scale=0.18215)
     save_autoencoder("vae")
     options = ["--num", "50", "--batch-size", "7", "--seed", "2", "--vae", "vae"]
@@ -209,7 +207,7 @@ def test_samples_for_adm_are_balanced_and_shuffled(checkpoint, tmp_path):
     assert np.abs(difference).max() <= 1
 
 
-def test_gray_images_become_color_for_adm(checkpoint, tmp_path):
+def test_npz_of_gray_images(checkpoint, tmp_path):
     checkpoint(DIT | dict(in_channels=1))
 
     assert export("--out", "a.npz", "--num", "6") == 0
@@ -241,9 +239,7 @@ def test_gray_images_become_color_for_adm(checkpoint, tmp_path):
         (DIT, SAMPLE, ["--out", "x.npz", "--num", "0"], "--num must be at least 1"),
     ],
 )
-def test_what_cannot_be_exported_is_refused(
-    spec, parameterization, options, message, checkpoint, tmp_path, capsys
-):
+def test_mistakes(spec, parameterization, options, message, checkpoint, tmp_path, capsys):
     checkpoint(spec, parameterization)
 
     assert export(*options) == 2

@@ -1,4 +1,4 @@
-"""Tests for afmlib inspect: what is drawn is what the functions of afmlib.inspection draw."""
+"""Tests for afmlib.cli.inspect: its pictures equal those of afmlib.inspection."""
 
 import official_layout as layout
 import pytest
@@ -52,7 +52,7 @@ def here(runs, monkeypatch):
     return runs
 
 
-def test_interpolation_is_that_of_python(here):
+def test_interpolation(here):
     argv = ["inspect", "interpolation", "--checkpoint", "digits", "--labels", "3", "7"]
     assert main([*argv, "--rows", "2", "--steps", "3", "--seed", "5", "--out", "a.png"]) == 0
     assert main([*argv, "--rows", "2", "--steps", "3", "--online", "--out", "b.png"]) == 0
@@ -66,7 +66,7 @@ def test_interpolation_is_that_of_python(here):
     )
 
 
-def test_published_files_and_their_latents(here, capsys):
+def test_interpolation_of_latents(here, capsys):
     state = layout.random_state(layout.generator(**layout.TINY | dict(classes=1000)))
     torch.save(state, "xl2_1nfe_guided_FID2.38.pth")
     save_autoencoder(here / "vae")
@@ -85,7 +85,7 @@ def test_published_files_and_their_latents(here, capsys):
     assert (here / "images.png").read_bytes() == interpolation_picture(strip, decode)
 
 
-def test_comparison_is_that_of_python(here):
+def test_comparison(here):
     argv = ["inspect", "compare", "--checkpoints", "digits", "seven", "--labels", "3", "7"]
     assert main([*argv, "--rows", "2", "--seed", "5", "--nfe", "1", "--out", "c.png"]) == 0
 
@@ -93,7 +93,7 @@ def test_comparison_is_that_of_python(here):
     assert (here / "c.png").read_bytes() == comparison_picture(compare(models, [3, 7], 2, 5))
 
 
-def test_published_files_are_compared_with_one_another_and_with_runs(here):
+def test_comparison_with_official_files(here):
     times = ("t_embedder",)
     shape = layout.TINY | dict(classes=10, channels=1, tokens=16)
     torch.save(layout.random_state(layout.generator(**shape, times=times)), "a.pth")
@@ -114,7 +114,7 @@ def test_published_files_are_compared_with_one_another_and_with_runs(here):
     assert (here / "p.png").read_bytes() == expected
 
 
-def test_transport_is_that_of_python_on_the_data_of_the_config(here):
+def test_transport(here):
     argv = ["inspect", "transport", "--checkpoint", "line", "line", "--num", "60"]
     assert main([*argv, "--lines", "9", "--out", "t.png"]) == 0
 
@@ -124,7 +124,7 @@ def test_transport_is_that_of_python_on_the_data_of_the_config(here):
     assert (here / "t.png").read_bytes() == expected
 
 
-def test_training_is_that_of_python_and_goes_to_a_url(here, s3_folder):
+def test_training_to_a_url(here, s3_folder):
     url = f"{s3_folder}/curves.png"
 
     assert main(["inspect", "training", "--work-dir", "digits", "--out", url]) == 0
@@ -160,7 +160,7 @@ def test_training_is_that_of_python_and_goes_to_a_url(here, s3_folder):
         ("training --work-dir digits --out no/such/x.png", 1, "No such folder"),
     ],
 )
-def test_a_mistake_is_one_sentence(here, capsys, argv, status, message):
+def test_mistakes(here, capsys, argv, status, message):
     words = argv.split() if "--out" in argv else [*argv.split(), "--out", "wrong.png"]
 
     assert main(["inspect", *words]) == status
@@ -172,7 +172,7 @@ def test_a_mistake_is_one_sentence(here, capsys, argv, status, message):
     assert not (here / "wrong.png").exists()
 
 
-def test_a_mistake_with_debug_shows_the_traceback(here, capsys):
+def test_debug_shows_the_traceback(here, capsys):
     argv = ["inspect", "interpolation", "--checkpoint", "digits", "--steps", "1", "--debug"]
 
     assert main([*argv, "--out", "wrong.png"]) == 2
@@ -190,5 +190,5 @@ def test_a_mistake_with_debug_shows_the_traceback(here, capsys):
         (".", "."),
     ],
 )
-def test_a_model_is_called_by_its_run(path, name):
+def test_names_of_runs(path, name):
     assert name_of(path) == name

@@ -1,4 +1,4 @@
-"""Tests for afmlib.cli.sample: published files, classes by name, latents and their decoding."""
+"""Tests for afmlib.cli.sample: official checkpoints, labels, latents and their decoding."""
 
 import fsspec
 import numpy as np
@@ -9,17 +9,17 @@ from PIL import Image
 from safetensors.torch import load_file
 from tiny_autoencoder import save_autoencoder
 
-from afmlib import load_official, sample
+from afmlib import load_checkpoint, load_official, sample
 from afmlib.cli import main
 from afmlib.data.diffusers_autoencoder import DiffusersAutoencoder
-from afmlib.io.checkpoint import save_checkpoint
+from afmlib.io.checkpoint import find_checkpoint, read_manifest, save_checkpoint
 
 NAME = "xl2_1nfe_guided_FID2.38.pth"
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A tiny published model of a thousand classes, and an autoencoder for its latents."""
+    """A tiny official checkpoint of 1000 classes, and an autoencoder for its latents."""
     folder = tmp_path_factory.mktemp("published")
     state = layout.random_state(layout.generator(**layout.TINY | dict(classes=1000)))
     torch.save(state, folder / NAME)
@@ -39,7 +39,7 @@ def run(files, tmp_path, monkeypatch):
     return run
 
 
-def test_classes_by_name_and_by_number_make_the_same_picture(run, files, tmp_path, capsys):
+def test_labels_by_name_and_index(run, files, tmp_path, capsys):
     vae = ["--vae", str(files / "vae")]
 
     assert run("--labels", "golden retriever", "7", *vae, "--out", "names.png") == 0
@@ -52,7 +52,7 @@ def test_classes_by_name_and_by_number_make_the_same_picture(run, files, tmp_pat
     assert names.tobytes() == numbers.tobytes()
 
 
-def test_decoded_images_are_rounded_into_the_array(run, files, tmp_path):
+def test_decoded_images_are_rounded(run, files, tmp_path):
     options = ["--labels", "5", "9", "--seed", "3", "--batch-size", "3", "--vae"]
 
     assert run(*options, str(files / "vae"), "--out", "samples.npz") == 0
@@ -70,9 +70,7 @@ def test_decoded_images_are_rounded_into_the_array(run, files, tmp_path):
 
 
 @pytest.mark.parametrize(("out", "written"), [("grid.png", "grid.npz"), ("all/", "all.npz")])
-def test_without_an_autoencoder_latents_are_written_and_it_is_said(
-    out, written, run, files, tmp_path, capsys
-):
+def test_latents_without_an_autoencoder(out, written, run, files, tmp_path, capsys):
     assert run("--labels", "1", "--out", out) == 0
 
     said = capsys.readouterr().out
@@ -84,7 +82,7 @@ def test_without_an_autoencoder_latents_are_written_and_it_is_said(
     assert [path.name for path in tmp_path.iterdir()] == [written]
 
 
-def test_latents_go_into_safetensors_as_asked(run, tmp_path, capsys):
+def test_latents_in_safetensors(run, tmp_path, capsys):
     assert run("--labels", "1", "2", "--out", "latents.safetensors") == 0
 
     found = load_file(tmp_path / "latents.safetensors")
@@ -105,7 +103,7 @@ def test_latents_go_into_safetensors_as_asked(run, tmp_path, capsys):
         (["--vae", "/no/such/vae"], 1, "There is no autoencoder /no/such/vae"),
     ],
 )
-def test_what_does_not_fit_is_one_sentence(options, status, message, run, tmp_path, capsys):
+def test_mistakes(options, status, message, run, tmp_path, capsys):
     assert run("--out", "x.png", *options) == status
 
     error = capsys.readouterr().err
@@ -114,7 +112,7 @@ def test_what_does_not_fit_is_one_sentence(options, status, message, run, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_autoencoder_of_other_models_is_refused(run, tmp_path, capsys):
+def test_wrong_autoencoder(run, tmp_path, capsys):
     save_autoencoder(tmp_path / "other", scaling_factor=0.13025)
 
     assert run("--vae", "other") == 2
@@ -122,7 +120,7 @@ def test_the_autoencoder_of_other_models_is_refused(run, tmp_path, capsys):
     assert "latent scale 0.18215, but other has latent scale 0.13025" in (capsys.readouterr().err)
 
 
-def test_a_file_without_a_telling_name_takes_options(run, files, tmp_path, capsys):
+def test_official_file_with_options(run, files, tmp_path, capsys):
     times = ("t_embedder",)
     state = layout.random_state(layout.generator(**layout.TINY, times=times))
     torch.save(state, files / "mine.pth")
@@ -136,7 +134,7 @@ def test_a_file_without_a_telling_name_takes_options(run, files, tmp_path, capsy
     np.testing.assert_array_equal(np.load(tmp_path / "x.npz")["arr_0"], expected.numpy())
 
 
-def test_repeats_are_taken_where_the_name_says_others(run, files, tmp_path, capsys):
+def test_repeats_override_the_file_name(run, files, tmp_path, capsys):
     name = "xl2_57layer_1nfe.pth"
     state = layout.random_state(layout.generator(**layout.TINY, times=("t_embedder",)))
     torch.save(state, files / name)
@@ -149,7 +147,7 @@ def test_repeats_are_taken_where_the_name_says_others(run, files, tmp_path, caps
     np.testing.assert_array_equal(np.load(tmp_path / "x.npz")["arr_0"], expected.numpy())
 
 
-def test_a_discriminator_makes_no_samples(run, files, capsys):
+def test_discriminator_makes_no_samples(run, files, capsys):
     torch.save(layout.random_state(layout.discriminator(**layout.TINY)), files / "d.pth")
 
     assert run(name="d.pth") == 2
@@ -157,7 +155,7 @@ def test_a_discriminator_makes_no_samples(run, files, capsys):
     assert "holds a DiTDiscriminator, not a generator" in capsys.readouterr().err
 
 
-def test_latents_in_place_of_pictures_go_to_a_url(run, tmp_path, capsys):
+def test_latents_to_a_url(run, tmp_path, capsys):
     memory = fsspec.filesystem("memory")
 
     for out, written in (("grid.png", "grid.npz"), ("all/", "all.npz")):
@@ -188,7 +186,7 @@ def checkpoint(files, tmp_path, monkeypatch):
     return "run"
 
 
-def test_single_pictures_go_into_a_folder_here_and_at_a_url(checkpoint, tmp_path):
+def test_folder_of_images(checkpoint, tmp_path):
     there = f"memory://{tmp_path.name}/pictures/"
     for out in ("pictures/", there):
         assert main(["sample", "--checkpoint", checkpoint, "--num", "3", "--out", out]) == 0
@@ -202,7 +200,7 @@ def test_single_pictures_go_into_a_folder_here_and_at_a_url(checkpoint, tmp_path
     assert {path.name for path in tmp_path.iterdir()} == {"run", "pictures"}
 
 
-def test_the_names_of_the_data_are_known(checkpoint, tmp_path):
+def test_labels_by_stored_names(checkpoint, tmp_path):
     def make(name, *labels):
         options = ["--checkpoint", checkpoint, "--num", "3", "--out", name]
         assert main(["sample", *options, "--labels", *labels]) == 0
@@ -215,6 +213,33 @@ def test_the_names_of_the_data_are_known(checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("names", "labels", "printed", "expected"),
+    [
+        (None, ["3"], "classes: 3\n", [3]),
+        (["0", "1", "10", "2", "3"], ["2", "10"], "classes: 3 (2); 2 (10)\n", [3, 2]),
+        (["0", "1", "2", "3", "4"], ["3"], "classes: 3 (3)\n", [3]),
+        (["a", "b", "c", "d", "e"], ["3", "b"], "classes: 3 (d); 1 (b)\n", [3, 1]),
+        (["3", "b", "c", "d", "e"], ["3", "1"], "classes: 0 (3); 1 (b)\n", [0, 1]),
+    ],
+)
+def test_labels_are_names_before_indices(
+    names, labels, printed, expected, checkpoint, tmp_path, capsys
+):
+    model = load_checkpoint(checkpoint)
+    manifest = read_manifest(find_checkpoint(checkpoint))
+    for key in ("format", "files"):
+        manifest.pop(key)
+    manifest["class_names"] = names
+    save_checkpoint("named", {"generator_ema": model.generator.state_dict()}, {}, "", manifest)
+
+    options = ["--num", str(len(labels)), "--out", "x.npz", "--labels", *labels]
+    assert main(["sample", "--checkpoint", "named", *options]) == 0
+
+    assert capsys.readouterr().out.startswith(printed)
+    assert np.load(tmp_path / "x.npz")["arr_1"].tolist() == expected
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--labels", "barn owls"], "Did you mean 'barn owl', class 1?"),
@@ -224,15 +249,13 @@ def test_the_names_of_the_data_are_known(checkpoint, tmp_path):
         (["--vae", "x/y"], "needs no autoencoder"),
     ],
 )
-def test_what_does_not_fit_a_checkpoint_is_refused(options, message, checkpoint, capsys):
+def test_mistakes_with_a_checkpoint(options, message, checkpoint, capsys):
     assert main(["sample", "--checkpoint", checkpoint, *options]) == 2
 
     assert message in capsys.readouterr().err
 
 
-def test_a_run_stores_the_names_of_its_classes(tmp_path, monkeypatch):
-    from afmlib.io.checkpoint import find_checkpoint, read_manifest
-
+def test_run_stores_class_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tiny = ["objective.generator.hidden_size=16", "objective.discriminator.hidden_size=16"]
     tiny += ["global_batch=8", "num_images=8", "evaluation.metrics=[]", "sample_every=null"]
