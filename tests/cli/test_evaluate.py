@@ -107,7 +107,7 @@ def make_reference(*options):
     assert run("reference", "afm_digits", "--out", "real.npz", *extractor, *options) == 0
 
 
-def test_a_reference_holds_statistics_of_all_images_and_some_of_them(here, capsys):
+def test_reference_file(here, capsys):
     make_reference("--num-images", 100)
 
     with np.load("real.npz") as file:
@@ -133,7 +133,7 @@ def test_a_reference_holds_statistics_of_all_images_and_some_of_them(here, capsy
     assert "statistics of 1437 images: real.npz" in capsys.readouterr().out
 
 
-def test_a_model_its_saved_samples_and_two_ways_to_name_a_reference_agree(here, capsys):
+def test_model_and_samples_agree(here, capsys):
     make_reference()
     protocol = ("--protocol", "mine.yaml", "--reference", "real.npz", "--out", "numbers.json")
     assert run("evaluate", "--checkpoint", "run", *protocol) == 0
@@ -182,14 +182,14 @@ def test_a_model_its_saved_samples_and_two_ways_to_name_a_reference_agree(here, 
     assert "protocol: extractor moments" in text
 
 
-def test_the_protocol_of_a_run_is_taken_unless_another_is_named(here):
+def test_default_protocol_of_a_run(here):
     assert run("evaluate", "--checkpoint", "run", "--out", "numbers.json") == 0
 
     assert set(numbers()["values"]) == {"diversity"}
     assert numbers()["protocol"]["num_samples"] == 20
 
 
-def test_a_published_file_is_evaluated_by_the_published_protocol(here):
+def test_default_protocol_of_an_official_file(here):
     state = layout.random_state(layout.generator(**layout.TINY | dict(classes=1000)))
     torch.save(state, "b2_1nfe_guided_FID3.05.pth")
     images = np.random.default_rng(0).integers(0, 256, (50, 4, 4, 3), dtype=np.uint8)
@@ -225,7 +225,7 @@ def test_a_published_file_is_evaluated_by_the_published_protocol(here):
     assert numbers() == {"protocol": protocol, "values": values}
 
 
-def test_a_metric_that_cannot_be_computed_is_trouble_and_its_work_is_not_lost(here, capsys):
+def test_failed_metric_keeps_the_samples(here, capsys):
     make_reference()
     evaluate = [
         "evaluate",
@@ -250,7 +250,7 @@ def test_a_metric_that_cannot_be_computed_is_trouble_and_its_work_is_not_lost(he
     assert not list((here / "work").rglob("*.safetensors"))
 
 
-def test_a_damaged_reference_is_trouble(here, capsys):
+def test_corrupt_reference(here, capsys):
     (here / "real.npz").write_bytes(b"PK no archive")
     protocol = ("--protocol", "mine.yaml", "--reference")
 
@@ -302,7 +302,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("argv", "message"), MISTAKES)
-def test_a_mistake_is_one_sentence_and_status_2(argv, message, here, capsys):
+def test_mistakes(argv, message, here, capsys):
     assert run(*argv) == 2
 
     error = capsys.readouterr().err
@@ -310,7 +310,7 @@ def test_a_mistake_is_one_sentence_and_status_2(argv, message, here, capsys):
     assert error.count("\n") == 1
 
 
-def test_the_published_protocol_is_complete_and_right(tmp_path):
+def test_adm50k(tmp_path):
     protocol = check_protocol(load_protocol("adm50k"))
 
     assert protocol.num_samples == 50_000

@@ -22,7 +22,7 @@ class _Photos(Dataset):
         return stored
 
 
-def test_sizes_channels_and_classes_come_from_the_data():
+def test_arguments_of_the_data():
     objective = with_data_arguments(load_config("afm_digits")["objective"], _Photos())
 
     for role in ("generator", "discriminator"):
@@ -33,14 +33,14 @@ def test_sizes_channels_and_classes_come_from_the_data():
     assert build_objective(objective).generator.latent_shape == (3, 16, 16)
 
 
-def test_they_reach_a_generator_inside_a_depth_wrapper():
+def test_generator_in_a_depth_wrapper():
     objective = with_data_arguments(load_config("afm_deep_digits")["objective"], _Photos())
 
     assert objective["generator"]["generator"]["input_size"] == 16
     assert "input_size" not in objective["generator"]
 
 
-def test_what_the_config_says_stands():
+def test_arguments_of_the_config():
     config = load_config("afm_digits", ["objective.generator.num_classes=20"])
 
     objective = with_data_arguments(config["objective"], _Photos())

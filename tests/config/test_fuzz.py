@@ -194,7 +194,7 @@ def test_a_mutated_config(examples):
 
 
 @FEW_AND_MANY
-def test_mutated_configs_laid_over_one_another(examples, tmp_path):
+def test_mutated_configs_merged(examples, tmp_path):
     @_law(examples // 2, base=mutated_configs(), over=mutated_configs())
     def law(base, over):
         with _taken_or_refused():
@@ -283,7 +283,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("path", NAMES, ids=str)
-def test_a_dotted_path_is_a_name_that_there_is_not(path):
+def test_dotted_paths_are_unknown_names(path):
     config = _shipped("afm_digits")
 
     for name in PATHS:
@@ -306,7 +306,7 @@ SPECS = [
 
 @pytest.mark.parametrize("path", SPECS, ids=str)
 @pytest.mark.parametrize("kind", [None, 3, ["Digits"], {}, {"type": None}, True])
-def test_a_spec_whose_type_is_no_name_is_refused_where_it_stands(path, kind):
+def test_types_that_are_not_names(path, kind):
     with pytest.raises(ConfigError, match=rf"^{re.escape('.'.join(path))}: "):
         check_config(_at(_shipped("afm_digits"), path, {"type": kind}))
     with pytest.raises(ConfigError, match=rf"^{path[0]}.*\b{path[-1]} must be "):
@@ -329,7 +329,7 @@ def test_a_spec_whose_type_is_no_name_is_refused_where_it_stands(path, kind):
         *("global_batch=1" + "0" * 99, 'data={type: LatentFolder, path: "\\ud800"}'),
     ],
 )
-def test_a_value_that_no_run_can_use_is_refused_by_its_name(override):
+def test_unusable_values(override):
     name = override.split("=")[0].split(".")[-1]
     name = {"data": "path"}.get(name, name)
 

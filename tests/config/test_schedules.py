@@ -186,7 +186,7 @@ class Rates(Hook):
 
 @pytest.mark.parametrize("is_guided", [False, True], ids=["", "guided"])
 @pytest.mark.parametrize("name", TABLE)
-def test_it_trains_at_reduced_size_through_its_phases(name, is_guided, tmp_path):
+def test_reduced_run_through_all_phases(name, is_guided, tmp_path):
     rates, row = Rates(), TABLE[name]
     config = shortened(guided(name) if is_guided else name)
     runner = Runner(config, tmp_path, device="cpu", hooks=[rates])

@@ -65,7 +65,7 @@ def test_every_form_of_a_spec_builds_the_same(spec):
         (build_classifier, "DiTClassifier", "DiTClassifier"),
     ],
 )
-def test_each_builder_has_its_group_and_presets(build, name, cls):
+def test_groups_and_presets(build, name, cls):
     with torch.device("meta"):
         assert type(build(name, **DIT)).__name__ == cls
         assert type(build("dit_s_4", input_size=4, depth=1)).__name__ == cls
@@ -79,7 +79,7 @@ def test_losses_penalties_and_data_are_built_by_name():
 
 @pytest.mark.parametrize("patch", [2, 4])
 @pytest.mark.parametrize("size", SIZES)
-def test_presets_have_the_sizes_of_the_paper(size, patch):
+def test_sizes_of_presets(size, patch):
     hidden_size, depth, num_heads = SIZES[size]
     with torch.device("meta"):
         generator = build_generator(f"dit_{size}_{patch}")
@@ -99,7 +99,7 @@ def test_preset_is_a_type_like_any_other():
     assert generator.blocks[0].attn.num_heads == 2
 
 
-def test_override_wins_over_the_spec_and_the_spec_over_the_preset():
+def test_order_of_overrides():
     spec = {"type": "dit_s_2", "depth": 3, "hidden_size": 24, "input_size": 4}
 
     generator = build_generator(spec, depth=2)
@@ -129,7 +129,7 @@ def test_nested_built_objects_are_never_copied():
     assert objective.loss is loss
 
 
-def test_nested_specs_are_built_by_the_annotation_of_their_argument():
+def test_nested_specs():
     objective = build_objective(
         "AdversarialFlow",
         generator=dict(type="dit_s_2", **DIT),
@@ -149,7 +149,7 @@ def test_nested_specs_are_built_by_the_annotation_of_their_argument():
 
 
 @given(st.integers(1, 3), st.booleans())
-def test_spec_is_not_changed_by_being_built(repeats, switched):
+def test_build_does_not_change_the_spec(repeats, switched):
     inner = dict(type="dit_s_2", use_timestep_src=switched, **DIT)
     spec = dict(type="RepeatDepth", repeats=repeats, generator=inner)
     before = copy.deepcopy(spec)
@@ -163,7 +163,7 @@ def test_spec_is_not_changed_by_being_built(repeats, switched):
 @pytest.mark.parametrize(
     "inner", [dict(type="DiTGenerator", **DIT), dict(type=DiTGenerator, **DIT)]
 )
-def test_depth_wrapper_switches_on_the_source_time_of_what_it_builds(inner):
+def test_depth_wrapper_adds_the_source_time(inner):
     deep = build_generator(dict(type="RepeatDepth", repeats=2, generator=inner))
 
     assert isinstance(deep, RepeatDepth)
@@ -171,14 +171,14 @@ def test_depth_wrapper_switches_on_the_source_time_of_what_it_builds(inner):
     assert deep.generator.t_tgt_embedder is None
 
 
-def test_depth_wrapper_takes_a_preset_by_name_and_a_class():
+def test_depth_wrapper_of_a_preset():
     with torch.device("meta"):
         deep = build_generator(dict(type="RepeatBlocks", repeats=2, generator="dit_s_4"))
 
     assert deep.generator.t_embedder is not None
 
 
-def test_depth_wrapper_refuses_a_built_generator_without_the_time():
+def test_depth_wrapper_needs_the_source_time():
     plain = build_generator("DiTGenerator", **DIT)
     timed = build_generator("DiTGenerator", use_timestep_src=True, **DIT)
 
@@ -187,7 +187,7 @@ def test_depth_wrapper_refuses_a_built_generator_without_the_time():
         build_generator("RepeatDepth", repeats=2, generator=plain)
 
 
-def test_depth_wrapper_refuses_a_generator_without_blocks():
+def test_depth_wrapper_needs_blocks():
     with pytest.raises(TypeError, match="A MLPGenerator has no blocks to repeat"):
         build_generator(
             "RepeatDepth", repeats=2, generator=dict(type="MLPGenerator", in_channels=2)
@@ -197,7 +197,7 @@ def test_depth_wrapper_refuses_a_generator_without_blocks():
 # --- What is wrong with a spec --------------------------------------------------------------------
 
 
-def test_unknown_name_is_answered_with_the_nearest_and_all_there_are():
+def test_unknown_name():
     with pytest.raises(UnknownComponentError) as caught:
         build_generator("DitGenerater")
 
@@ -208,29 +208,29 @@ def test_unknown_name_is_answered_with_the_nearest_and_all_there_are():
         assert name in message
 
 
-def test_unknown_preset_is_answered_with_the_nearest_preset():
+def test_unknown_preset():
     with pytest.raises(UnknownComponentError, match=r"Did you mean 'dit_xl_2'\?"):
         build_generator("dit-xl-2")
 
 
-def test_name_that_is_like_no_other_is_answered_without_a_guess():
+def test_name_without_a_near_one():
     with pytest.raises(UnknownComponentError) as caught:
         build_loss("zzzzzz")
 
     assert "Did you mean" not in str(caught.value)
 
 
-def test_component_of_another_group_is_unknown():
+def test_name_of_another_group():
     with pytest.raises(UnknownComponentError, match="no 'HingeLoss' among the generators"):
         build_generator("HingeLoss")
 
 
-def test_unknown_group_is_answered_with_the_nearest():
+def test_unknown_group():
     with pytest.raises(UnknownComponentError, match=r"no group 'generator'.* mean 'generators'"):
         list_components("generator")
 
 
-def test_unknown_argument_is_answered_with_the_nearest():
+def test_unknown_argument():
     with pytest.raises(
         ComponentArgumentError,
         match=r"DiTGenerator has no argument 'hidden_sizes'. Did you mean 'h",
@@ -238,7 +238,7 @@ def test_unknown_argument_is_answered_with_the_nearest():
         build_generator("dit_s_2", hidden_sizes=4)
 
 
-def test_missing_argument_is_named_with_its_class():
+def test_missing_argument():
     with pytest.raises(ComponentArgumentError, match="MLPGenerator needs the argument 'in_channel"):
         build_generator("MLPGenerator")
 
@@ -256,7 +256,7 @@ def test_missing_argument_is_named_with_its_class():
         ),
     ],
 )
-def test_argument_of_the_wrong_type_is_named_with_the_right_one(arguments, message):
+def test_argument_of_the_wrong_type(arguments, message):
     with pytest.raises(ComponentArgumentError, match=message):
         build_generator("MLPGenerator", **arguments)
 
@@ -281,7 +281,7 @@ def test_argument_may_have_any_name(name):
 
 
 @pytest.mark.parametrize("spec", [{"type": "dit_s_2", 1: 2}, {"type": "DiTGenerator", None: 2}])
-def test_argument_that_is_no_word_is_refused(spec):
+def test_argument_names_are_words(spec):
     with pytest.raises(ComponentArgumentError, match="Argument names are words"):
         build_generator(spec)
 
@@ -292,27 +292,27 @@ def test_spec_without_a_type_is_refused():
 
 
 @pytest.mark.parametrize("spec", [3, None, ["DiTGenerator"], torch.nn.Linear(1, 1)])
-def test_what_is_no_spec_is_refused(spec):
+def test_other_objects_are_not_specs(spec):
     with pytest.raises(InterfaceError, match="are built from a name, a dict with 'type' or a Gen"):
         build_generator(spec)
 
 
 @pytest.mark.parametrize("cls", [torch.nn.Linear, HingeLoss, dict])
-def test_class_of_another_interface_is_refused_and_its_missing_methods_named(cls):
+def test_class_of_another_interface(cls):
     with pytest.raises(InterfaceError, match=f"{cls.__name__} does not derive .*Generator"):
         build_generator(cls)
     with pytest.raises(InterfaceError, match=r"Module does not derive .* It lacks: forward\."):
         build_generator({"type": torch.nn.Module})
 
 
-def test_every_error_is_a_component_error_and_a_value_error():
+def test_base_classes_of_errors():
     for spec in ("nobody", {"type": "dit_s_2", "x": 1}, 3, {}):
         with pytest.raises(ComponentError) as caught:
             build_generator(spec)
         assert isinstance(caught.value, ValueError)
 
 
-def test_path_of_a_wrong_nested_spec_is_named_before_anything_is_built():
+def test_path_of_a_nested_mistake():
     spec = dict(
         type="AdversarialFlow",
         generator=dict(type="RepeatDepth", repeats=2, generator=dict(type="dit_s_2", dept=3)),
@@ -325,7 +325,7 @@ def test_path_of_a_wrong_nested_spec_is_named_before_anything_is_built():
         REGISTRIES["objectives"].check(spec, "objective")
 
 
-def test_argument_that_is_provided_later_may_be_missing():
+def test_provided_arguments_may_be_missing():
     spec = {"type": "MLPGenerator"}
 
     GENERATORS.check(spec, "generator", provided=["in_channels"])
@@ -351,9 +351,7 @@ def test_argument_that_is_provided_later_may_be_missing():
     ],
 )
 @pytest.mark.parametrize("group", ["generators", "objectives", "attention"])
-def test_dotted_path_is_a_name_that_is_unknown_and_never_imported(
-    group, name, tmp_path, monkeypatch, capfd
-):
+def test_dotted_paths_are_never_imported(group, name, tmp_path, monkeypatch, capfd):
     (tmp_path / "bomb.py").write_text("print('boom')\nclass Bomb: pass\n")
     monkeypatch.syspath_prepend(tmp_path)
 

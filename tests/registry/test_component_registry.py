@@ -34,7 +34,7 @@ class {name}(AdversarialLoss):
 # --- Entry points ---------------------------------------------------------------------------------
 
 
-def test_plugin_is_listed_with_its_distribution_and_built_by_name(distribution):
+def test_entry_point_is_listed_and_built(distribution):
     distribution(
         "afmlib-nice",
         {"losses": {"NiceLoss": "afmlib_nice:NiceLoss"}},
@@ -49,7 +49,7 @@ def test_plugin_is_listed_with_its_distribution_and_built_by_name(distribution):
     assert LOSSES.problems() == {}
 
 
-def test_listing_and_building_others_import_no_plugin(distribution):
+def test_plugins_are_imported_on_use(distribution):
     module = distribution(
         "afmlib-loud", {"losses": {"LoudLoss": "afmlib_loud:LoudLoss"}}, "raise SystemExit('boom')"
     )
@@ -62,7 +62,7 @@ def test_listing_and_building_others_import_no_plugin(distribution):
     assert module not in sys.modules
 
 
-def test_error_for_an_unknown_name_says_which_plugin_brings_what(distribution):
+def test_unknown_name_lists_plugins(distribution):
     distribution("afmlib-nice", {"losses": {"NiceLoss": "afmlib_nice:NiceLoss"}})
 
     with pytest.raises(UnknownComponentError) as caught:
@@ -95,9 +95,7 @@ def test_error_for_an_unknown_name_says_which_plugin_brings_what(distribution):
         ),
     ],
 )
-def test_broken_plugin_is_named_with_its_distribution_and_harms_nobody(
-    source, message, distribution
-):
+def test_broken_plugin(source, message, distribution):
     points = {"discriminators": {"Broken": "afmlib_broken:Broken"}}
     distribution("afmlib-broken", points, source)
 
@@ -112,7 +110,7 @@ def test_broken_plugin_is_named_with_its_distribution_and_harms_nobody(
     assert build_discriminator("MLPDiscriminator", in_channels=2) is not None
 
 
-def test_broken_plugin_hides_no_good_one(distribution):
+def test_broken_plugin_beside_a_good_one(distribution):
     distribution("afmlib-broken", {"losses": {"BrokenLoss": "afmlib_broken:BrokenLoss"}}, "1 / 0")
     distribution(
         "afmlib-nice",
@@ -124,7 +122,7 @@ def test_broken_plugin_hides_no_good_one(distribution):
     assert list(LOSSES.problems()) == ["BrokenLoss"]
 
 
-def test_name_that_two_distributions_take_is_refused_and_both_are_named(distribution):
+def test_name_in_two_distributions(distribution):
     for name in ("afmlib-one", "afmlib-two"):
         module = name.replace("-", "_")
         distribution(name, {"losses": {"MyLoss": f"{module}:MyLoss"}}, LOSS.format(name="MyLoss"))
@@ -145,7 +143,7 @@ def test_name_that_two_distributions_take_is_refused_and_both_are_named(distribu
     ("group", "name"),
     [("losses", "HingeLoss"), ("generators", "RepeatDepth"), ("generators", "dit_xl_2")],
 )
-def test_builtin_wins_over_a_plugin_of_the_same_name(group, name, distribution):
+def test_builtin_comes_before_a_plugin(group, name, distribution):
     points = {group: {name: f"afmlib_thief:{name}"}}
     module = distribution("afmlib-thief", points, "raise RuntimeError('boom')")
     registry = {"losses": LOSSES, "generators": GENERATORS}[group]
@@ -155,7 +153,7 @@ def test_builtin_wins_over_a_plugin_of_the_same_name(group, name, distribution):
     assert registry.problems() == {name: f"afmlib-thief registers {name!r}, which is built in."}
 
 
-def test_depth_wrapper_of_a_plugin_is_a_generator_too(distribution):
+def test_depth_wrapper_of_a_plugin(distribution):
     source = """
 from afmlib.interfaces import DepthWrapper
 
@@ -172,7 +170,7 @@ class Twice(DepthWrapper):
     assert list_components("generators")["Twice"] == "afmlib-twice"
 
 
-def test_name_that_is_taken_as_generator_and_as_depth_wrapper_is_refused(distribution):
+def test_name_in_generators_and_depths(distribution):
     distribution("afmlib-one", {"generators": {"Twice": "afmlib_one:Twice"}}, "1 / 0")
     distribution("afmlib-two", {"depths": {"Twice": "afmlib_two:Twice"}}, "1 / 0")
 
@@ -180,7 +178,7 @@ def test_name_that_is_taken_as_generator_and_as_depth_wrapper_is_refused(distrib
         build_generator("Twice")
 
 
-def test_plugin_is_found_in_its_own_group_only(distribution):
+def test_plugin_in_one_group(distribution):
     distribution(
         "afmlib-nice",
         {"losses": {"NiceLoss": "afmlib_nice:NiceLoss"}},
@@ -213,14 +211,14 @@ def test_decorated_class_is_built_by_its_name():
     assert list_components("losses")["MyLoss"] == cls.__module__
 
 
-def test_class_may_be_registered_under_names_of_ones_own():
+def test_register_under_other_names():
     cls = LOSSES.register_module(name=["one", "two"])(good_loss())
 
     assert LOSSES.get("one") is LOSSES.get("two") is cls
     assert "MyLoss" not in LOSSES
 
 
-def test_name_that_is_taken_is_refused_unless_forced():
+def test_name_that_is_taken():
     LOSSES.register_module()(good_loss())
 
     with pytest.raises(PluginError, match=r"registers 'MyLoss' in losses, but .* already has it"):
@@ -231,13 +229,13 @@ def test_name_that_is_taken_is_refused_unless_forced():
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_name_that_is_built_in_is_refused_even_if_forced(force):
+def test_name_of_a_builtin(force):
     with pytest.raises(PluginError, match="registers 'HingeLoss' in losses, but afmlib already"):
         LOSSES.register_module(force=force)(good_loss("HingeLoss"))
 
 
 @pytest.mark.parametrize("name", ["dit_s_2", "RepeatDepth", "DiTGenerator"])
-def test_name_of_a_preset_or_of_a_depth_wrapper_is_taken_among_generators(name):
+def test_name_of_a_preset_or_depth_wrapper(name):
     class Mine(Generator):
         def forward(self, latents, labels, timesteps_src=None, timesteps_tgt=None):
             return latents
@@ -246,14 +244,14 @@ def test_name_of_a_preset_or_of_a_depth_wrapper_is_taken_among_generators(name):
         GENERATORS.register_module(name=name)(Mine)
 
 
-def test_name_of_a_plugin_is_taken_for_the_decorator(distribution):
+def test_name_of_an_entry_point(distribution):
     distribution("afmlib-nice", {"losses": {"NiceLoss": "afmlib_nice:NiceLoss"}})
 
     with pytest.raises(PluginError, match="but afmlib-nice already has it"):
         LOSSES.register_module()(good_loss("NiceLoss"))
 
 
-def test_decorator_refuses_what_does_not_implement_the_interface():
+def test_decorator_checks_the_interface():
     class Half(AdversarialLoss):
         def generator_loss(self, logits_real, logits_fake):
             return -logits_fake
@@ -266,7 +264,7 @@ def test_decorator_refuses_what_does_not_implement_the_interface():
     assert "Half" not in LOSSES
 
 
-def test_abstract_methods_of_an_intermediate_interface_are_missed_too():
+def test_abstract_methods_of_an_intermediate_class():
     from afmlib.interfaces import RepeatableGenerator
 
     class NoHead(RepeatableGenerator):
@@ -285,7 +283,7 @@ def test_abstract_methods_of_an_intermediate_interface_are_missed_too():
         GENERATORS.register_module()(NoHead)
 
 
-def test_annotation_that_cannot_be_resolved_is_named():
+def test_unresolvable_annotation():
     class Riddle(Discriminator):
         def __init__(self, depth: "NoSuchType") -> None:  # noqa: F821
             super().__init__()
@@ -297,7 +295,7 @@ def test_annotation_that_cannot_be_resolved_is_named():
         build_discriminator(Riddle, depth=2)
 
 
-def test_forgotten_module_leaves_its_names_free():
+def test_forget():
     cls = LOSSES.register_module()(good_loss())
 
     LOSSES.forget(cls.__module__)
@@ -307,6 +305,6 @@ def test_forgotten_module_leaves_its_names_free():
         build_loss("MyLoss")
 
 
-def test_position_is_no_way_to_give_an_argument():
+def test_positional_arguments():
     with pytest.raises(TypeError, match="given by name"):
         LOSSES.build("HingeLoss", 2.0)

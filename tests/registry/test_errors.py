@@ -10,16 +10,16 @@ NAMES = ["DiTGenerator", "MLPGenerator", "dit_xl_2"]
 
 
 @pytest.mark.parametrize("name", ["DITGENERATOR", "ditgenerator", "DiTGenerater", "DiT-Generator"])
-def test_nearest_name_is_found_whatever_its_case(name):
+def test_nearest_ignores_case(name):
     assert nearest(name, NAMES) == " Did you mean 'DiTGenerator'?"
 
 
 @pytest.mark.parametrize("names", [NAMES, []])
-def test_no_name_is_guessed_where_none_is_near(names):
+def test_nearest_without_a_near_name(names):
     assert nearest("qqqq", names) == ""
 
 
-def test_message_of_an_unknown_name_is_shown_as_it_is():
+def test_message_of_unknown_component():
     assert str(UnknownComponentError("There is no 'x'.")) == "There is no 'x'."
 
 
@@ -34,7 +34,7 @@ def test_message_of_an_unknown_name_is_shown_as_it_is():
     ),
     st.integers(40, 100),
 )
-def test_whatever_is_shown_is_one_short_line(value, limit):
+def test_shorten_returns_one_short_line(value, limit):
     text = shorten(value, limit)
 
     assert len(text) <= limit
@@ -42,11 +42,11 @@ def test_whatever_is_shown_is_one_short_line(value, limit):
 
 
 @pytest.mark.parametrize("value", ["word", 3, -0.5, None, [1, 2], {"a": [1]}, "a\nb"])
-def test_what_is_short_is_shown_as_it_is(value):
+def test_shorten_keeps_short_values(value):
     assert shorten(value) == repr(value)
 
 
-def test_what_is_shown_is_not_written_out_first():
+def test_shorten_of_exponential_values():
     shared = ["x"] * 10
     for _ in range(30):
         shared = [shared] * 10  # Written out, a text of 10^31 letters.
@@ -54,6 +54,6 @@ def test_what_is_shown_is_not_written_out_first():
     assert len(shorten(shared)) <= 80
 
 
-def test_what_is_no_word_is_near_to_none():
+def test_nearest_of_other_types():
     for name in (None, 1, ["HingeLoss"]):
         assert nearest(name, ["HingeLoss"]) == ""

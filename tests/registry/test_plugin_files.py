@@ -45,7 +45,7 @@ def write(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [str, lambda path: path])
-def test_file_registers_its_components_and_is_named_as_their_origin(kind, write):
+def test_origin_of_components(kind, write):
     path = write("my_loss.py")
 
     load_plugin_file(kind(path))
@@ -54,7 +54,7 @@ def test_file_registers_its_components_and_is_named_as_their_origin(kind, write)
     assert list_components("losses")["MyLoss"] == str(path)
 
 
-def test_file_that_is_loaded_again_is_not_run_again(write, monkeypatch):
+def test_file_runs_once(write, monkeypatch):
     path = write("my_loss.py")
     load_plugin_file(path)
     cls = LOSSES.get("MyLoss")
@@ -67,7 +67,7 @@ def test_file_that_is_loaded_again_is_not_run_again(write, monkeypatch):
     assert LOSSES.get("MyLoss") is cls
 
 
-def test_files_of_one_name_in_two_folders_are_two_plugins(write):
+def test_equal_names_in_two_folders(write):
     one, two = write("one/d.py", name="OneLoss"), write("two/d.py", name="TwoLoss", margin=2)
 
     for path in (one, two, one, two):
@@ -79,7 +79,7 @@ def test_files_of_one_name_in_two_folders_are_two_plugins(write):
     assert sys.modules[type(build_loss("OneLoss")).__module__].OneLoss is LOSSES.get("OneLoss")
 
 
-def test_folder_of_the_user_is_expanded(write, monkeypatch):
+def test_home_folder(write, monkeypatch):
     path = write("home/d.py")
     monkeypatch.setenv("HOME", str(path.parent))
 
@@ -103,14 +103,14 @@ def test_folder_of_the_user_is_expanded(write, monkeypatch):
         (SOURCE.format(name="HingeLoss", margin=1), "is not valid: .*'HingeLoss' in losses, but"),
     ],
 )
-def test_file_that_raises_is_named_with_its_error(source, message, write):
+def test_file_that_raises(source, message, write):
     path = write("d.py", source)
 
     with pytest.raises(PluginError, match=f"The plugin file {path} {message}"):
         load_plugin_file(path)
 
 
-def test_file_that_raises_half_way_leaves_nothing_registered_and_can_be_mended(write):
+def test_failed_file_registers_nothing(write):
     path = write("d.py", SOURCE.format(name="MyLoss", margin=1) + "\n1 / 0\n")
     with pytest.raises(PluginError):
         load_plugin_file(path)
@@ -133,7 +133,7 @@ def test_file_that_is_no_python_is_refused(write):
         load_plugin_file(write("d.yaml", "a: 1"))
 
 
-def test_second_plugin_of_a_name_is_refused_and_the_first_is_named(write):
+def test_name_in_two_files(write):
     one, two = write("one.py"), write("two.py")
     load_plugin_file(one)
 

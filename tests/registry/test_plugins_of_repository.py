@@ -23,7 +23,7 @@ def test_every_plugin_folder_is_found():
     assert found == folders
 
 
-def test_an_installed_library_knows_no_folder(monkeypatch, tmp_path):
+def test_outside_a_clone(monkeypatch, tmp_path):
     monkeypatch.setattr(component_registry, "PLUGINS", tmp_path / "plugins")
 
     with pytest.raises(UnknownComponentError, match="Available: DiTGenerator"):

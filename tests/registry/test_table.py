@@ -22,13 +22,13 @@ def run(code):
     ).stdout
 
 
-def test_groups_are_those_of_the_design():
+def test_groups():
     assert sorted(REGISTRIES) == sorted(GROUPS.split())
     assert all(registry.group == group for group, registry in REGISTRIES.items())
 
 
 @pytest.mark.parametrize("group", GROUPS.split())
-def test_every_builtin_can_be_imported_and_implements_its_interface(group):
+def test_builtins_implement_their_interface(group):
     registry = REGISTRIES[group]
 
     for name in registry.builtins:
@@ -38,21 +38,21 @@ def test_every_builtin_can_be_imported_and_implements_its_interface(group):
 
 
 @pytest.mark.parametrize("group", GROUPS.split())
-def test_every_preset_passes_its_check(group):
+def test_presets(group):
     registry = REGISTRIES[group]
 
     for name in registry.presets:
         registry.check(name, name)
 
 
-def test_every_builtin_is_in_all_of_its_module():
+def test_builtins_are_exported():
     for registry in REGISTRIES.values():
         for key, path in registry.builtins.items():
             module, _, name = path.partition(":")
             assert (name or key) in importlib.import_module(module).__all__
 
 
-def test_builtins_are_listed_with_the_library_that_brings_them():
+def test_origin_of_builtins():
     listed = list_components("losses")
 
     assert listed["RelativisticLoss"] == "afmlib"
