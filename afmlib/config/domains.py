@@ -1,4 +1,4 @@
-"""Checks of the numbers of a config that several of its sections have."""
+"""Checks of numbers that several sections of a config share."""
 
 __all__ = ["at_least", "positive"]
 
@@ -6,10 +6,10 @@ from afmlib.config.yaml_files import ConfigError
 
 
 def at_least(minimum: float, **values: float | None) -> None:
-    """Refuses a number that is given and too small.
+    """Checks that numbers are at least a minimum; None passes.
 
     Raises:
-        ConfigError: Names it.
+        ConfigError: Names the first one that is not.
     """
     for name, value in values.items():
         if value is not None and not value >= minimum:
@@ -17,10 +17,10 @@ def at_least(minimum: float, **values: float | None) -> None:
 
 
 def positive(**values: float | None) -> None:
-    """Refuses a number that is given and not positive.
+    """Checks that numbers are positive; None passes.
 
     Raises:
-        ConfigError: Names it.
+        ConfigError: Names the first one that is not.
     """
     for name, value in values.items():
         if value is not None and not value > 0:

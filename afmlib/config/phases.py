@@ -1,4 +1,4 @@
-"""What a config may say about the phases of a run: a controller's settings, or a list."""
+"""The key ``phases`` of a config: the settings of a controller, or a list of phases."""
 
 __all__ = ["AutomaticPhases", "FixedPhase", "LearningRateFactor"]
 
@@ -10,7 +10,7 @@ from afmlib.config.domains import at_least, positive
 from afmlib.config.yaml_files import ConfigError
 
 LearningRateFactor: TypeAlias = float | Mapping[str, float]
-"""What learning rates are multiplied by: one number for all players, or one for each of them."""
+"""A factor on learning rates: one for all players, or one for each."""
 
 
 def _check_factor(name: str, factor: LearningRateFactor | None) -> None:
@@ -21,60 +21,60 @@ def _check_factor(name: str, factor: LearningRateFactor | None) -> None:
 
 @dataclass
 class AutomaticPhases:
-    """A schedule that a controller makes: see :mod:`afmlib.engine.phases.automatic`.
+    """An automatic schedule: see :mod:`afmlib.engine.phases.automatic`.
 
-    Lengths that are not given are shares of the run.
+    Lengths default to fractions of the run.
     """
 
     every: int | None = None
-    """Images between two measurements of the validation metric; a 32nd of the run unless given."""
+    """Images between two measurements of the validation metric. Defaults to 1/32 of the run."""
 
     metric: str | Mapping[str, Any] = "FrechetDistance"
-    """The registered metric, by the protocol of the config's ``evaluation`` but for the seed; one
-    that gives a distance to the data, the smaller the better (see `Metric.distances`)."""
+    """The metric, with the protocol of ``evaluation`` except for the seed. It must have a distance
+    to the data, which is better when smaller (see `Metric.distances`)."""
 
     value: str | None = None
-    """Which of its distances; its first unless given."""
+    """The distance of the metric. Defaults to its first one."""
 
     num_samples: int | None = None
-    """How many samples are measured; as many as in an evaluation unless given."""
+    """The number of samples. Defaults to that of an evaluation."""
 
     seed: int | None = None
-    """The seed of their noises, never that of evaluations: no run is judged by what it was chosen
-    by. The next one after it unless given."""
+    """The seed of the noises. It must differ from the seed of evaluations, and defaults to the next
+    one, since the controller selects the run by this metric."""
 
     patience: int = 4
-    """Measurements in turn without an improvement that end a phase."""
+    """Consecutive measurements without an improvement that end a phase."""
 
     tolerance: float = 0.01
     """The relative improvement that counts as one."""
 
     ot_start: float | None = None
-    """The transport scale at the start; the objective's unless given."""
+    """The transport scale at the start. Defaults to the objective's."""
 
     ot_min: float = 0.005
-    """What it falls to, unless the metric says before that it is too low."""
+    """The lowest transport scale. The metric may end its decay earlier."""
 
     ot_images: int | None = None
-    """Images that its fall takes, along half a cosine; the length of the objective's own schedule
-    unless given, or that of the run."""
+    """Images of the decay of the transport scale, along half a cosine. Defaults to the length of
+    the objective's schedule, or to that of the run."""
 
     ot_hold: float = 0.1
-    """The relative improvement from one measurement to the next above which the scale stays: as
-    long as the metric falls fast there is no need to lower it."""
+    """The relative improvement between two measurements above which the transport scale stays.
+    While the metric improves fast, the scale need not decay."""
 
     lr_factors: Sequence[LearningRateFactor] = (0.8, 0.3, 0.5)
-    """What learning rates are multiplied by in the second, third and fourth phase."""
+    """The factors on learning rates in the second, third and fourth phase."""
 
     num_candidates: int = 2
-    """How many earlier discriminators are kept, to go back to."""
+    """The number of earlier discriminators that are kept, to restore one."""
 
     max_phase_images: int | None = None
-    """The longest that a phase may take; four fifths of the run unless given."""
+    """The longest phase. Defaults to 4/5 of the run."""
 
     won_below: float = 0.005
-    """The discriminator's adversarial loss below which it has won, which ends a phase; not asked
-    of losses that do not say so (see `AdversarialLoss.won_at_zero`)."""
+    """The adversarial loss of the discriminator below which it has won, which ends a phase. Only
+    for losses with `AdversarialLoss.won_at_zero`."""
 
     def __post_init__(self) -> None:
         """Checks the domains."""
@@ -92,7 +92,9 @@ class AutomaticPhases:
         if self.ot_start is not None and not self.ot_start >= self.ot_min:
             raise ConfigError(f"ot_start must be at least ot_min, got {self.ot_start}.")
         if len(self.lr_factors) != 3:
-            raise ConfigError(f"lr_factors are three, one a phase, got {list(self.lr_factors)}.")
+            raise ConfigError(
+                f"lr_factors must be three, one per phase, got {list(self.lr_factors)}."
+            )
         for index, factor in enumerate(self.lr_factors):
             _check_factor(f"lr_factors[{index}]", factor)
 

@@ -1,4 +1,4 @@
-"""What a config may say: every key, its type, default and domain."""
+"""The keys of a config, with their types, defaults and domains."""
 
 __all__ = [
     "EMAConfig",
@@ -23,34 +23,33 @@ OPTIMIZERS = ("AdamW", "Adam", "RAdam", "SGD")
 
 @dataclass
 class OptimizerConfig:
-    """How one player learns."""
+    """The optimizer of one player."""
 
     lr: float | Mapping[str, Any]
     """The learning rate: a number, or the spec of a schedule."""
 
     lr_factor: float | None = None
-    """A factor on it; 1 unless given, or 1 / repeats for a network of repeated depth."""
+    """A factor on ``lr``. Defaults to 1, or to 1 / repeats for a network of repeated depth."""
 
     type: str = "AdamW"
     """AdamW, Adam, RAdam or SGD."""
 
     betas: Sequence[float] = (0.0, 0.9)
-    """The decays of the two moments; not for SGD."""
+    """The decays of the two moments. SGD ignores them."""
 
     eps: float = 1e-8
-    """What keeps the update finite; not for SGD."""
+    """The term in the denominator of an update. SGD ignores it."""
 
     weight_decay: float = 0.01
     """The weight decay."""
 
     clip_grad_norm: float | None = None
-    """The norm that gradients are clipped to."""
+    """The largest norm of the gradient. Defaults to no clipping."""
 
     def __post_init__(self) -> None:
-        """Checks the domains."""
         if self.type not in OPTIMIZERS:
             raise ConfigError(
-                f"type is one of {', '.join(OPTIMIZERS)}, got {shorten(self.type)}."
+                f"type must be one of {', '.join(OPTIMIZERS)}, got {shorten(self.type)}."
                 f"{nearest(self.type, OPTIMIZERS)}"
             )
         if not isinstance(self.lr, Mapping) and not self.lr > 0:
@@ -58,7 +57,9 @@ class OptimizerConfig:
         if self.lr_factor is not None and not self.lr_factor > 0:
             raise ConfigError(f"lr_factor must be positive, got {self.lr_factor}.")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ConfigError(f"betas are two numbers in [0, 1), got {shorten(list(self.betas))}.")
+            raise ConfigError(
+                f"betas must be two numbers in [0, 1), got {shorten(list(self.betas))}."
+            )
         at_least(0, weight_decay=self.weight_decay, eps=self.eps)
         if self.clip_grad_norm is not None and not self.clip_grad_norm > 0:
             raise ConfigError(f"clip_grad_norm must be positive, got {self.clip_grad_norm}.")
@@ -66,16 +67,15 @@ class OptimizerConfig:
 
 @dataclass
 class EMAConfig:
-    """The running average of the generator, or of the classifier: what is evaluated."""
+    """The EMA of the generator or classifier, which is evaluated."""
 
     decay: float = 0.9999
-    """The decay per update of that network, in [0, 1)."""
+    """The decay per update of the network, in [0, 1)."""
 
     warmup: bool = False
     """Whether the decay after k updates is at most (1 + k) / (10 + k)."""
 
     def __post_init__(self) -> None:
-        """Checks the domains."""
         if not 0 <= self.decay < 1:
             raise ConfigError(f"decay must be in [0, 1), got {self.decay}.")
 
@@ -85,82 +85,78 @@ class EvaluationConfig:
     """The protocol of an evaluation."""
 
     name: str = "afmlib"
-    """Whose protocol it is."""
+    """The name of the protocol."""
 
     metrics: Sequence[str | Mapping[str, Any]] = ()
-    """Registered metrics, or specs of some."""
+    """Names or specs of metrics."""
 
     extractor: str | Mapping[str, Any] | None = None
-    """The features in which distributions are compared."""
+    """The feature extractor of the metrics."""
 
     num_samples: int = 1000
-    """How many samples are made, balanced over the classes."""
+    """The number of samples, balanced over the classes."""
 
     seed: int = 0
-    """The seed of their noises."""
+    """The seed of the noises."""
 
     nfe: int | None = None
-    """The number of evaluations of a sample; the model's own unless given."""
+    """Network evaluations per sample. Defaults to the model's."""
 
     batch_size: int | None = None
-    """How many samples are made at once."""
+    """Samples per batch."""
 
     reference: str | None = None
-    """What distributions are compared with, as an ``.npz`` file in ADM's form: a path or a URL. It
-    is the training data unless given."""
+    """The reference ``.npz`` in ADM's format, a path or URL. Defaults to the training data."""
 
     autoencoder: str | Mapping[str, Any] | None = None
-    """What decodes latents to the images that are judged; not for models of images."""
+    """The autoencoder that decodes latents to images. Not for models of images."""
 
     round_images: bool = False
-    """Whether images are rounded to 0 ... 255 before they are judged, as in a file."""
+    """Whether images are rounded to 8 bits before they are evaluated, as in a file."""
 
     def __post_init__(self) -> None:
-        """Checks the domains."""
         at_least(1, num_samples=self.num_samples, nfe=self.nfe, batch_size=self.batch_size)
         at_least(0, seed=self.seed)
 
 
 @dataclass
 class InitConfig:
-    """Weights to start with, which is not a resume: images, optimizers and averages start anew."""
+    """Initial weights. This is not a resume: image count, optimizers and EMA are reset."""
 
     path: str
-    """A checkpoint, the folder of a run, or a published file of one player: a path or a URL."""
+    """A checkpoint, the folder of a run, or an official checkpoint of one player: a path or URL."""
 
     players: Sequence[str] | None = None
-    """Whose weights are taken; those of all players that both runs have unless given."""
+    """The players that take the weights. Defaults to all players that both runs have."""
 
     ema: bool = True
-    """Whether the generator starts with the averaged weights rather than the online ones."""
+    """Whether the generator takes the EMA weights instead of the online weights."""
 
     def __post_init__(self) -> None:
-        """Checks the domains."""
         if self.players is not None and not self.players:
-            raise ConfigError("players must name at least one player, or be left out for all.")
+            raise ConfigError("players must name at least one player. Remove it for all.")
 
 
 @dataclass
 class LogConfig:
-    """What is written down in the course of a run."""
+    """The log and the sample grids of a run."""
 
     every: int | None = None
-    """Images between two entries of the log; a hundredth of the run unless given."""
+    """Images between two entries of the log. Defaults to 1/100 of the run."""
 
     tensorboard: bool = False
-    """Whether scalars go to TensorBoard too; needs the extra ``tensorboard``."""
+    """Whether scalars are logged to TensorBoard too; needs the extra ``tensorboard``."""
 
     wandb: str | None = None
-    """The Weights & Biases project that scalars go to as well; needs the extra ``wandb``."""
+    """The Weights & Biases project for scalars; needs the extra ``wandb``."""
 
     grid_classes: int = 10
-    """Columns of a sample grid: the first so many classes."""
+    """Columns of a sample grid, one per class."""
 
     grid_rows: int = 8
     """Rows of a sample grid."""
 
     def __post_init__(self) -> None:
-        """Checks the domains."""
         at_least(1, every=self.every, grid_classes=self.grid_classes, grid_rows=self.grid_rows)
 
 
@@ -169,16 +165,16 @@ class RunConfig:
     """A run: one objective on one dataset for one length."""
 
     objective: Mapping[str, Any]
-    """The spec of the objective, networks and losses included."""
+    """The spec of the objective, with its networks and losses."""
 
     data: Mapping[str, Any]
     """The spec of the training data."""
 
     optimizers: Mapping[str, OptimizerConfig]
-    """How each player learns."""
+    """Player -> its optimizer."""
 
     global_batch: int
-    """Samples of one update, over all processes and accumulation steps."""
+    """Samples of one update, over all processes and micro-batches."""
 
     num_images: int
     """Length of the run, in images seen by the generator."""
@@ -188,68 +184,65 @@ class RunConfig:
     objective's."""
 
     ema: EMAConfig = field(default_factory=EMAConfig)
-    """The running average."""
+    """The EMA."""
 
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     """The protocol of evaluations."""
 
     log: LogConfig = field(default_factory=LogConfig)
-    """What is written down."""
+    """The log."""
 
     precision: Literal["float64", "float32", "tf32", "bfloat16"] = "float32"
-    """float64 and float32 are those of the weights; tf32 (of matrix products on CUDA) and bfloat16
-    (autocast) keep them in float32."""
+    """float64 and float32 are the dtype of the weights. tf32 (matrix products on CUDA) and bfloat16
+    (autocast) keep the weights in float32."""
 
     compile: bool = False
     """Whether each network is compiled."""
 
     distributed: Literal["ddp", "fsdp"] = "ddp"
-    """How several processes share the work: each has whole networks, or a share of each parameter.
-    """
+    """How several processes share a run: each with the whole networks, or with a shard of each
+    parameter."""
 
     micro_batch: int | None = None
-    """How many samples a process takes through the networks at once, at most; the gradients of the
-    parts of its share are accumulated. All of its share at once unless given."""
+    """The largest batch of one forward pass; gradients of micro-batches are accumulated. Defaults
+    to the whole batch of a process."""
 
     init_from: InitConfig | None = None
-    """The run whose weights this one starts with; drawn anew unless given."""
+    """Initial weights. Defaults to random weights."""
 
     checkpoint_every: int | None = None
-    """Images between two checkpoints; only the end of the run unless given."""
+    """Images between two checkpoints. Defaults to one at the end of the run."""
 
     keep_last: int = 2
-    """How many of the newest checkpoints are kept."""
+    """The number of newest checkpoints that are kept."""
 
     keep_every: int | None = None
-    """Checkpoints at multiples of so many images are kept as well."""
+    """Checkpoints at multiples of this many images are kept too."""
 
     sample_every: int | None = None
-    """Images between two sample grids; only the end of the run unless given."""
+    """Images between two sample grids. Defaults to one at the end of the run."""
 
     evaluate_every: int | None = None
-    """Images between two evaluations; only the end of the run unless given."""
+    """Images between two evaluations. Defaults to one at the end of the run."""
 
     seed: int = 0
-    """What all randomness of the run follows from."""
+    """The seed of all random numbers of the run."""
 
     num_workers: int = 0
-    """Processes that load data; 0 for none but the main one."""
+    """Processes that load data; 0 loads data in the main process."""
 
     num_threads: int | None = None
-    """CPU threads of torch; its default unless given. With one, small networks train nearly as fast
-    on an idle machine and thrice as fast on a busy one, and sums have the same order everywhere."""
-
-    updates: Mapping[str, int] = field(default_factory=dict)
-    """Updates of each player in one iteration. Defaults to ``players`` of the objective."""
+    """CPU threads of torch. Defaults to torch's choice. With one thread, small networks train
+    nearly as fast on an idle machine and three times as fast on a busy one, and sums have a fixed
+    order."""
 
     phases: AutomaticPhases | Sequence[FixedPhase] = ()
-    """What changes in the course of the run: a list, or the settings of a controller."""
+    """Changes during the run: a list of phases, or the settings of a controller."""
 
     plugins: Sequence[str] = ()
     """Python files that register components."""
 
     def __post_init__(self) -> None:
-        """Checks the domains."""
         at_least(
             1,
             global_batch=self.global_batch,

@@ -1,9 +1,9 @@
-"""YAML as data: a safe loader, in which ``1e-4`` is a number and no key stands twice.
+"""YAML as data: a safe loader in which ``1e-4`` is a number and keys are unique.
 
-What a config has no use for is refused: tags, since they say what to construct; anchors and
-aliases, since a text of some lines can stand for a billion items by them; deep nesting and long
-texts, since reading them takes a stack and a time without bound. Numbers are written in decimal,
-octal, hexadecimal or binary: dates and ``1:30``, of which YAML 1.1 makes seconds, stay text.
+The loader raises for tags, which construct objects; for anchors and aliases, with which a few lines
+expand to a billion items; and for deep nesting and long texts, which take unbounded time. Numbers
+are decimal, octal, hexadecimal or binary. Dates and ``1:30``, which YAML 1.1 reads as seconds, are
+text.
 """
 
 __all__ = ["ConfigError", "dump", "parse", "read"]
@@ -17,10 +17,10 @@ import yaml
 from afmlib.registry import shorten
 
 MAX_LENGTH = 200_000
-"""Characters or bytes of a config; the longest that is shipped has two thousand."""
+"""Characters or bytes of a config. The longest shipped one has two thousand."""
 
 MAX_DEPTH = 32
-"""Levels of keys and lists within one another."""
+"""Nested levels of keys and lists."""
 
 
 class ConfigError(ValueError):
@@ -35,9 +35,9 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
         if getattr(event, "anchor", None) is not None:
-            raise _refusal("anchors and aliases (& and *) are not taken", event)
+            raise _refusal("anchors and aliases (& and *) are not allowed", event)
         if getattr(event, "tag", None) is not None:
-            raise _refusal("tags (!) are not taken", event)
+            raise _refusal("tags (!) are not allowed", event)
         if self.depth == MAX_DEPTH:
             raise _refusal(f"there are more than {MAX_DEPTH} levels", event)
         self.depth += 1
@@ -50,9 +50,9 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
-                raise _refusal(f"a key is text, not {shorten(key)}", key_node)
+                raise _refusal(f"a key must be text, not {shorten(key)}", key_node)
             if key in seen:
-                raise _refusal(f"the key {shorten(key)} stands twice", key_node)
+                raise _refusal(f"the key {shorten(key)} is repeated", key_node)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -62,15 +62,14 @@ def _refusal(problem: str, place: Any) -> yaml.YAMLError:
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML's safe dumper, which quotes what the loader above would take for a number."""
+    """PyYAML's safe dumper, which quotes texts that the loader would read as numbers."""
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Writes what stands twice twice, for the loader takes no aliases."""
-        return True
+        return True  # The loader raises for aliases.
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    # PyYAML quotes other line breaks than \n as they are, and reads them back as spaces.
+    # PyYAML does not escape line breaks other than \n, and reads them back as spaces.
     style = None if text.isprintable() else '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
@@ -79,13 +78,13 @@ _Dumper.add_representer(str, _represent_text)
 
 # --- Numbers --------------------------------------------------------------------------------------
 
-# No number is longer: an integer of a million digits takes minutes.
+# An integer of a million digits takes minutes to parse.
 _SHORT = r"^(?=.{1,100}$)"
 
-# YAML 1.1 wants a dot in a number with an exponent; everybody writes 1e-4.
+# YAML 1.1 needs a dot in a number with an exponent, but 1e-4 is the usual form.
 _EXPONENT = re.compile(_SHORT + r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")
 
-# Those of YAML 1.1, without numbers to the base of 60.
+# As in YAML 1.1, without numbers in base 60.
 _FLOAT = re.compile(
     _SHORT + r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+][0-9]+)?$"
     r"|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"
@@ -94,7 +93,7 @@ _INT = re.compile(
     _SHORT + r"[-+]?(0b[01][01_]*|0[0-7_]+|0|[1-9][0-9_]*|0x[0-9a-fA-F][0-9a-fA-F_]*)$"
 )
 
-# The dumper keeps all of YAML's, so that what stays text here is quoted for other readers.
+# The dumper keeps all resolvers of YAML 1.1, so that other readers read the same text.
 _TEXT = ("timestamp", "merge", "value", "int", "float")
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in found if not tag.endswith(_TEXT)]
@@ -116,19 +115,19 @@ def parse(text: str, source: str) -> Any:
         ConfigError: Names the source and the place.
     """
     if len(text) > MAX_LENGTH:
-        raise ConfigError(f"{source} is not taken: it is longer than {MAX_LENGTH} characters.")
+        raise ConfigError(f"{source} is longer than {MAX_LENGTH} characters.")
     try:
         return yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # Of "\UFFFFFFFF" the last.
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # OverflowError: "\UFFFFFFFF".
         message = " ".join(str(error).split())[:400]
         raise ConfigError(f"{source} is not valid YAML: {message}") from None
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Reads a YAML file that holds keys and values.
+    """Reads a YAML file of keys and values.
 
     Raises:
-        ConfigError: If it cannot be read, or holds something else.
+        ConfigError: If it cannot be read, or is not keys and values.
     """
     try:
         with path.open("rb") as file:
@@ -140,10 +139,10 @@ def read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"The config {path} cannot be read: {error}") from None
     config = parse(text, str(path))
     if not isinstance(config, dict):
-        raise ConfigError(f"The config {path} must hold keys and values.")
+        raise ConfigError(f"The config {path} must be keys and values.")
     return config
 
 
 def dump(config: dict[str, Any]) -> str:
-    """Writes a config as YAML, which :func:`parse` reads as the same."""
+    """Returns a config as YAML, which :func:`parse` reads back."""
     return yaml.dump(config, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
