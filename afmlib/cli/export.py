@@ -127,11 +127,11 @@ def _same_samples(model: Any, again: Any) -> bool:
 
     # Attention backends round differently.
     layers = ([m for m in each.modules() if isinstance(m, Attention)] for each in (model, again))
-    for one, other in zip(*layers, strict=True):
-        other.backend, other.required = one.backend, one.required
+    for layer, twin in zip(*layers, strict=True):
+        twin.backend, twin.required = layer.backend, layer.required
     noises = indexed_noises(0, [0], again.conventions.latent_shape or ())
-    samples = [sample(each, [0], noises=noises) for each in (model, again)]
-    return torch.allclose(*samples, rtol=0, atol=0, equal_nan=True)
+    one, other = (sample(each, [0], noises=noises) for each in (model, again))
+    return torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
 
 
 def _arguments(model: Any) -> dict[str, Any]:

@@ -378,7 +378,7 @@ def test_reloading_leaves_the_optimizers_alone(tmp_path):
         ),
         ("{ot_start: 0.001}", "phases: ot_start must be at least ot_min, got 0.001"),
         ("{ot_min: 0.5}", "the transport scale starts at 0.2, below its minimum 0.5"),
-        ("{lr_factors: [1]}", "lr_factors are three"),
+        ("{lr_factors: [1]}", "lr_factors must be three"),
         ("{lr_factors: [1, 0, 1]}", r"lr_factors\[1\] must be positive, got 0"),
         ("{lr_factors: [1, {generator: 2}, 1]}", r"lr_factors\[1\] is one number, or one for each"),
         ("[{at: 5, lr_factor: -1}]", r"phases\[0\]: lr_factor must be positive"),
