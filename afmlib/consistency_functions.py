@@ -105,7 +105,6 @@ class ConsistencyPrediction(Parameterization):
         timesteps_src: Timesteps,
         timesteps_tgt: Timesteps,
     ) -> Latents:
-        """Maps latents to ``timesteps_tgt``, where they keep the noise that they have."""
         data = self.denoise(generator, latents, labels, timesteps_src)
         return _keep_noise(data, latents, timesteps_src, timesteps_tgt)
 
@@ -118,14 +117,12 @@ class ConsistencyPrediction(Parameterization):
         timesteps_tgt: Timesteps,
         draw_noises: Callable[[], Tensor],
     ) -> Latents:
-        r"""Noises the data anew, by :math:`\sqrt{\sigma^2 - \sigma_\text{min}^2} \, z`."""
         data = self.denoise(generator, latents, labels, timesteps_src)
         lowest = SIGMA_MIN / noise_level(timesteps_tgt)
         share = (1 - lowest.square()).clamp(min=0).sqrt()
         return interpolate(data, expand(share, latents) * draw_noises(), timesteps_tgt)
 
     def sampling_time(self, fraction: float) -> float:
-        """Spaces the steps; the middle of two is at the level 0.821 (Song and Dhariwal, 2023)."""
         return fraction ** (math.log(0.821 / (0.821 + SIGMA_DATA)) / math.log(0.5))
 
 
@@ -157,7 +154,6 @@ class TrigFlowPrediction(Parameterization):
         timesteps_src: Timesteps,
         timesteps_tgt: Timesteps,
     ) -> Latents:
-        """Maps latents to ``timesteps_tgt``, where they keep the noise that they have."""
         data = self.denoise(generator, latents, labels, timesteps_src)
         return _keep_noise(data, latents, timesteps_src, timesteps_tgt)
 
@@ -170,11 +166,9 @@ class TrigFlowPrediction(Parameterization):
         timesteps_tgt: Timesteps,
         draw_noises: Callable[[], Tensor],
     ) -> Latents:
-        """Noises the data anew."""
         data = self.denoise(generator, latents, labels, timesteps_src)
         return interpolate(data, draw_noises(), timesteps_tgt)
 
     def sampling_time(self, fraction: float) -> float:
-        """Spaces the steps; the middle of two is at the angle 1.1 (Lu and Song, 2024)."""
         ratio = math.tan(1.1)
         return fraction ** (math.log(ratio / (1 + ratio)) / math.log(0.5))

@@ -50,7 +50,6 @@ class ForwardModeJVP(DirectionalDerivative):
         points: Sequence[Tensor],
         directions: Sequence[Tensor],
     ) -> Latents:
-        """Returns the derivative, without a graph."""
         derivative: Latents = torch.func.jvp(function, tuple(points), tuple(directions))[1]
         return derivative
 
@@ -81,7 +80,6 @@ class FiniteDifferenceJVP(DirectionalDerivative):
         points: Sequence[Tensor],
         directions: Sequence[Tensor],
     ) -> Latents:
-        """Returns the derivative, without a graph."""
         device = points[0].device.type
         if device == "meta":
             return self._difference(function, points, directions)

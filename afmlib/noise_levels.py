@@ -75,7 +75,6 @@ class DoublingGrid(Discretization):
     def levels(
         self, normals: PerSample, num_images: int, total: int | None = None
     ) -> tuple[PerSample, PerSample]:
-        """Returns the upper and the lower end of a step."""
         count = self.num_steps(num_images, total)
         low, high = SIGMA_MIN ** (1 / RHO), SIGMA_MAX ** (1 / RHO)
         index = torch.arange(count + 1, dtype=torch.float64, device=normals.device)
@@ -132,7 +131,6 @@ class ShrinkingGap(Discretization):
     def levels(
         self, normals: PerSample, num_images: int, total: int | None = None
     ) -> tuple[PerSample, PerSample]:
-        """Returns a level and one below."""
         stage = _stage(num_images, total, self.num_stages)
         upper = (self.log_mean + self.log_std * normals).exp().clamp(SIGMA_MIN, SIGMA_MAX)
         boost: Tensor = 1 + self.boost * torch.sigmoid(-self.steepness * upper)

@@ -28,7 +28,6 @@ class SamplePrediction(Parameterization):
         timesteps_src: Timesteps,
         timesteps_tgt: Timesteps,
     ) -> Latents:
-        """Maps latents at ``timesteps_src`` to latents at ``timesteps_tgt``."""
         return generator(latents, labels, timesteps_src, timesteps_tgt)
 
 
@@ -43,7 +42,6 @@ class VelocityPrediction(Parameterization):
         timesteps_src: Timesteps,
         timesteps_tgt: Timesteps,
     ) -> Latents:
-        """Maps latents at ``timesteps_src`` to latents at ``timesteps_tgt``."""
         velocity = generator(latents, labels, timesteps_src, timesteps_tgt)
         return latents - expand(timesteps_src - timesteps_tgt, latents) * velocity
 
@@ -65,7 +63,6 @@ class InstantaneousVelocity(Parameterization):
         timesteps_src: Timesteps,
         timesteps_tgt: Timesteps,
     ) -> Latents:
-        """Maps latents at ``timesteps_src`` to latents at ``timesteps_tgt``."""
         velocity = generator(latents, labels, timesteps_src, timesteps_src)
         return latents - expand(timesteps_src - timesteps_tgt, latents) * velocity
 

@@ -60,11 +60,9 @@ class PretrainedClassifier(Classifier):
         self.network = _Held(load_classifier(self.checkpoint, ema), self.checkpoint)
 
     def extra_repr(self) -> str:
-        """Shows where the weights come from."""
         return f"checkpoint={self.checkpoint!r}"
 
     def forward(self, latents: Latents, timesteps: Timesteps) -> Tensor:
-        """Returns the logits of the classes for latents at ``timesteps`` of the flow."""
         return self.network(latents, timesteps)
 
 
@@ -99,11 +97,9 @@ class OfficialClassifier(Classifier):
         self.network = _Held(network, checkpoint)
 
     def extra_repr(self) -> str:
-        """Shows where the weights come from."""
         return f"checkpoint={self.checkpoint!r}"
 
     def forward(self, latents: Latents, timesteps: Timesteps) -> Tensor:
-        """Returns the logits of the classes for latents at ``timesteps`` of the flow."""
         return self.network(latents, timesteps)
 
 
@@ -134,7 +130,6 @@ class PretrainedVelocity(Generator):
         self.class_dropout_prob = model.generator.class_dropout_prob
 
     def extra_repr(self) -> str:
-        """Shows where the weights come from."""
         return f"checkpoint={self.checkpoint!r}"
 
     def forward(
@@ -144,7 +139,6 @@ class PretrainedVelocity(Generator):
         timesteps_src: Timesteps | None = None,
         timesteps_tgt: Timesteps | None = None,
     ) -> Latents:
-        """Returns the velocity of latents at ``timesteps_src``."""
         return self.network(latents, labels, timesteps_src, timesteps_tgt)
 
 
@@ -173,11 +167,9 @@ class _Held(nn.Module):
         self.register_load_state_dict_pre_hook(_put_back)  # type: ignore[no-untyped-call]
 
     def forward(self, *arguments: Any) -> Tensor:
-        """Returns what the network does."""
         return self.network(*arguments)
 
     def get_extra_state(self) -> Tensor:
-        """Returns the hash of the weights, which is all that a run saves of them."""
         return self.weights_hash
 
     def set_extra_state(self, state: Tensor) -> None:

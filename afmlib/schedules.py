@@ -48,7 +48,6 @@ class ConstantSchedule(Schedule):
         self.value = value
 
     def __call__(self, num_images: int, total: int | None = None) -> float:
-        """Returns the value."""
         return self.value
 
 
@@ -68,7 +67,6 @@ class LinearSchedule(Schedule):
         self.length = length
 
     def __call__(self, num_images: int, total: int | None = None) -> float:
-        """Returns the value after ``num_images``."""
         return self.start + (self.end - self.start) * _progress(num_images, self.length, total)
 
 
@@ -93,7 +91,6 @@ class CosineSchedule(Schedule):
         self.length = length
 
     def __call__(self, num_images: int, total: int | None = None) -> float:
-        """Returns the value after ``num_images``."""
         progress = _progress(num_images, self.length, total)
         return self.end + (self.start - self.end) * (1 + math.cos(math.pi * progress)) / 2
 
@@ -120,5 +117,4 @@ class PiecewiseSchedule(Schedule):
         self.boundaries = list(boundaries)
 
     def __call__(self, num_images: int, total: int | None = None) -> float:
-        """Returns the value after ``num_images``."""
         return self.values[bisect.bisect_right(self.boundaries, num_images)]

@@ -84,7 +84,6 @@ class PairedAugmentation(Augmentation):
         self.cutout_aspect = _range("cutout_aspect", cutout_aspect, math.inf)
 
     def extra_repr(self) -> str:
-        """Shows the settings in the module's representation."""
         probability = self.probability
         return (
             f"probability={probability if isinstance(probability, float | int) else 'scheduled'}, "
@@ -109,7 +108,6 @@ class PairedAugmentation(Augmentation):
         ).to(latents.device)
 
     def forward(self, latents: Latents, parameters: Uniforms, num_images: int) -> Latents:
-        """Moves the images, then cuts out rectangles."""
         probability = scheduled_value(self.probability, num_images, None)
         latents = self._translate(latents, parameters[:, :PER_TRANSLATION], probability)
         for index in range(self.cutouts):

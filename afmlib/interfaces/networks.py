@@ -123,7 +123,6 @@ class DepthWrapper(Generator):
         self.embeds_timestep_src = self.embeds_timestep_tgt = False
 
     def extra_repr(self) -> str:
-        """Shows the settings in the module's representation."""
         return f"repeats={self.repeats}"
 
     def run(self, body: Callable[..., Tensor], *arguments: Any) -> Tensor:

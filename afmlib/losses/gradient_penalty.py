@@ -5,12 +5,12 @@ For a discriminator :math:`D`, both terms are the mean squared slope
 .. math:: R(p) = \mathbb{E}_{x \sim p} \, \| \nabla_{\!x} D(x) \|_2^2 ,
 
 over the real samples for :math:`R_1` and over the generated ones for :math:`R_2`. They differ only
-in the samples, so each class below is one functional, and the objective calls it once, on both
-concatenated.
+in the samples. So each class below is one functional, and the objective calls it once on the
+concatenation of both.
 
-:class:`FiniteDifferencePenalty` needs one more forward pass and no double backward, which is what
-fused attention and fully sharded training support. :class:`AutogradPenalty` is exact, and is the
-oracle that the other is tested against.
+:class:`FiniteDifferencePenalty` needs one more forward pass and no double backward, so it works
+with fused attention and fully sharded training. :class:`AutogradPenalty` is exact, and is the
+oracle in the tests of the other.
 
 References:
     | Which Training Methods for GANs do actually Converge? (Mescheder et al., 2018), for R1 and R2
@@ -60,7 +60,7 @@ class FiniteDifferencePenalty(GradientPenalty):
     .. math:: \left( \frac{D(x + \epsilon z) - D(x)}{\epsilon} \right)^2 ,
         \qquad z \sim \mathcal{N}(0, I)
 
-    The mean over :math:`z` is :math:`\| \nabla_{\!x} D(x) \|^2 + O(\epsilon^2)`, and is exact when
+    The mean over :math:`z` is :math:`\| \nabla_{\!x} D(x) \|^2 + O(\epsilon^2)`, and is exact if
     :math:`D` is affine. A single draw has a relative standard deviation of :math:`\sqrt{2}`.
 
     Args:
@@ -71,7 +71,7 @@ class FiniteDifferencePenalty(GradientPenalty):
         ValueError: If ``eps`` is not positive.
 
     Note:
-        The critic must compute in float32 or better: the objective binds it with autocast off.
+        The critic must compute in float32 or better. The objective binds it with autocast off.
 
     Example:
         >>> import torch
@@ -90,13 +90,11 @@ class FiniteDifferencePenalty(GradientPenalty):
         self.eps = eps
 
     def extra_repr(self) -> str:
-        """Shows the settings in the module's representation."""
         return f"eps={self.eps:g}"
 
     def forward(
         self, critic: Critic, latents: Latents, logits: Logits, noises: Latents
     ) -> PerSample:
-        """Measures the squared slope, in squared logits per squared unit of the latents."""
         return directional_slope(critic, latents, logits, noises, self.eps).square()
 
 
@@ -104,7 +102,7 @@ class AutogradPenalty(GradientPenalty):
     r"""Computes the squared slope :math:`\| \nabla_{\!x} D(x) \|_2^2` by double backward.
 
     The critic must score each sample independently, as :class:`afmlib.interfaces.Discriminator`
-    requires: batch normalization would leak the slope of one sample into another.
+    requires. Batch normalization would leak the slope of one sample into another.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"double_backward"})
@@ -112,7 +110,6 @@ class AutogradPenalty(GradientPenalty):
     def forward(
         self, critic: Critic, latents: Latents, logits: Logits, noises: Latents
     ) -> PerSample:
-        """Measures the squared slope, in squared logits per squared unit of the latents."""
         del logits, noises  # The logits were computed without a graph through the latents.
         latents = latents.detach().requires_grad_()
         (gradients,) = torch.autograd.grad(critic(latents).sum(), latents, create_graph=True)

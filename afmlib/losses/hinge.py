@@ -1,4 +1,4 @@
-r"""The hinge loss, which stops paying the discriminator beyond a margin.
+r"""The hinge loss, which is zero for the discriminator beyond a margin.
 
 References:
     | Geometric GAN (Lim and Ye, 2017)
@@ -14,7 +14,7 @@ from afmlib.typing import Logits, PerSample
 
 
 class HingeLoss(AdversarialLoss):
-    r"""Asks for logits beyond a margin.
+    r"""Pushes logits beyond a margin.
 
     .. math::
         L_D &= \max(0, m - D(x)) + \max(0, m + D(G(z))) \\
@@ -34,14 +34,11 @@ class HingeLoss(AdversarialLoss):
         self.margin = margin
 
     def extra_repr(self) -> str:
-        """Shows the settings in the module's representation."""
         return f"margin={self.margin:g}"
 
     def discriminator_loss(self, logits_real: Logits, logits_fake: Logits) -> PerSample:
-        """Returns what each sample lacks to its margin."""
         return relu(self.margin - logits_real) + relu(self.margin + logits_fake)
 
     def generator_loss(self, logits_real: Logits, logits_fake: Logits) -> PerSample:
-        """Returns the negative logit of the generated sample."""
         del logits_real
         return -logits_fake

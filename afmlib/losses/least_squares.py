@@ -20,10 +20,8 @@ class LeastSquaresLoss(AdversarialLoss):
     """
 
     def discriminator_loss(self, logits_real: Logits, logits_fake: Logits) -> PerSample:
-        """Returns half the squared distances from the targets 1 and 0."""
         return ((logits_real - 1).square() + logits_fake.square()) / 2
 
     def generator_loss(self, logits_real: Logits, logits_fake: Logits) -> PerSample:
-        """Returns half the squared distance from the target 1."""
         del logits_real
         return (logits_fake - 1).square() / 2

@@ -16,7 +16,7 @@ from afmlib.typing import Logits, PerSample
 
 
 class NonSaturatingLoss(AdversarialLoss):
-    r"""Classifies real against generated.
+    r"""Classifies real against generated samples.
 
     .. math::
         L_D &= - \log \sigma(D(x)) - \log (1 - \sigma(D(G(z)))) \\
@@ -26,10 +26,8 @@ class NonSaturatingLoss(AdversarialLoss):
     won_at_zero: ClassVar[bool] = True
 
     def discriminator_loss(self, logits_real: Logits, logits_fake: Logits) -> PerSample:
-        """Returns the cross-entropy of telling the two apart."""
         return softplus(-logits_real) + softplus(logits_fake)
 
     def generator_loss(self, logits_real: Logits, logits_fake: Logits) -> PerSample:
-        """Returns the cross-entropy of passing for real."""
         del logits_real
         return softplus(-logits_fake)

@@ -1,4 +1,7 @@
-r"""The relativistic pairing loss: is the real sample more real than the generated one?
+r"""The relativistic pairing loss, which compares real and generated samples, and logit centering.
+
+The loss depends only on differences of logits, so it leaves their level free. Logit centering keeps
+that level near zero.
 
 References:
     | The relativistic discriminator (Jolicoeur-Martineau, 2018)
@@ -8,7 +11,7 @@ References:
     | https://arxiv.org/abs/2511.22475
 """
 
-__all__ = ["RelativisticLoss"]
+__all__ = ["RelativisticLoss", "logit_centering"]
 
 from typing import ClassVar
 
@@ -29,9 +32,12 @@ class RelativisticLoss(AdversarialLoss):
     won_at_zero: ClassVar[bool] = True
 
     def discriminator_loss(self, logits_real: Logits, logits_fake: Logits) -> PerSample:
-        """Falls as the real sample gains on the generated one."""
         return softplus(logits_fake - logits_real)
 
     def generator_loss(self, logits_real: Logits, logits_fake: Logits) -> PerSample:
-        """Falls as the generated sample gains on the real one."""
         return softplus(logits_real - logits_fake)
+
+
+def logit_centering(logits_real: Logits, logits_fake: Logits) -> PerSample:
+    r"""Returns :math:`(D(x) + D(G(z)))^2` of each pair."""
+    return (logits_real + logits_fake).square()

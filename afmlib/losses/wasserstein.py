@@ -18,14 +18,12 @@ class WassersteinLoss(AdversarialLoss):
         L_D &= D(G(z)) - D(x) \\
         L_G &= - D(G(z))
 
-    Nothing bounds the logits but the gradient penalty: with ``gp_scale`` 0 they run away.
+    Only the gradient penalty bounds the logits: with ``gp_scale`` 0 they diverge.
     """
 
     def discriminator_loss(self, logits_real: Logits, logits_fake: Logits) -> PerSample:
-        """Returns the gap by which the generated sample scores higher."""
         return logits_fake - logits_real
 
     def generator_loss(self, logits_real: Logits, logits_fake: Logits) -> PerSample:
-        """Returns the negative logit of the generated sample."""
         del logits_real
         return -logits_fake

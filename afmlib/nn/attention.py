@@ -45,11 +45,9 @@ class MathAttention(AttentionBackend):
     capabilities: ClassVar[frozenset[str]] = frozenset(CAPABILITIES)
 
     def is_available(self, device: torch.device) -> bool:
-        """Tells that it runs everywhere."""
         return True
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Computes attention."""
         scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-2, -1)
         return scores.softmax(-1) @ values
 
@@ -60,11 +58,9 @@ class SDPAttention(AttentionBackend):
     capabilities: ClassVar[frozenset[str]] = frozenset({"vmap", "compile", "bf16"})
 
     def is_available(self, device: torch.device) -> bool:
-        """Tells that it runs everywhere."""
         return True
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Computes attention."""
         return scaled_dot_product_attention(queries, keys, values)
 
 
@@ -74,11 +70,9 @@ class XformersAttention(AttentionBackend):
     capabilities: ClassVar[frozenset[str]] = frozenset({"compile", "bf16"})
 
     def is_available(self, device: torch.device) -> bool:
-        """Tells whether the device is a CUDA device and xformers is installed."""
         return device.type == "cuda" and importlib.util.find_spec("xformers") is not None
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Computes attention."""
         if queries.device.type != "cuda":
             raise ValueError("xformers runs on CUDA alone: use attention 'auto'.")
         # xformers has no float64 kernel, and wants (N, T, H, D).
@@ -117,11 +111,9 @@ class AutoAttention(AttentionBackend):
     )
 
     def is_available(self, device: torch.device) -> bool:
-        """Tells that it runs everywhere."""
         return True
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Computes attention by a backend that can do all that this one declares."""
         return self.choose(queries.device.type, self.capabilities).attend(queries, keys, values)
 
     @staticmethod
@@ -195,7 +187,6 @@ class Attention(nn.Module):
         self.proj = nn.Linear(hidden_size, hidden_size)
 
     def extra_repr(self) -> str:
-        """Shows the settings in the module's representation."""
         return f"num_heads={self.num_heads}, backend={type(self.backend).__name__}"
 
     def require(self, capabilities: Iterable[str]) -> None:

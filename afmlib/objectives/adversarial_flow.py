@@ -48,8 +48,7 @@ from afmlib.interfaces import (
 )
 from afmlib.losses.gradient_normalization import GradientNormalization
 from afmlib.losses.gradient_penalty import FiniteDifferencePenalty
-from afmlib.losses.logit_centering import logit_centering
-from afmlib.losses.relativistic import RelativisticLoss
+from afmlib.losses.relativistic import RelativisticLoss, logit_centering
 from afmlib.losses.transport import transport_loss
 from afmlib.nn.attention import require_capabilities
 from afmlib.nn.frozen import frozen

@@ -178,9 +178,3 @@ def test_points_are_refused():
 def test_arguments_out_of_their_domain_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         PairedAugmentation(**arguments)
-
-
-def test_representation_shows_the_settings():
-    assert "probability=0.4, translation=0.3, both_ways=True" in repr(PairedAugmentation())
-    scheduled = PairedAugmentation(LinearSchedule(0.0, 0.4, length=10))
-    assert "probability=scheduled" in repr(scheduled)

@@ -60,7 +60,3 @@ def test_discriminator_gains_nothing_beyond_the_margin():
 def test_margin_must_be_positive(margin):
     with pytest.raises(ValueError, match="margin must be positive"):
         HingeLoss(margin)
-
-
-def test_representation_shows_the_margin():
-    assert repr(HingeLoss(0.5)) == "HingeLoss(margin=0.5)"

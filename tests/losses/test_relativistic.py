@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from afmlib.losses.relativistic import RelativisticLoss
+from afmlib.losses.relativistic import RelativisticLoss, logit_centering
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -99,3 +99,35 @@ def test_far_logits_give_finite_losses_and_gradients(dtype):
 def test_a_column_of_logits_is_refused_here_instead_of_being_broadcast():
     with pytest.raises(jaxtyping.TypeCheckError):
         RelativisticLoss().discriminator_loss(torch.zeros(3), torch.zeros(3, 1))
+
+
+# --- Logit centering ---
+
+
+@given(pairs)
+def test_logit_centering_is_squared_sum_of_pair(values):
+    real, fake = columns(values)
+
+    losses = logit_centering(real, fake)
+
+    torch.testing.assert_close(losses, torch.tensor([(a + b) ** 2 for a, b in values]))
+    assert torch.equal(losses, logit_centering(fake, real))
+
+
+@given(pairs, st.floats(-1e3, 1e3))
+def test_logit_centering_ignores_gap(values, gap):
+    real, fake = columns(values)
+
+    apart = logit_centering(real + gap, fake - gap)
+
+    torch.testing.assert_close(apart, logit_centering(real, fake), rtol=1e-6, atol=1e-6)
+
+
+@given(pairs)
+def test_logit_centering_gradients_are_equal(values):
+    real, fake = (column.requires_grad_() for column in columns(values))
+
+    on_real, on_fake = torch.autograd.grad(logit_centering(real, fake).sum(), (real, fake))
+
+    torch.testing.assert_close(on_real, 2 * (real + fake).detach())
+    assert torch.equal(on_real, on_fake)

@@ -78,7 +78,6 @@ class FrozenBackbone(nn.Module):
                 ) from error
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Returns the feature maps of images of 1 or 3 channels in [-1, 1]."""
         size = (self.resolution, self.resolution)
         resized = interpolate(images.expand(-1, 3, -1, -1), size, mode="bicubic", antialias=True)
         pixels = ((resized + 1) / 2 - self.mean) / self.std

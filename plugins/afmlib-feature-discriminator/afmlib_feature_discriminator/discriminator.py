@@ -132,7 +132,6 @@ class Head(nn.Module):
         self.t_embedder = nn.Linear(num_waves, channels) if num_waves else None
 
     def forward(self, maps: Tensor, labels: Labels, waves: Tensor | None) -> Logits:
-        """Scores a map; ``waves`` are the sinusoids of the time."""
         features = self.layers(maps).mean((2, 3))  # (N, C)
         directions = self.y_embedder(labels)
         if self.t_embedder is not None:

@@ -61,7 +61,6 @@ class ResidualBlock(nn.Module):
         initialize(self.narrow, 0.0)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Adds what the convolutions make of the features."""
         hidden = leaky_relu(self.widen(images), SLOPE)
         return images + self.narrow(leaky_relu(self.mix(hidden), SLOPE))
 

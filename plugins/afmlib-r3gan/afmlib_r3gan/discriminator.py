@@ -94,7 +94,6 @@ class R3GANDiscriminator(Discriminator):
     def forward(
         self, latents: Latents, labels: Labels, timesteps: Timesteps | None = None
     ) -> Logits:
-        """Scores images; they are data, at the time 0, and the time is ignored."""
         del timesteps
         images = self.stages[0](self.input(latents))
         for change, stage in zip(self.transitions, self.stages[1:], strict=True):

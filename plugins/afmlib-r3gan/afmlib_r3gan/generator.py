@@ -105,7 +105,6 @@ class R3GANGenerator(Generator):
         timesteps_src: Timesteps | None = None,
         timesteps_tgt: Timesteps | None = None,
     ) -> Latents:
-        """Maps noises to images; it is a one-step generator, and ignores the times."""
         del timesteps_src, timesteps_tgt
         noises = latents.flatten(1)[:, : self.noise_size]
         vectors = torch.cat([noises, self.y_embedder(labels).to(noises.dtype)], dim=1)
