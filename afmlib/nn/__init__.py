@@ -1,1 +1,1 @@
-"""Blocks with parameters, ignorant of the roles that networks play."""
+"""Building blocks of networks, independent of the role of a network."""

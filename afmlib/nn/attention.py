@@ -1,8 +1,8 @@
 r"""Softmax attention, :math:`\operatorname{softmax}(Q K^\top / \sqrt d) V`, by several backends.
 
-Fused kernels are fast and save memory, but have neither a double backward nor a forward-mode
-derivative. So each backend declares what it is capable of, a method says what it needs, and what
-cannot do it is never picked.
+Fused kernels are fast and save memory, but support neither double backward nor forward-mode
+derivatives. So each backend declares its capabilities and each method its requirements. Backends
+that lack a required capability are skipped.
 
 References:
     | Attention Is All You Need (Vaswani et al., 2017)
@@ -36,11 +36,11 @@ from torch.nn.functional import scaled_dot_product_attention
 from afmlib.interfaces import AttentionBackend
 
 CAPABILITIES = ("double_backward", "jvp", "vmap", "compile", "bf16")
-"""What a method may require of attention."""
+"""The capabilities that a method may require of attention."""
 
 
 class MathAttention(AttentionBackend):
-    """Plain matrix products: slow, quadratic in memory, and capable of everything."""
+    """Plain matrix products: slow and quadratic in memory, but with every capability."""
 
     capabilities: ClassVar[frozenset[str]] = frozenset(CAPABILITIES)
 
@@ -74,8 +74,8 @@ class XformersAttention(AttentionBackend):
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         if queries.device.type != "cuda":
-            raise ValueError("xformers runs on CUDA alone: use attention 'auto'.")
-        # xformers has no float64 kernel, and wants (N, T, H, D).
+            raise ValueError("xformers runs only on CUDA: use attention 'auto'.")
+        # xformers has no float64 kernel, and expects (N, T, H, D).
         if queries.dtype == torch.float64:
             return SDPAttention().attend(queries, keys, values)
         tokens_first = (x.transpose(1, 2) for x in (queries, keys, values))
@@ -84,7 +84,7 @@ class XformersAttention(AttentionBackend):
 
 @functools.cache
 def _memory_efficient_attention() -> Any:
-    # Its import costs a second and warns at length where there is no GPU.
+    # The import takes a second, and logs long warnings on machines without a GPU.
     logging.getLogger("xformers").setLevel(logging.ERROR)
     try:
         from xformers.ops import memory_efficient_attention
@@ -97,10 +97,10 @@ def _memory_efficient_attention() -> Any:
 
 
 class AutoAttention(AttentionBackend):
-    """The fastest backend that runs on the device and can do what is required.
+    """The fastest backend that runs on the device and has the required capabilities.
 
-    On CUDA that is xformers where it is installed, else torch's fused attention; plain products
-    where neither can. Each choice is logged once.
+    On CUDA that is xformers if installed, else torch's fused attention. If neither has the
+    capabilities, it is `MathAttention`. Each choice is logged once.
     """
 
     capabilities: ClassVar[frozenset[str]] = frozenset(CAPABILITIES)
@@ -114,15 +114,16 @@ class AutoAttention(AttentionBackend):
         return True
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        # The caller may rely on every declared capability.
         return self.choose(queries.device.type, self.capabilities).attend(queries, keys, values)
 
     @staticmethod
     def choose(device_type: str, required: frozenset[str]) -> AttentionBackend:
-        """Returns the backend for a kind of device and a set of required capabilities."""
+        """Returns the backend for a device type and a set of required capabilities."""
         return AutoAttention.preference[_choice(device_type, required)]()
 
 
-# torch.compile runs this, and does not trace it: it looks for modules and logs.
+# torch.compile calls this instead of tracing it, since it looks for modules and logs.
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _choice(device_type: str, required: frozenset[str]) -> int:
     return _logged_choice(device_type, required)
@@ -130,7 +131,6 @@ def _choice(device_type: str, required: frozenset[str]) -> int:
 
 @functools.cache
 def _logged_choice(device_type: str, required: frozenset[str]) -> int:
-    """Returns the index of the first preferred backend that can do it there."""
     device = torch.device(device_type)
     index, name = next(
         (index, cls.__name__)
@@ -142,12 +142,13 @@ def _logged_choice(device_type: str, required: frozenset[str]) -> int:
     return index
 
 
-_BY_NAME: dict[str, type[AttentionBackend]] = {
+BACKENDS: dict[str, type[AttentionBackend]] = {
     "auto": AutoAttention,
     "math": MathAttention,
     "sdpa": SDPAttention,
     "xformers": XformersAttention,
 }
+"""The short names that the argument ``attention`` accepts."""
 
 
 class Attention(nn.Module):
@@ -155,12 +156,12 @@ class Attention(nn.Module):
 
     Args:
         hidden_size: The width of the tokens.
-        num_heads: The number of heads, which divides the width.
-        qk_norm: Whether queries and keys are normalized per head, which bfloat16 needs.
-        attention: The backend, or the name of one: ``auto``, ``sdpa``, ``math``, ``xformers``.
+        num_heads: The number of heads. It must divide the width.
+        qk_norm: Whether queries and keys are normalized per head. Training in bfloat16 needs it.
+        attention: A backend, or the name of one: ``auto``, ``sdpa``, ``math``, ``xformers``.
 
     Raises:
-        ValueError: If the heads do not divide the width, or there is no such backend.
+        ValueError: If ``num_heads`` does not divide the width, or the backend is unknown.
     """
 
     def __init__(
@@ -174,9 +175,9 @@ class Attention(nn.Module):
         if hidden_size % num_heads:
             raise ValueError(f"num_heads {num_heads} does not divide hidden_size {hidden_size}.")
         if isinstance(attention, str):
-            if attention not in _BY_NAME:
-                raise ValueError(f"attention is one of {list(_BY_NAME)}, got {attention!r}.")
-            attention = _BY_NAME[attention]()
+            if attention not in BACKENDS:
+                raise ValueError(f"attention must be one of {list(BACKENDS)}, got {attention!r}.")
+            attention = BACKENDS[attention]()
         self.num_heads = num_heads
         self.backend = attention
         self.required: frozenset[str] = frozenset()
@@ -190,10 +191,10 @@ class Attention(nn.Module):
         return f"num_heads={self.num_heads}, backend={type(self.backend).__name__}"
 
     def require(self, capabilities: Iterable[str]) -> None:
-        """Restricts the backend to those that are capable of something.
+        """Requires more capabilities of the backend.
 
         Raises:
-            ValueError: If the backend was chosen by name and is not.
+            ValueError: If the backend was chosen by name and lacks one of them.
         """
         missing = sorted(set(capabilities) - self.backend.capabilities)
         if missing:
@@ -204,7 +205,6 @@ class Attention(nn.Module):
         self.required |= frozenset(capabilities)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Mixes the tokens of each sample."""
         q, k, v = rearrange(
             self.qkv(tokens), "n t (three h d) -> three n h t d", three=3, h=self.num_heads
         ).unbind(0)
@@ -216,10 +216,10 @@ class Attention(nn.Module):
 
 
 def require_capabilities(network: nn.Module, capabilities: Iterable[str]) -> None:
-    """Restricts all attention of a network to backends that are capable of something.
+    """Requires capabilities of every attention layer of a network.
 
     Raises:
-        ValueError: If one was chosen by name and is not.
+        ValueError: If a backend was chosen by name and lacks one of them.
     """
     for module in network.modules():
         if isinstance(module, Attention):

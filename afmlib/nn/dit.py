@@ -1,7 +1,7 @@
 r"""Blocks of the diffusion transformer with adaptive layer normalization (adaLN-Zero).
 
-A condition :math:`c` gives each branch a shift, a scale and a gate; the gates start at zero, so
-that a new block is the identity:
+A condition :math:`c` gives each branch a shift, a scale and a gate. The gates start at zero, so a
+new block is the identity:
 
 .. math:: h \gets h + \gamma(c) \, f\big(\operatorname{LN}(h) \, (1 + \alpha(c)) + \beta(c)\big)
 
@@ -37,11 +37,11 @@ def _layer_norm(hidden_size: int) -> nn.LayerNorm:
 
 
 class Mlp(nn.Module):
-    """Two layers with a GELU in between, its tanh approximation.
+    """Two linear layers with a GELU (tanh approximation) in between.
 
     Args:
         hidden_size: The width of the tokens.
-        mlp_ratio: The width in between, in units of it.
+        mlp_ratio: The width of the hidden layer, in units of ``hidden_size``.
     """
 
     def __init__(self, hidden_size: int, mlp_ratio: float) -> None:
@@ -51,17 +51,16 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(int(hidden_size * mlp_ratio), hidden_size)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Transforms each token by itself."""
         return self.fc2(self.act(self.fc1(tokens)))
 
 
 class DiTBlock(nn.Module):
-    """One transformer block under a condition.
+    """One transformer block with a condition.
 
     Args:
         hidden_size: The width of the tokens and of the condition.
         num_heads: The number of attention heads.
-        mlp_ratio: The width of the MLP, in units of it.
+        mlp_ratio: The width of the MLP, in units of ``hidden_size``.
         qk_norm: Whether queries and keys are normalized.
         attention: The attention backend.
     """
@@ -85,7 +84,6 @@ class DiTBlock(nn.Module):
         self.adaLN_modulation = _adaptive_layer(hidden_size, 6)
 
     def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
-        """Transforms the tokens of each sample under its condition."""
         modulation = self.adaLN_modulation(condition).chunk(6, dim=1)
         shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = modulation
         mixed = self.attn(modulate(self.norm1(tokens), shift_attn, scale_attn))
@@ -95,11 +93,11 @@ class DiTBlock(nn.Module):
 
 
 class FinalLayer(nn.Module):
-    """Projects tokens to the pixels of their patches; zero at the start.
+    """Projects each token to the pixels of its patch. A new layer returns zero.
 
     Args:
         hidden_size: The width of the tokens.
-        out_size: The number of values of a patch, ordered (row, column, channel).
+        out_size: The number of values per patch, in the order (row, column, channel).
     """
 
     def __init__(self, hidden_size: int, out_size: int) -> None:
@@ -111,7 +109,6 @@ class FinalLayer(nn.Module):
         self.adaLN_modulation = _adaptive_layer(hidden_size, 2)
 
     def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
-        """Returns the values of each patch."""
         shift, scale = self.adaLN_modulation(condition).chunk(2, dim=1)
         return self.linear(modulate(self.norm_final(tokens), shift, scale))
 
@@ -127,12 +124,12 @@ def dit_blocks(
     """Builds the body of a transformer.
 
     Raises:
-        ValueError: If a number is out of its domain.
+        ValueError: If a number is out of range.
     """
     if depth < 1 or num_heads < 1 or not mlp_ratio * hidden_size >= 1:
         raise ValueError(
-            "depth and num_heads must be at least 1, and mlp_ratio leave the MLP a width, "
-            f"got {depth}, {num_heads} and {mlp_ratio}."
+            "depth, num_heads and mlp_ratio * hidden_size must be at least 1, got depth "
+            f"{depth}, num_heads {num_heads}, mlp_ratio {mlp_ratio}, hidden_size {hidden_size}."
         )
     return nn.ModuleList(
         DiTBlock(hidden_size, num_heads, mlp_ratio, qk_norm, attention) for _ in range(depth)
@@ -140,5 +137,5 @@ def dit_blocks(
 
 
 def token_head(hidden_size: int, out_size: int, bias: bool) -> nn.Sequential:
-    """Builds the head that reads one token; its linear layer keeps torch's initialization."""
+    """Builds the head for one token. Its linear layer keeps torch's initialization."""
     return nn.Sequential(_layer_norm(hidden_size), nn.Linear(hidden_size, out_size, bias=bias))

@@ -29,7 +29,7 @@ def sinusoids(values: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
     Args:
         values: The numbers :math:`v`, one per row.
         dim: The width :math:`2 K` of a row.
-        max_period: The period :math:`P` that the frequencies reach down to.
+        max_period: The longest period :math:`P`, which the lowest frequency approaches.
     """
     half = dim // 2
     exponents = torch.arange(half, dtype=values.dtype, device=values.device) / half
@@ -38,10 +38,10 @@ def sinusoids(values: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
 
 
 def position_embedding(size: int, dim: int) -> Tensor:
-    r"""Returns the fixed two-dimensional position embedding of a grid, row by row.
+    r"""Returns the fixed two-dimensional position embedding of a grid, in row-major order.
 
-    The first half of a row of it stands for the column and the second for the row of the patch,
-    each as :math:`[\sin(p \omega_k), \cos(p \omega_k)]`.
+    The first half of an embedding encodes the column and the second half the row of the patch, both
+    as :math:`[\sin(p \omega_k), \cos(p \omega_k)]`.
 
     Raises:
         ValueError: If ``dim`` is not divisible by 4.
@@ -61,12 +61,12 @@ class PatchEmbed(nn.Module):
 
     Args:
         input_size: The height and width of the images.
-        patch_size: The height and width of a patch, which divides them.
+        patch_size: The height and width of a patch. It must divide ``input_size``.
         in_channels: The number of channels.
         hidden_size: The width of a token.
 
     Raises:
-        ValueError: If the patch does not divide the image.
+        ValueError: If ``patch_size`` does not divide ``input_size``, or a size is not positive.
     """
 
     def __init__(
@@ -86,16 +86,16 @@ class PatchEmbed(nn.Module):
         nn.init.zeros_(self.proj.bias)
 
     def forward(self, latents: Latents) -> Tensor:
-        """Returns the tokens, row by row."""
+        # Row-major order.
         return rearrange(self.proj(latents), "n d h w -> n (h w) d")
 
 
 class LabelEmbedder(nn.Module):
-    """A table of one vector per class, and one for the null class if there is one.
+    """A table with one vector per class, plus one for the null class if needed.
 
     Args:
-        num_rows: The number of rows.
-        hidden_size: Their width.
+        num_rows: The number of vectors.
+        hidden_size: The width of a vector.
     """
 
     def __init__(self, num_rows: int, hidden_size: int) -> None:
@@ -104,21 +104,20 @@ class LabelEmbedder(nn.Module):
         nn.init.normal_(self.embedding_table.weight, std=0.02)
 
     def forward(self, labels: Labels) -> Tensor:
-        """Looks the labels up."""
         return self.embedding_table(labels)
 
 
 class TimestepEmbedder(nn.Module):
-    """A small network on the sinusoids of a multiple of the time.
+    """An MLP on sinusoids of the scaled time.
 
-    The sinusoids are computed in float32 or better: in bfloat16, 750 would become 752.
+    The sinusoids are computed in float32 or better. In bfloat16, 750 would become 752.
 
     Args:
         hidden_size: The width of the embedding.
         frequency_size: The number of sinusoids.
-        time_scale: The factor on the time, which is the fastest frequency of its sinusoids in
-            radians. The larger, the more a network can tell neighboring times apart, and the
-            larger its derivative by the time.
+        time_scale: The factor on the time: the highest frequency of the sinusoids, in radians. A
+            larger factor separates nearby times better, but makes the derivative with respect to
+            the time larger.
 
     Raises:
         ValueError: If ``time_scale`` is not positive.
@@ -139,7 +138,6 @@ class TimestepEmbedder(nn.Module):
         self.mlp = nn.Sequential(first, nn.SiLU(), second)
 
     def forward(self, timesteps: Timesteps) -> Tensor:
-        """Embeds times in [0, 1]."""
         precise = timesteps.to(torch.promote_types(timesteps.dtype, torch.float32))
         waves = sinusoids(self.time_scale * precise, self.frequency_size)
         return self.mlp(waves.to(next(self.mlp.parameters()).dtype))
@@ -148,10 +146,10 @@ class TimestepEmbedder(nn.Module):
 def add_time(
     condition: Tensor, embedder: TimestepEmbedder | None, timesteps: Timesteps | None, name: str
 ) -> Tensor:
-    """Adds the embedding of a time to a condition; without an embedder the time is ignored.
+    """Adds the embedding of a time to a condition. Without an embedder the time is ignored.
 
     Raises:
-        ValueError: If there is an embedder and no time.
+        ValueError: If there is an embedder but no time.
     """
     if embedder is None:
         return condition

@@ -1,8 +1,8 @@
-r"""Features of points, from which small networks learn sharp functions.
+r"""Features of points, with which small networks learn sharp functions.
 
-Coordinates are replaced by themselves and their sinusoids :math:`\cos(a x \omega_k)` and
-:math:`\sin(a x \omega_k)`: on the bare coordinates a small network learns a smooth function only,
-such as a map without the steps that a mixture of narrow components needs.
+The features are the coordinates and their sinusoids :math:`\cos(a x \omega_k)` and
+:math:`\sin(a x \omega_k)`. From the coordinates only, a small network learns smooth functions. A
+mixture of narrow components needs a map with steps.
 
 References:
     | Fourier Features Let Networks Learn High Frequency Functions in Low Dimensional Domains
@@ -19,15 +19,15 @@ from afmlib.nn.embeddings import sinusoids
 
 
 class PointFeatures(nn.Module):
-    """Embeds points by their coordinates and, if wanted, the sinusoids of these.
+    """Embeds points by their coordinates and, optionally, sinusoids of the coordinates.
 
     Args:
         in_channels: The number of coordinates.
-        feature_scale: The factor :math:`a`; None for the coordinates alone.
-        num_features: The number of sinusoids of a coordinate.
+        feature_scale: The factor :math:`a`; None for the coordinates only.
+        num_features: The number of sinusoids per coordinate.
 
     Raises:
-        ValueError: If a number is out of its domain.
+        ValueError: If a number is out of range.
     """
 
     def __init__(self, in_channels: int, feature_scale: float | None, num_features: int) -> None:
@@ -44,7 +44,6 @@ class PointFeatures(nn.Module):
         self.width = in_channels * (1 if feature_scale is None else 1 + num_features)
 
     def forward(self, points: Tensor) -> Tensor:
-        """Returns one row of features per point."""
         if self.feature_scale is None:
             return points
         waves = sinusoids(self.feature_scale * points.flatten(), self.num_features)
@@ -52,10 +51,10 @@ class PointFeatures(nn.Module):
 
 
 def hidden_layers(in_size: int, hidden_size: int, depth: int, out_size: int) -> nn.Sequential:
-    """Builds a network of ``depth`` hidden layers.
+    """Builds an MLP with ``depth`` hidden layers.
 
     Raises:
-        ValueError: If a number is out of its domain.
+        ValueError: If a number is out of range.
     """
     if depth < 1 or hidden_size < 1:
         raise ValueError(

@@ -115,5 +115,5 @@ def test_head_of_a_token_keeps_the_initialization_of_torch(bias):
     ("depth", "heads", "ratio"), [(0, 2, 4.0), (1, 0, 4.0), (1, 2, 0.0), (1, 2, -1.0)]
 )
 def test_numbers_out_of_their_domain_are_refused(depth, heads, ratio):
-    with pytest.raises(ValueError, match=f"got {depth}, {heads} and {ratio}"):
+    with pytest.raises(ValueError, match=f"depth {depth}, num_heads {heads}, mlp_ratio {ratio}"):
         dit_blocks(depth, 8, heads, ratio, False, "auto")
