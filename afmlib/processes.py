@@ -1,6 +1,6 @@
-"""Processes that train together: which one this is, how many there are, and means over them.
+"""Rank, number of processes and collective operations of a distributed run.
 
-Alone, nothing here communicates.
+In a single process these functions do not use torch.distributed.
 """
 
 __all__ = ["any_of", "from_first", "gather_rows", "mean", "rank", "size"]
@@ -19,7 +19,7 @@ def _is_together() -> bool:
 
 
 def rank() -> int:
-    """Returns the number of this process, from 0."""
+    """Returns the rank of this process, starting at 0."""
     return dist.get_rank() if _is_together() else 0
 
 
@@ -29,7 +29,7 @@ def size() -> int:
 
 
 def mean(values: Tensor) -> Tensor:
-    """Returns the mean of a tensor over all processes, each of which must call this."""
+    """Returns the mean of a tensor over all processes. Every process must call this."""
     if size() == 1:
         return values
     total = values.detach().clone()
@@ -38,12 +38,12 @@ def mean(values: Tensor) -> Tensor:
 
 
 def any_of(flag: bool) -> bool:
-    """Tells whether a flag is set in any process."""
+    """Returns whether a flag is set in any process."""
     return flag if size() == 1 else bool(mean(torch.tensor(float(flag))) > 0)
 
 
 def from_first(value: Value) -> Value:
-    """Returns the value, of plain data, that the first process has."""
+    """Broadcasts a value of plain data from the first process and returns it."""
     if size() == 1:
         return value
     values = [value]
@@ -52,7 +52,7 @@ def from_first(value: Value) -> Value:
 
 
 def gather_rows(rows: Tensor) -> list[Tensor] | None:
-    """Returns the tensors of all processes, of the same shape, in the first; None in the others."""
+    """Gathers equally shaped tensors in the first process. Returns None in the others."""
     if size() == 1:
         return [rows]
     gathered = [torch.empty_like(rows) for _ in range(size())] if rank() == 0 else None

@@ -1,4 +1,4 @@
-"""The tensor vocabulary of the library: what the arguments of every component are."""
+"""The tensor types of the library, used in all signatures."""
 
 __all__ = [
     "Critic",
@@ -29,10 +29,10 @@ Logits: TypeAlias = Float[Tensor, " batch"]
 """Outputs of a discriminator; larger means more real."""
 
 PerSample: TypeAlias = Float[Tensor, " batch"]
-"""One non-reduced loss value per sample."""
+"""One unreduced loss value per sample."""
 
 Scalar: TypeAlias = Float[Tensor, ""]
 """A reduced loss value."""
 
 Critic: TypeAlias = Callable[[Latents], Logits]
-"""A discriminator with its labels and timesteps already bound."""
+"""A discriminator with its labels and timesteps bound."""

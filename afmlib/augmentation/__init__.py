@@ -1,1 +1,1 @@
-"""Augmentations of real and generated samples."""
+"""Differentiable augmentations of real and generated samples."""

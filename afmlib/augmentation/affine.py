@@ -1,12 +1,11 @@
-r"""Affine changes of images, another one for each: rotation, scale and shift, reflected at borders.
+r"""Affine warps of images, one per image: rotation, scale and shift, reflected at the borders.
 
-About the centre :math:`c` of the image, a point :math:`p` moves to
+With the image center :math:`c`, a point :math:`p` moves to
 
 .. math:: p' = c + d + s \, R(\theta) \, (p - c)
 
-so that the pixel at :math:`p'` shows what was at :math:`p = c + R(-\theta) (p' - c - d) / s`,
-between the four pixels around it (bilinear). The image goes on beyond its outer edges as in mirrors
-there.
+The pixel at :math:`p'` has the value at :math:`p = c + R(-\theta) (p' - c - d) / s`, interpolated
+bilinearly. Beyond its borders the image is continued by reflection.
 
 References:
     | Spatial Transformer Networks (Jaderberg et al., 2015)
@@ -30,14 +29,14 @@ def affine_warp(
     right: PerSample,
     down: PerSample,
 ) -> Float[Tensor, " batch channels height width"]:
-    """Turns, magnifies and shifts each image by its own numbers.
+    """Rotates, scales and then shifts each image by its own parameters.
 
     Args:
         images: The images.
-        degrees: By how much each is turned, clockwise.
-        scales: By how much each is magnified; positive.
-        right: How far each is shifted to the right then, in pixels; to the left if negative.
-        down: How far each is shifted down; up if negative.
+        degrees: The clockwise angles, in degrees.
+        scales: The magnifications; positive.
+        right: The shifts to the right, in pixels; negative is to the left.
+        down: The shifts down, in pixels; negative is up.
 
     Example:
         >>> image, zero = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), torch.zeros(1)
@@ -48,7 +47,7 @@ def affine_warp(
     height, width = images.shape[-2:]
     rows = torch.arange(height, device=images.device).to(images) - (height - 1) / 2
     columns = torch.arange(width, device=images.device).to(images) - (width - 1) / 2
-    y = rows[None, :, None] - down[:, None, None]  # (N, H, 1), from the centre.
+    y = rows[None, :, None] - down[:, None, None]  # (N, H, 1), from the center.
     x = columns[None, None, :] - right[:, None, None]  # (N, 1, W)
     angles = torch.deg2rad(degrees)
     cos = (angles.cos() / scales)[:, None, None]

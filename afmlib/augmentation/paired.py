@@ -1,18 +1,18 @@
-r"""The augmentation of the discriminator: translation and cut-outs, the same for a pair.
+r"""The augmentation of the discriminator: translation and cutouts, the same for both of a pair.
 
-A real sample and its generated partner are moved alike and lose the same rectangles before they are
-compared, so that a discriminator that learns from little data for long does not learn it by heart.
-It is differentiable: the generator's gradient passes through it, to where the samples were.
+A real sample and its generated partner get the same translation and cutouts. This keeps the
+discriminator from memorizing a small dataset. The augmentation is differentiable, so the generator
+gets its gradient through it.
 
-With probability :math:`p` each, independently:
+Each of these happens with probability :math:`p`, independently:
 
-* a translation by a whole number of pixels, uniform up to a share of the side, filled with zeros;
-* three cut-outs, whose area is uniform, whose aspect (height to width) is uniform in its logarithm,
-  and whose place is uniform among those inside, filled with zeros. A rectangle that is longer than
-  the image is cut to it.
+* a translation by whole pixels, uniform up to a fraction of the side, filled with zeros;
+* three cutouts, filled with zeros. The area is uniform, the aspect ratio (height / width) is
+  log-uniform, and the position is uniform inside the image. A rectangle that is longer than the
+  image is clipped.
 
-All that is random are numbers that are uniform in [0, 1). They are drawn as if everything happened;
-whether it does is decided when they are used, where the probability may follow a schedule.
+The only random numbers are uniform in [0, 1). They are always drawn. The probability is applied
+when they are used, so it may follow a schedule.
 
 References:
     | Adversarial Flow Models (Lin et al., 2025), App. D
@@ -22,16 +22,15 @@ References:
     | https://arxiv.org/abs/2006.10738
 """
 
-__all__ = ["PairedAugmentation"]
+__all__ = ["PairedAugmentation", "erase", "translate"]
 
 import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from afmlib.augmentation.image_changes import erase, translate
 from afmlib.interfaces import Augmentation, Schedule
 from afmlib.schedules import scheduled_value
 from afmlib.typing import Latents
@@ -39,23 +38,23 @@ from afmlib.typing import Latents
 Uniforms = Float[Tensor, " batch numbers"]
 
 PER_TRANSLATION, PER_CUTOUT = 3, 5
-"""How many uniform numbers each takes: whether, right, down; whether, area, aspect, top, left."""
+"""The uniform numbers per change: whether, right, down; whether, area, aspect, top, left."""
 
 
 class PairedAugmentation(Augmentation):
-    """Translation and cut-outs, each with a probability.
+    """Translation and cutouts, each with a probability.
 
     Args:
-        probability: How often each happens: a number, or a schedule with a length of its own.
-        translation: The longest translation, as a share of each side.
-        both_ways: Whether images move in all directions; else, as in the public code, to the right
-            and down alone.
-        cutouts: How many rectangles there are.
-        cutout_area: The range of their areas, as shares of the image's.
-        cutout_aspect: The range of their ratios of height to width.
+        probability: The probability of each change: a number, or a schedule with a set length.
+        translation: The longest translation, as a fraction of the side.
+        both_ways: Whether images move in all directions. If False, they move only to the right and
+            down, as in the official code.
+        cutouts: The number of rectangles.
+        cutout_area: The range of their areas, as fractions of the image's area.
+        cutout_aspect: The range of their aspect ratios (height / width).
 
     Raises:
-        ValueError: If an argument is out of its domain.
+        ValueError: If an argument is out of range.
     """
 
     def __init__(
@@ -73,7 +72,7 @@ class PairedAugmentation(Augmentation):
             if not 0 <= value <= 1:
                 raise ValueError(f"probability must be in [0, 1], got {value}.")
         if not 0 <= translation <= 1:
-            raise ValueError(f"translation is a share in [0, 1], got {translation}.")
+            raise ValueError(f"translation must be in [0, 1], got {translation}.")
         if cutouts < 0:
             raise ValueError(f"cutouts must not be negative, got {cutouts}.")
         self.probability = probability
@@ -91,14 +90,10 @@ class PairedAugmentation(Augmentation):
         )
 
     def draw(self, latents: Latents, generator: torch.Generator | None = None) -> Uniforms:
-        """Draws numbers in [0, 1), one row per sample.
-
-        Raises:
-            ValueError: If the latents are no images.
-        """
         if latents.ndim != 4:
             raise ValueError(
-                f"PairedAugmentation moves images, not samples of shape {tuple(latents.shape[1:])}."
+                "PairedAugmentation needs images of shape (C, H, W), got samples of shape "
+                f"{tuple(latents.shape[1:])}."
             )
         return torch.rand(
             (len(latents), PER_TRANSLATION + PER_CUTOUT * self.cutouts),
@@ -109,23 +104,19 @@ class PairedAugmentation(Augmentation):
 
     def forward(self, latents: Latents, parameters: Uniforms, num_images: int) -> Latents:
         probability = scheduled_value(self.probability, num_images, None)
-        latents = self._translate(latents, parameters[:, :PER_TRANSLATION], probability)
+        happens, right, down = parameters[:, :PER_TRANSLATION].unbind(1)
+        height, width = latents.shape[-2:]
+        is_moved = (happens < probability).long()
+        latents = translate(
+            latents, is_moved * self._shifts(right, width), is_moved * self._shifts(down, height)
+        )
         for index in range(self.cutouts):
             first = PER_TRANSLATION + PER_CUTOUT * index
             numbers = parameters[:, first : first + PER_CUTOUT]
             latents = self._cut_out(latents, numbers, probability)
         return latents
 
-    def _translate(self, latents: Latents, numbers: Uniforms, probability: float) -> Latents:
-        happens, right, down = numbers.unbind(1)
-        height, width = latents.shape[-2:]
-        is_moved = (happens < probability).long()
-        return translate(
-            latents, is_moved * self._shifts(right, width), is_moved * self._shifts(down, height)
-        )
-
     def _shifts(self, uniform: Tensor, side: int) -> Tensor:
-        """Returns whole numbers, each as likely, of which the largest is the longest shift."""
         longest = math.floor(self.translation * side + 1e-6)  # 0.29 * 100 is below 29.
         lowest = -longest if self.both_ways else 0
         return (uniform * (longest - lowest + 1)).floor().long() + lowest
@@ -148,5 +139,45 @@ class PairedAugmentation(Augmentation):
 def _range(name: str, ends: Sequence[float], most: float) -> tuple[float, float]:
     if len(ends) != 2 or not 0 < ends[0] <= ends[1] <= most:
         limit = "" if most == math.inf else f" <= {most}"
-        raise ValueError(f"{name} is a range 0 < low <= high{limit}, got {list(ends)}.")
+        raise ValueError(f"{name} must be a range 0 < low <= high{limit}, got {list(ends)}.")
     return float(ends[0]), float(ends[1])
+
+
+def translate(
+    images: Latents, right: Int[Tensor, " batch"], down: Int[Tensor, " batch"]
+) -> Latents:
+    """Shifts each image by a whole number of pixels and fills the gap with zeros.
+
+    Args:
+        images: The images.
+        right: The shifts to the right, in pixels; negative is to the left.
+        down: The shifts down, in pixels; negative is up.
+    """
+    height, width = images.shape[-2:]
+    rows = torch.arange(height, device=images.device) - down[:, None]  # (N, H)
+    columns = torch.arange(width, device=images.device) - right[:, None]  # (N, W)
+    is_inside = ((rows >= 0) & (rows < height))[:, None, :, None] & (
+        (columns >= 0) & (columns < width)
+    )[:, None, None, :]  # (N, 1, H, W)
+    rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
+    moved = images.gather(2, rows[:, None, :, None].expand_as(images))
+    moved = moved.gather(3, columns[:, None, None, :].expand_as(images))
+    return torch.where(is_inside, moved, 0)
+
+
+def erase(images: Latents, boxes: Float[Tensor, " batch 4"] | Int[Tensor, " batch 4"]) -> Latents:
+    """Sets a rectangle of each image to zero.
+
+    Args:
+        images: The images.
+        boxes: Top, left, height and width of the rectangles, in whole pixels. A height of 0 leaves
+            an image unchanged.
+    """
+    height, width = images.shape[-2:]
+    top, left, tall, wide = boxes[..., None].unbind(1)
+    rows = torch.arange(height, device=images.device)
+    columns = torch.arange(width, device=images.device)
+    is_row = (rows >= top) & (rows < top + tall)  # (N, H)
+    is_column = (columns >= left) & (columns < left + wide)  # (N, W)
+    is_erased = is_row[:, None, :, None] & is_column[:, None, None, :]
+    return torch.where(is_erased, 0, images)

@@ -1,4 +1,4 @@
-"""Random tensors that fit a batch, from a generator on whichever device it is; and drawn again."""
+"""Random tensors for a batch, from a generator on any device, and repeated draws."""
 
 __all__ = ["normal_like", "normal_numbers", "same_draws", "uniform_like"]
 
@@ -12,7 +12,7 @@ from afmlib.typing import Latents, PerSample
 
 
 def normal_like(latents: Latents, size: int, generator: torch.Generator | None) -> Tensor:
-    """Draws standard normal noises for ``size`` samples like those of a batch."""
+    """Draws standard normal noises for ``size`` samples, with the shape and dtype of a batch."""
     return torch.randn(
         (size, *latents.shape[1:]),
         generator=generator,
@@ -43,10 +43,10 @@ def normal_numbers(latents: Latents, generator: torch.Generator | None) -> PerSa
 
 @contextlib.contextmanager
 def same_draws(device: torch.device) -> Iterator[None]:
-    """Lets what follows draw the same as what is inside, on the CPU and on a device.
+    """Resets the global random state at the end, on the CPU and on a device.
 
-    Two evaluations of one network are compared with the same dropout in both, on whichever device
-    the masks are drawn.
+    The code after the block draws the same numbers as the code in it. So two evaluations of a
+    network have the same dropout masks.
     """
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):

@@ -14,20 +14,20 @@ from torch import Tensor
 from afmlib.typing import Latents, PerSample, Timesteps
 
 MIN_STEP_WIDTH = 0.001
-"""The narrowest step that is told apart, so that no loss is divided by zero."""
+"""The smallest width of a step, so that no loss is divided by zero."""
 
 
 def expand(per_sample: Tensor, like: Tensor) -> Tensor:
-    """Appends dimensions to one number per sample, to multiply a batch with."""
+    """Reshapes one number per sample so that it multiplies a batch."""
     return per_sample.to(like.dtype).reshape(-1, *(1,) * (like.ndim - 1))
 
 
 def interpolate(latents: Latents, noises: Latents, timesteps: Timesteps) -> Latents:
-    """Returns what lies at ``timesteps`` between data (0) and noise (1)."""
+    """Returns the points at ``timesteps`` between data (0) and noise (1)."""
     t = expand(timesteps, latents)
     return (1 - t) * latents + t * noises
 
 
 def step_width(timesteps_src: Timesteps, timesteps_tgt: Timesteps) -> PerSample:
-    """Returns the weight :math:`w(s, t)` of a step."""
+    """Returns the width :math:`w(s, t)` of a step."""
     return (timesteps_src - timesteps_tgt).abs().clamp(min=MIN_STEP_WIDTH)

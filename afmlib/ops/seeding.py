@@ -1,11 +1,11 @@
-"""Random numbers by index: what is drawn depends on where it is used, never on what came before.
+"""Random numbers by index, which do not depend on earlier draws.
 
 A stream is named by integers, such as (seed, image) or (seed, player, images seen). NumPy's
-``SeedSequence`` mixes them, so that neighboring names give unrelated streams: seeding with
-``seed + image`` instead would make two seeds share nearly all of their noises.
+``SeedSequence`` mixes them, so similar names give unrelated streams. With ``seed + image`` instead,
+two seeds would share nearly all of their noises.
 
-Noises are drawn by NumPy: torch seeds its CPU generator with 32 bits, of which two among 50,000
-images would coincide about one time in three.
+NumPy draws the noises. Torch seeds its CPU generator with only 32 bits: among 50,000 images, two
+would have the same noise in about one of three cases.
 """
 
 __all__ = ["generator_for", "indexed_noises", "permutation"]
@@ -21,8 +21,8 @@ def _entropy(name: Iterable[int]) -> np.random.SeedSequence:
     numbers = list(name)
     if not all(0 <= number < 2**64 for number in numbers):
         raise ValueError(f"Seeds must be in [0, 2**64), got {numbers}.")
-    # SeedSequence pads with zeros and splits large numbers: by itself it takes (1, 0) for (1,), and
-    # 2**32 for (0, 1). So the length goes first, and each number fills two words.
+    # SeedSequence pads with zeros and splits large numbers: (1, 0) would equal (1,), and 2**32
+    # would equal (0, 1). So the length goes first, and each number fills two words.
     words = [len(numbers)]
     for number in numbers:
         words += divmod(number, 2**32)
@@ -30,7 +30,7 @@ def _entropy(name: Iterable[int]) -> np.random.SeedSequence:
 
 
 def generator_for(*name: int) -> torch.Generator:
-    """Returns a CPU generator at the start of the stream with a name.
+    """Returns a CPU generator at the start of a named stream.
 
     Raises:
         ValueError: If a number is not in [0, 2**64).
@@ -40,14 +40,14 @@ def generator_for(*name: int) -> torch.Generator:
 
 
 def permutation(size: int, *name: int) -> list[int]:
-    """Returns the permutation with a name."""
+    """Returns the permutation of a named stream."""
     return np.random.default_rng(_entropy(name)).permutation(size).tolist()
 
 
 def indexed_noises(seed: int, indices: Sequence[int], shape: Sequence[int], *step: int) -> Tensor:
-    """Draws standard normal noises, the one of index ``i`` from the stream (seed, i).
+    """Draws standard normal noises. Noise ``i`` is from the stream (seed, i).
 
-    Those of a later step of sampling are from the stream (seed, i, step).
+    Noises for a later sampling step are from the stream (seed, i, step).
     """
     noises = np.empty((len(indices), *shape), np.float32)
     for row, index in zip(noises, indices, strict=True):

@@ -1,9 +1,9 @@
-r"""Spherical interpolation: the path between two noises that stays where noises are.
+r"""Spherical interpolation between two noises.
 
 In many dimensions a standard normal noise has a norm close to :math:`\sqrt{n}`. The straight path
-between two of them passes through vectors that are shorter by up to :math:`\sqrt 2`, which no
-generator was trained on. The great circle does not: with the angle :math:`\Omega` between
-:math:`a` and :math:`b` and :math:`r_u = (1 - u) \|a\| + u \|b\|`,
+between two noises passes through vectors that are shorter by up to :math:`\sqrt 2`. A generator was
+not trained on these. The great circle keeps the norm. With the angle :math:`\Omega` between
+:math:`a` and :math:`b` and :math:`r_u = (1 - u) \|a\| + u \|b\|`, it is
 
 .. math::
     s_u = r_u \left( \frac{\sin((1 - u) \Omega)}{\sin \Omega} \frac{a}{\|a\|}
@@ -30,19 +30,18 @@ from afmlib.typing import Latents
 
 
 def slerp(start: Latents, end: Latents, fractions: Float[Tensor, " batch"]) -> Latents:
-    """Returns what lies on the great circle from ``start`` to ``end``.
+    """Returns points on the great circles from ``start`` to ``end``.
 
-    The ends are exact: at 0 it is ``start`` and at 1 ``end``, to the bit. Where both point in one
-    direction, the length alone is interpolated.
+    The ends are exact to the bit: 0 gives ``start`` and 1 gives ``end``. If both noises have the
+    same direction, only the length is interpolated.
 
     Args:
         start: Noises.
-        end: As many noises.
-        fractions: How far along the way, in [0, 1], one number per sample.
+        end: The same number of noises.
+        fractions: The positions on the circles, in [0, 1], one per sample.
 
     Raises:
-        ValueError: If two noises are opposite, so that no half circle is the shortest one, or one
-            is zero, which has no direction.
+        ValueError: If two noises are opposite, so that the circle is not unique, or one is zero.
 
     Example:
         >>> slerp(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]]), torch.tensor([0.5]))
@@ -52,11 +51,13 @@ def slerp(start: Latents, end: Latents, fractions: Float[Tensor, " batch"]) -> L
     lengths_a, lengths_b = a.norm(dim=1), b.norm(dim=1)
     if not (lengths_a * lengths_b > 0).all():
         raise ValueError("A noise of length 0 has no direction to interpolate.")
-    angles = _angles(a / lengths_a[:, None], b / lengths_b[:, None])
+    unit_a, unit_b = a / lengths_a[:, None], b / lengths_b[:, None]
+    # Unlike acos of the product, this keeps the digits of small angles.
+    angles = 2 * torch.atan2((unit_a - unit_b).norm(dim=1), (unit_a + unit_b).norm(dim=1))
     sines = angles.sin()
     parallel = sines.abs() < torch.finfo(a.dtype).eps ** 0.5
     if (parallel & (angles > 1)).any():
-        raise ValueError("Between two opposite noises no great circle is the shortest.")
+        raise ValueError("Two noises are opposite, so the great circle between them is not unique.")
     u = fractions.to(a)
     lengths = (1 - u) * lengths_a + u * lengths_b
     sines = torch.where(parallel, 1.0, sines)
@@ -64,8 +65,3 @@ def slerp(start: Latents, end: Latents, fractions: Float[Tensor, " batch"]) -> L
     share_b = torch.where(parallel, u, (u * angles).sin() / sines)
     weight_a, weight_b = lengths / lengths_a * share_a, lengths / lengths_b * share_b
     return expand(weight_a, start) * start + expand(weight_b, end) * end
-
-
-def _angles(a: Tensor, b: Tensor) -> Tensor:
-    """Returns the angles between unit vectors; also small ones keep their digits."""
-    return 2 * torch.atan2((a - b).norm(dim=1), (a + b).norm(dim=1))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from afmlib.augmentation.affine import affine_warp
-from afmlib.augmentation.image_changes import translate
+from afmlib.augmentation.paired import translate
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -157,7 +157,7 @@ def test_a_share_of_a_side_is_not_rounded_away():
 
 
 def test_points_are_refused():
-    with pytest.raises(ValueError, match=r"moves images, not samples of shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"needs images .*samples of shape \(2,\)"):
         PairedAugmentation().draw(torch.zeros(3, 2))
 
 
@@ -167,12 +167,12 @@ def test_points_are_refused():
         (dict(probability=1.5), r"probability must be in \[0, 1\], got 1.5"),
         (dict(probability=LinearSchedule(0.0, 2.0, length=10)), "probability must be in"),
         (dict(probability=CosineSchedule(0.0, 0.4)), "A schedule without a length"),
-        (dict(translation=-0.1), "translation is a share"),
+        (dict(translation=-0.1), "translation must be"),
         (dict(cutouts=-1), "cutouts must not be negative"),
-        (dict(cutout_area=(0.5, 0.1)), "cutout_area is a range 0 < low <= high <= 1"),
-        (dict(cutout_area=(0.5, 1.1)), "cutout_area is a range"),
-        (dict(cutout_aspect=(0.0, 1.0)), "cutout_aspect is a range 0 < low <= high, got"),
-        (dict(cutout_aspect=(1.0,)), "cutout_aspect is a range"),
+        (dict(cutout_area=(0.5, 0.1)), "cutout_area must be a range 0 < low <= high <= 1"),
+        (dict(cutout_area=(0.5, 1.1)), "cutout_area must be a range"),
+        (dict(cutout_aspect=(0.0, 1.0)), "cutout_aspect must be a range 0 < low <= high, got"),
+        (dict(cutout_aspect=(1.0,)), "cutout_aspect must be a range"),
     ],
 )
 def test_arguments_out_of_their_domain_are_refused(arguments, message):

@@ -146,13 +146,13 @@ def test_the_shares_of_guidance_are_of_the_whole_batch():
     [
         (lambda c: ClassifierGuidance(c, -1.0), "scale must not be negative, got -1.0"),
         (lambda c: ClassifierGuidance(c, float("nan")), "scale must not be negative"),
-        (lambda c: ClassifierGuidance(c, 1.0, (0.5, 0.1)), r"timesteps is a range .* got \[0.5"),
-        (lambda c: ClassifierGuidance(c, 1.0, (0.0, 1.5)), "timesteps is a range"),
-        (lambda c: ClassifierGuidance(c, 1.0, (0.0,)), "timesteps is a range"),
+        (lambda c: ClassifierGuidance(c, 1.0, (0.5, 0.1)), r"timesteps must be .* got \[0.5"),
+        (lambda c: ClassifierGuidance(c, 1.0, (0.0, 1.5)), "timesteps must be a range"),
+        (lambda c: ClassifierGuidance(c, 1.0, (0.0,)), "timesteps must be a range"),
         (lambda c: TargetClassifierGuidance(c, -1.0, [0]), "scale must not be negative"),
         (lambda c: TargetClassifierGuidance(c, 1.0, []), "at least one target time"),
-        (lambda c: TargetClassifierGuidance(c, 1.0, [2.0]), "A target is a range"),
-        (lambda c: TargetClassifierGuidance(c, 1.0, [[0.5, 0.1]]), "A target is a range"),
+        (lambda c: TargetClassifierGuidance(c, 1.0, [2.0]), "A target must be a range"),
+        (lambda c: TargetClassifierGuidance(c, 1.0, [[0.5, 0.1]]), "A target must be a range"),
     ],
 )
 def test_arguments_out_of_their_domain_are_refused(make, message):

@@ -121,7 +121,7 @@ def test_a_range_of_times_ascends_within_the_flow(one, other):
 
     assert check_time_range("timesteps", ends) == tuple(ends)
     if one != other:
-        with pytest.raises(ValueError, match=r"timesteps is a range low <= high in \[0, 1\]"):
+        with pytest.raises(ValueError, match=r"timesteps must be a range low <= high in \[0, 1\]"):
             check_time_range("timesteps", ends[::-1])
 
 
@@ -129,5 +129,5 @@ def test_a_range_of_times_ascends_within_the_flow(one, other):
     "ends", [[], [0.1], [0, 0.5, 1], [-0.1, 0.5], [0.5, 1.1], [0, float("nan")]]
 )
 def test_what_is_no_range_of_times_is_refused(ends):
-    with pytest.raises(ValueError, match="timesteps is a range"):
+    with pytest.raises(ValueError, match="timesteps must be a range"):
         check_time_range("timesteps", ends)

@@ -1,11 +1,11 @@
-"""Tests for afmlib.augmentation.image_changes."""
+"""Tests for the translation and cutouts of afmlib.augmentation.paired."""
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from afmlib.augmentation.image_changes import erase, translate
+from afmlib.augmentation.paired import erase, translate
 
 pytestmark = pytest.mark.usefixtures("float64")
 
