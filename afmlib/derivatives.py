@@ -1,12 +1,12 @@
-r"""Derivatives of a network along given directions: Jacobian-vector products.
+r"""Jacobian-vector products (JVPs): derivatives of a network along given directions.
 
-For a function :math:`f` of several arguments :math:`p_i`, which move by :math:`v_i`,
+For a function :math:`f` of several arguments :math:`p_i` and directions :math:`v_i`, the JVP is
 
 .. math:: \sum_i \frac{\partial f}{\partial p_i} \, v_i
     = \frac{\mathrm{d}}{\mathrm{d} h} f(p + h v) \Big|_{h = 0}
 
-:class:`ForwardModeJVP` is exact, and needs attention that has a forward-mode derivative.
-:class:`FiniteDifferenceJVP` calls the function twice, and so keeps fused attention.
+:class:`ForwardModeJVP` is exact, and needs attention with a forward-mode derivative.
+:class:`FiniteDifferenceJVP` calls the function twice, so fused attention works.
 
 References:
     | Mean Flows for One-step Generative Modeling (Geng et al., 2025), for its use in an objective
@@ -30,7 +30,7 @@ from afmlib.typing import Latents
 
 
 class ForwardModeJVP(DirectionalDerivative):
-    """Propagates the directions along with the function, exactly, for three of its calls.
+    """The exact JVP by forward-mode differentiation, at the cost of about three calls.
 
     Example:
         >>> import torch
@@ -55,14 +55,15 @@ class ForwardModeJVP(DirectionalDerivative):
 
 
 class FiniteDifferenceJVP(DirectionalDerivative):
-    r"""Takes the central difference :math:`(f(p + \epsilon v) - f(p - \epsilon v)) / 2 \epsilon`.
+    r"""The central difference :math:`(f(p + \epsilon v) - f(p - \epsilon v)) / 2 \epsilon`.
 
-    Its error is of the order of :math:`\epsilon^2`, and of rounding divided by :math:`\epsilon`; it
-    is taken with autocast off, since in half precision it would be mostly rounding.
+    Its error is :math:`O(\epsilon^2)` plus the rounding error divided by :math:`\epsilon`. Autocast
+    is off, since in half precision the result would be mostly rounding errors.
 
     Args:
-        eps: The step :math:`\epsilon`, a factor on the directions. A network that embeds
-            :math:`1000 \, t` changes within a thousandth of time, which the step must not reach.
+        eps: The step :math:`\epsilon`, a factor on the directions. It should be small compared
+            with the scale of the function: a network that embeds :math:`1000 \, t` changes within a
+            thousandth of time.
 
     Raises:
         ValueError: If ``eps`` is not positive.

@@ -1,10 +1,21 @@
-r"""Discretizations: which two noise levels a consistency model is compared at.
+r"""Noise levels of consistency models, and the discretizations that draw pairs of them.
 
-The larger is where the student starts and the smaller its teacher; in the course of a run they come
-closer. Both are drawn from a log-normal distribution, :math:`\ln \sigma \sim N(P_m, P_s^2)`, by one
-standard normal number each.
+Their literature measures noise by its level: :math:`y = \sigma_d x + \sigma z`, where the data
+:math:`\sigma_d x` have the standard deviation :math:`\sigma_d = 0.5`. On the straight path of this
+library the level is
+
+.. math:: \sigma(s) = \sigma_d \frac{s}{1 - s} , \qquad y = \sigma_d \frac{x_s}{1 - s} ,
+
+up to :math:`\sigma_\text{max} = 80`. Above that, :math:`x_s` is treated as pure noise.
+
+A discretization gives the two noise levels that are compared: the student starts at the higher one,
+the teacher at the lower one. They move closer during the run. The level is log-normal,
+:math:`\ln \sigma \sim N(P_m, P_s^2)`, and is drawn with one standard normal number per sample.
 
 References:
+    | Consistency Models (Song et al., 2023), Sec. 3, App. C
+    | https://arxiv.org/abs/2303.01469
+
     | Improved Techniques for Training Consistency Models (Song and Dhariwal, 2023), Sec. 3.4, 3.5
     | https://arxiv.org/abs/2310.14189
 
@@ -12,43 +23,77 @@ References:
     | https://arxiv.org/abs/2406.14548
 """
 
-__all__ = ["DoublingGrid", "ShrinkingGap"]
+__all__ = [
+    "SIGMA_DATA",
+    "SIGMA_MAX",
+    "SIGMA_MIN",
+    "DoublingGrid",
+    "ShrinkingGap",
+    "level_scale",
+    "noise_level",
+    "time_of_level",
+]
 
 import torch
 from torch import Tensor
 
-from afmlib.consistency_functions import SIGMA_MAX, SIGMA_MIN
 from afmlib.interfaces import Discretization
-from afmlib.typing import PerSample
+from afmlib.typing import PerSample, Timesteps
+
+SIGMA_DATA = 0.5
+"""The standard deviation of the data, in units of the noise level."""
+
+SIGMA_MIN = 0.002
+"""The level that is treated as data."""
+
+SIGMA_MAX = 80.0
+"""The level that is treated as pure noise."""
+
 
 RHO = 7.0
 """The curvature of the grid of noise levels (Karras et al., 2022)."""
 
 
+def time_of_level(levels: PerSample) -> Timesteps:
+    """Returns the times of noise levels on the straight path."""
+    return levels / (levels + SIGMA_DATA)
+
+
+def noise_level(timesteps: Timesteps) -> PerSample:
+    """Returns the noise levels of times, at most ``SIGMA_MAX``."""
+    return timesteps * level_scale(timesteps)
+
+
+def level_scale(timesteps: Timesteps) -> PerSample:
+    """Returns the factors that turn latents on the straight path into data plus noise."""
+    # The two are equal at the highest level. At time 1 the latents are pure noise.
+    return torch.minimum(SIGMA_DATA / (1 - timesteps), SIGMA_MAX / timesteps)
+
+
 def _stage(num_images: int, total: int | None, num_stages: int) -> int:
-    """Returns the number of the stage; the last one goes on."""
+    """Returns the index of the stage. The last stage has no end."""
     if total is None:
         raise ValueError("A discretization needs the length of the run, in images.")
     return min(num_images // max(total // num_stages, 1), num_stages - 1)
 
 
 class DoublingGrid(Discretization):
-    r"""Neighbors on a grid whose steps double in number, stage by stage.
+    r"""Neighboring levels on a grid whose number of steps doubles with each stage.
 
     .. math:: \sigma_i = \Big( \sigma_\text{min}^{1/7} + \frac{i}{N}
         (\sigma_\text{max}^{1/7} - \sigma_\text{min}^{1/7}) \Big)^7 , \qquad i = 0, \dots, N ,
 
-    with :math:`N = s_0, 2 s_0, \dots, s_1`, each for as long. The probability of a step is that of
-    the log-normal distribution between its ends.
+    with :math:`N = s_0, 2 s_0, \dots, s_1` in stages of equal length. The probability of a step is
+    that of the log-normal distribution between its ends.
 
     Args:
-        start: The number :math:`s_0` of steps at the start.
-        end: The largest number :math:`s_1`.
+        start: The number of steps :math:`s_0` at the start.
+        end: The largest number of steps :math:`s_1`.
         log_mean: The mean :math:`P_m` of the logarithm of the noise level.
-        log_std: Its standard deviation :math:`P_s`.
+        log_std: The standard deviation :math:`P_s` of the logarithm.
 
     Raises:
-        ValueError: If a number is out of its domain.
+        ValueError: If a number is out of range.
     """
 
     def __init__(
@@ -87,23 +132,24 @@ class DoublingGrid(Discretization):
 
 
 class ShrinkingGap(Discretization):
-    r"""Any level and a lower one, whose relative distance shrinks stage by stage.
+    r"""A continuous level and a lower one, whose relative distance shrinks with each stage.
 
     .. math:: \sigma' = \sigma \, \max \big( 0, 1 - q^{-(j + 1)} (1 + k \,
         \operatorname{sigmoid}(-b \sigma)) \big) , \qquad j = 0, 1, \dots
 
-    Where it would be below zero, the teacher is the data: at the start this is mostly denoising.
+    A lower level of zero means that the teacher is the data. So training starts mostly as
+    denoising.
 
     Args:
-        base: The factor :math:`q` that the distance shrinks by.
-        num_stages: The number of stages, equally long.
-        boost: The number :math:`k`, by which the distance is larger at low levels.
-        steepness: The number :math:`b`, of how soon it is.
+        base: The factor :math:`q` by which the distance shrinks in each stage.
+        num_stages: The number of stages, of equal length.
+        boost: The strength :math:`k` of the larger distance at low levels.
+        steepness: The steepness :math:`b` of its decrease with the level.
         log_mean: The mean :math:`P_m` of the logarithm of the noise level.
-        log_std: Its standard deviation :math:`P_s`.
+        log_std: The standard deviation :math:`P_s` of the logarithm.
 
     Raises:
-        ValueError: If a number is out of its domain.
+        ValueError: If a number is out of range.
     """
 
     def __init__(

@@ -1,19 +1,40 @@
-r"""How the output of a network :math:`g` becomes a step from time :math:`s` to :math:`t`.
+r"""Parameterizations: how a network output :math:`g` gives a step from time :math:`s` to :math:`t`.
+
+A consistency function returns the end of the flow from any start. Its network gets latents of unit
+variance and the time of this library; the formulas use the noise levels of
+:mod:`afmlib.noise_levels`. In multi-step sampling, the estimate of the data is noised again before
+the next step. The steps are spaced so that the middle of two steps is at the published level.
 
 References:
     | Adversarial Flow Models (Lin et al., 2025), Sec. 3.7
     | https://arxiv.org/abs/2511.22475
+
+    | Consistency Models (Song et al., 2023), Sec. 3, App. C, Alg. 1
+    | https://arxiv.org/abs/2303.01469
+
+    | Simplifying, Stabilizing and Scaling Continuous-time Consistency Models (Lu and Song, 2024),
+      for TrigFlow
+    | https://arxiv.org/abs/2410.11081
 """
 
 __all__ = [
+    "ConsistencyPrediction",
     "InstantaneousVelocity",
     "SamplePrediction",
+    "TrigFlowPrediction",
     "VelocityPrediction",
     "parameterization_of",
 ]
 
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
 from afmlib.interfaces import Generator, Parameterization
-from afmlib.ops.flow import expand
+from afmlib.noise_levels import SIGMA_DATA, SIGMA_MIN, level_scale, noise_level, time_of_level
+from afmlib.ops.flow import expand, interpolate
 from afmlib.typing import Labels, Latents, Timesteps
 
 
@@ -47,12 +68,12 @@ class VelocityPrediction(Parameterization):
 
 
 class InstantaneousVelocity(Parameterization):
-    r"""The network returns the velocity at the source, and a step is one of Euler's.
+    r"""The network returns the velocity at the source, and a step is an Euler step.
 
     .. math:: x_t = x_s - (s - t) \, g(x_s, s, s)
 
-    What differs from :class:`VelocityPrediction` is that the network never learns where the step
-    ends: it was trained, as in flow matching, on the velocity of the path itself.
+    Unlike in :class:`VelocityPrediction`, the network does not get the end of the step. Flow
+    matching trains it on the velocity of the path.
     """
 
     def forward(
@@ -67,16 +88,129 @@ class InstantaneousVelocity(Parameterization):
         return latents - expand(timesteps_src - timesteps_tgt, latents) * velocity
 
 
+# --- Consistency functions ---
+
+
+def _keep_noise(data: Latents, latents: Latents, src: Timesteps, tgt: Timesteps) -> Latents:
+    """Returns latents at ``tgt`` with the given data and the noise of the latents at ``src``."""
+    share = tgt / src.clamp(min=torch.finfo(src.dtype).tiny)
+    rest = latents - expand(1 - src, latents) * data
+    return expand(1 - tgt, latents) * data + expand(share, latents) * rest
+
+
+class ConsistencyPrediction(Parameterization):
+    r"""The consistency function, which is the identity at the lowest noise level.
+
+    .. math::
+        f(y, \sigma) &= c_\text{skip} \, y
+            + c_\text{out} \, g\Big( \frac{y}{\sqrt{\sigma^2 + \sigma_d^2}}, s \Big) \\
+        c_\text{skip} &= \frac{\sigma_d^2}{(\sigma - \sigma_\text{min})^2 + \sigma_d^2} , \qquad
+        c_\text{out} = \frac{(\sigma - \sigma_\text{min}) \, \sigma_d}{\sqrt{\sigma^2 + \sigma_d^2}}
+    """
+
+    def denoise(
+        self, generator: Generator, latents: Latents, labels: Labels, timesteps: Timesteps
+    ) -> Latents:
+        """Returns the data at the end of the flow from latents at ``timesteps``."""
+        sigma = noise_level(timesteps).clamp(min=SIGMA_MIN)
+        noisy = expand(level_scale(timesteps), latents) * latents
+        norm = (sigma.square() + SIGMA_DATA**2).sqrt()
+        times = time_of_level(noise_level(timesteps))
+        made = generator(noisy / expand(norm, latents), labels, times, torch.zeros_like(times))
+        skip = SIGMA_DATA**2 / ((sigma - SIGMA_MIN).square() + SIGMA_DATA**2)
+        out = (sigma - SIGMA_MIN) * SIGMA_DATA / norm
+        return (expand(skip, latents) * noisy + expand(out, latents) * made) / SIGMA_DATA
+
+    def forward(
+        self,
+        generator: Generator,
+        latents: Latents,
+        labels: Labels,
+        timesteps_src: Timesteps,
+        timesteps_tgt: Timesteps,
+    ) -> Latents:
+        data = self.denoise(generator, latents, labels, timesteps_src)
+        return _keep_noise(data, latents, timesteps_src, timesteps_tgt)
+
+    def advance(
+        self,
+        generator: Generator,
+        latents: Latents,
+        labels: Labels,
+        timesteps_src: Timesteps,
+        timesteps_tgt: Timesteps,
+        draw_noises: Callable[[], Tensor],
+    ) -> Latents:
+        # Alg. 1: adds the noise sqrt(sigma^2 - sigma_min^2) z to the data.
+        data = self.denoise(generator, latents, labels, timesteps_src)
+        lowest = SIGMA_MIN / noise_level(timesteps_tgt)
+        share = (1 - lowest.square()).clamp(min=0).sqrt()
+        return interpolate(data, expand(share, latents) * draw_noises(), timesteps_tgt)
+
+    def sampling_time(self, fraction: float) -> float:
+        # The middle of two steps is at the level 0.821 (Song and Dhariwal, 2023).
+        return fraction ** (math.log(0.821 / (0.821 + SIGMA_DATA)) / math.log(0.5))
+
+
+class TrigFlowPrediction(Parameterization):
+    r"""The consistency function on a circle with the angle :math:`\tan \theta = s / (1 - s)`.
+
+    .. math:: f(x_\theta, \theta) = \cos \theta \; x_\theta - \sin \theta \; g(x_\theta, s) ,
+        \qquad x_\theta = \cos \theta \; x + \sin \theta \; z
+
+    The angle is at most :math:`\arctan(\sigma_\text{max} / \sigma_d)`.
+    """
+
+    def denoise(
+        self, generator: Generator, latents: Latents, labels: Labels, timesteps: Timesteps
+    ) -> Latents:
+        """Returns the data at the end of the flow from latents at ``timesteps``."""
+        norm = ((1 - timesteps).square() + timesteps.square()).sqrt()
+        noisy = latents / expand(norm, latents)
+        sigma = noise_level(timesteps) / SIGMA_DATA
+        times, angles = time_of_level(SIGMA_DATA * sigma), sigma.atan()
+        made = generator(noisy, labels, times, torch.zeros_like(times))
+        return expand(angles.cos(), latents) * noisy - expand(angles.sin(), latents) * made
+
+    def forward(
+        self,
+        generator: Generator,
+        latents: Latents,
+        labels: Labels,
+        timesteps_src: Timesteps,
+        timesteps_tgt: Timesteps,
+    ) -> Latents:
+        data = self.denoise(generator, latents, labels, timesteps_src)
+        return _keep_noise(data, latents, timesteps_src, timesteps_tgt)
+
+    def advance(
+        self,
+        generator: Generator,
+        latents: Latents,
+        labels: Labels,
+        timesteps_src: Timesteps,
+        timesteps_tgt: Timesteps,
+        draw_noises: Callable[[], Tensor],
+    ) -> Latents:
+        data = self.denoise(generator, latents, labels, timesteps_src)
+        return interpolate(data, draw_noises(), timesteps_tgt)
+
+    def sampling_time(self, fraction: float) -> float:
+        # The middle of two steps is at the angle 1.1 (Lu and Song, 2024).
+        ratio = math.tan(1.1)
+        return fraction ** (math.log(ratio / (1 + ratio)) / math.log(0.5))
+
+
 def parameterization_of(prediction: str) -> Parameterization:
-    """Returns the reading of what a network is said to predict.
+    """Returns the parameterization for a prediction type, "sample" or "velocity".
 
     Raises:
-        ValueError: If that is neither "sample" nor "velocity".
+        ValueError: If the prediction type is unknown.
     """
     choices: dict[str, type[Parameterization]] = {
         "sample": SamplePrediction,
         "velocity": VelocityPrediction,
     }
     if prediction not in choices:
-        raise ValueError(f"prediction is one of {list(choices)}, got {prediction!r}.")
+        raise ValueError(f"prediction must be one of {list(choices)}, got {prediction!r}.")
     return choices[prediction]()

@@ -1,8 +1,8 @@
-r"""Schedules: numbers that change in the course of a run.
+r"""Schedules: numbers that change during a run.
 
-All are functions of the images that the generator has seen, never of an iteration number, so that
-another batch size leaves a schedule where it was. With progress :math:`p = \min(n / N, 1)` after
-:math:`n` of :math:`N` images, a value goes from :math:`a` to :math:`b`; afterwards it stays.
+A schedule is a function of the images that the generator has seen, not of the iteration. So it does
+not depend on the batch size. With the progress :math:`p = \min(n / N, 1)` after :math:`n` of
+:math:`N` images, the value goes from :math:`a` to :math:`b` and then stays there.
 """
 
 __all__ = [
@@ -21,14 +21,14 @@ from afmlib.interfaces import Schedule
 
 
 def scheduled_value(value: float | Schedule, num_images: int, total: int | None) -> float:
-    """Returns a number as it is, or what a schedule says."""
+    """Returns a number unchanged, or the current value of a schedule."""
     return value(num_images, total) if isinstance(value, Schedule) else float(value)
 
 
 def _progress(num_images: int, length: int | None, total: int | None) -> float:
     length = total if length is None else length
     if length is None:
-        raise ValueError("A schedule without a length needs the length of the run, in images.")
+        raise ValueError("A schedule without length needs the length of the run, in images.")
     return min(num_images / length, 1.0)
 
 
@@ -38,7 +38,7 @@ def _check_length(length: int | None) -> None:
 
 
 class ConstantSchedule(Schedule):
-    """Stays at one value.
+    """Always has the same value.
 
     Args:
         value: The value.
@@ -52,12 +52,12 @@ class ConstantSchedule(Schedule):
 
 
 class LinearSchedule(Schedule):
-    r"""Goes straight from one value to another: :math:`a + (b - a) \, p`.
+    r"""Changes linearly: :math:`a + (b - a) \, p`.
 
     Args:
-        start: The value :math:`a` at the first image.
-        end: The value :math:`b` at the last.
-        length: How many images it takes; the whole run unless given.
+        start: The value :math:`a` at the start.
+        end: The value :math:`b` at the end.
+        length: The length in images. Defaults to the whole run.
     """
 
     def __init__(self, start: float, end: float, length: int | None = None) -> None:
@@ -71,12 +71,12 @@ class LinearSchedule(Schedule):
 
 
 class CosineSchedule(Schedule):
-    r"""Goes from one value to another along half a cosine: :math:`b + (a - b)(1 + \cos \pi p) / 2`.
+    r"""Changes along half a cosine: :math:`b + (a - b)(1 + \cos \pi p) / 2`.
 
     Args:
-        start: The value :math:`a` at the first image.
-        end: The value :math:`b` at the last.
-        length: How many images it takes; the whole run unless given.
+        start: The value :math:`a` at the start.
+        end: The value :math:`b` at the end.
+        length: The length in images. Defaults to the whole run.
 
     Example:
         >>> ot_scale = CosineSchedule(0.2, 0.005, length=100)
@@ -96,14 +96,15 @@ class CosineSchedule(Schedule):
 
 
 class PiecewiseSchedule(Schedule):
-    """Jumps from value to value.
+    """Has a constant value in each piece of the run.
 
     Args:
-        values: The values, in their order.
-        boundaries: The images at which each next value begins, ascending; one fewer than values.
+        values: The values, in order.
+        boundaries: The number of images at which each next value starts, ascending. There is one
+            boundary fewer than values.
 
     Raises:
-        ValueError: If the numbers do not match or the boundaries do not ascend.
+        ValueError: If the counts do not match or the boundaries do not ascend.
     """
 
     def __init__(self, values: Sequence[float], boundaries: Sequence[int]) -> None:

@@ -8,18 +8,30 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from afmlib.noise_levels import DoublingGrid, ShrinkingGap
+from afmlib.noise_levels import DoublingGrid, ShrinkingGap, noise_level, time_of_level
 
 pytestmark = pytest.mark.usefixtures("float64")
 
 seeds = st.integers(0, 2**32 - 1)
 progress = st.integers(0, 12_000)
+sigmas = st.floats(0.002, 80.0)
 
 
 def grid_of(count):
     """The levels of the paper, by its one-based index."""
     low, high = 0.002 ** (1 / 7), 80 ** (1 / 7)
     return [(low + (i - 1) / (count - 1) * (high - low)) ** 7 for i in range(1, count + 1)]
+
+
+@given(sigmas)
+def test_levels_and_times_are_inverse(sigma):
+    time = time_of_level(torch.tensor([sigma]))
+
+    assert noise_level(time).item() == pytest.approx(sigma, rel=1e-9)
+
+
+def test_levels_end_at_the_highest_and_begin_at_zero():
+    assert noise_level(torch.tensor([0.0, 0.9999, 1.0])).tolist() == pytest.approx([0, 80, 80])
 
 
 @given(progress)

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from afmlib.consistency_functions import ConsistencyPrediction
 from afmlib.interfaces import Conventions, Generator, SampleModel
 from afmlib.networks.dit import DiTGenerator
 from afmlib.objectives.flow_matching import FlowMatching
 from afmlib.ops.seeding import indexed_noises
 from afmlib.parameterizations import (
+    ConsistencyPrediction,
     InstantaneousVelocity,
     SamplePrediction,
     VelocityPrediction,

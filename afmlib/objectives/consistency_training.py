@@ -29,7 +29,7 @@ from typing import ClassVar
 
 import torch
 
-from afmlib.consistency_functions import (
+from afmlib.parameterizations import (
     SIGMA_DATA,
     ConsistencyPrediction,
     time_of_level,

@@ -27,7 +27,7 @@ from typing import ClassVar
 
 import torch
 
-from afmlib.consistency_functions import SIGMA_DATA, TrigFlowPrediction
+from afmlib.parameterizations import SIGMA_DATA, TrigFlowPrediction
 from afmlib.derivatives import ForwardModeJVP
 from afmlib.interfaces import DirectionalDerivative, Generator, Objective, Terms
 from afmlib.nn.attention import require_capabilities

@@ -152,10 +152,10 @@ PARAMETERIZATIONS = ComponentRegistry(
     "parameterizations",
     "Parameterization",
     {
-        "ConsistencyPrediction": "afmlib.consistency_functions",
+        "ConsistencyPrediction": "afmlib.parameterizations",
         "InstantaneousVelocity": "afmlib.parameterizations",
         "SamplePrediction": "afmlib.parameterizations",
-        "TrigFlowPrediction": "afmlib.consistency_functions",
+        "TrigFlowPrediction": "afmlib.parameterizations",
         "VelocityPrediction": "afmlib.parameterizations",
     },
 )

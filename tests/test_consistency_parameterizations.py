@@ -1,4 +1,4 @@
-"""Tests for afmlib.consistency_functions, in the units of the literature."""
+"""Tests for the consistency functions of afmlib.parameterizations, in units of noise levels."""
 
 import math
 
@@ -7,13 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from afmlib.consistency_functions import (
-    ConsistencyPrediction,
-    TrigFlowPrediction,
-    noise_level,
-    time_of_level,
-)
 from afmlib.interfaces import Generator
+from afmlib.noise_levels import noise_level
+from afmlib.parameterizations import ConsistencyPrediction, TrigFlowPrediction
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -36,17 +32,6 @@ def batch_of(seed, sigma, size=4):
     data, noises, labels = torch.randn(size, 3), torch.randn(size, 3), torch.arange(size)
     time = sigma / (sigma + 0.5)
     return data, noises, labels, (1 - time) * data + time * noises, torch.full((size,), time)
-
-
-@given(sigmas)
-def test_levels_and_times_are_inverse(sigma):
-    time = time_of_level(torch.tensor([sigma]))
-
-    assert noise_level(time).item() == pytest.approx(sigma, rel=1e-9)
-
-
-def test_levels_end_at_the_highest_and_begin_at_zero():
-    assert noise_level(torch.tensor([0.0, 0.9999, 1.0])).tolist() == pytest.approx([0, 80, 80])
 
 
 @given(seeds, sigmas)
