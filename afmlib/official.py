@@ -1,15 +1,14 @@
-r"""Models out of the files that the authors publish, ready to sample.
+r"""Loading official checkpoints: the files published by the authors of AFM.
 
-The network is recognized by its weights. What they cannot tell is in the name of the file or has to
-be given: how often the blocks of a deep model are repeated, the number of network evaluations, and
-with it what the output means.
+The weights determine the network. The file name or arguments give the rest: the repeats of the
+blocks in a deep model, the number of network evaluations, and the prediction type.
 
 ============================  =====================  ==============================================
-weights                       given by name or hand  model
+weights                       name or argument       model
 ============================  =====================  ==============================================
 no time embedder                                     one step
 ``t_embedder``                ``nfe`` of 2 or more   that many steps, predicts "velocity"
-``t_embedder``                ``repeats``            one step, deep: the blocks run so many times
+``t_embedder``                ``repeats``            one step, deep: the blocks run that many times
 ``t_embedder`` and            ``prediction``         any number of steps
 ``t_tgt_embedder``
 ============================  =====================  ==============================================
@@ -24,7 +23,7 @@ __all__ = [
     "generator_spec",
     "latent_scale_of",
     "load_official",
-    "public_state_dict",
+    "official_state_dict",
 ]
 
 from collections.abc import Callable, Mapping
@@ -34,26 +33,43 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from afmlib.interfaces import Classifier, Conventions, Discriminator, Generator, SampleModel
+from afmlib.interfaces import (
+    Classifier,
+    Conventions,
+    Discriminator,
+    Generator,
+    Parameterization,
+    SampleModel,
+)
 from afmlib.io.checked_files import CheckpointError
-from afmlib.io.official_files import read_published
-from afmlib.io.official_layout import PublishedNetwork, recognize
-from afmlib.io.official_names import PublishedName, parse_name, parse_nfe
+from afmlib.io.official_files import read_official
+from afmlib.io.official_layout import (
+    OfficialName,
+    OfficialNetwork,
+    parse_name,
+    parse_nfe,
+    recognize,
+)
 from afmlib.io.size_limit import build_for
 from afmlib.networks.dit import DiTGenerator
 from afmlib.networks.repeat import RepeatDepth
 from afmlib.nn.attention import Attention
-from afmlib.parameterizations import parameterization_of
+from afmlib.parameterizations import SamplePrediction, VelocityPrediction
 from afmlib.registry import build_classifier, build_discriminator, build_generator
 
 LATENT_CHANNELS, LATENT_SCALE = 4, 0.18215
-"""Of the autoencoder sd-vae-ft-mse, whose latents the published models are of."""
+"""The channels and latent scale of the autoencoder sd-vae-ft-mse, used by the official models."""
 
 TIME_SCALE = 1000.0
-"""The factor on times in the published networks."""
+"""The factor on times in the official networks."""
 
-PREDICTIONS = {"x": "sample", "v": "velocity", "sample": "sample", "velocity": "velocity"}
-"""The paper's names, and those here."""
+PREDICTIONS: dict[str, type[Parameterization]] = {
+    "x": SamplePrediction,
+    "v": VelocityPrediction,
+    "sample": SamplePrediction,
+    "velocity": VelocityPrediction,
+}
+"""The prediction types, by the paper's names and the names in this library."""
 
 
 def load_official(
@@ -64,34 +80,38 @@ def load_official(
     num_heads: int | None = None,
     device: torch.device | str = "cpu",
 ) -> SampleModel | Discriminator | Classifier:
-    """Opens a published file: one of the thirteen generators, a discriminator or a classifier.
+    """Loads an official checkpoint: a generator, a discriminator or a classifier.
 
     Args:
-        path: The file, ``.pth`` or ``.safetensors``: a path or a URL, of which a copy is kept in
-            ``$AFMLIB_CACHE`` or ``~/.cache/afmlib``.
-        repeats: How often the blocks of a deep model run; by the name of the file unless given.
-        nfe: The number of network evaluations of a sample; by the name of the file unless given.
-        prediction: "sample" or "velocity"; unless given, "velocity" with several evaluations and
-            "sample" with one, as published.
-        num_heads: The number of attention heads; that of the published network of this width
-            unless given.
-        device: Where to put it.
+        path: The file, ``.pth`` or ``.safetensors``: a path or a URL. A remote file is cached in
+            ``$AFMLIB_CACHE``, which defaults to ``~/.cache/afmlib``.
+        repeats: The number of times that the blocks of a deep model run. Defaults to that in the
+            file name.
+        nfe: The number of network evaluations per sample. Defaults to that in the file name.
+        prediction: "sample" or "velocity". Defaults to "velocity" for several evaluations and
+            "sample" for one, as published.
+        num_heads: The number of attention heads. Defaults to that of the official network of this
+            width.
+        device: The device of the result.
 
     Returns:
-        A model for :func:`afmlib.sample` if the file is of a generator, else the network; frozen.
+        A model for :func:`afmlib.sample` for a generator, else the network. All weights are frozen.
 
     Raises:
-        CheckpointError: If the file is damaged or fits no published network.
-        ValueError: If the file leaves open what a model is, or an argument contradicts it.
+        CheckpointError: If the file is corrupt or fits no official network.
+        ValueError: If a setting is missing, or an argument contradicts the weights.
         OSError: If it cannot be read.
     """
     path = str(path)
-    network = read_published(path, num_heads)
+    network = read_official(path, num_heads)
     if network.kind == "generator":
         choice = _choose(network, repeats, nfe, prediction)
         built: nn.Module = _sample_model(network, choice)
     else:
-        _refuse_for(network, repeats=repeats, nfe=nfe, prediction=prediction)
+        given = dict(repeats=repeats, nfe=nfe, prediction=prediction)
+        for name, value in given.items():
+            if value is not None:
+                raise ValueError(f"{path} is a {network.kind}, which has no {name}, got {value!r}.")
         build = {"discriminator": build_discriminator, "classifier": build_classifier}
         built = _load(network, build[network.kind])
     built = built.to(device).requires_grad_(False).eval()
@@ -101,117 +121,87 @@ def load_official(
 
 @dataclass(frozen=True)
 class _Choice:
-    """What weights do not tell of a generator."""
+    """The settings of a generator that its weights do not determine."""
 
     repeats: int
     nfe: int
-    prediction: str
+    parameterization: Parameterization
 
 
 def _choose(
-    network: PublishedNetwork, repeats: int | None, nfe: int | None, prediction: str | None
+    network: OfficialNetwork, repeats: int | None, nfe: int | None, prediction: str | None
 ) -> _Choice:
-    """Settles it by arguments, else by the name of the file, else by what weights leave open."""
+    """Takes the settings from the arguments, else from the file name, else from the weights."""
+    path = network.path
+    has_source = network.arguments["use_timestep_src"]
+    any_step = network.arguments["use_timestep_tgt"]
     for name, value in (("repeats", repeats), ("nfe", nfe)):
         if value is not None and (type(value) is not int or value < 1):
             raise ValueError(f"{name} must be at least 1, got {value!r}.")
     if prediction is not None and prediction not in PREDICTIONS:
-        raise ValueError(f"prediction is 'sample' or 'velocity', got {prediction!r}.")
+        raise ValueError(f"prediction must be 'sample' or 'velocity', got {prediction!r}.")
     both_given = repeats is not None and nfe is not None
-    # A number above 1 says which kind of model it is: the name is not asked for the other.
-    by_name = parse_name(network.path) if repeats is None and nfe in (None, 1) else PublishedName()
+    # An argument above 1 settles the kind of model. Then the name does not set the other one.
+    named = parse_name(path) if repeats is None and nfe in (None, 1) else OfficialName()
     if nfe is None and repeats in (None, 1):
-        nfe = parse_nfe(network.path)
-    repeats = repeats or by_name.repeats
-    if network.arguments["use_timestep_tgt"]:
-        return _choose_any_step(network, repeats, nfe, prediction)
-    if not both_given:
-        repeats, nfe = _choose_kind(network, repeats, nfe)
-    repeats, nfe = _check_kind(network, repeats or 1, nfe or 1)
-    return _Choice(repeats, nfe, PREDICTIONS[prediction or ("v" if nfe > 1 else "x")])
-
-
-def _choose_kind(
-    network: PublishedNetwork, repeats: int | None, nfe: int | None
-) -> tuple[int | None, int | None]:
-    """Refuses to guess what a source-time embedder is for."""
-    path = network.path
-    if network.arguments["use_timestep_src"] and (repeats or 1) == 1 and (nfe or 1) == 1:
+        nfe = parse_nfe(path)
+    repeats = repeats or named.repeats
+    if any_step:
+        if prediction is None:
+            raise ValueError(
+                f"{path} is an any-step model. These have no default prediction: give prediction."
+            )
+        if (repeats or 1) > 1:
+            raise ValueError(f"{path} has a t_tgt_embedder, so it cannot have repeats {repeats}.")
+    elif has_source and not both_given and (repeats or 1) == (nfe or 1) == 1:
         if nfe == 1 or repeats == 1:
             missing = "repeats" if nfe == 1 else "nfe"
             raise ValueError(
-                f"{path} has a t_embedder, so it is no plain one-step model: give {missing}."
+                f"{path} has a t_embedder, so it is not a plain one-step model: give {missing}."
             )
         raise ValueError(
-            f"{path} has a t_embedder, and its name does not say what for: give nfe (2 or 4) of a "
-            "multi-step model, or repeats (2 or 4) of a deep one."
+            f"{path} has a t_embedder, so it is a multi-step or a deep model: give nfe (2 or 4) "
+            "or repeats (2 or 4)."
         )
-    return repeats, nfe
-
-
-def _check_kind(network: PublishedNetwork, repeats: int, nfe: int) -> tuple[int, int]:
-    """Refuses what the weights, or the other number, rule out."""
+    repeats, nfe = repeats or 1, nfe or 1
     if repeats > 1 and nfe > 1:
         raise ValueError(
-            f"Deep models make one step: {network.path} cannot have repeats {repeats} and nfe "
-            f"{nfe}."
+            f"Deep models have one step: {path} cannot have repeats {repeats} and nfe {nfe}."
         )
-    for name, value in (("repeats", repeats), ("nfe", nfe)):
-        if value > 1 and not network.arguments["use_timestep_src"]:
-            raise ValueError(
-                f"{network.path} is of a plain one-step model, without t_embedder: {name} is 1, "
-                f"not {value}."
-            )
-    return repeats, nfe
-
-
-def _choose_any_step(
-    network: PublishedNetwork, repeats: int | None, nfe: int | None, prediction: str | None
-) -> _Choice:
-    if prediction is None:
+    if not has_source and not any_step and max(repeats, nfe) > 1:
+        name, value = ("repeats", repeats) if repeats > 1 else ("nfe", nfe)
         raise ValueError(
-            f"{network.path} is of an any-step model, of which none was published: give prediction."
+            f"{path} is a plain one-step model without t_embedder: {name} is 1, not {value}."
         )
-    if (repeats or 1) > 1:
-        raise ValueError(f"{network.path} has a t_tgt_embedder, which no deep model has.")
-    return _Choice(1, nfe or 1, PREDICTIONS[prediction])
+    return _Choice(repeats, nfe, PREDICTIONS[prediction or ("v" if nfe > 1 else "x")]())
 
 
-def _refuse_for(network: PublishedNetwork, **arguments: object) -> None:
-    for name, value in arguments.items():
-        if value is not None:
-            raise ValueError(
-                f"{network.path} is of a {network.kind}, which has no {name}, got {value!r}."
-            )
-
-
-def _sample_model(network: PublishedNetwork, choice: _Choice) -> SampleModel:
+def _sample_model(network: OfficialNetwork, choice: _Choice) -> SampleModel:
     spec = dict(network.arguments)
     generator = _load(network, build_generator)
     if choice.repeats > 1:
         deep = dict(type="RepeatDepth", repeats=choice.repeats, generator=generator)
         generator = build_generator(deep)
-    parameterization = parameterization_of(choice.prediction)
     conventions = Conventions(
         objective="AdversarialFlow",
-        parameterization=type(parameterization).__name__,
+        parameterization=type(choice.parameterization).__name__,
         nfe=choice.nfe,
         any_nfe=spec["use_timestep_tgt"],
         num_classes=spec["num_classes"],
         latent_shape=(spec["in_channels"], spec["input_size"], spec["input_size"]),
         latent_scale=latent_scale_of(spec["in_channels"]),
     )
-    return SampleModel(generator, parameterization, conventions)
+    return SampleModel(generator, choice.parameterization, conventions)
 
 
-def _load(network: PublishedNetwork, build: Callable[..., Any]) -> Any:
-    """Builds a network without memory of its own, and gives it the weights, strictly."""
+def _load(network: OfficialNetwork, build: Callable[..., Any]) -> Any:
+    """Builds a network on the meta device and assigns the weights to it."""
     spec = dict(type=network.type, **network.arguments)
     try:
         with torch.device("meta"):
             built: nn.Module = build_for(network.state, lambda: build(spec))
     except ValueError as error:
-        raise CheckpointError(f"{network.path} fits no {network.type}: {error}") from error
+        raise CheckpointError(f"{network.path} does not fit a {network.type}: {error}") from error
     problem = first_difference(network.state, built.state_dict())
     if problem:
         raise CheckpointError(f"{network.path} does not fit a {network.type}: {problem}.")
@@ -219,65 +209,65 @@ def _load(network: PublishedNetwork, build: Callable[..., Any]) -> Any:
     return built
 
 
-def first_difference(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    """Returns why a state dict does not fit a network of which ``own`` is one; nothing if it does.
+def first_difference(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    """Returns the first difference between two state dicts, or "" if the first fits the second.
 
     Args:
-        state: The weights that are to be loaded.
-        own: Those of the network.
+        state: The weights to load.
+        expected: The state dict of the network.
     """
-    for name, tensor in own.items():
+    for name, tensor in expected.items():
         if name not in state:
             return f"{name} is missing"
         there, here = tuple(state[name].shape), tuple(tensor.shape)
         if there != here:
             return f"{name} has shape {there}, not {here}"
-    unexpected = [name for name in state if name not in own]
+    unexpected = [name for name in state if name not in expected]
     return f"{unexpected[0][:80]} is unexpected" if unexpected else ""
 
 
 def latent_scale_of(channels: int) -> float:
-    """Returns the scale of what a published model of so many channels makes; 1 for images."""
+    """Returns the latent scale of an official model with this many channels; 1 for images."""
     return LATENT_SCALE if channels == LATENT_CHANNELS else 1.0
 
 
-# --- The other way: a model in the published layout -----------------------------------------------
+# --- Export to the official layout ---
 
 
-def public_state_dict(model: SampleModel) -> dict[str, Tensor]:
-    """Returns the weights of a model under their public names; those of a deep one are plain.
+def official_state_dict(model: SampleModel) -> dict[str, Tensor]:
+    """Returns the weights of a model in the official layout, for a deep model without its repeats.
 
     Raises:
-        ValueError: If the published layout does not have such a model.
+        ValueError: If the official layout does not support the model.
     """
     network = _transformer(model.generator)
     kinds = ("SamplePrediction", "VelocityPrediction")
     if model.conventions.parameterization not in kinds:
         raise ValueError(
-            "The published layout has models that predict samples or velocities, not "
-            f"{model.conventions.parameterization}: export it as safetensors."
+            "The official layout has models that predict samples or velocities, not "
+            f"{model.conventions.parameterization}: export as safetensors."
         )
     if network.class_dropout_prob > 0:
-        raise ValueError("The published layout has no null class: export it as safetensors.")
+        raise ValueError("The official layout has no null class: export as safetensors.")
     if isinstance(model.generator, RepeatDepth) and model.generator.repeats == 1:
         raise ValueError(
-            "The published layout does not tell a deep model of one repetition from a plain one, "
-            "whose head sees the time as well: export it as safetensors."
+            "The official layout does not distinguish a deep model with repeats 1 from a plain "
+            "one: export as safetensors."
         )
     for embedder in (network.t_embedder, network.t_tgt_embedder):
         if embedder is not None and embedder.time_scale != TIME_SCALE:
             raise ValueError(
-                f"The published layout has times scaled by {TIME_SCALE:g}, not "
-                f"{embedder.time_scale:g}: export it as safetensors."
+                f"The official layout has time_scale {TIME_SCALE:g}, not {embedder.time_scale:g}: "
+                "export as safetensors."
             )
     return network.state_dict()
 
 
 def generator_spec(generator: Generator) -> dict[str, Any]:
-    """Returns the spec of a generator in the published layout.
+    """Returns the spec of a generator in the official layout.
 
     Raises:
-        ValueError: If it is another.
+        ValueError: If the official layout does not support the generator.
     """
     network = _transformer(generator)
     heads = next(part.num_heads for part in network.modules() if isinstance(part, Attention))
@@ -292,7 +282,7 @@ def _transformer(generator: Generator) -> DiTGenerator:
     network = generator.generator if isinstance(generator, RepeatDepth) else generator
     if not isinstance(network, DiTGenerator):
         raise ValueError(
-            "The published layout has diffusion transformers, plain or under RepeatDepth, not a "
-            f"{type(generator).__name__}: export it as safetensors."
+            "The official layout has diffusion transformers, plain or in RepeatDepth, not "
+            f"{type(generator).__name__}: export as safetensors."
         )
     return network

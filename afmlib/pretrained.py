@@ -1,11 +1,11 @@
-"""Networks that were trained before, as parts of what is trained now.
+"""Pretrained networks, as frozen components of a new run.
 
-They are components like any other, so that a config names them by one line:
+A config names them in one line:
 
     classifier: {type: PretrainedClassifier, checkpoint: runs/classifier_digits}
 
-Their weights are frozen. They lie in the checkpoint that they come from, and are not copied into
-those of a run that uses them: of them it saves a hash alone, and refuses to go on with others.
+The checkpoints of the new run store only a hash of their weights. Resuming with other weights is an
+error.
 """
 
 __all__ = ["OfficialClassifier", "PretrainedClassifier", "PretrainedVelocity", "load_classifier"]
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from afmlib.interfaces import Classifier, Conventions, Generator
 from afmlib.io.checkpoint import CheckpointError, find_checkpoint, read_manifest
-from afmlib.io.official_files import read_published
+from afmlib.io.official_files import read_official
 from afmlib.metrics.content_hash import content_hash
 from afmlib.official import latent_scale_of, load_official
 from afmlib.parameterizations import InstantaneousVelocity
@@ -28,36 +28,36 @@ from afmlib.typing import Labels, Latents, Timesteps
 
 
 def load_classifier(path: str, ema: bool = True, device: torch.device | str = "cpu") -> Classifier:
-    """Loads a classifier of noised latents from a checkpoint, or from the newest of a run.
+    """Loads a classifier of noisy latents from a checkpoint, or from the last one of a run.
 
     Args:
-        path: The folder of a checkpoint, or the work directory of a run of `ClassifierTraining`.
-        ema: Whether to take the averaged weights instead of the online ones.
-        device: Where to put it.
+        path: The folder of a checkpoint, or the work directory of a `ClassifierTraining` run.
+        ema: Whether to load the EMA weights instead of the online weights.
+        device: The device of the result.
 
     Raises:
-        CheckpointError: If there is none, it is damaged, or its classifier is unknown here.
+        CheckpointError: If the checkpoint is missing or corrupt, or its classifier is unknown.
     """
     classifier = load_network(find_checkpoint(str(path)), CLASSIFIERS, "classifier", ema)
     return classifier.requires_grad_(False).eval().to(device)
 
 
 class PretrainedClassifier(Classifier):
-    """A classifier out of a checkpoint, with weights that stay as they are.
+    """A frozen classifier from a checkpoint.
 
     Args:
-        checkpoint: The folder of a checkpoint, or of a run of `ClassifierTraining`: a path or URL.
-        ema: Whether to take the averaged weights instead of the online ones.
+        checkpoint: The folder of a checkpoint or of a `ClassifierTraining` run: a path or URL.
+        ema: Whether to load the EMA weights instead of the online weights.
 
     Raises:
-        CheckpointError: If there is none, or it is damaged.
+        CheckpointError: If the checkpoint is missing or corrupt.
     """
 
     def __init__(self, checkpoint: str, ema: bool = True) -> None:
         super().__init__()
         self.checkpoint = find_checkpoint(checkpoint)
         self.conventions = _conventions_of(self.checkpoint)
-        self.network = _Held(load_classifier(self.checkpoint, ema), self.checkpoint)
+        self.network = _Frozen(load_classifier(self.checkpoint, ema), self.checkpoint)
 
     def extra_repr(self) -> str:
         return f"checkpoint={self.checkpoint!r}"
@@ -67,25 +67,25 @@ class PretrainedClassifier(Classifier):
 
 
 class OfficialClassifier(Classifier):
-    """The authors' classifier of noised latents, out of its published file.
+    """The official classifier of noisy latents, frozen.
 
     Args:
         checkpoint: The file, ``.pth`` or ``.safetensors``: a path or URL.
-        num_heads: The number of attention heads; that of the published network of this width unless
-            given.
+        num_heads: The number of attention heads. Defaults to that of the official network of this
+            width.
 
     Raises:
-        CheckpointError: If it is damaged, or of another network.
+        CheckpointError: If the file is corrupt or holds another network.
     """
 
     def __init__(self, checkpoint: str, num_heads: int | None = None) -> None:
         super().__init__()
-        published = read_published(checkpoint, num_heads)
-        if published.kind != "classifier":
-            raise CheckpointError(f"{checkpoint} holds a {published.kind}, not a classifier.")
+        official = read_official(checkpoint, num_heads)
+        if official.kind != "classifier":
+            raise CheckpointError(f"{checkpoint} holds a {official.kind}, not a classifier.")
         network = load_official(checkpoint, num_heads=num_heads)
         assert isinstance(network, Classifier)
-        arguments = published.arguments
+        arguments = official.arguments
         channels, side = arguments["in_channels"], arguments["input_size"]
         self.checkpoint = checkpoint
         self.conventions: Mapping[str, Any] = {
@@ -94,7 +94,7 @@ class OfficialClassifier(Classifier):
             "latent_scale": latent_scale_of(channels),
             "time": Conventions.time,
         }
-        self.network = _Held(network, checkpoint)
+        self.network = _Frozen(network, checkpoint)
 
     def extra_repr(self) -> str:
         return f"checkpoint={self.checkpoint!r}"
@@ -104,14 +104,15 @@ class OfficialClassifier(Classifier):
 
 
 class PretrainedVelocity(Generator):
-    """The velocity of a flow-matching model out of a checkpoint, with weights that stay.
+    """The frozen velocity network of a flow-matching checkpoint.
 
     Args:
-        checkpoint: The folder of a checkpoint, or of a run of `FlowMatching`: a path or URL.
-        ema: Whether to take the averaged weights instead of the online ones.
+        checkpoint: The folder of a checkpoint or of a `FlowMatching` run: a path or URL.
+        ema: Whether to load the EMA weights instead of the online weights.
 
     Raises:
-        CheckpointError: If there is none, it is damaged, or its model has no velocity at one time.
+        CheckpointError: If the checkpoint is missing or corrupt, or its parameterization is not
+            `InstantaneousVelocity`.
     """
 
     def __init__(self, checkpoint: str, ema: bool = True) -> None:
@@ -121,10 +122,11 @@ class PretrainedVelocity(Generator):
         model = load_checkpoint(self.checkpoint, ema)
         if not isinstance(model.parameterization, InstantaneousVelocity):
             raise CheckpointError(
-                f"The checkpoint {self.checkpoint} is of another model: its parameterization is "
-                f"{type(model.parameterization).__name__}, not InstantaneousVelocity."
+                f"The checkpoint {self.checkpoint} is not a flow-matching model: its "
+                f"parameterization is {type(model.parameterization).__name__}, not "
+                "InstantaneousVelocity."
             )
-        self.network = _Held(model.generator, self.checkpoint)
+        self.network = _Frozen(model.generator, self.checkpoint)
         self.latent_shape = model.generator.latent_shape
         self.num_classes = model.generator.num_classes
         self.class_dropout_prob = model.generator.class_dropout_prob
@@ -149,12 +151,12 @@ def _conventions_of(folder: str) -> Mapping[str, Any]:
     return conventions
 
 
-class _Held(nn.Module):
-    """A frozen network of whose weights a state has a hash alone.
+class _Frozen(nn.Module):
+    """A frozen network; its state dict stores only a hash of the weights.
 
     Args:
         network: The network.
-        source: Where its weights come from.
+        source: The checkpoint of its weights.
     """
 
     def __init__(self, network: nn.Module, source: str) -> None:
@@ -173,14 +175,9 @@ class _Held(nn.Module):
         return self.weights_hash
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Refuses to go on with other weights.
-
-        Raises:
-            ValueError: Says where these are from.
-        """
         if not torch.equal(self.weights_hash, state.cpu()):
             raise ValueError(
-                f"the weights in {self.source} are others than those that the run began with."
+                f"the weights in {self.source} differ from those at the start of the run."
             )
 
 

@@ -95,9 +95,9 @@ def test_a_state_of_other_weights_is_refused(classifier, flow):
     )
 
     averaged.load_state_dict(PretrainedClassifier(classifier[0]).state_dict())
-    with pytest.raises(ValueError, match="are others than those that the run began with"):
+    with pytest.raises(ValueError, match="differ from the weights"):
         averaged.load_state_dict(online.state_dict())
-    with pytest.raises(ValueError, match="are others"):
+    with pytest.raises(ValueError, match="differ from"):
         PretrainedVelocity(flow[0]).load_state_dict(
             PretrainedVelocity(flow[0], ema=False).state_dict()
         )
@@ -118,7 +118,7 @@ def test_what_is_no_such_network_is_refused_in_words(classifier, flow, tmp_path)
         GENERATOR,
         **(FLOW | dict(parameterization="SamplePrediction")),
     )
-    with pytest.raises(CheckpointError, match="parameterization is SamplePrediction, not Instant"):
+    with pytest.raises(CheckpointError, match="parameterization is SamplePrediction, not Inst"):
         PretrainedVelocity(str(folder))
     with pytest.raises(CheckpointError, match="There is no checkpoint"):
         PretrainedClassifier(str(tmp_path / "nowhere"))

@@ -102,4 +102,4 @@ def test_the_checkpoint_before_a_damaged_one_is_taken(checkpoint, tmp_path, capl
         loaded = load_checkpoint(tmp_path)
 
     assert torch.equal(sample(loaded, [0]), sample(model_of(averaged), [0]))
-    assert "training.pt is damaged" in caplog.text
+    assert "training.pt is corrupt" in caplog.text

@@ -95,15 +95,15 @@ def _export_file(given: Any, options: Any) -> int:
     from afmlib.io import storage
     from afmlib.io.checkpoint import CheckpointError
     from afmlib.io.official_files import write_state_dict
-    from afmlib.official import load_official, public_state_dict
+    from afmlib.official import load_official, official_state_dict
 
     out, model = options.out, given.model
-    state = public_state_dict(model)
+    state = official_state_dict(model)
     write_state_dict(out, state)
     arguments = _arguments(model)
     again = load_official(out, **arguments)
     assert isinstance(again, SampleModel)
-    if not (_same_weights(state, public_state_dict(again)) and _same_samples(model, again)):
+    if not (_same_weights(state, official_state_dict(again)) and _same_samples(model, again)):
         storage.remove_file(out)
         raise CheckpointError(f"{out} differs from the model when read back. It was removed.")
     listed = "".join(f", {name}={value!r}" for name, value in arguments.items())
@@ -158,7 +158,7 @@ def _export_samples(options: Any) -> int:
     from afmlib.cli.sample import sample_batches
     from afmlib.engine import join_processes
     from afmlib.evaluation.protocol import balanced_labels
-    from afmlib.io.npz_samples import write_npz
+    from afmlib.io.npz import write_npz
     from afmlib.metrics.rgb import to_rgb_bytes
 
     if options.num < 1:

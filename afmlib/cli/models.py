@@ -33,7 +33,7 @@ from afmlib.io import storage
 from afmlib.io.cache import copy_for_all
 from afmlib.io.checkpoint import CONFIG, find_checkpoint, read_config, read_manifest
 from afmlib.io.official_files import is_weights_file
-from afmlib.io.official_names import parse_nfe
+from afmlib.io.official_layout import parse_nfe
 from afmlib.official import load_official
 from afmlib.registry import AUTOENCODERS, PluginError, load_plugin_file
 from afmlib.sampling import LOADERS, load_checkpoint

@@ -160,7 +160,7 @@ def _write(out: str, batches: Iterable[Any], labels: Sequence[int], columns: int
     from afmlib.evaluation.pictures import save_picture
     from afmlib.io import storage
     from afmlib.io.checked_files import write_tensors
-    from afmlib.io.npz_samples import write_npz
+    from afmlib.io.npz import write_npz
 
     if out.endswith(".npz"):
         write_npz(out, map(_pixels, batches), torch.as_tensor(labels))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from afmlib import processes
 from afmlib.io import storage
-from afmlib.io.checkpoint import CHECKPOINTS, checkpoint_path, newest_whole, remove_old, set_aside
+from afmlib.io.checkpoint import CHECKPOINTS, checkpoint_path, newest_valid, remove_old, set_aside
 
 CONFIG = "config.yaml"
 SAMPLES = "samples"
@@ -62,7 +62,7 @@ class RunFolder:
         """
         found: tuple[str | None, list[str]] = (None, [])
         if processes.rank() == 0:
-            found = newest_whole(self.path)
+            found = newest_valid(self.path)
         return processes.from_first(found)
 
     def clean_up(self, corrupt: Iterable[str] = ()) -> list[str]:

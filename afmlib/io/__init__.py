@@ -1,1 +1,1 @@
-"""Storage on any file system, and checkpoints that are whole or not there; no code in them."""
+"""Storage on any file system, and atomic checkpoints that cannot run code."""

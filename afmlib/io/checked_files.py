@@ -1,7 +1,7 @@
-"""Files that are known by their checksums, and that cannot run code when they are read.
+"""Files with checksums that cannot run code when they are read.
 
-Tensors are in safetensors; other data is what ``torch.load`` reads with ``weights_only=True``.
-Large files are written, and local ones verified, piece by piece.
+Tensors are stored as safetensors. Other data must be readable by ``torch.load`` with
+``weights_only=True``. Large files are written in pieces, and local files are verified in pieces.
 """
 
 __all__ = [
@@ -33,11 +33,11 @@ BLOCK = 2**20  # Bytes.
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that is missing, damaged or does not fit."""
+    """A checkpoint is missing, corrupt or does not fit."""
 
 
 class _Hashed:
-    """A file to write, which takes the checksum of what goes into it."""
+    """A writable file that computes the checksum of its content."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -60,10 +60,10 @@ class _Hashed:
 
 
 def write_checked(path: str, content: storage.Content) -> str:
-    """Writes a file, piece by piece as its content comes, and returns its checksum.
+    """Writes a file atomically and returns its checksum.
 
     Raises:
-        OSError: If there is no space or no permission; nothing is left behind.
+        OSError: If there is no space or no permission. No partial file remains.
     """
     checksum = ""
 
@@ -72,7 +72,7 @@ def write_checked(path: str, content: storage.Content) -> str:
         hashed = _Hashed(file)
         try:
             hashed.write(content) if isinstance(content, bytes) else content(hashed)
-        except Exception as error:  # torch.save hides a full disk behind an error of its own.
+        except Exception as error:  # torch.save hides the error of a full disk.
             raise hashed.failure or error from None
         checksum = hashed.hexdigest()
 
@@ -82,7 +82,7 @@ def write_checked(path: str, content: storage.Content) -> str:
 
 def write_tensors(state: Mapping[str, Tensor], file: BinaryIO) -> None:
     """Writes tensors as safetensors."""
-    # A copy of each: safetensors refuses tensors that share memory, or are not contiguous.
+    # Copies, since safetensors needs contiguous tensors that do not share memory.
     copies = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in state.items()
@@ -92,10 +92,10 @@ def write_tensors(state: Mapping[str, Tensor], file: BinaryIO) -> None:
 
 @contextlib.contextmanager
 def open_checked(path: str, checksum: str) -> Iterator[BinaryIO]:
-    """Opens a file to read, once its checksum is found right.
+    """Opens a file for reading after verifying its checksum.
 
     Raises:
-        CheckpointError: If it is missing or another.
+        CheckpointError: If it is missing or its checksum is wrong.
         OSError: If it cannot be read.
     """
     try:
@@ -107,55 +107,48 @@ def open_checked(path: str, checksum: str) -> Iterator[BinaryIO]:
         while block := file.read(BLOCK):
             found.update(block)
         if found.hexdigest() != checksum:
-            raise CheckpointError(f"{path} is damaged: its checksum differs from the manifest's.")
+            raise CheckpointError(f"{path} is corrupt: its checksum differs from the manifest's.")
         file.seek(0)
         yield file
 
 
 def read_tensors(file: BinaryIO, path: str) -> dict[str, Tensor]:
-    """Reads safetensors.
+    """Reads safetensors. The path is for error messages.
 
     Raises:
-        CheckpointError: If they are none; it names the path.
+        CheckpointError: If the file is not valid safetensors.
     """
     content = file.read()
     try:
         return load_safetensors(content)
-    except Exception as error:  # A header may name a type that torch has not, say.
-        raise CheckpointError(f"{path} is damaged: {error}.") from error
+    except Exception as error:  # For example, a header may name a dtype unknown to torch.
+        raise CheckpointError(f"{path} is corrupt: {error}.") from error
 
 
 def read_plain_data(file: BinaryIO, path: str) -> dict[str, Any]:
-    """Reads what torch.save wrote of tensors and plain values, and runs no code.
+    """Reads a dictionary of tensors and plain values written by torch.save, without running code.
 
     Raises:
-        CheckpointError: If it is anything else; it names the path.
+        CheckpointError: If the file holds anything else. The message names the path.
     """
     try:
-        _check_archive(file)
+        # torch.save writes uncompressed zip archives. Others could be far larger in memory.
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+        if sum(entry.file_size for entry in entries) > file.seek(0, io.SEEK_END):
+            raise ValueError("its content is larger than the file")
+        file.seek(0)
         state = torch.load(file, map_location="cpu", weights_only=True)
         if not isinstance(state, dict):
             raise TypeError(f"it holds a {type(state).__name__}")
-    except Exception as error:  # What a foreign file makes of the unpickler is anybody's guess.
+    except Exception as error:  # A foreign file may raise any error in the unpickler.
+        reason = str(error)
+        if isinstance(error, pickle.UnpicklingError):  # Torch advises to load the file anyway.
+            wanted = re.search(r"GLOBAL (\S+)", reason)
+            reason = (
+                f"its pickle asks for {wanted[1]}" if wanted else "its pickle is not plain data"
+            )
         raise CheckpointError(
-            f"{path} holds more than plain data, or is damaged: {_reason(error)}"
+            f"{path} is corrupt or holds more than plain data: {reason}"
         ) from error
     return state
-
-
-def _reason(error: Exception) -> str:
-    """Returns what is wrong: of torch's words not the advice to load the file all the same."""
-    if not isinstance(error, pickle.UnpicklingError):
-        return str(error)
-    wanted = re.search(r"GLOBAL (\S+)", str(error))
-    return f"it asks for {wanted[1]}" if wanted else "its pickle is of something else"
-
-
-def _check_archive(file: BinaryIO) -> None:
-    """Refuses what torch.save does not write: another format, or one that grows when unpacked."""
-    with zipfile.ZipFile(file) as archive:
-        entries = archive.infolist()
-    size = file.seek(0, io.SEEK_END)
-    if sum(entry.file_size for entry in entries) > size:
-        raise ValueError("it is longer than the file")
-    file.seek(0)

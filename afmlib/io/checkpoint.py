@@ -1,9 +1,9 @@
-"""Checkpoints: one folder each, which exists only once its manifest verifies.
+"""Checkpoints: one folder each, valid only with its manifest.
 
 ``WORK_DIR/checkpoints/<num_images>/`` holds one safetensors file per network, ``training.pt`` for
-the rest of the state, ``config.yaml``, and last ``manifest.json`` with the conventions of the model
-and the checksum of every file. The manifest is written when all else is in place, so that a run
-killed at any moment leaves a whole checkpoint or none. Nothing in a checkpoint can run code.
+the rest of the state, ``config.yaml`` and ``manifest.json``. The manifest has the conventions of
+the model and the checksum of every file. It is written last, so a run killed at any moment leaves a
+valid checkpoint or none. Nothing in a checkpoint can run code.
 """
 
 __all__ = [
@@ -16,7 +16,7 @@ __all__ = [
     "is_complete",
     "load_tensors",
     "load_training_state",
-    "newest_whole",
+    "newest_valid",
     "read_config",
     "read_manifest",
     "remove_old",
@@ -63,15 +63,15 @@ def save_checkpoint(
 ) -> None:
     """Writes a checkpoint, its manifest last.
 
-    A checkpoint that is in the folder already ceases to be one before any of it is replaced. If
-    writing fails, nothing of the new one is left.
+    If the folder already has a checkpoint, its manifest is removed first. If writing fails, the new
+    files are removed.
 
     Args:
-        folder: Where to; its name is the number of images seen.
-        networks: The state dict of each network, by the name of its file.
-        training: The rest of the state: tensors and plain values; None if only to sample.
-        config: The text of the configuration, if there is one.
-        manifest: What else the manifest says, as plain data.
+        folder: The folder. Its name is the number of images seen.
+        networks: The state dict of each network, by file name without suffix.
+        training: The rest of the state: tensors and plain values; None for sampling only.
+        config: The text of the config, if there is one.
+        manifest: More entries of the manifest, as plain data.
 
     Raises:
         OSError: If there is no space or no permission.
@@ -99,9 +99,9 @@ def save_checkpoint(
 
 
 def _remove(folder: str, names: Iterable[str]) -> None:
-    """Removes the files of a checkpoint that failed, as far as can be: the manifest before all."""
+    """Removes the files of a failed checkpoint if possible, the manifest first."""
     for name in (MANIFEST, *names):
-        with contextlib.suppress(OSError):  # The failure itself is what the user has to see.
+        with contextlib.suppress(OSError):  # The user must see the original error.
             storage.remove_file(storage.join(folder, name))
     with contextlib.suppress(OSError):
         if not storage.list_files(folder) and not storage.list_folders(folder):
@@ -109,7 +109,6 @@ def _remove(folder: str, names: Iterable[str]) -> None:
 
 
 def _checksum(manifest: Mapping[str, Any]) -> str:
-    """Returns the checksum of what a manifest says."""
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
@@ -117,7 +116,7 @@ def read_manifest(folder: str) -> dict[str, Any]:
     """Reads the manifest of a checkpoint.
 
     Raises:
-        CheckpointError: If there is none, or it is not one of ours.
+        CheckpointError: If it is missing, corrupt or of another format.
     """
     path = storage.join(folder, MANIFEST)
     try:
@@ -127,21 +126,21 @@ def read_manifest(folder: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise CheckpointError(f"{folder} is not a checkpoint: it has no {MANIFEST}.") from None
     except IsADirectoryError:
-        raise CheckpointError(f"{path} is damaged: it is a folder.") from None
+        raise CheckpointError(f"{path} is corrupt: it is a folder.") from None
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}.") from None
+        raise CheckpointError(f"{path} is corrupt: {error}.") from None
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-        raise CheckpointError(f"{path} is damaged: it lists no files.")
+        raise CheckpointError(f"{path} is corrupt: it lists no files.")
     for name in manifest["files"]:
-        # Never a path or a URL to somewhere else, nor what no file system has a name for.
+        # Only plain file names: no path or URL to another place.
         if not re.fullmatch(r"\w[\w.-]{0,99}", name, re.ASCII):
-            raise CheckpointError(f"{path} is damaged: it lists {name[:120]!r} as a file.")
+            raise CheckpointError(f"{path} is corrupt: it lists {name[:120]!r} as a file.")
     if manifest.get("format") != FORMAT:
         raise CheckpointError(
             f"{folder} has format {manifest.get('format')!r}; this version reads {FORMAT}."
         )
     if not right:
-        raise CheckpointError(f"{path} is damaged: its checksum differs from what it says.")
+        raise CheckpointError(f"{path} is corrupt: its checksum does not match its content.")
     conventions = manifest.get("conventions")
     if isinstance(conventions, dict) and "parameterisation" in conventions:  # Before 0.2.
         conventions["parameterization"] = conventions.pop("parameterisation")
@@ -152,7 +151,7 @@ def _verified(
     folder: str, name: str, manifest: Mapping[str, Any]
 ) -> contextlib.AbstractContextManager[BinaryIO]:
     if name not in manifest["files"]:
-        raise CheckpointError(f"{folder} holds no {name}; it has {sorted(manifest['files'])}.")
+        raise CheckpointError(f"{folder} has no {name}. It has {sorted(manifest['files'])}.")
     return open_checked(storage.join(folder, name), manifest["files"][name])
 
 
@@ -160,7 +159,7 @@ def load_tensors(folder: str, network: str) -> dict[str, Tensor]:
     """Loads the state dict of one network of a checkpoint.
 
     Raises:
-        CheckpointError: If it is missing or damaged.
+        CheckpointError: If it is missing or corrupt.
     """
     name = f"{network}.safetensors"
     with _verified(folder, name, read_manifest(folder)) as file:
@@ -168,10 +167,10 @@ def load_tensors(folder: str, network: str) -> dict[str, Tensor]:
 
 
 def load_training_state(folder: str) -> dict[str, Any]:
-    """Loads the state of a checkpoint that is not weights.
+    """Loads the training state of a checkpoint, without the network weights.
 
     Raises:
-        CheckpointError: If it is missing or damaged, or holds anything but plain data.
+        CheckpointError: If it is missing or corrupt, or holds anything but plain data.
     """
     with _verified(folder, TRAINING, read_manifest(folder)) as file:
         return read_plain_data(file, storage.join(folder, TRAINING))
@@ -181,23 +180,23 @@ def read_config(folder: str) -> str:
     """Returns the text of the config of a checkpoint.
 
     Raises:
-        CheckpointError: If it is missing or damaged.
+        CheckpointError: If it is missing or corrupt.
     """
     with _verified(folder, CONFIG, read_manifest(folder)) as file:
         try:
             return file.read().decode()
         except UnicodeDecodeError as error:
             path = storage.join(folder, CONFIG)
-            raise CheckpointError(f"{path} is damaged: {error}.") from None
+            raise CheckpointError(f"{path} is corrupt: {error}.") from None
 
 
 def checkpoint_path(work_dir: str, num_images: int) -> str:
-    """Returns the folder of a run's checkpoint after so many images, whether it is there or not."""
+    """Returns the folder of a run's checkpoint after ``num_images``. It need not exist."""
     return storage.join(work_dir, CHECKPOINTS, f"{num_images:09d}")
 
 
 def checkpoint_folders(work_dir: str) -> list[str]:
-    """Returns the folders of a run's checkpoints, the newest first, whole or not."""
+    """Returns the checkpoint folders of a run, newest first, valid or not."""
     names = [
         name
         for name in storage.list_folders(storage.join(work_dir, CHECKPOINTS))
@@ -207,7 +206,7 @@ def checkpoint_folders(work_dir: str) -> list[str]:
 
 
 def is_complete(folder: str) -> bool:
-    """Tells whether the checkpoint in a folder was written to its end."""
+    """Returns whether the checkpoint in a folder was written completely."""
     return storage.exists(storage.join(folder, MANIFEST))
 
 
@@ -221,17 +220,17 @@ def _verify(folder: str, files: Sequence[str] | None = None) -> None:
 
 
 def find_checkpoint(path: str, files: Sequence[str] | None = None) -> str:
-    """Returns the checkpoint at a path: the folder itself, or the newest whole one of a run.
+    """Returns the checkpoint at a path: the folder itself, or the last valid checkpoint of a run.
 
-    A damaged one is named in the log, and the one before it is taken.
+    Corrupt checkpoints are skipped with a warning.
 
     Args:
-        path: A folder: a path or a URL.
-        files: The files that matter, of those that a checkpoint has; all of them unless given.
+        path: A checkpoint or the folder of a run: a path or a URL.
+        files: The files to verify. Defaults to all files.
 
     Raises:
-        CheckpointError: If there is none.
-        OSError: If one cannot be read, which says nothing about it.
+        CheckpointError: If there is no valid checkpoint.
+        OSError: If a checkpoint cannot be read. It may still be valid.
     """
     if storage.exists(storage.join(path, MANIFEST)):
         return path
@@ -239,61 +238,61 @@ def find_checkpoint(path: str, files: Sequence[str] | None = None) -> str:
         try:
             _verify(folder, files)
         except CheckpointError as error:
-            logging.getLogger("afmlib").warning("Passing over a checkpoint: %s", error)
+            logging.getLogger("afmlib").warning("Skipping a checkpoint: %s", error)
         else:
             return folder
     raise CheckpointError(f"There is no checkpoint in {path}.")
 
 
-def newest_whole(work_dir: str) -> tuple[str | None, list[str]]:
-    """Returns the checkpoint that a run goes on from, and the damaged ones after it.
+def newest_valid(work_dir: str) -> tuple[str | None, list[str]]:
+    """Returns the checkpoint from which a run resumes, and the corrupt ones after it.
 
-    Folders without a manifest are left to `remove_old`.
+    Folders without a manifest are ignored. `remove_old` removes them.
 
     Args:
         work_dir: The folder of the run.
 
     Returns:
-        The folder of the newest whole checkpoint, None if there is no checkpoint; and those of the
-        damaged ones, the newest first.
+        The folder of the last valid checkpoint, or None if there is no checkpoint; and the folders
+        of newer corrupt checkpoints, newest first.
 
     Raises:
-        CheckpointError: If there are checkpoints, and all of them are damaged.
-        OSError: If one cannot be read.
+        CheckpointError: If there are checkpoints but all of them are corrupt.
+        OSError: If a checkpoint cannot be read.
     """
-    damaged: dict[str, str] = {}
+    corrupt: dict[str, str] = {}
     for folder in filter(is_complete, checkpoint_folders(work_dir)):
         try:
             _verify(folder)
         except CheckpointError as error:
-            damaged[folder] = str(error)
+            corrupt[folder] = str(error)
         else:
             break
     else:
-        if damaged:
+        if corrupt:
             raise CheckpointError(
-                f"No checkpoint in {work_dir} is whole: {' '.join(damaged.values())}"
+                f"No checkpoint in {work_dir} is valid: {' '.join(corrupt.values())}"
             )
         return None, []
-    for reason in damaged.values():
-        logging.getLogger("afmlib").warning("Passing over a checkpoint: %s", reason)
-    return folder, list(damaged)
+    for reason in corrupt.values():
+        logging.getLogger("afmlib").warning("Skipping a checkpoint: %s", reason)
+    return folder, list(corrupt)
 
 
-def set_aside(damaged: Iterable[str]) -> list[str]:
-    """Renames damaged checkpoints of a run that goes on from an earlier one, and writes them anew.
+def set_aside(corrupt: Iterable[str]) -> list[str]:
+    """Renames corrupt checkpoints, so that the resumed run can write them again.
 
-    ``<num_images>.damaged`` is no name of a checkpoint, and never removed, except by the next of
-    the same name.
+    A folder named ``<num_images>.damaged`` is never read as a checkpoint. It is only removed when
+    another corrupt checkpoint gets the same name.
 
     Returns:
         The new paths.
 
     Raises:
-        OSError: If one cannot be renamed.
+        OSError: If a folder cannot be renamed.
     """
     renamed = []
-    for folder in damaged:
+    for folder in corrupt:
         storage.remove_folder(folder + DAMAGED_SUFFIX)
         storage.rename_folder(folder, folder + DAMAGED_SUFFIX)
         renamed.append(folder + DAMAGED_SUFFIX)
@@ -301,15 +300,15 @@ def set_aside(damaged: Iterable[str]) -> list[str]:
 
 
 def remove_old(work_dir: str, keep_last: int, keep_every: int | None) -> None:
-    """Removes all but the newest checkpoints, once a newer one is complete.
+    """Removes old checkpoints.
 
-    A folder without a manifest, which a killed run left, neither counts as one of the newest nor
-    is kept once there is a newer checkpoint.
+    A folder without a manifest, left by a killed run, is not counted. It is removed once there is a
+    newer complete checkpoint.
 
     Args:
         work_dir: The folder of the run.
-        keep_last: How many of the newest stay.
-        keep_every: The first at or after each multiple of so many images stay as well.
+        keep_last: The number of newest checkpoints to keep.
+        keep_every: Also keeps the first checkpoint at or after each multiple of this many images.
 
     Raises:
         ValueError: If a number is not positive.
@@ -323,16 +322,16 @@ def remove_old(work_dir: str, keep_last: int, keep_every: int | None) -> None:
     kept = {*complete[:keep_last], *_periodic(complete, keep_every)}
     unfinished = folders[: folders.index(complete[0])] if complete else folders
     for folder in [folder for folder in folders if folder not in {*kept, *unfinished}]:
-        storage.remove_file(storage.join(folder, MANIFEST))  # Half removed, it is none.
+        storage.remove_file(storage.join(folder, MANIFEST))  # First, in case the run is killed.
         storage.remove_folder(folder)
 
 
 def _periodic(folders: Sequence[str], every: int | None) -> list[str]:
-    """Returns those of the checkpoints, the newest first, that are the first after a multiple."""
+    """Returns the folders, newest first, that are the first at or after a multiple of ``every``."""
     if every is None:
         return []
     counts = [int(folder.rsplit("/", 1)[-1]) for folder in folders]
-    before = [*counts[1:], 0]  # Of those removed, none was the first after one.
+    before = [*counts[1:], 0]  # No removed checkpoint was the first after a multiple.
     return [
         folder
         for folder, count, previous in zip(folders, counts, before, strict=True)

@@ -1,9 +1,8 @@
-"""Classes by name: those that a data set stores, or ImageNet's.
+"""Class names: those stored with a dataset, or those of ImageNet.
 
-A class may have several names, as ImageNet's have: "German shepherd, German shepherd dog, ...". The
-first is its main name. A name is looked up without regard to case: whole, then as a main name, then
-as any other. One that is of several classes is refused, for no choice among them would be seen:
-ImageNet has two "crane" and two "maillot".
+A class may have synonyms, as in ImageNet: "German shepherd, German shepherd dog, ...". The first is
+its main name. Lookup ignores case. It tries the complete text first, then main names, then
+synonyms. An ambiguous name is an error: ImageNet has two "crane" and two "maillot".
 """
 
 __all__ = ["label_indices", "names_of_classes"]
@@ -17,25 +16,23 @@ NUM_IMAGENET = 1000
 
 
 def names_of_classes(num_classes: int | None, stored: Sequence[str] | None = None) -> list[str]:
-    """Returns the name of each class, its synonyms separated by commas; none if they are unknown.
+    """Returns the name of each class with comma-separated synonyms, or an empty list if unknown.
 
     Args:
         num_classes: The number of classes.
-        stored: The names that the data set has, which may be the WordNet numbers of ImageNet's
-            folders. Unless given, a thousand classes are ImageNet's.
+        stored: The class names of the dataset, which may be the WordNet IDs of ImageNet's folders.
+            Defaults to the names of ImageNet if there are 1000 classes.
     """
-    numbers, descriptions = [str(index) for index in range(num_classes or 0)], []
+    numbers = [str(index) for index in range(num_classes or 0)]
     if stored and list(stored) != numbers:
         known = _wordnet() if all(re.fullmatch(r"n\d{8}", name) for name in stored) else {}
         return [known.get(name, name) for name in stored]
-    if num_classes == NUM_IMAGENET:
-        descriptions = list(_wordnet().values())
-    return descriptions
+    return list(_wordnet().values()) if num_classes == NUM_IMAGENET else []
 
 
 @lru_cache(maxsize=1)
 def _wordnet() -> dict[str, str]:
-    """Returns WordNet number -> names, in the order of ImageNet's classes."""
+    """Returns WordNet ID -> names, in the order of ImageNet's classes."""
     from timm.data import ImageNetInfo  # Takes seconds to import.
 
     info = ImageNetInfo()
@@ -51,10 +48,10 @@ def label_indices(
     Args:
         labels: Names, and indices as text. A class named "3" comes before index 3.
         num_classes: The number of classes.
-        stored: The names that the data set has, as for `names_of_classes`.
+        stored: The class names of the dataset, as in `names_of_classes`.
 
     Raises:
-        ValueError: If a name is of no class, or of several.
+        ValueError: If a name is unknown or ambiguous.
 
     Example:
         >>> label_indices(["2", "blue jay"], 3, ["robin", "blue jay, jay", "wren"])
@@ -77,9 +74,7 @@ def label_indices(
 
 def _index(label: str, names: Sequence[str]) -> int:
     if not names:
-        raise ValueError(
-            f"There is no class {label!r}: the model knows its classes by number alone."
-        )
+        raise ValueError(f"The model has no class names, got {label!r}: give class indices.")
     wanted = _plain(label)
     synonyms = [[_plain(part) for part in name.split(",")] for name in names]
     for matches in (
@@ -91,7 +86,7 @@ def _index(label: str, names: Sequence[str]) -> int:
             return matches[0]
         if matches:
             choices = " or ".join(f"{index} ({names[index]})" for index in matches)
-            raise ValueError(f"{label!r} is the name of several classes: give {choices} by number.")
+            raise ValueError(f"{label!r} is the name of several classes: give the index {choices}.")
     close = difflib.get_close_matches(wanted, [part for parts in synonyms for part in parts], n=1)
     hint = ""
     if close:

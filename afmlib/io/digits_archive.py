@@ -1,7 +1,7 @@
-"""The handwritten digits that scikit-learn brings along: real images without a download.
+"""The handwritten digits in scikit-learn: real images without a download.
 
-1797 gray 8x8 images of ten classes, split into 1437 for training and 360 for testing. The split
-takes about every fifth image of each class for testing: no random number can ever move it.
+There are 1797 gray 8x8 images of ten classes: 1437 for training and 360 for testing. The split is
+fixed. About every fifth image of each class is for testing.
 
 The images are from the test set of Optical Recognition of Handwritten Digits (E. Alpaydin and
 C. Kaynak, UCI Machine Learning Repository, https://doi.org/10.24432/C50P49), CC BY 4.0.
@@ -20,10 +20,10 @@ NUM_TEST = 360
 
 @dataclass(frozen=True)
 class DigitsArchive:
-    """All digits, and which of them are for training and for testing."""
+    """All digits, with the indices of the training and test split."""
 
     images: Tensor
-    """uint8, (1797, 1, 8, 8), with values from 0 to 16."""
+    """uint8, (1797, 1, 8, 8), values from 0 to 16."""
 
     labels: Tensor
     """int64, (1797,)."""
@@ -41,7 +41,7 @@ class DigitsArchive:
 
 
 @lru_cache(maxsize=1)
-@torch.inference_mode(False)  # Else who comes first, in that mode, spoils them for training.
+@torch.inference_mode(False)  # Cached inference tensors could not be used for training.
 def read_digits() -> DigitsArchive:
     """Reads the archive, once per process."""
     from sklearn.datasets import load_digits

@@ -1,7 +1,7 @@
-"""The file systems that fsspec reaches: what each needs, and what may be done there.
+"""The file systems of fsspec, with the package that each needs and uniform errors.
 
-Which errors a file system raises is up to the package behind it. Here all become an `OSError` with
-one sentence that names the path; a protocol that nobody knows is a `ValueError`.
+Each package raises its own errors. Here all of them become an `OSError` that names the path. An
+unknown protocol is a `ValueError`.
 """
 
 __all__ = ["BUCKETS", "READ_ONLY", "is_local_system", "is_of", "open_path", "reaching"]
@@ -24,16 +24,16 @@ EXTRAS = {
     "https": ("aiohttp", "http"),
     "hf": ("huggingface_hub", "hf"),
 }
-"""The package that a protocol needs, and the extra of afmlib that brings it."""
+"""The package that a protocol needs, and the extra of afmlib that installs it."""
 
 PROTOCOLS = ("file", "memory", *EXTRAS)
-READ_ONLY = ("http", "https")  # fsspec would try a PUT.
+READ_ONLY = ("http", "https")  # fsspec would send a PUT request.
 BUCKETS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci")
-"""Where folders are but names, and where making the topmost one would make a bucket."""
+"""Object stores: folders are only prefixes, and making the top folder would make a bucket."""
 
 
 def open_path(path: str) -> tuple[Any, str]:
-    """Returns the file system of a path, and the name of the path there.
+    """Returns the file system of a path, and the name of the path on it.
 
     Raises:
         OSError: If it needs a package that is not installed.
@@ -43,28 +43,26 @@ def open_path(path: str) -> tuple[Any, str]:
     try:
         fsspec.get_filesystem_class(protocol)
     except ImportError as error:
-        raise OSError(_missing_package(path, protocol, error)) from error
+        if protocol not in EXTRAS:
+            raise OSError(f"{path} needs a package that is not installed: {error}") from error
+        package, extra = EXTRAS[protocol]
+        raise OSError(
+            f"{path} needs the package {package}: pip install 'afmlib[{extra}]'"
+        ) from error
     except ValueError as error:
         close = difflib.get_close_matches(protocol, PROTOCOLS, n=1, cutoff=0.5)
         hint = f" Did you mean {close[0]}://?" if close else ""
         raise ValueError(
-            f"{path} is on no known file system: there is no {protocol}://.{hint} "
-            f"There are {', '.join(PROTOCOLS)} and the others of fsspec."
+            f"{path} has the unknown protocol {protocol}://.{hint} "
+            f"Known are {', '.join(PROTOCOLS)} and the other protocols of fsspec."
         ) from error
     fs, name = fsspec.core.url_to_fs(path)
     return fs, str(name)
 
 
-def _missing_package(path: str, protocol: str, error: ImportError) -> str:
-    if protocol not in EXTRAS:
-        return f"{path} needs a package that is not installed: {error}"
-    package, extra = EXTRAS[protocol]
-    return f"{path} needs the package {package}: pip install 'afmlib[{extra}]'"
-
-
 @contextlib.contextmanager
 def reaching(path: str) -> Iterator[tuple[Any, str]]:
-    """Yields the file system of a path and its name there; what fails is an OSError of the path."""
+    """Yields the file system and name of a path. Turns errors into an OSError with the path."""
     fs = None
     try:
         fs, name = open_path(str(path))
@@ -76,18 +74,18 @@ def reaching(path: str) -> Iterator[tuple[Any, str]]:
         kinds = (FileNotFoundError, PermissionError, FileExistsError, OSError)
         kind = next((kind for kind in kinds if isinstance(error, kind)), OSError)
         if isinstance(error, NotImplementedError):
-            reason = "this file system is there to be read only"
+            reason = "this file system is read-only"
         else:
             reason = " ".join(str(error).split()) or type(error).__name__
         raise kind(f"{path}: {reason}") from error
 
 
 def is_local_system(fs: Any) -> bool:
-    """Tells whether a file system is of this machine."""
+    """Returns whether a file system is the local one."""
     return isinstance(fs, LocalFileSystem)
 
 
 def is_of(fs: Any, protocols: tuple[str, ...]) -> bool:
-    """Tells whether a file system is that of one of the protocols."""
-    own = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
-    return not set(own).isdisjoint(protocols)
+    """Returns whether a file system has one of the protocols."""
+    known_as = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
+    return not set(known_as).isdisjoint(protocols)

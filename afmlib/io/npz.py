@@ -1,35 +1,45 @@
-r"""Reading ``.npz`` archives of NumPy as data alone, and large arrays in them row by row.
+r"""NumPy's ``.npz`` archives, read and written row by row without pickle.
 
-An archive is a zip file of ``.npy`` members, each a header and the numbers. ``numpy.load`` reads a
-member as a whole, and a batch of 50,000 images of :math:`256 \times 256` takes 10 GB. Here rows are
-read where they are needed. Nothing is unpickled, and what a header claims is compared with the size
-of its member before memory is taken for it.
+An archive is a zip file of ``.npy`` members, each with a header and the numbers. ``numpy.load``
+reads whole members, but 50,000 images of :math:`256 \times 256` take 10 GB. `NpzFile` reads only
+the requested rows. It never unpickles, and compares each header with the size of its member before
+it allocates memory.
+
+`write_npz` writes samples for the ADM evaluation suite: ``arr_0`` has the samples, with images as
+uint8 (N, H, W, C), and ``arr_1`` the labels.
+
+References:
+    | The evaluation suite of guided diffusion (Dhariwal and Nichol, 2021)
+    | https://github.com/openai/guided-diffusion/tree/main/evaluations
 """
 
-__all__ = ["NpzError", "NpzFile"]
+__all__ = ["NpzError", "NpzFile", "write_npz"]
 
 import contextlib
 import hashlib
 import math
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO, Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from afmlib.io import storage
+from afmlib.typing import Labels
 
 CHUNK = 2**22
 SUFFIX = ".npy"
 
 
 class NpzError(RuntimeError):
-    """An archive is damaged, lacks an array, or holds something other than numbers."""
+    """An archive is corrupt, lacks an array, or holds something other than numbers."""
 
 
 class Header(NamedTuple):
-    """What stands before the numbers of a member."""
+    """The header of a member."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -37,13 +47,13 @@ class Header(NamedTuple):
 
 
 class NpzFile:
-    """An archive of arrays, of which nothing is kept in memory.
+    """An archive of arrays that are read on request.
 
     Args:
-        path: A path or a URL; what is not on a local disk is read as a whole.
+        path: A path or a URL. A remote file is read completely.
 
     Raises:
-        NpzError: If it is no archive of arrays.
+        NpzError: If it is not an archive of arrays.
         OSError: If it cannot be read.
     """
 
@@ -66,7 +76,7 @@ class NpzFile:
         try:
             yield
         except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
-            raise NpzError(f"{self.path} is no .npz archive, or is damaged: {error}") from None
+            raise NpzError(f"{self.path} is corrupt or not an .npz archive: {error}") from None
 
     def _read_header(self, name: str) -> Header:
         with self._damage(), self._archive.open(name + SUFFIX) as member:
@@ -75,25 +85,25 @@ class NpzFile:
         if header.dtype.hasobject:
             raise NpzError(f"{name} in {self.path} holds objects, which are never unpickled.")
         if size != math.prod(header.shape) * header.dtype.itemsize:
-            raise NpzError(f"{name} in {self.path} is not as large as its header says.")
+            raise NpzError(f"{name} in {self.path} does not have the size in its header.")
         return header
 
     def header(self, name: str) -> Header:
-        """Returns shape and type of an array.
+        """Returns the shape and dtype of an array.
 
         Raises:
-            NpzError: If there is none of the name.
+            NpzError: If there is no such array.
         """
         if name not in self._headers:
             there = ", ".join(self.names) or "no array"
-            raise NpzError(f"{self.path} has no array {name!r}; there is {there}.")
+            raise NpzError(f"{self.path} has no array {name!r}. It has {there}.")
         return self._headers[name]
 
     def array(self, name: str) -> np.ndarray[Any, np.dtype[Any]]:
-        """Reads an array as a whole.
+        """Reads a whole array.
 
         Raises:
-            NpzError: If there is none of the name, or it is damaged.
+            NpzError: If there is no such array, or it is corrupt.
         """
         header = self.header(name)
         with self._damage(), self._archive.open(name + SUFFIX) as member:
@@ -102,10 +112,10 @@ class NpzFile:
             return flat.reshape(header.shape, order="F" if header.is_fortran else "C")
 
     def rows(self, name: str, start: int, stop: int) -> np.ndarray[Any, np.dtype[Any]]:
-        """Reads the rows of an array from one to before another; in their order it is fastest.
+        """Reads the rows ``start:stop`` of an array. Reading in ascending order is fastest.
 
         Raises:
-            NpzError: If there is no array of the name, or it is damaged.
+            NpzError: If there is no such array, or it is corrupt.
         """
         header = self.header(name)
         if header.is_fortran:
@@ -130,7 +140,7 @@ class NpzFile:
         return stream
 
     def digest(self) -> str:
-        """Returns the SHA-256 of the arrays: their names, headers and numbers, not their dates."""
+        """Returns the SHA-256 of the names and contents of the arrays, without their dates."""
         digest = hashlib.sha256()
         for name in sorted(self.names):
             digest.update(f"{name} {self._archive.getinfo(name + SUFFIX).file_size}\n".encode())
@@ -150,3 +160,47 @@ def _parse_header(member: IO[bytes]) -> Header:
         raise ValueError(f"the version of its arrays is {version}")
     shape, is_fortran, dtype = readers[version](member)
     return Header(tuple(shape), dtype, is_fortran)
+
+
+# --- Writing samples ---
+
+
+def write_npz(path: str, batches: Iterable[Tensor], labels: Labels) -> None:
+    """Writes samples batch by batch, atomically.
+
+    Args:
+        path: The file: a path or a URL.
+        batches: The samples. A uint8 batch of four dimensions is images, (N, C, H, W).
+        labels: The class of each sample.
+
+    Raises:
+        ValueError: If the number of samples differs from the number of labels.
+        OSError: If there is no space or no permission.
+    """
+
+    def write(file: Any) -> None:
+        with zipfile.ZipFile(file, "w") as archive:
+            with archive.open("arr_0.npy", "w", force_zip64=True) as entry:
+                _write_samples(entry, batches, len(labels))
+            with archive.open("arr_1.npy", "w") as entry:
+                np.lib.format.write_array(entry, torch.as_tensor(labels).cpu().numpy())
+
+    storage.write_atomically(path, write)
+
+
+def _write_samples(file: Any, batches: Iterable[Tensor], num: int) -> None:
+    written = 0
+    for batch in batches:
+        is_image = batch.ndim == 4 and batch.dtype == torch.uint8
+        rows = (batch.permute(0, 2, 3, 1) if is_image else batch).cpu().numpy()
+        if not written:
+            header = dict(
+                descr=np.lib.format.dtype_to_descr(rows.dtype),
+                fortran_order=False,
+                shape=(num, *rows.shape[1:]),
+            )
+            np.lib.format.write_array_header_1_0(file, header)
+        file.write(np.ascontiguousarray(rows).data)
+        written += len(rows)
+    if written != num:
+        raise ValueError(f"Got {written} samples for {num} labels.")

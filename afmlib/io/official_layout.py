@@ -1,22 +1,38 @@
-r"""Which network a published state dict belongs to, read off its names and shapes.
+r"""The layout of official checkpoints: recognizes a network by its state dict and file name.
 
 ========================================  ==========================================================
 ``x_embedder.proj.weight``                (hidden size, channels, patch, patch)
 ``pos_embed``                             (1, patches, hidden size)
 ``y_embedder.embedding_table.weight``     (classes, hidden size); a classifier has none
-``t_embedder.*``, ``t_tgt_embedder.*``    present where a source, a target time is embedded
+``t_embedder.*``, ``t_tgt_embedder.*``    present if the source or target time is embedded
 ``blocks.N.*``                            their number is the depth
 ``final_layer.linear.*``                  a generator
 ``dis_embed``, ``final_layer.1.weight``   a discriminator
 ``cls_embed``, ``final_layer.1.*``        a classifier of that many classes
 ========================================  ==========================================================
 
-No shape tells the number of attention heads: it is that of the published network of this width, or
-has to be given. What is recognized are the arguments of the diffusion transformers here; whether
-all weights fit shows when they are loaded.
+The shapes do not determine the number of attention heads. It is that of the official network of
+this width, or an argument. The result is the arguments of a diffusion transformer of this library.
+Loading the weights checks the rest.
+
+A file name such as ``xl2_56layer_1nfe_guided_FID2.08.pth`` has what a state dict lacks: the number
+of layers if blocks are repeated, and the number of network evaluations. The prediction type follows
+from that: the networks with several evaluations predict a velocity ("v" in the paper), the others
+the sample ("x").
+
+References:
+    | Adversarial Flow Models (Lin et al., 2025), Tables 4 to 7
+    | https://arxiv.org/abs/2511.22475
 """
 
-__all__ = ["PublishedNetwork", "recognize"]
+__all__ = [
+    "OFFICIAL_FID",
+    "OfficialName",
+    "OfficialNetwork",
+    "parse_name",
+    "parse_nfe",
+    "recognize",
+]
 
 import math
 import re
@@ -29,7 +45,7 @@ from torch import Tensor
 from afmlib.io.checked_files import CheckpointError
 
 HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}
-"""Hidden size -> attention heads of the transformers that were published."""
+"""Hidden size -> attention heads of the official transformers."""
 
 PATCHES, POSITIONS = "x_embedder.proj.weight", "pos_embed"
 CLASSES = "y_embedder.embedding_table.weight"
@@ -39,24 +55,23 @@ MARKS: dict[str, Literal["generator", "discriminator", "classifier"]] = {
     "cls_embed": "classifier",
     "final_layer.linear.weight": "generator",
 }
-"""The key by which each kind is known."""
+"""The key that identifies each kind of network."""
 
 
 @dataclass(frozen=True)
-class PublishedNetwork:
-    """A state dict, and what it is of."""
+class OfficialNetwork:
+    """A state dict with the network that it belongs to."""
 
     kind: Literal["generator", "discriminator", "classifier"]
-    """Which network."""
 
     arguments: Mapping[str, Any]
     """The arguments of DiTGenerator, DiTDiscriminator or DiTClassifier."""
 
     state: Mapping[str, Tensor]
-    """The weights, under the names that the class gives them."""
+    """The weights, with the parameter names of that class."""
 
     path: str
-    """Where they were read, for messages."""
+    """The file, for messages."""
 
     @property
     def type(self) -> str:
@@ -66,30 +81,31 @@ class PublishedNetwork:
 
 def recognize(
     state: Mapping[str, Tensor], num_heads: int | None = None, path: str = "The state dict"
-) -> PublishedNetwork:
-    """Recognizes the network of a state dict in the published layout.
+) -> OfficialNetwork:
+    """Recognizes the network of a state dict in the official layout.
 
     Args:
-        state: The weights; their values do not matter, so that they may be on the meta device.
-        num_heads: The number of attention heads; that of the published network of this width
-            unless given.
-        path: What messages call it.
+        state: The weights. Their values are not read, so they may be on the meta device.
+        num_heads: The number of attention heads. Defaults to that of the official network of this
+            width.
+        path: The name of the file in messages.
 
     Raises:
-        CheckpointError: If it is of no such network, or the number of heads is unknown.
+        CheckpointError: If it fits no official network, or the number of heads is unknown.
     """
-    kinds = [kind for key, kind in MARKS.items() if key in state]
-    if len(kinds) != 1:
+    marks = [key for key in MARKS if key in state]
+    if len(marks) != 1:
         raise CheckpointError(
-            f"{path} is no published network: it has {_marks_of(state)}, where a generator has "
-            "final_layer.linear.weight, a discriminator dis_embed and a classifier cls_embed."
+            f"{path} is not an official network: it has {' and '.join(marks) or 'none'} of "
+            "final_layer.linear.weight (generator), dis_embed (discriminator) and cls_embed "
+            "(classifier), and needs exactly one."
         )
-    (kind,) = kinds
+    kind = MARKS[marks[0]]
     hidden, channels, patch, _ = _shape(state, PATCHES, 4, path)
     _, tokens, _ = _shape(state, POSITIONS, 3, path)
     side = math.isqrt(tokens)
     if side * side != tokens:
-        raise CheckpointError(f"{path} has {tokens} positions in pos_embed, which are no square.")
+        raise CheckpointError(f"{path} has {tokens} positions in pos_embed, not a square number.")
     classes = _shape(state, TOKEN_HEAD if kind == "classifier" else CLASSES, 2, path)[0]
     arguments: dict[str, Any] = dict(
         input_size=side * patch,
@@ -110,21 +126,17 @@ def recognize(
         arguments |= dict(use_timestep_src=has_source, use_timestep_tgt=has_target)
     elif kind == "discriminator":
         arguments |= dict(use_timestep=has_source)
-    return PublishedNetwork(kind, arguments, state, path)
-
-
-def _marks_of(state: Mapping[str, Tensor]) -> str:
-    return " and ".join(key for key in MARKS if key in state) or "no mark of any"
+    return OfficialNetwork(kind, arguments, state, path)
 
 
 def _shape(state: Mapping[str, Tensor], key: str, ndim: int, path: str) -> tuple[int, ...]:
     if key not in state:
-        raise CheckpointError(f"{path} does not fit a published network: {key} is missing.")
+        raise CheckpointError(f"{path} does not fit an official network: {key} is missing.")
     shape = tuple(state[key].shape)
     if len(shape) != ndim or 0 in shape:
         raise CheckpointError(
-            f"{path} does not fit a published network: {key} has shape {shape}, and {ndim} sizes "
-            "are expected."
+            f"{path} does not fit an official network: {key} has shape {shape}, expected {ndim} "
+            "positive sizes."
         )
     return shape
 
@@ -132,7 +144,7 @@ def _shape(state: Mapping[str, Tensor], key: str, ndim: int, path: str) -> tuple
 def _depth(state: Mapping[str, Tensor], path: str) -> int:
     found = {match[1] for key in state if (match := re.match(r"blocks\.(\d{1,6})\.", key))}
     if not found:
-        raise CheckpointError(f"{path} does not fit a published network: it has no blocks.")
+        raise CheckpointError(f"{path} does not fit an official network: it has no blocks.")
     return max(map(int, found)) + 1
 
 
@@ -143,19 +155,97 @@ def _heads(state: Mapping[str, Tensor], hidden: int, given: int | None, path: st
                 f"num_heads {given} does not divide the hidden size {hidden} of {path}."
             )
         return given
-    if "blocks.0.attn.q_norm.weight" in state:  # One weight for each number of a head.
+    if "blocks.0.attn.q_norm.weight" in state:  # Its length is the width of a head.
         (width,) = _shape(state, "blocks.0.attn.q_norm.weight", 1, path)
         if hidden % width == 0:
             return hidden // width
     if hidden not in HEADS:
         raise CheckpointError(
-            f"{path} has hidden size {hidden}, for which no number of attention heads was "
-            "published: give num_heads."
+            f"{path} has hidden size {hidden}, which no official network has: give num_heads."
         )
     return HEADS[hidden]
 
 
 def _ratio(width: int, hidden: int) -> float:
-    """Returns the ratio of which the transformer makes this width again."""
+    """Returns an MLP ratio that gives exactly this width after rounding down."""
     ratio = width / hidden
     return ratio if int(hidden * ratio) == width else math.nextafter(ratio, math.inf)
+
+
+# --- File names ---
+
+DEPTHS = {"b2": 12, "m2": 16, "l2": 24, "xl2": 28}
+"""The number of blocks of each official size."""
+
+OFFICIAL_FID: dict[str, float] = {
+    "b2_1nfe_noguide": 6.07,
+    "b2_1nfe_guided": 3.05,
+    "m2_1nfe_noguide": 5.21,
+    "m2_1nfe_guided": 2.82,
+    "l2_1nfe_noguide": 4.36,
+    "l2_1nfe_guided": 2.63,
+    "xl2_1nfe_noguide": 3.98,
+    "xl2_1nfe_guided": 2.38,
+    "xl2_2nfe_noguide": 2.36,
+    "xl2_2nfe_guided": 2.11,
+    "xl2_4nfe_guided": 2.02,
+    "xl2_56layer_1nfe_guided": 2.08,
+    "xl2_112layer_1nfe_guided": 1.94,
+}
+"""The thirteen official generators, with the FID that the paper reports for each."""
+
+_NAME = re.compile(
+    r"(?<![a-z0-9])(?P<size>b2|m2|l2|xl2)(?:_(?P<layers>\d{1,4})layer)?_(?P<nfe>\d{1,4})nfe(?!\d)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class OfficialName:
+    """The settings in a file name; None if unknown."""
+
+    nfe: int | None = None
+    """The number of network evaluations per sample."""
+
+    repeats: int | None = None
+    """The number of times that the stack of blocks runs."""
+
+
+def parse_name(path: str) -> OfficialName:
+    """Parses a file name. The fields of any other name are None.
+
+    Raises:
+        ValueError: If the number of layers is not a multiple of the number of blocks.
+
+    Example:
+        >>> parse_name("hf://who/which/xl2_56layer_1nfe_guided_FID2.08.pth")
+        OfficialName(nfe=1, repeats=2)
+        >>> parse_name("renamed.pth")
+        OfficialName(nfe=None, repeats=None)
+    """
+    match = _match(path)
+    if match is None:
+        return OfficialName()
+    depth = DEPTHS[match["size"].lower()]
+    layers = int(match["layers"] or depth)
+    if layers < 1 or layers % depth:
+        raise ValueError(
+            f"The name {match.string} has {layers} layers, which is not a multiple of the {depth} "
+            f"blocks of {match['size']}: give repeats."
+        )
+    return OfficialName(nfe=int(match["nfe"]), repeats=layers // depth)
+
+
+def parse_nfe(path: str) -> int | None:
+    """Parses only the number of network evaluations, without checking the layers.
+
+    Example:
+        >>> parse_nfe("xl2_57layer_1nfe.pth")
+        1
+    """
+    match = _match(path)
+    return None if match is None else int(match["nfe"])
+
+
+def _match(path: str) -> re.Match[str] | None:
+    return _NAME.search(path.rstrip("/").rsplit("/", 1)[-1])

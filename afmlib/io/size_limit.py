@@ -1,8 +1,7 @@
-"""A limit on the size of a network that is built to hold stored weights.
+"""A limit on the size of a network that is built for stored weights.
 
-What a file says of a network is not to be trusted with memory: a manifest may ask for a width of
-:math:`10^9`. A network that fits stored weights registers about as many parameters as there are;
-one that goes far beyond is stopped on its way.
+A manifest may ask for a width of :math:`10^9`, so its sizes cannot be trusted. A network that fits
+the stored weights registers about as many parameters. Building stops if it registers far more.
 """
 
 __all__ = ["build_for"]
@@ -22,14 +21,14 @@ SPARE_ELEMENTS, SPARE_ENTRIES = 2**20, 1000  # Buffers that are not stored, cont
 
 
 def build_for(weights: Mapping[str, Tensor], build: Callable[[], Network]) -> Network:
-    """Builds a network that is to hold given weights.
+    """Builds a network for given weights.
 
-    It is built without memory first, where its constructor can be.
+    It is first built on the meta device, if its constructor allows it.
 
     Raises:
-        ValueError: If it becomes far larger than the weights.
+        ValueError: If it is far larger than the weights.
     """
-    # Constructors that look at values cannot run on the meta device, which has none.
+    # Constructors that read values of tensors cannot run on the meta device.
     with contextlib.suppress(RuntimeError), _limited(weights), torch.device("meta"):
         build()
     with _limited(weights):
@@ -49,7 +48,7 @@ def _limited(weights: Mapping[str, Tensor]) -> Iterator[None]:
         entries -= 1
         elements -= entry.numel() if isinstance(entry, Tensor) else 0
         if elements < 0 or entries < 0:
-            raise ValueError("it describes a network far larger than the weights that it holds")
+            raise ValueError("it describes a network far larger than its weights")
 
     with contextlib.ExitStack() as stack:
         for add in (

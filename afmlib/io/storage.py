@@ -1,8 +1,8 @@
-"""Reading and writing on any file system that fsspec reaches.
+"""Reading and writing on any file system of fsspec.
 
-A path is a local one, or a URL: ``memory://``, ``s3://`` and ``gs://`` to read and write,
-``https://`` and ``hf://`` to read. Whatever a network library raises comes out as an `OSError` that
-names the path. Nothing is taken from a cache of listings, for other processes write there too.
+A path is local or a URL: ``memory://``, ``s3://`` and ``gs://`` for reading and writing,
+``https://`` and ``hf://`` for reading. Errors of network libraries become an `OSError` that names
+the path. Listings are never cached, since other processes may write to the same folders.
 """
 
 __all__ = [
@@ -35,36 +35,36 @@ from afmlib.io.file_systems import BUCKETS, READ_ONLY, is_local_system, is_of, o
 TEMPORARY_SUFFIX = ".part"
 
 Content: TypeAlias = bytes | Callable[[Any], object]
-"""What goes into a file: all of it, or a function that writes it into a binary file."""
+"""The content of a file: bytes, or a function that writes it to a binary file."""
 
 
 # --- Names ---
 
 
 def join(folder: str, *names: str) -> str:
-    """Joins a folder, which may be a URL, and names below it."""
+    """Joins a folder or URL and names below it."""
     return "/".join([str(folder).rstrip("/"), *names])
 
 
 def local_path(path: str) -> str | None:
-    """Returns the name by which the operating system knows a local path or URL; None elsewhere."""
+    """Returns the file name of a local path or URL, or None for a remote one."""
     with reaching(path) as (fs, name):
         return name if is_local_system(fs) else None
 
 
 def is_local(path: str) -> bool:
-    """Tells whether a path or URL is on a file system of this machine."""
+    """Returns whether a path or URL is on the local file system."""
     return local_path(path) is not None
 
 
-# --- Looking ---
+# --- Listing ---
 
 
 def exists(path: str) -> bool:
-    """Tells whether a file or folder exists.
+    """Returns whether a file or folder exists.
 
     Raises:
-        OSError: If it cannot be told, as when the network is down or access is refused.
+        OSError: If this is unknown, for example if the network is down or access is denied.
     """
     with reaching(path) as (fs, name):
         try:
@@ -75,13 +75,14 @@ def exists(path: str) -> bool:
                 fs.info(name)
         except (FileNotFoundError, NotADirectoryError) as error:
             if is_of(fs, READ_ONLY) and getattr(error.__cause__, "status", 0) not in (404, 410):
-                raise error.__cause__ or error from None  # To fsspec all that fails is missing.
+                # fsspec reports every failure of a web server as a missing file.
+                raise error.__cause__ or error from None
             return False
     return True
 
 
 def list_folders(path: str) -> list[str]:
-    """Returns the names of the folders in a folder; none if it does not exist.
+    """Returns the names of the folders in a folder. A missing folder is empty.
 
     Raises:
         OSError: If it cannot be read.
@@ -90,7 +91,7 @@ def list_folders(path: str) -> list[str]:
 
 
 def list_files(path: str) -> list[str]:
-    """Returns the names of the plain files directly in a folder; none if it does not exist.
+    """Returns the names of the files directly in a folder. A missing folder is empty.
 
     Raises:
         OSError: If it cannot be read.
@@ -106,9 +107,9 @@ def _list(path: str, kind: str) -> list[str]:
         except (FileNotFoundError, NotADirectoryError):
             return []
         found = [str(entry["name"]).rstrip("/") for entry in entries if entry["type"] == kind]
-        if is_of(fs, READ_ONLY):  # A page may link to anywhere: to the folder above, say.
+        if is_of(fs, READ_ONLY):  # A page may link to other places, such as the parent folder.
             found = [link for link in found if link.startswith(join(name, ""))]
-    # An object store lists an empty folder, or a file, as its own content.
+    # An object store lists an empty folder or a file as its own content.
     return sorted(link.rsplit("/", 1)[-1] for link in found if link != name.rstrip("/"))
 
 
@@ -126,7 +127,7 @@ def read_bytes(path: str) -> bytes:
 
 
 def open_to_read(path: str) -> BinaryIO:
-    """Opens a file to read in it as one likes: a local one as it is, another read as a whole.
+    """Opens a file for random access. A remote file is read completely.
 
     Raises:
         OSError: If it cannot be read.
@@ -139,32 +140,28 @@ def open_to_read(path: str) -> BinaryIO:
 
 
 def write_atomically(path: str, content: Content) -> None:
-    """Writes a file so that it is there as a whole, or not at all.
+    """Writes a file atomically: readers see the complete file or none.
 
-    On a local disk it is written beside its place, flushed to the disk and renamed; object stores
-    show an object only when it is complete. A bucket that does not exist is never made.
+    On a local disk a temporary file in the same folder is written, flushed to disk and renamed.
+    Object stores only show complete objects. Missing buckets are not created.
 
     Raises:
-        OSError: If there is no space or no permission; nothing is left behind.
+        OSError: If there is no space or no permission. No partial file remains.
     """
     local = local_path(path)
     if local is not None:
         _write_locally(local, content)
         return
     if not isinstance(content, bytes):
-        content = _collect(content)
+        buffer = io.BytesIO()
+        content(buffer)
+        content = buffer.getvalue()
     with reaching(path) as (fs, name):
         if is_of(fs, READ_ONLY):
-            raise OSError(f"{path} cannot be written: it is on a web server, to read only.")
+            raise OSError(f"{path} cannot be written: web servers are read-only.")
         if not is_of(fs, BUCKETS):
             fs.makedirs(fs._parent(name), exist_ok=True)
         fs.pipe_file(name, content)
-
-
-def _collect(write: Callable[[Any], object]) -> bytes:
-    buffer = io.BytesIO()
-    write(buffer)
-    return buffer.getvalue()
 
 
 def _write_locally(name: str, content: Content) -> None:
@@ -179,19 +176,21 @@ def _write_locally(name: str, content: Content) -> None:
                 content(file)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp leaves it to its owner alone.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that only the owner can read.
         os.replace(temporary, name)
     except BaseException as error:
         with contextlib.suppress(FileNotFoundError):  # Interrupted just after the rename.
             os.unlink(temporary)
-        if isinstance(error, OSError) and error.filename is None:  # Such as of a full disk.
+        if isinstance(error, OSError) and error.filename is None:  # For example, a full disk.
             error.filename = name
         raise
     _sync_folder(folder)
 
 
 def _make_folder(folder: str) -> None:
-    """Makes a folder and those above it, each of which is on the disk before what is in it."""
+    """Makes a folder and its parents. Each is flushed to disk before its content."""
     if not folder or os.path.isdir(folder):
         return
     above = os.path.dirname(folder)
@@ -200,14 +199,8 @@ def _make_folder(folder: str) -> None:
     _sync_folder(above or ".")
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def _sync_folder(folder: str) -> None:
-    if os.name == "posix":  # Else the rename itself may be lost with the power.
+    if os.name == "posix":  # Without this, a power failure may undo the rename.
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -229,7 +222,7 @@ def remove_file(path: str) -> None:
 
 
 def remove_folder(path: str) -> None:
-    """Removes a folder and all in it, if it exists.
+    """Removes a folder and its content, if it exists.
 
     Raises:
         OSError: If it cannot be removed.
@@ -244,7 +237,7 @@ def _remove_tree(fs: Any, name: str) -> None:
     if is_local_system(fs):
         shutil.rmtree(name)
         return
-    # One by one: what fsspec removes by a list or recursively, it takes for patterns.
+    # One by one, since fsspec treats the paths in lists and recursive calls as patterns.
     for file in fs.find(name):
         fs.rm_file(file)
     if is_of(fs, BUCKETS):
@@ -252,17 +245,17 @@ def _remove_tree(fs: Any, name: str) -> None:
     fs.invalidate_cache()
     for folder in sorted(fs.find(name, withdirs=True), key=len, reverse=True):
         fs.rmdir(folder)
-    with contextlib.suppress(FileNotFoundError):  # If the walk named the folder itself.
+    with contextlib.suppress(FileNotFoundError):  # find() may have listed the folder itself.
         fs.rmdir(name)
 
 
 def remove_temporaries(folder: str) -> None:
-    """Removes the unfinished files that a killed process left directly in a local folder.
+    """Removes the temporary files that a killed process left directly in a local folder.
 
-    Elsewhere there are none: what is not a local disk shows no unfinished files.
+    Remote file systems do not show incomplete files.
 
     Raises:
-        OSError: If one cannot be removed.
+        OSError: If a file cannot be removed.
     """
     if is_local(folder):
         for name in list_files(folder):
@@ -271,22 +264,22 @@ def remove_temporaries(folder: str) -> None:
 
 
 def rename_folder(path: str, new: str) -> None:
-    """Gives a folder another path on the same file system, where there must be nothing yet.
+    """Renames a folder on the same file system. The new path must not exist.
 
-    On a local disk it happens at once. On an object store all is copied, and removed then.
+    On a local disk this is atomic. On an object store the files are copied and then removed.
 
     Raises:
-        FileExistsError: If there is something.
-        OSError: If it cannot be done.
+        FileExistsError: If the new path exists.
+        OSError: If renaming fails.
     """
     if exists(new):
-        raise FileExistsError(f"{new} exists already.")
+        raise FileExistsError(f"{new} already exists.")
     with reaching(path) as (fs, name):
         _, target = open_path(str(new))
         if is_local_system(fs):
             os.rename(name, target)
             return
-        for file in fs.find(name):  # One by one, as they are removed.
+        for file in fs.find(name):  # One by one, as in _remove_tree.
             copy = target + file[len(name) :]
             if not is_of(fs, BUCKETS):
                 fs.makedirs(fs._parent(copy), exist_ok=True)

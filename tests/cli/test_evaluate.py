@@ -255,7 +255,7 @@ def test_corrupt_reference(here, capsys):
     protocol = ("--protocol", "mine.yaml", "--reference")
 
     assert run("evaluate", "--checkpoint", "run", *protocol, "real.npz") == 1
-    assert "real.npz is no .npz archive, or is damaged" in capsys.readouterr().err
+    assert "real.npz is corrupt or not an .npz archive" in capsys.readouterr().err
     assert run("evaluate", "--checkpoint", "run", *protocol, "nowhere.npz") == 1
     assert "No such file or directory" in capsys.readouterr().err
 

@@ -220,15 +220,15 @@ def test_npz_of_gray_images(checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("spec", "parameterization", "options", "message"),
     [
-        (MLP, SAMPLE, ["--out", "x.pth"], "not a MLPGenerator: export it as safetensors"),
+        (MLP, SAMPLE, ["--out", "x.pth"], "not MLPGenerator: export as safetensors"),
         (
             DEEP | dict(type="RepeatBlocks"),
             SAMPLE,
             ["--out", "x.pth"],
-            "not a RepeatBlocks: export it as safetensors",
+            "not RepeatBlocks: export as safetensors",
         ),
-        (DEEP | dict(repeats=1), SAMPLE, ["--out", "x.pth"], "deep model of one repetition"),
-        (TIMED | dict(time_scale=1.0), VELOCITY, ["--out", "x.pth"], "scaled by 1000, not 1: "),
+        (DEEP | dict(repeats=1), SAMPLE, ["--out", "x.pth"], "deep model with repeats 1"),
+        (TIMED | dict(time_scale=1.0), VELOCITY, ["--out", "x.pth"], "time_scale 1000, not 1: "),
         (TIMED, "InstantaneousVelocity", ["--out", "x.pth"], "not InstantaneousVelocity"),
         (DIT | dict(class_dropout_prob=0.1), SAMPLE, ["--out", "x.pth"], "has no null class"),
         (DIT, SAMPLE, ["--out", "x.npz"], "needs images, .* such as --vae stabilityai/"),

@@ -87,7 +87,7 @@ def test_other_weights_are_refused_when_it_goes_on(trained, tmp_path):
     shutil.rmtree(used)
     shutil.copytree(classifier(tmp_path / "other", seed=1), used)
 
-    with pytest.raises(CheckpointError, match=r"the weights in .* are others than those"):
+    with pytest.raises(CheckpointError, match=r"the weights in .* differ from"):
         train(tmp_path / "run", used, resume=True)
 
 
@@ -112,5 +112,5 @@ def test_guidance_and_augmentation_make_a_difference(whole, trained, tmp_path):
 def test_points_are_not_augmented(tmp_path):
     config = load_config("afm_gaussians2d", ["objective.augmentation=PairedAugmentation"])
 
-    with pytest.raises(ConfigError, match=r"^The objective does not fit the data: .* moves images"):
+    with pytest.raises(ConfigError, match=r"^The objective does not fit the data: .* needs images"):
         Runner(config, tmp_path / "run", device="cpu")

@@ -170,7 +170,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(whole, tmp_pat
     done = start(tmp_path / "run")
 
     assert done.returncode == 0, done.stderr
-    assert f"{newest.name}/generator.safetensors is damaged" in done.stderr
+    assert f"{newest.name}/generator.safetensors is corrupt" in done.stderr
     assert f"resuming from {older}" in done.stderr
     assert_same_run(whole, tmp_path / "run")
 

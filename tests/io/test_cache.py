@@ -107,7 +107,7 @@ def test_what_is_cut_off_leaves_nothing(folder, monkeypatch):
     fsspec.filesystem("memory").pipe_file(url, b"weights")
     monkeypatch.setattr(cache, "_version", lambda path: (8, "version"))
 
-    with pytest.raises(OSError, match="7 bytes came of 8"):
+    with pytest.raises(OSError, match="received 7 of 8 bytes"):
         local_copy(url)
 
     assert kept(folder) == []

@@ -23,7 +23,7 @@ from afmlib.io.checkpoint import (
     is_complete,
     load_tensors,
     load_training_state,
-    newest_whole,
+    newest_valid,
     read_config,
     read_manifest,
     remove_old,
@@ -196,7 +196,7 @@ def test_a_run_killed_while_it_writes_a_checkpoint_anew_leaves_no_torn_one(
 
     assert is_complete(folders[1]) == (written == 5)
     assert find_checkpoint(run) == folders[written == 5]
-    assert "damaged" not in caplog.text
+    assert "corrupt" not in caplog.text
     kill(100)
     save(folders[1])  # The next attempt makes it whole.
     assert find_checkpoint(run) == folders[1]
@@ -310,7 +310,7 @@ def test_a_damaged_one_is_named_in_the_log_and_the_one_before_is_taken(save, tmp
     assert found == str(tmp_path / "checkpoints" / "100")
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
     assert f"{tmp_path}/checkpoints/300 is not a checkpoint" in caplog.records[0].getMessage()
-    assert f"{damaged} is damaged" in caplog.records[1].getMessage()
+    assert f"{damaged} is corrupt" in caplog.records[1].getMessage()
 
 
 def test_a_checkpoint_is_found_by_its_own_folder(save, tmp_path):
@@ -339,7 +339,7 @@ def damage(folder):
     storage.write_atomically(storage.join(folder, "training.pt"), b"damaged")
 
 
-def test_damaged_checkpoints_after_the_newest_whole_one_are_set_aside(save, run, caplog):
+def test_damaged_checkpoints_after_the_newest_valid_one_are_set_aside(save, run, caplog):
     paths = {count: storage.join(run, "checkpoints", str(count)) for count in range(100, 700, 100)}
     for folder in paths.values():
         save(folder)
@@ -348,11 +348,11 @@ def test_damaged_checkpoints_after_the_newest_whole_one_are_set_aside(save, run,
     storage.remove_file(storage.join(paths[600], "manifest.json"))
 
     with caplog.at_level(logging.WARNING, logger="afmlib"):
-        newest, damaged = newest_whole(run)
+        newest, damaged = newest_valid(run)
 
     assert newest == paths[300]
     assert damaged == [paths[500], paths[400]]
-    assert all("training.pt is damaged" in record.getMessage() for record in caplog.records)
+    assert all("training.pt is corrupt" in record.getMessage() for record in caplog.records)
     assert find_checkpoint(run) == paths[300]
     renamed = set_aside(damaged)
     assert renamed == [paths[500] + ".damaged", paths[400] + ".damaged"]
@@ -360,7 +360,7 @@ def test_damaged_checkpoints_after_the_newest_whole_one_are_set_aside(save, run,
     assert names == ["600", "300", "200", "100"]
     assert storage.read_bytes(storage.join(renamed[0], "training.pt")) == b"damaged"
     assert find_checkpoint(run) == paths[300]
-    assert newest_whole(run) == (paths[300], [])
+    assert newest_valid(run) == (paths[300], [])
 
 
 def test_one_that_was_set_aside_is_replaced_by_the_next_and_never_removed(save, tmp_path):
@@ -369,7 +369,7 @@ def test_one_that_was_set_aside_is_replaced_by_the_next_and_never_removed(save, 
         for folder in folders:
             save(folder)
         (folders[1] / "training.pt").write_bytes(mark)
-        set_aside(newest_whole(str(tmp_path))[1])
+        set_aside(newest_valid(str(tmp_path))[1])
     save(tmp_path / "checkpoints" / "300")
 
     remove_old(str(tmp_path), keep_last=1, keep_every=None)
@@ -383,15 +383,15 @@ def test_where_none_is_whole_nothing_is_touched(save, tmp_path):
     save(tmp_path / "checkpoints" / "100")
     damage(str(tmp_path / "checkpoints" / "100"))
 
-    assert newest_whole(str(tmp_path / "nowhere")) == (None, [])
-    with pytest.raises(CheckpointError, match=r"No checkpoint in .* is whole: .*is damaged"):
-        newest_whole(str(tmp_path))
+    assert newest_valid(str(tmp_path / "nowhere")) == (None, [])
+    with pytest.raises(CheckpointError, match=r"No checkpoint in .* is valid: .*is corrupt"):
+        newest_valid(str(tmp_path))
     with pytest.raises(CheckpointError, match="There is no checkpoint in"):
         find_checkpoint(str(tmp_path))
     assert names_in(tmp_path) == [100]
 
 
-@pytest.mark.parametrize("call", [newest_whole, find_checkpoint])
+@pytest.mark.parametrize("call", [newest_valid, find_checkpoint])
 def test_a_checkpoint_that_cannot_be_read_is_not_taken_for_damaged(
     save, tmp_path, monkeypatch, call
 ):
@@ -429,7 +429,7 @@ def test_a_config_is_read_whole_or_not_at_all(save, tmp_path):
 
     assert read_config(folder) == stored.decode()
     storage.write_atomically(path, stored[:-1])
-    with pytest.raises(CheckpointError, match=r"config\.yaml is damaged"):
+    with pytest.raises(CheckpointError, match=r"config\.yaml is corrupt"):
         read_config(folder)
 
 
@@ -442,7 +442,7 @@ def test_a_config_that_is_no_text_is_refused(tmp_path):
     storage.write_atomically(storage.join(folder, "config.yaml"), b"\xff")
     storage.write_atomically(storage.join(folder, "manifest.json"), json.dumps(manifest).encode())
 
-    with pytest.raises(CheckpointError, match=r"config\.yaml is damaged: 'utf-8'"):
+    with pytest.raises(CheckpointError, match=r"config\.yaml is corrupt: 'utf-8'"):
         read_config(folder)
 
 

@@ -298,7 +298,7 @@ def test_a_network_far_larger_than_its_weights_takes_no_memory(folder, model_fil
     for name, content in sealed(model_files, manifest).items():
         (place / name).write_bytes(content)
 
-    with quickly(), pytest.raises(CheckpointError, match="far larger than the weights"):
+    with quickly(), pytest.raises(CheckpointError, match="far larger than its weights"):
         load_checkpoint(str(place))
 
 
@@ -318,7 +318,7 @@ def test_an_archive_that_grows_when_it_is_unpacked_is_refused(folder, model_file
     for name, content in files.items():
         (place / name).write_bytes(content)
 
-    with quickly(), pytest.raises(CheckpointError, match="longer than the file"):
+    with quickly(), pytest.raises(CheckpointError, match="larger than the file"):
         load_training_state(str(place))
 
 

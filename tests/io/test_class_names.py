@@ -86,6 +86,6 @@ def test_numbers_that_stand_for_names_do_not_hide_imagenets():
 
 
 def test_without_names_numbers_are_asked_for():
-    with pytest.raises(ValueError, match=re.escape("knows its classes by number alone")):
+    with pytest.raises(ValueError, match=re.escape("no class names")):
         label_indices(["three"], 10)
     assert label_indices(["3", "-1"], 10) == [3, -1]  # Whether there are such is asked elsewhere.

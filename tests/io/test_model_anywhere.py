@@ -31,7 +31,7 @@ def test_a_model_is_loaded_from_a_checkpoint_or_from_its_run(run, model_files):
 
     assert made[0].shape == (3, 2, 4, 4)
     assert torch.equal(*made)
-    with pytest.raises(CheckpointError, match=r"manifest\.json is damaged"):
+    with pytest.raises(CheckpointError, match=r"manifest\.json is corrupt"):
         load_checkpoint(f"{run}/checkpoints/000000128")
     with pytest.raises(CheckpointError, match="There is no checkpoint in"):
         load_checkpoint(f"{run}/nowhere")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from afmlib.io.checked_files import CheckpointError
-from afmlib.io.official_layout import recognize
+from afmlib.io.official_layout import OFFICIAL_FID, OfficialName, parse_name, recognize
 from afmlib.networks.dit import DiTGenerator
 
 MAKERS = {
@@ -100,13 +100,13 @@ def test_heads_are_read_off_normalized_queries_or_asked_for():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: state.clear(), "no published network: it has no mark of any"),
+        (lambda state: state.clear(), "not an official network: it has none of"),
         (
             lambda state: state.update(dis_embed=torch.zeros(768)),
             r"dis_embed and final_layer",
         ),
         (lambda state: state.pop("pos_embed"), "pos_embed is missing"),
-        (lambda state: state.update(pos_embed=torch.zeros(1, 255, 768)), "are no square"),
+        (lambda state: state.update(pos_embed=torch.zeros(1, 255, 768)), "not a square number"),
         (lambda state: state.update(pos_embed=torch.zeros(256, 768)), r"pos_embed has shape \(256"),
         (lambda state: [state.pop(key) for key in list(state) if "blocks" in key], "has no blocks"),
     ],
@@ -117,3 +117,33 @@ def test_what_is_none_is_refused_in_a_sentence(change, message):
 
     with pytest.raises(CheckpointError, match=message):
         recognize(state)
+
+
+# --- File names ---
+
+
+def test_the_thirteen_are_those_of_the_specification():
+    assert set(OFFICIAL_FID) == set(layout.GENERATORS)
+    assert len(OFFICIAL_FID) == 13
+
+
+@pytest.mark.parametrize("name", layout.GENERATORS)
+@pytest.mark.parametrize("form", ["{}.pth", "hf://who/what/{}_FID2.38.pth", "D:/x/{}.safetensors"])
+def test_a_name_says_steps_and_repeats(name, form):
+    steps = int(name.split("nfe")[0].rsplit("_", 1)[-1])
+    layers = {"56layer": 2, "112layer": 4}.get(name.split("_")[1], 1)
+
+    assert parse_name(form.format(name)) == OfficialName(nfe=steps, repeats=layers)
+
+
+@pytest.mark.parametrize(
+    "name", ["renamed.pth", "model_xl2.pth", "2nfe.pth", "axl2_1nfe.pth", "xl2_1nfe/model.pth", ""]
+)
+def test_other_names_say_nothing(name):
+    assert parse_name(name) == OfficialName()
+
+
+@pytest.mark.parametrize("layers", [0, 1, 55, 57, 100])
+def test_layers_that_no_repetition_makes_are_refused(layers):
+    with pytest.raises(ValueError, match=rf"{layers} layers.* 28 blocks.* give repeats"):
+        parse_name(f"xl2_{layers}layer_1nfe_guided.pth")

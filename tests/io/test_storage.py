@@ -97,7 +97,7 @@ def test_a_renamed_folder_holds_what_it_held(root):
     assert storage.list_folders(storage.join(root, "run")) == ["10.damaged"]
     assert {name: storage.read_bytes(storage.join(new, name)) for name in contents} == contents
     storage.write_atomically(storage.join(old, "a"), b"3")
-    with pytest.raises(FileExistsError, match="damaged exists"):
+    with pytest.raises(FileExistsError, match="damaged already exists"):
         storage.rename_folder(old, new)
     assert storage.read_bytes(storage.join(new, "a")) == b"1"
 
@@ -198,7 +198,7 @@ def test_a_package_that_is_missing_is_named_with_the_extra_that_brings_it(
 
 @pytest.mark.parametrize("call", [storage.exists, storage.read_bytes, storage.remove_folder])
 def test_a_misspelled_protocol_is_answered_with_the_nearest(call):
-    with pytest.raises(ValueError, match=r"s4://b/x is on no .*Did you mean s3://\?.* memory"):
+    with pytest.raises(ValueError, match=r"s4://b/x .*protocol .*Did you mean s3://\?.* memory"):
         call("s4://b/x")
 
 
@@ -264,7 +264,7 @@ def test_a_web_server_is_read_and_never_written(web, tmp_path):
         lambda: storage.remove_folder(f"{web}/run"),
         lambda: storage.rename_folder(f"{web}/run", f"{web}/new"),
     ):
-        with pytest.raises(OSError, match=r"http://.*read only"):
+        with pytest.raises(OSError, match=r"http://.*read-only"):
             call()
     assert storage.read_bytes(f"{web}/run/file") == b"2"
 
