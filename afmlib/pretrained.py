@@ -177,7 +177,7 @@ class _Frozen(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         if not torch.equal(self.weights_hash, state.cpu()):
             raise ValueError(
-                f"the weights in {self.source} differ from those at the start of the run."
+                f"the weights in {self.source} differ from the weights this run started with."
             )
 
 

@@ -1,7 +1,6 @@
-"""Looking inside: what a model does between two noises, beside others, on its way, in training.
+"""Figures of models: interpolation between noises, comparison, transport paths and training curves.
 
-Each picture has a function that computes what is to be seen, and one that draws it: the numbers are
-there without the picture.
+Each figure has one function that computes the numbers and one that draws them.
 """
 
 __all__ = [

@@ -1,7 +1,7 @@
-"""The same noises and labels through several models, a block for each (Fig. 5).
+"""Samples of several models from the same noises and labels, one block per model (Fig. 5).
 
-In a block, columns are classes and sample ``i``, counted row by row, has noise ``i`` of the seed:
-it is the grid that ``afmlib sample`` makes of the same labels.
+In a block, columns are classes. Sample ``i``, in row-major order, has noise ``i`` of the seed, as
+in the grid of ``afmlib sample`` for the same labels.
 
 References:
     | Adversarial Flow Models (Lin et al., 2025), Fig. 5
@@ -32,20 +32,19 @@ class Block:
     """The samples of one model."""
 
     name: str
-    """What the model is called."""
+    """The name of the model."""
 
     nfe: int
-    """The number of network evaluations of each sample."""
+    """The number of network evaluations per sample."""
 
     columns: int
     """The number of classes."""
 
     samples: Latents
-    """The samples, row by row."""
+    """The samples, in row-major order."""
 
     @property
     def title(self) -> str:
-        """Name and number of evaluations."""
         return f"{self.name}, nfe {self.nfe}"
 
 
@@ -61,22 +60,25 @@ def compare(
     """Samples several models from the same noises and labels.
 
     Args:
-        models: Names and models; a model may be there twice, with different ``nfe``.
+        models: Names and models. A model may occur twice with different ``nfe``.
         labels: The classes, one column each.
-        rows: How many samples of each class.
-        seed: What the noises are drawn from.
-        nfe: The number of evaluations of each model, or one for all; None for a model's own.
-        batch_size: How many samples are made at once.
-        device: Where the networks run; where they are unless given.
+        rows: The number of samples per class.
+        seed: The seed of the noises.
+        nfe: The number of evaluations of each model, or one for all; None for that of the model.
+        batch_size: The number of samples per batch.
+        device: The device of the networks. Defaults to the current one.
 
     Raises:
-        ValueError: If the models do not make the same kind of sample, or an argument is out of its
-            domain.
+        ValueError: If the models have samples of different shapes or numbers of classes, or an
+            argument is out of range.
     """
     if not models or not labels or rows < 1:
-        raise ValueError("There must be at least one model, one label and one row.")
+        raise ValueError("compare needs at least one model, one label and one row.")
     if len(nfe) not in (1, len(models)):
-        raise ValueError(f"nfe is one number or {len(models)}, one per model; got {len(nfe)}.")
+        raise ValueError(
+            f"nfe needs one number, or {len(models)} numbers for {len(models)} models, "
+            f"got {len(nfe)}."
+        )
     _check_alike(models)
     counts = list(nfe) * len(models) if len(nfe) == 1 else nfe
     return [
@@ -108,23 +110,22 @@ def _check_alike(models: Sequence[tuple[str, SampleModel]]) -> None:
 
 
 def comparison_picture(blocks: Sequence[Block], decode: Decoder | None = None) -> bytes:
-    """Draws the blocks below one another, each under its title, as a PNG file.
+    """Draws the blocks below each other with titles, as a PNG file.
 
     Args:
         blocks: The samples.
-        decode: What turns latents into images; of four or more channels, without it, the first
-            three are shown.
+        decode: Decodes latents to images. Without it, the first three channels are shown.
     """
     return png_of_array(stack([(b.title, block_pixels(b, decode)) for b in blocks]))
 
 
 def block_pixels(block: Block, decode: Decoder | None = None) -> np.ndarray:
-    """Returns the grid of a block."""
+    """Returns the pixels of a block."""
     return image_grid(as_images(block.samples, decode), block.columns)
 
 
 def stack(grids: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
-    """Stacks grids below one another, each under its title."""
+    """Stacks grids below each other, with titles."""
     font = ImageFont.load_default(FONT_SIZE)
     width = max(
         *(grid.shape[1] for _, grid in grids),

@@ -1,4 +1,4 @@
-"""What all pictures share: samples that can be shown, PNG files."""
+"""Helpers for figures: displayable samples and PNG files."""
 
 __all__ = ["as_images", "png_of_array", "png_of_figure", "require_images"]
 
@@ -15,31 +15,31 @@ from afmlib.interfaces import Conventions
 from afmlib.typing import Latents
 
 Decoder: TypeAlias = Callable[[Latents], Tensor]
-"""What turns latents into images in [-1, 1], such as ``Autoencoder.decode``."""
+"""Decodes latents to images in [-1, 1], such as ``Autoencoder.decode``."""
 
 
 def as_images(samples: Latents, decode: Decoder | None) -> Tensor:
-    """Returns images in [-1, 1], on the CPU; without a decoder, latents as they are."""
+    """Returns images in [-1, 1] on the CPU. Without a decoder, the latents are the images."""
     images = samples if decode is None else decode(samples)
     return images.detach().float().cpu()
 
 
 def require_images(conventions: Conventions) -> None:
-    """Refuses a model of points.
+    """Raises if the samples of a model are not images.
 
     Raises:
-        ValueError: If one sample is no image.
+        ValueError: If a sample does not have three dimensions.
     """
     shape = conventions.latent_shape
     if shape is not None and len(shape) != 3:
         raise ValueError(
-            f"This picture is of images; a sample of the model has shape {tuple(shape)}: points "
-            "are shown by inspect transport."
+            f"This figure needs images, but a sample of the model has shape {tuple(shape)}: use "
+            "inspect transport for points."
         )
 
 
 def png_of_array(pixels: np.ndarray) -> bytes:
-    """Returns a PNG file of pixels, (height, width, 3), uint8."""
+    """Returns a PNG file of uint8 pixels, (height, width, 3)."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="PNG")
     return file.getvalue()

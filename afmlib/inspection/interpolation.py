@@ -1,8 +1,8 @@
-r"""A strip of samples between two noises, at a fixed label (Fig. 10).
+r"""Samples along the great circle between two noises, with a fixed label (Fig. 10).
 
 Row :math:`r` goes from noise :math:`2r` of a seed to noise :math:`2r + 1`, on the great circle
-between them (:func:`afmlib.ops.slerp.slerp`), and shows whether the samples between are samples,
-too. Its ends are what :func:`afmlib.sample` makes of these noises.
+between them (:func:`afmlib.ops.slerp.slerp`). Its ends are the samples of :func:`afmlib.sample` for
+these noises.
 
 References:
     | Adversarial Flow Models (Lin et al., 2025), Fig. 10
@@ -29,23 +29,22 @@ from afmlib.typing import Labels, Latents
 
 @dataclass(frozen=True)
 class Interpolation:
-    """Rows of samples, one row after the other."""
+    """Rows of samples, in row-major order."""
 
     noises: Latents
-    """Where each sample comes from."""
+    """The noise of each sample."""
 
     labels: Labels
-    """The class of each sample, the same along a row."""
+    """The class of each sample. A row has one class."""
 
     fractions: Tensor
-    """How far each sample of a row is along the way: from 0 to 1."""
+    """The position of each sample in a row, from 0 to 1."""
 
     samples: Latents
-    """The samples."""
 
     @property
     def steps(self) -> int:
-        """The number of samples of a row."""
+        """The number of samples per row."""
         return len(self.fractions)
 
 
@@ -64,26 +63,26 @@ def interpolate_noises(
 
     Args:
         model: The model.
-        labels: The classes of the rows, taken in turns.
-        rows: The number of pairs.
-        steps: Samples of a row, both ends included.
-        seed: What the noises are drawn from.
-        nfe: The number of network evaluations of a sample; the model's own unless given.
-        batch_size: How many samples are made at once.
-        device: Where the network runs; where it is unless given.
-        dtype: Half precision, by autocast; that of the weights unless given.
+        labels: The classes of the rows, repeated cyclically.
+        rows: The number of rows.
+        steps: The number of samples per row, including both ends.
+        seed: The seed of the noises.
+        nfe: The number of network evaluations per sample. Defaults to that of the model.
+        batch_size: The number of samples per batch.
+        device: The device of the network. Defaults to the current one.
+        dtype: A half-precision dtype for autocast. Defaults to the dtype of the weights.
 
     Raises:
-        ValueError: If an argument is out of its domain, or the model is one of points.
+        ValueError: If an argument is out of range, or the samples are not images.
     """
     if rows < 1 or steps < 2:
         raise ValueError(f"rows must be at least 1 and steps at least 2, got {rows} and {steps}.")
     if not labels:
-        raise ValueError("labels must name at least one class.")
+        raise ValueError("labels must have at least one class.")
     require_images(model.conventions)
     shape = model.conventions.latent_shape
     if shape is None:
-        raise ValueError("The shape of a sample of this model is unknown.")
+        raise ValueError("This model has no latent_shape in its conventions.")
     ends_of_rows = indexed_noises(seed, range(2 * rows), shape)
     starts, ends = ends_of_rows[::2], ends_of_rows[1::2]
     fractions = torch.arange(steps) / (steps - 1)
@@ -99,11 +98,10 @@ def interpolate_noises(
 
 
 def interpolation_picture(strip: Interpolation, decode: Decoder | None = None) -> bytes:
-    """Draws the rows of a strip, as a PNG file.
+    """Draws the rows as a PNG file.
 
     Args:
         strip: The samples.
-        decode: What turns latents into images; of four or more channels, without it, the first
-            three are shown.
+        decode: Decodes latents to images. Without it, the first three channels are shown.
     """
     return png_of_array(image_grid(as_images(strip.samples, decode), strip.steps))

@@ -1,4 +1,4 @@
-"""What a run wrote down, as curves: its log, its evaluations, the decisions of its schedule."""
+"""Training curves of a run: its log, evaluations and schedule decisions."""
 
 __all__ = ["Curve", "Panel", "TrainingRecord", "panels_of", "read_training"]
 
@@ -12,60 +12,57 @@ from afmlib.io import storage
 
 SCALE = "ot_scale"
 SPREAD = "_std"
-"""What the log adds to a name for the standard deviation over a batch."""
+"""The suffix in the log for the standard deviation over a batch."""
 
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """What a run wrote down, entry by entry; each says after how many images, as ``num_images``."""
+    """The records of a run. Each entry has its position as ``num_images``."""
 
     log: Sequence[Mapping[str, Any]]
     """The entries of ``log.jsonl``."""
 
     evaluations: Sequence[Mapping[str, Any]] = ()
-    """Those of ``evaluations.jsonl``."""
+    """The entries of ``evaluations.jsonl``."""
 
     decisions: Sequence[Mapping[str, Any]] = ()
-    """Those of ``decisions.jsonl``, which runs with phases have."""
+    """The entries of ``decisions.jsonl``, for runs with phases."""
 
     @property
-    def turns(self) -> list[Mapping[str, Any]]:
-        """The decisions that change more than the transport scale, which has a curve."""
-        return [decision for decision in self.decisions if not _changes_scale_alone(decision)]
+    def marked_decisions(self) -> list[Mapping[str, Any]]:
+        """The decisions that change more than the transport scale, which has its own curve."""
+        return [decision for decision in self.decisions if not _changes_only_scale(decision)]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A number in the course of a run."""
+    """A number during a run."""
 
     name: str
-    """What it is."""
 
     images: Sequence[int]
-    """Where it was measured, in images seen by the generator."""
+    """The positions, in images seen by the generator."""
 
     values: Sequence[float]
-    """What it was."""
 
     spreads: Sequence[float] | None = None
-    """Its standard deviation over a batch, where it has one."""
+    """The standard deviations over a batch, if logged."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves that share their axes."""
+    """Curves with common axes."""
 
     title: str
-    """What they are."""
 
     curves: Sequence[Curve]
-    """The curves; never none."""
+    """At least one curve."""
 
     log: bool = False
     """Whether the axis of the values is logarithmic."""
 
 
-def _changes_scale_alone(decision: Mapping[str, Any]) -> bool:
+def _changes_only_scale(decision: Mapping[str, Any]) -> bool:
     acts = any(decision.get(key) for key in ("restore", "reload_ema", "stop"))
     return not acts and list(_changes(decision)) == [SCALE]
 
@@ -76,13 +73,13 @@ def _changes(decision: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def read_training(work_dir: str) -> TrainingRecord:
-    """Reads what a run wrote down.
+    """Reads the records of a run.
 
     Args:
         work_dir: The folder of the run: a path or a URL.
 
     Raises:
-        FileNotFoundError: If there is no log in it.
+        FileNotFoundError: If the run has no log.
     """
     log = _read(storage.join(work_dir, "log.jsonl"))
     if not log:
@@ -104,18 +101,18 @@ def _entries(lines: Iterable[str]) -> Iterator[Mapping[str, Any]]:
         try:
             entry = json.loads(line)
         except ValueError:
-            continue  # The torn last line of a run that was killed, or still writes.
+            continue  # The incomplete last line of a killed or running process.
         if isinstance(entry, Mapping) and isinstance(entry.get("num_images"), int):
             yield entry
 
 
-# --- What is to be seen ---
+# --- Panels ---
 
 
 def panels_of(record: TrainingRecord) -> list[Panel]:
-    """Returns the panels for which the run has numbers."""
+    """Returns the panels with data."""
     logged = dict.fromkeys(key for entry in record.log for key in entry if "/" in key)
-    spread = [key for key in logged if key + SPREAD in logged]  # Numbers per sample: no terms.
+    spread = [key for key in logged if key + SPREAD in logged]  # Numbers per sample, not terms.
     keys = [key for key in logged if key.removesuffix(SPREAD) not in spread or key in spread]
     players = list(dict.fromkeys(key.split("/")[0] for key in keys))
 
@@ -159,7 +156,7 @@ def _of(player: str, *names: str) -> list[str]:
 
 
 def _of_loss(keys: Iterable[str], player: str) -> list[str]:
-    """Returns a player's keys without a panel of their kind: its terms, and what else it saw."""
+    """Returns a player's terms and other observations without a panel of their own."""
     others = ("logits_", "gradient_", "sign_rate", "lr")
     names = [key.removeprefix(f"{player}/") for key in keys if key.startswith(f"{player}/")]
     return [f"{player}/{name}" for name in names if not name.startswith(others)]

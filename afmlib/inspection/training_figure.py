@@ -1,4 +1,4 @@
-"""A run at a glance: a panel for what belongs together, a line for each decision."""
+"""The figure of a training run: one panel per group of curves, one line per decision."""
 
 __all__ = ["training_figure"]
 
@@ -15,23 +15,23 @@ from afmlib.inspection.training import Panel, TrainingRecord, panels_of
 COLUMNS, WIDTH, HEIGHT = 3, 4.0, 2.2
 LINE_HEIGHT = 0.17
 MAX_MARKED = 40
-"""The points of a curve are marked if there are fewer."""
+"""Curves with fewer points have markers."""
 
 
 def training_figure(record: TrainingRecord) -> Figure:
-    """Draws every panel, with a numbered vertical line for each decision and its reason below.
+    """Draws all panels, with a numbered vertical line per decision and its reason below.
 
-    Decisions that change the transport scale alone have a curve instead. Bands are one standard
-    deviation over a batch.
+    The transport scale is a curve instead of such lines. Bands are one standard deviation over a
+    batch.
 
     Raises:
-        ValueError: If the run has no numbers yet.
+        ValueError: If the log has no numbers yet.
     """
     panels = panels_of(record)
     if not panels:
         raise ValueError("The log of the run has no numbers yet.")
     rows = math.ceil(len(panels) / COLUMNS)
-    reasons = _reasons(record.turns)
+    reasons = _reasons(record.marked_decisions)
     heights = [rows * HEIGHT, LINE_HEIGHT * (len(reasons) + 1)]
     figure = Figure(figsize=(COLUMNS * WIDTH, sum(heights)), layout="constrained")
     upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)[:, 0]
@@ -39,7 +39,7 @@ def training_figure(record: TrainingRecord) -> Figure:
     images = [entry["num_images"] for entry in (*record.log, *record.evaluations)]
     for axes, panel in zip(grid, panels, strict=False):
         draw_panel(axes, panel)
-        mark_decisions(axes, record.turns)
+        mark_decisions(axes, record.marked_decisions)
         axes.set_xlim(0, max(images) * 1.02)
     for axes in grid[len(panels) :]:
         axes.set_axis_off()

@@ -1,13 +1,13 @@
-r"""Where a model carries each noise, on its way and compared with the optimal transport.
+r"""The paths of noises through a model of points, compared with the optimal transport.
 
 The path of a noise :math:`z` has one point per network evaluation, from :math:`x_1 = z` at time 1
-to the sample :math:`x_0` at time 0. Where the optimal map :math:`T` is known,
+to the sample :math:`x_0` at time 0. If the optimal map :math:`T` is known,
 
 .. math::
     \text{cost} = \tfrac{1}{n} \textstyle\sum_i \| x_{0,i} - z_i \|^2 , \qquad
     \text{distance to the map} = \sqrt{\tfrac{1}{n} \textstyle\sum_i \| x_{0,i} - T(z_i) \|^2} ,
 
-which are those of the metric :class:`afmlib.metrics.transport_map.TransportMap`.
+as in the metric :class:`afmlib.metrics.transport_map.TransportMap`.
 
 References:
     | Adversarial Flow Models (Lin et al., 2025), Fig. 1 to 3
@@ -34,7 +34,7 @@ class Transport:
     """The paths of one model, in float64."""
 
     name: str
-    """What the model is called."""
+    """The name of the model."""
 
     path: Tensor
     """The points, (evaluations + 1, noises, dimensions)."""
@@ -43,14 +43,13 @@ class Transport:
     """The class of each noise."""
 
     targets: Latents | None
-    """Where the optimal transport ends; None where it is not known."""
+    """The optimal sample of each noise; None if unknown."""
 
     data: Latents
-    """Points of the data, as many as there are noises."""
+    """Points of the data, at most as many as noises."""
 
     @property
     def nfe(self) -> int:
-        """The number of network evaluations."""
         return len(self.path) - 1
 
     @property
@@ -60,31 +59,31 @@ class Transport:
 
     @property
     def noises(self) -> Latents:
-        """Where the paths begin."""
+        """The first point of each path."""
         return self.path[0]
 
     @property
     def samples(self) -> Latents:
-        """Where the paths end."""
+        """The last point of each path."""
         return self.path[-1]
 
     @property
     def cost(self) -> float:
-        """The mean squared distance moved."""
+        """The mean squared distance from noise to sample."""
         return _mean_square(self.samples - self.noises)
 
     @property
     def optimal_cost(self) -> float | None:
-        """That of the optimal transport; None where it is not known."""
+        """The cost of the optimal transport; None if unknown."""
         return None if self.targets is None else _mean_square(self.targets - self.noises)
 
     @property
     def map_rmse(self) -> float | None:
-        """The root mean square distance to where the optimal transport ends, where it is known."""
+        """The root mean square distance to the optimal samples; None if unknown."""
         return None if self.targets is None else _mean_square(self.samples - self.targets) ** 0.5
 
     def chosen(self, count: int) -> Tensor:
-        """Returns the rows of at most so many paths: on the line, evenly over their ranks."""
+        """Returns the rows of at most ``count`` paths; on the line, evenly spaced by rank."""
         count = min(count, len(self.noises))
         if self.path.shape[2] > 1:
             return torch.arange(count)
@@ -93,7 +92,7 @@ class Transport:
 
     @property
     def caption(self) -> str:
-        """The numbers, in words."""
+        """The numbers as text."""
         text = f"transport cost {self.cost:.3f}"
         if self.optimal_cost is not None and self.map_rmse is not None:
             text += f" (optimal {self.optimal_cost:.3f})\nmap error {self.map_rmse:.3f}"
@@ -112,27 +111,27 @@ def measure_transport(
     seed: int = 0,
     nfe: int | None = None,
 ) -> Transport:
-    """Carries noises through a model of points, and notes their paths.
+    """Samples a model of points and records the paths.
 
     Args:
-        name: What the model is called.
+        name: The name of the model.
         model: The model.
-        dataset: The data that it was trained on.
-        num: How many noises: those that :func:`afmlib.sample` draws. In two dimensions the exact
-            plan takes a time that grows with their cube.
-        seed: What they are drawn from.
-        nfe: The number of network evaluations; the model's own unless given.
+        dataset: The training data of the model.
+        num: The number of noises. They are those of :func:`afmlib.sample`. In two dimensions, the
+            time for the exact transport plan grows with the cube of this number.
+        seed: The seed of the noises.
+        nfe: The number of network evaluations. Defaults to that of the model.
 
     Raises:
-        ValueError: If the data are no points, or the model is not one of such data.
+        ValueError: If the data are not points in one or two dimensions, or ``num`` is not positive.
     """
     if num < 1:
         raise ValueError(f"num must be at least 1, got {num}.")
     shape = tuple(dataset.latent_shape)
     if shape not in ((1,), (2,)):
         raise ValueError(
-            f"Paths are drawn of points in one or two dimensions; a sample of {name} has shape "
-            f"{shape}."
+            "Transport figures need points in one or two dimensions, but a sample of "
+            f"{name} has shape {shape}."
         )
     weights = next(model.parameters(), torch.empty(0))
     noises = indexed_noises(seed, range(num), shape).to(weights)

@@ -79,7 +79,7 @@ def test_other_arguments_have_domains(halfway):
     for arguments in (dict(labels=[]), dict(labels=[0], rows=0)):
         with pytest.raises(ValueError, match="at least one"):
             compare(one, **arguments)
-    with pytest.raises(ValueError, match="nfe is one number or 1, one per model; got 2"):
+    with pytest.raises(ValueError, match="nfe needs one number, or 1 numbers for 1 models, got 2"):
         compare(one, [0], nfe=[1, 2])
     with pytest.raises(ValueError, match="trained for nfe 1 alone"):
         compare(one, [0], nfe=[2])

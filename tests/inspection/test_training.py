@@ -100,7 +100,11 @@ def test_scale_is_a_curve_and_other_decisions_are_turns():
 
     (scale,) = panels["transport scale"].curves
     assert (scale.images, scale.values) == ([50, 150, 250], [0.2, 0.1, 0.15])
-    assert [turn["reason"] for turn in record.turns] == ["the beginning", "back", "a plateau"]
+    assert [turn["reason"] for turn in record.marked_decisions] == [
+        "the beginning",
+        "back",
+        "a plateau",
+    ]
 
 
 def test_other_objectives_have_the_panels_of_what_they_log():

@@ -13,7 +13,7 @@ from afmlib.data.digits import Digits
 from afmlib.data.overlapping_gaussians import OverlappingGaussians
 from afmlib.data.points import EightGaussians, FourGaussians
 from afmlib.inspection import Transport, measure_transport, transport_figure
-from afmlib.inspection.transport_plane import colors_of
+from afmlib.inspection.transport_figure import colors_of
 from afmlib.metrics.evaluation import Evaluation
 from afmlib.metrics.transport_map import TransportMap
 from afmlib.ops.seeding import indexed_noises
