@@ -12,24 +12,24 @@ from afmlib.typing import Labels, Latents
 
 
 class Dataset(ABC):
-    """Samples by index, in two parts: what is stored, and what is random about it.
+    """Samples by index, in two parts: stored tensors and random draws.
 
-    The random part (flips, posterior noise) is drawn for a whole batch with a generator that the
-    engine seeds, and applied in the training step to the rows that a process has. So a resumed run
-    sees the same batch again, and so do two processes together.
+    The draws (flips, posterior noise) are made for a whole batch with a generator that the engine
+    seeds. The training step applies them to the rows of its process. So a resumed run and a run on
+    several processes see the same batches.
     """
 
     latent_shape: tuple[int, ...]
     """The shape of one sample."""
 
     num_classes: int
-    """At least 1: data without labels are one class, label 0."""
+    """At least 1. Data without labels have one class, label 0."""
 
     class_names: Sequence[str]
     """One name per class."""
 
     latent_scale: float = 1.0
-    """The factor that brought the codes of an autoencoder to unit variance; 1 for images."""
+    """The factor that scaled the codes of the autoencoder to unit variance; 1 for images."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -37,38 +37,38 @@ class Dataset(ABC):
 
     @abstractmethod
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Labels]:
-        """Returns what is stored of some samples, stacked, and their labels."""
+        """Returns the stored tensors of some samples, stacked, and their labels."""
 
     def draw(self, size: int, generator: torch.Generator) -> Tensor:
-        """Draws what is random about some samples, one row each; nothing unless overridden."""
+        """Makes the random draws, one row per sample. The default has no columns."""
         return torch.empty(size, 0)
 
     @abstractmethod
     def augment(self, stored: Tensor, draws: Tensor | None) -> Latents:
-        """Turns what is stored into latents by their draws; without, into their plain form.
+        """Converts stored tensors to latents, without augmentation if ``draws`` is None.
 
-        A latent depends on its own rows of ``stored`` and ``draws`` alone.
+        A latent depends only on its own rows of ``stored`` and ``draws``.
         """
 
     def held_out(self) -> "Dataset | None":
-        """Returns the part that is kept from training, for evaluation; None if there is none."""
+        """Returns the held-out samples for evaluation, or None."""
         return None
 
     def to(self, device: torch.device) -> "Dataset":
-        """Moves the networks that `augment` works with; there are none unless overridden."""
+        """Moves the networks of `augment` to a device. The default has no networks."""
         del device
         return self
 
 
 class PointDataset(Dataset):
-    """Points in a few dimensions, for which the optimal transport from noise is known."""
+    """Points in a few dimensions with known optimal transport from noise."""
 
     @abstractmethod
     def optimal_targets(self, noises: Latents) -> Latents:
-        """Returns where the optimal transport of the noises to the data ends.
+        """Returns the targets of the optimal transport from noises to data.
 
-        It is the map of the squared distance: exact where it has a closed form, else the exact
-        plan from these noises to as many points of the data.
+        The cost is the squared distance. The map is exact if it has a closed form. Otherwise it is
+        the optimal plan between these noises and as many points of the data.
         """
 
 
@@ -76,17 +76,17 @@ class Autoencoder(nn.Module, ABC):
     """Translates between images and latents of unit standard deviation."""
 
     latent_scale: float = 1.0
-    """The factor that brings its codes to unit standard deviation."""
+    """The factor that scales the codes to unit standard deviation."""
 
     @abstractmethod
     def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Latents:
-        """Encodes images in [-1, 1]; what is random about it is drawn from the generator."""
+        """Encodes images in [-1, 1]. Random numbers come from the generator."""
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns mean and standard deviation of the codes of images in [-1, 1].
+        """Returns the mean and standard deviation of the codes of images in [-1, 1].
 
-        They are not scaled: latents are ``latent_scale * (means + stds * noises)``. An autoencoder
-        whose codes are random overrides this; else they are known, with deviations of zero.
+        They are unscaled: latents are ``latent_scale * (means + stds * noises)``. Autoencoders with
+        random codes override this. The default has a standard deviation of zero.
         """
         means = self.encode(images) / self.latent_scale
         return means, torch.zeros_like(means)

@@ -22,67 +22,63 @@ from afmlib.typing import Critic, Labels, Latents, Logits, PerSample, Timesteps
 
 
 class AdversarialLoss(nn.Module, ABC):
-    """The game of the two players. ``logits_real[i]`` and ``logits_fake[i]`` are one pair."""
+    """The losses of both players. ``logits_real[i]`` and ``logits_fake[i]`` are a pair."""
 
     won_at_zero: ClassVar[bool] = False
-    """Whether the discriminator's loss comes near to 0 only as it gets sure beyond all doubt.
+    """Whether a discriminator loss near 0 means that D separates real from fake perfectly.
 
-    Phases that a controller makes end by such a loss, near 0: the discriminator has won. A loss
-    that is 0 at a margin or at targets gets there in a fair game too, and one that may be negative
-    says nothing at 0.
+    Automatic phases end when such a loss is near 0. It is False for a loss that is 0 at a margin or
+    at targets, since a balanced game can reach these, and for a loss that can be negative.
     """
 
     @abstractmethod
     def discriminator_loss(self, logits_real: Logits, logits_fake: Logits) -> PerSample:
-        """What the discriminator minimizes."""
+        """Returns the loss that the discriminator minimizes."""
 
     @abstractmethod
     def generator_loss(self, logits_real: Logits, logits_fake: Logits) -> PerSample:
-        """What the generator minimizes."""
+        """Returns the loss that the generator minimizes."""
 
 
 class GradientPenalty(nn.Module, ABC):
     """Penalizes the slope of the discriminator around given samples."""
 
     requires: ClassVar[frozenset[str]] = frozenset()
-    """What the attention of the discriminator must be capable of (see `AttentionBackend`)."""
+    """The capabilities required of the discriminator's attention (see `AttentionBackend`)."""
 
     @abstractmethod
     def forward(
         self, critic: Critic, latents: Latents, logits: Logits, noises: Latents
     ) -> PerSample:
-        """Measures the squared slope.
+        """Measures the squared slope, in squared logits per squared unit of the latents.
 
         Args:
             critic: The discriminator, with labels and timesteps bound.
-            latents: Where to measure it.
-            logits: ``critic(latents)``, which the caller has already computed.
+            latents: The samples at which to measure.
+            logits: ``critic(latents)``, already computed by the caller.
             noises: Standard normal directions, drawn by the objective.
         """
 
 
 class Guidance(nn.Module, ABC):
-    """Pulls the samples of a generator towards their class.
-
-    The networks inside are trained already, and frozen.
-    """
+    """Pulls the samples of a generator towards their class, with pretrained, frozen networks."""
 
     timesteps: tuple[float, float] = (0.0, 0.0)
-    """The range in which the objective draws the times of the re-noising."""
+    """The range of the re-noising times that the objective draws."""
 
     def check_steps(self, nfe: int | Literal["any"]) -> None:
-        """Refuses a number of steps that it does not fit; none, unless overridden.
+        """Raises if this guidance does not support ``nfe`` steps. The default accepts any.
 
         Args:
-            nfe: That of the generator, whose samples are clean in one step, and else at the target
-                times of the steps.
+            nfe: The number of evaluations of the generator. For 1, its samples are clean. Otherwise
+                they are at the target times of the steps.
 
         Raises:
-            ValueError: Says why, and what fits.
+            ValueError: If it is not supported. The message names an alternative.
         """
 
     def train(self, mode: bool = True) -> "Guidance":
-        """Does nothing: what is inside stays in evaluation mode whatever trains around it."""
+        """Does nothing, so that the frozen networks stay in evaluation mode."""
         del mode
         return self
 
@@ -95,21 +91,21 @@ class Guidance(nn.Module, ABC):
         noises_cg: Latents,
         timesteps_cg: Timesteps,
     ) -> PerSample:
-        """What the generator minimizes, weighted by the guidance's own scale.
+        """Returns the loss that the generator minimizes, times the scale of the guidance.
 
         Args:
-            samples: What the generator returned, at ``timesteps_tgt`` of the flow.
-            labels: The classes that they should belong to.
+            samples: The output of the generator, at ``timesteps_tgt`` of the flow.
+            labels: The classes of the samples.
             timesteps_tgt: The target times of the generator.
-            noises_cg: Standard normal noises for the re-noising.
-            timesteps_cg: Times of the re-noising, uniform in ``timesteps``.
+            noises_cg: Standard normal noises for re-noising.
+            timesteps_cg: Re-noising times, uniform in ``timesteps``.
         """
 
 
 class Augmentation(nn.Module, ABC):
-    """A differentiable random change of latents before the discriminator sees them.
+    """A differentiable random change of the discriminator's input.
 
-    Real sample and generated partner get the same draw.
+    A real sample and its generated partner get the same draw.
     """
 
     @abstractmethod
@@ -122,7 +118,7 @@ class Augmentation(nn.Module, ABC):
     def forward(
         self, latents: Latents, parameters: Float[Tensor, " batch parameters"], num_images: int
     ) -> Latents:
-        """Applies the change; ``num_images`` is how far training is, for schedules."""
+        """Applies the change. ``num_images`` is the training progress, for schedules."""
 
 
 @dataclass(frozen=True)

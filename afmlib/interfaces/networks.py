@@ -22,19 +22,19 @@ from afmlib.typing import Labels, Latents, Logits, Timesteps
 
 
 class Generator(nn.Module, ABC):
-    """Maps latents at one time to latents at another, or to a velocity; same shape in and out.
+    """Maps latents at one time to latents at another, or to a velocity of the same shape.
 
-    An objective always passes both times; a network ignores those for which it has no embedder.
+    An objective always passes both times. A network ignores a time for which it has no embedder.
     """
 
     latent_shape: tuple[int, ...] | None = None
-    """The shape of one sample; None where any shape fits."""
+    """The shape of one sample; None if any shape fits."""
 
     num_classes: int | None = None
-    """The number of classes; None where any label fits."""
+    """The number of classes; None if any label fits."""
 
     class_dropout_prob: float = 0.0
-    """If positive, label ``num_classes`` is the null class, and flow matching trains it."""
+    """If positive, label ``num_classes`` is the null class, which flow matching trains."""
 
     embeds_timestep_src: bool = True
     """Whether it heeds the time of what it is given; False if built without an embedder for it."""
@@ -50,24 +50,24 @@ class Generator(nn.Module, ABC):
         timesteps_src: Timesteps | None = None,
         timesteps_tgt: Timesteps | None = None,
     ) -> Latents:
-        """Maps ``latents``, which are at ``timesteps_src``, to what lies at ``timesteps_tgt``."""
+        """Maps latents at ``timesteps_src`` to latents at ``timesteps_tgt``."""
 
 
 class RepeatableGenerator(Generator):
-    """A generator whose body is a stack of residual blocks, which a depth wrapper may repeat."""
+    """A generator with a stack of residual blocks that a depth wrapper can repeat."""
 
     @property
     @abstractmethod
     def num_blocks(self) -> int:
-        """The number of blocks of the body."""
+        """The number of blocks in the stack."""
 
     @abstractmethod
     def embed(self, latents: Latents, labels: Labels) -> tuple[Tensor, Tensor]:
-        """Returns the tokens, and the condition of the labels alone (no time)."""
+        """Returns the tokens and the condition of the labels, without a time."""
 
     @abstractmethod
     def embed_time(self, value: float | Tensor) -> Tensor:
-        """Returns what one or more positions in time add to the condition.
+        """Returns the embedding of one or more times, which is added to the condition.
 
         Raises:
             ValueError: If the generator was built without a source-time embedder.
@@ -75,32 +75,32 @@ class RepeatableGenerator(Generator):
 
     @abstractmethod
     def run_block(self, index: int, tokens: Tensor, condition: Tensor) -> Tensor:
-        """Runs one block of the body."""
+        """Runs one block of the stack."""
 
     @abstractmethod
     def head(self, tokens: Tensor, condition: Tensor) -> Latents:
-        """Turns the tokens into latents."""
+        """Maps the tokens to latents."""
 
 
 class DepthWrapper(Generator):
-    """A deeper one-step generator, made by repeating the blocks of a repeatable one.
+    """A deeper one-step generator that repeats the blocks of another generator.
 
     Args:
-        repeats: How often each block runs.
-        generator: The generator that is repeated; when it is built from a spec, its source-time
-            embedder is switched on.
-        activation_checkpointing: Whether activations are computed again in the backward pass, so
-            that memory hardly grows with the repetitions, at the price of another forward pass.
+        repeats: The number of times that each block runs.
+        generator: The generator to repeat. If it is built from a spec, its source-time embedder is
+            switched on.
+        activation_checkpointing: Whether activations are recomputed in the backward pass. Memory
+            then hardly grows with the repeats, at the cost of one more forward pass.
 
     Raises:
-        ValueError: If ``repeats`` is not positive, or the generator embeds no time.
+        ValueError: If ``repeats`` is not positive, or the generator has no source-time embedder.
         TypeError: If the generator has no blocks to repeat.
     """
 
     component_arguments: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "generator": {"use_timestep_src": True}
     }
-    """What the registry adds to the spec of a component that it builds for this wrapper."""
+    """The arguments that the registry adds to the spec of a nested component."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class DepthWrapper(Generator):
             raise ValueError(f"repeats must be at least 1, got {repeats}.")
         if not isinstance(generator, RepeatableGenerator):
             raise TypeError(f"A {type(generator).__name__} has no blocks to repeat.")
-        generator.embed_time(1.0)  # Raises where there is no embedder.
+        generator.embed_time(1.0)  # Raises if there is no embedder.
         self.repeats = repeats
         self.generator = generator
         self.activation_checkpointing = activation_checkpointing
@@ -126,13 +126,13 @@ class DepthWrapper(Generator):
         return f"repeats={self.repeats}"
 
     def run(self, body: Callable[..., Tensor], *arguments: Any) -> Tensor:
-        """Runs a part of the body, whose activations are kept or computed again."""
+        """Runs a part of the stack, with activation checkpointing if it is on."""
         if self.activation_checkpointing and torch.is_grad_enabled():
             return checkpoint(body, *arguments, use_reentrant=False)
         return body(*arguments)
 
     def stages(self, condition: Tensor) -> list[Tensor]:
-        r"""Returns the condition of each repetition :math:`r`, with the time :math:`1 - r / R`."""
+        r"""Returns the condition of each repeat :math:`r`, with the time :math:`1 - r / R`."""
         return [
             condition + self.generator.embed_time(1 - repeat / self.repeats)
             for repeat in range(self.repeats)
@@ -140,9 +140,9 @@ class DepthWrapper(Generator):
 
 
 class Discriminator(nn.Module, ABC):
-    """Scores latents; a larger logit means more real.
+    """Scores latents. A larger logit means more real.
 
-    Each sample is scored independently of the others: no batch normalization.
+    Each sample is scored independently of the others, so without batch normalization.
     """
 
     embeds_timestep: bool = True
@@ -152,11 +152,11 @@ class Discriminator(nn.Module, ABC):
     def forward(
         self, latents: Latents, labels: Labels, timesteps: Timesteps | None = None
     ) -> Logits:
-        """Scores ``latents``, which are at ``timesteps`` of the flow, as members of ``labels``."""
+        """Scores latents at ``timesteps`` of the flow as members of the classes ``labels``."""
 
 
 class Classifier(nn.Module, ABC):
-    """Classifies noised latents."""
+    """Classifies noisy latents."""
 
     @abstractmethod
     def forward(self, latents: Latents, timesteps: Timesteps) -> Float[Tensor, " batch classes"]:
@@ -164,14 +164,14 @@ class Classifier(nn.Module, ABC):
 
 
 class AttentionBackend(ABC):
-    """One way to compute softmax attention, and what it can be used for."""
+    """An implementation of softmax attention with its capabilities."""
 
     capabilities: ClassVar[frozenset[str]]
-    """Out of ``double_backward``, ``jvp``, ``vmap``, ``compile``, ``bf16``."""
+    """A subset of ``double_backward``, ``jvp``, ``vmap``, ``compile``, ``bf16``."""
 
     @abstractmethod
     def is_available(self, device: torch.device) -> bool:
-        """Tells whether it runs on a device of this machine."""
+        """Returns whether the backend runs on a device of this machine."""
 
     @abstractmethod
     def attend(

@@ -1,15 +1,15 @@
-"""Conformance checks: one per interface, for whoever writes a component.
+"""Conformance checks for components, one per interface.
 
-Each takes a component that is built, tries it on small random inputs, and raises an
-``AssertionError`` that names the class and the part of its contract that it breaks. So the test of
-a plugin is three lines, and what passes works with the objectives, the engine and the benchmarks:
+Each check takes a built component and tries it on small random inputs. It raises an
+``AssertionError`` that names the class and the broken contract. A component that passes works with
+the objectives, the engine and the benchmarks. So the test of a plugin has three lines:
 
     from afmlib.testing import check_adversarial_loss
 
     def test_contract():
         check_adversarial_loss(SmoothHingeLoss())
 
-The component itself is left as it is: networks are tried as copies.
+The component is not changed, since networks are copied.
 """
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The check of attention backends: that they are right, and can do what they declare."""
+"""The check of attention backends: correct results and working capabilities."""
 
 __all__ = ["CAPABILITIES", "check_attention_backend"]
 
@@ -15,7 +15,7 @@ SHAPE = (2, 3, 5, 8)
 """Samples, heads, tokens, width."""
 
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-4}
-"""What a fused kernel may differ by: that of float64 may be one of float32."""
+"""Tolerances for fused kernels. A backend may compute float64 with a float32 kernel."""
 
 
 def check_attention_backend(
@@ -23,15 +23,15 @@ def check_attention_backend(
 ) -> None:
     """Checks an attention backend.
 
-    It equals the plain softmax attention in value and gradient, and everything that it declares in
-    ``capabilities`` works. Where it does not run, only what it declares is checked.
+    Its value and gradient must equal plain softmax attention. All declared ``capabilities`` must
+    work. If it does not run on the device, only the names of the capabilities are checked.
 
     Args:
         backend: The backend.
-        device: Where it is tried; CUDA if there is one and the backend runs on it, else the CPU.
+        device: The device. Defaults to CUDA if the backend is available there, else the CPU.
 
     Raises:
-        AssertionError: Names the class and the part of its contract that it breaks.
+        AssertionError: If it breaks its contract. The message names the class and the contract.
     """
     require_instance(backend, AttentionBackend)
     unknown = sorted(set(backend.capabilities) - set(CAPABILITIES))
@@ -39,7 +39,7 @@ def check_attention_backend(
     require(not unknown, backend, known, f"it declares {', '.join(unknown)}")
     device = _device(backend) if device is None else torch.device(device)
     available = backend.is_available(device)
-    require(isinstance(available, bool), backend, "is_available says True or False")
+    require(isinstance(available, bool), backend, "is_available returns True or False")
     if not available:
         return
     for dtype, tolerance in TOLERANCES.items():
@@ -110,7 +110,7 @@ def _check_vmap(backend: AttentionBackend, device: torch.device) -> None:
     contract = "it declares vmap: torch.vmap maps it over one more dimension"
     several = [torch.stack([x, 2 * x]).detach() for x in _inputs(device, torch.float32)]
     with promise(backend, contract), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Torch warns where it falls back to a loop.
+        warnings.simplefilter("ignore")  # Torch warns when it falls back to a loop.
         made = torch.vmap(backend.attend)(*several)
     right = torch.stack([_plain(*(x[index] for x in several)) for index in range(2)])
     require_close(made, right, backend, contract, 1e-4)
@@ -141,4 +141,4 @@ CAPABILITIES: Mapping[str, Callable[[AttentionBackend, torch.device], None]] = {
     "compile": _check_compile,
     "bf16": _check_bf16,
 }
-"""All that a backend may declare, and the check of it."""
+"""The capabilities that a backend may declare, with their checks."""

@@ -1,4 +1,4 @@
-"""What the checks share: how a broken promise is worded, and what a component is tried with."""
+"""Helpers of the conformance checks: error messages, inputs and copies of components."""
 
 __all__ = [
     "Batch",
@@ -47,11 +47,11 @@ def record_checks() -> Iterator[set[str]]:
         _recorded.reset(token)
 
 
-# --- Wording ---
+# --- Error messages ---
 
 
 def require(kept: bool, component: Any, contract: str, observed: str = "") -> None:
-    """Raises an error that names a component, what its contract says and what was seen."""
+    """Raises an AssertionError with the component, the contract and the observation."""
     recorded = _recorded.get()
     if recorded is not None:
         recorded.add(contract)
@@ -71,7 +71,7 @@ def require_instance(component: Any, interface: type) -> None:
 def require_close(
     actual: Tensor, expected: Tensor, component: Any, contract: str, tolerance: float = 1e-6
 ) -> None:
-    """Requires that two tensors agree up to rounding, relative to the largest of the entries."""
+    """Requires that two tensors agree up to rounding, relative to the largest entry."""
     require(
         actual.shape == expected.shape,
         component,
@@ -85,12 +85,12 @@ def require_close(
 
 @contextlib.contextmanager
 def promise(component: Any, contract: str) -> Iterator[None]:
-    """Turns whatever a component raises into an error that says what its contract is."""
+    """Turns any exception of a component into an AssertionError with its contract."""
     try:
         yield
     except AssertionError:
         raise
-    except Exception as error:  # What is tried here is somebody else's code.
+    except Exception as error:  # A plugin may raise anything.
         raise AssertionError(
             f"{type(component).__name__}: {contract}; it raised {type(error).__name__}: {error}"
         ) from error
@@ -101,7 +101,7 @@ def promise(component: Any, contract: str) -> Iterator[None]:
 
 @dataclass
 class Batch:
-    """What networks are given."""
+    """The inputs of a network."""
 
     latents: Latents
     labels: Labels
@@ -109,7 +109,6 @@ class Batch:
     timesteps_tgt: Timesteps
 
     def __getitem__(self, index: Any) -> "Batch":
-        """Returns some of the samples."""
         return Batch(*(values[index] for values in vars(self).values()))
 
     def double(self) -> "Batch":
@@ -123,7 +122,7 @@ class Batch:
 
 
 def stream(seed: int) -> torch.Generator:
-    """Returns random numbers that are the same each time."""
+    """Returns a generator of random numbers with a fixed seed."""
     return torch.Generator().manual_seed(seed)
 
 
@@ -134,7 +133,7 @@ def trial_batch(
     seed: int = 0,
     size: int = BATCH_SIZE,
 ) -> Batch:
-    """Returns a batch with all times from data to noise, and both the first and last label."""
+    """Returns a batch with times from data to noise, and with the first and the last label."""
     weights = next(component.parameters(), None) if isinstance(component, nn.Module) else None
     like = torch.empty(0) if weights is None else weights.detach()
     numbers = stream(seed)
@@ -152,10 +151,10 @@ def trial_batch(
 def known_shape(
     component: Any, declared: Sequence[int] | None, given: Sequence[int] | None
 ) -> tuple[int, ...]:
-    """Returns the shape that a component is tried with.
+    """Returns the shape of the trial inputs.
 
     Raises:
-        ValueError: If it declares none and none is given.
+        ValueError: If the component declares no shape and none is given.
     """
     if declared is not None and given is not None:
         require(
@@ -174,8 +173,8 @@ def known_shape(
 
 
 def independent_copy(module: Module) -> Module:
-    """Returns a copy for the check to ruin."""
-    contract = "a component can be copied by copy.deepcopy, as for its running average"
+    """Returns a deep copy that the check may change."""
+    contract = "a component can be copied by copy.deepcopy, as for its EMA"
     with promise(module, contract):
         twin = copy.deepcopy(module)
     shared = _storages(module) & _storages(twin)
@@ -190,7 +189,7 @@ def _storages(module: nn.Module) -> set[int]:
 
 @torch.no_grad()
 def perturb(module: nn.Module, seed: int = 0) -> None:
-    """Moves trainable parameters away from zero, where new networks hide what they compute."""
+    """Moves trainable parameters away from zero, since new networks may return only zeros."""
     numbers = stream(seed)
     for parameter in module.parameters():
         if parameter.requires_grad:
@@ -202,7 +201,7 @@ def perturb(module: nn.Module, seed: int = 0) -> None:
 
 @contextlib.contextmanager
 def no_global_draws(component: Any, contract: str) -> Iterator[None]:
-    """Requires that nothing is drawn from the global random numbers of torch."""
+    """Requires that the global random state of torch is unchanged."""
     before = torch.get_rng_state()
     yield
     kept = torch.equal(before, torch.get_rng_state())

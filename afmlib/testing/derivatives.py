@@ -1,4 +1,4 @@
-"""The check of directional derivatives."""
+"""The check of directional derivatives (JVPs)."""
 
 __all__ = ["check_directional_derivative"]
 
@@ -17,16 +17,16 @@ def check_directional_derivative(
 ) -> None:
     """Checks a directional derivative.
 
-    It is that of a smooth function of several arguments, linear in the directions, without a graph
-    and of the shape and dtype of what is differentiated; it draws nothing, and what dropout draws
-    does not enter the difference; what it requires of attention is a capability that there is.
+    It must equal the exact derivative of a smooth function of several arguments, have the shape and
+    dtype of the function's value, and have no graph. It must not draw random numbers or depend on
+    dropout masks. Its ``requires`` must name known capabilities of attention.
 
     Args:
         derivative: The operator.
-        tolerance: How far from the exact derivative it may be, relative to its size, in float64.
+        tolerance: The largest error, relative to the size of the derivative.
 
     Raises:
-        AssertionError: Names the class and the part of its contract that it breaks.
+        AssertionError: If it breaks its contract. The message names the class and the contract.
     """
     contract = f"requires names capabilities of attention: {', '.join(CAPABILITIES)}"
     require(derivative.requires <= set(CAPABILITIES), derivative, contract)
@@ -56,7 +56,7 @@ def _check_value(
     tolerance: float,
 ) -> None:
     contract = "it is the derivative along the directions"
-    with promise(derivative, contract), no_global_draws(derivative, "it draws nothing at random"):
+    with promise(derivative, contract), no_global_draws(derivative, "it draws no random numbers"):
         points[0].requires_grad_()
         made = derivative(_wavy, points, directions)
     latents, times = (tensor.detach() for tensor in points)
@@ -68,11 +68,11 @@ def _check_value(
     require(not made.requires_grad, derivative, "it is returned without a graph")
     require_close(made, exact, derivative, contract, tolerance)
     nothing = derivative(_wavy, points, [0 * way for way in directions])
-    require(not nothing.any(), derivative, "along no direction it is zero")
+    require(not nothing.any(), derivative, "for zero directions it is zero")
 
 
 def _check_dropout(derivative: DirectionalDerivative) -> None:
-    contract = "what dropout draws does not enter the derivative"
+    contract = "dropout masks do not change the derivative"
     dropout = nn.Dropout(0.5)
     (latents, _), (directions, _) = _inputs(0), _inputs(1)
     with promise(derivative, contract), torch.random.fork_rng(devices=[]):

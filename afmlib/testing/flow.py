@@ -27,15 +27,15 @@ FAR_BEYOND = 10**15
 def check_schedule(schedule: Schedule, total: int = 1000) -> None:
     """Checks a schedule.
 
-    It returns a finite number, depends on nothing but the images seen and the length of the run,
-    keeps its last value, and misses a length by a ValueError if it needs one.
+    It must return a finite number, depend only on the images seen and the length of the run, and
+    keep its last value. If it needs a length, it must raise a ValueError without one.
 
     Args:
         schedule: The schedule.
-        total: The length of the run that it is tried with, in images.
+        total: The length of the trial run, in images.
 
     Raises:
-        AssertionError: Names the class and the part of its contract that it breaks.
+        AssertionError: If it breaks its contract. The message names the class and the contract.
     """
     require_instance(schedule, Schedule)
     points = sorted({0, 1, total // 3, total // 2, total - 1, total, total + 1, 10 * total})
@@ -45,10 +45,10 @@ def check_schedule(schedule: Schedule, total: int = 1000) -> None:
         seen = f"after {point} images it is {value!r}"
         require(_is_number(value), schedule, "the value of a schedule is a finite number", seen)
     again = [schedule(point, total) for point in reversed(points)]
-    contract = "the value of a schedule depends on the images seen alone, not on earlier calls"
+    contract = "the value of a schedule depends only on the images seen, not on earlier calls"
     require(values == again[::-1], schedule, contract, f"it was {values}, then {again[::-1]}")
     ends = [schedule(factor * FAR_BEYOND, total) for factor in (1, 2, 7)]
-    require(len(set(ends)) == 1, schedule, "the value at the end stays", f"it goes on {ends}")
+    require(len(set(ends)) == 1, schedule, "the value at the end stays", f"it becomes {ends}")
     contract = "without the length of the run, a schedule has a value or raises a ValueError"
     with promise(schedule, contract):
         try:
@@ -67,16 +67,15 @@ def _is_number(value: object) -> bool:
 def check_discretization(discretization: Discretization, total: int = 1000) -> None:
     """Checks a discretization.
 
-    At any point of a run it gives two levels for each number, finite, the first in [0.002, 80] and
-    the second below it and not negative; each depends on its own number alone, and on no earlier
-    call.
+    At any point of a run it must give two finite levels for each number: the first in [0.002, 80],
+    the second lower and not negative. They must depend only on their own number.
 
     Args:
         discretization: The discretization.
-        total: The length of the run that it is tried with, in images.
+        total: The length of the trial run, in images.
 
     Raises:
-        AssertionError: Names the class and the part of its contract that it breaks.
+        AssertionError: If it breaks its contract. The message names the class and the contract.
     """
     require_instance(discretization, Discretization)
     normals = torch.randn(200, generator=stream(0))
@@ -100,7 +99,7 @@ def _check_levels(
     require(bool((lower < upper).all()), discretization, "the lower level is below the upper")
     turned = discretization.levels(normals.flip(0), num_images, total)
     kept = all(torch.equal(a, b.flip(0)) for a, b in zip(levels, turned, strict=True))
-    require(kept, discretization, "a level depends on its own number alone")
+    require(kept, discretization, "a level depends only on its own number")
 
 
 class _ToyGenerator(Generator):
@@ -130,17 +129,17 @@ def check_parameterization(
 ) -> None:
     """Checks a parameterization.
 
-    It returns latents of the shape and dtype that it is given, also for a step of no width, calls
-    the generator with both times, treats each sample by itself, repeats itself, and lets gradients
-    through to the generator and to the latents. The times of sampling ascend from 0 to 1, and a
-    step of sampling is a function of the noises that it is given, each sample's of its own.
+    It must return latents of the given shape and dtype, also for a step of width 0. It must call
+    the generator with both times, treat samples independently, be deterministic, and pass gradients
+    to the generator and the latents. Sampling times must ascend from 0 to 1. A sampling step must
+    be a function of the given noises.
 
     Args:
         parameterization: The parameterization.
-        latent_shape: The shape of one sample that it is tried with.
+        latent_shape: The shape of one trial sample.
 
     Raises:
-        AssertionError: Names the class and the part of its contract that it breaks.
+        AssertionError: If it breaks its contract. The message names the class and the contract.
     """
     require_instance(parameterization, Parameterization)
     generator = _ToyGenerator()
@@ -149,7 +148,7 @@ def check_parameterization(
     _check_steps(parameterization, generator, batch)
     made = parameterization(generator, *vars(batch).values())
     again = parameterization(generator, *vars(batch).values())
-    contract = "a parameterization draws nothing at random"
+    contract = "a parameterization draws no random numbers"
     require(torch.equal(made, again), parameterization, contract)
     made.square().sum().backward()
     for tensor, name in ((generator.weight, "generator"), (batch.latents, "latents")):
@@ -174,7 +173,7 @@ def _check_sampling(
     require(kept, parameterization, contract, f"it is {times}")
     noises = torch.randn(batch.latents.shape, generator=stream(7)).to(batch.latents)
     targets = batch.timesteps_src / 2
-    contract = "a step of sampling is a function of the noises that it is given"
+    contract = "a sampling step is a function of the given noises"
 
     def step(rows: slice) -> Tensor:
         part = batch[rows]
@@ -191,9 +190,9 @@ def _check_sampling(
     whole = step(slice(None))
     require(torch.equal(whole, step(slice(None))), parameterization, contract)
     kept = whole.shape == batch.latents.shape and whole.dtype == batch.latents.dtype
-    require(kept, parameterization, "a step of sampling keeps shape and dtype")
+    require(kept, parameterization, "a sampling step keeps shape and dtype")
     parts = [step(slice(index, index + 1)) for index in range(len(batch.labels))]
-    contract = "a step of sampling treats each sample independently"
+    contract = "a sampling step treats each sample independently"
     require_close(torch.cat(parts), whole, parameterization, contract)
 
 
@@ -201,14 +200,14 @@ def _check_steps(
     parameterization: Parameterization, generator: _ToyGenerator, batch: Batch
 ) -> None:
     latents, labels, sources, targets = vars(batch).values()
-    contract = "a parameterization returns latents of the shape and dtype that it is given"
+    contract = "a parameterization returns latents of the given shape and dtype"
     for src, tgt in ((sources, targets), (sources, sources), (targets, targets)):
         with promise(parameterization, contract):
             made = parameterization(generator, latents, labels, src, tgt)
         kept = made.shape == latents.shape and made.dtype == latents.dtype
         require(kept, parameterization, contract, f"it returned {tuple(made.shape)}, {made.dtype}")
         require(bool(made.isfinite().all()), parameterization, f"{contract}, and finite ones")
-    contract = "the generator is always given both times, one per sample"
+    contract = "the generator always gets both times, one per sample"
     for times in generator.times:
         passed = times is not None and len(times) == len(labels)
         require(passed, parameterization, contract)

@@ -14,7 +14,7 @@ from afmlib.testing.contract import promise, require, require_close, require_ins
 from afmlib.typing import Critic, Latents, Logits, PerSample
 
 LARGE = 1e4
-"""A logit that a critic in trouble returns."""
+"""A logit of a diverged critic."""
 
 SHAPE = (6, 2, 3, 3)
 
@@ -25,16 +25,17 @@ SHAPE = (6, 2, 3, 3)
 def check_adversarial_loss(loss: AdversarialLoss) -> None:
     """Checks an adversarial loss.
 
-    It returns one value per pair of logits, finite for large logits as is its gradient; the order
-    of the pairs makes no difference; larger logits mean more real, so that the discriminator pays
-    less if the real sample scores higher, and the generator if its own does. If 0 means that the
-    discriminator has won, its loss is above 0 and falls to it as the logits part.
+    It must return one value per pair of logits. Values and gradients must be finite for large
+    logits, and must not depend on the order of the pairs. Larger logits mean more real: the
+    discriminator loss must be lower if the real sample scores higher, the generator loss if the
+    generated one does. If ``won_at_zero``, the discriminator loss must be positive and fall to 0 as
+    the logits separate.
 
     Args:
         loss: The loss.
 
     Raises:
-        AssertionError: Names the class and the part of its contract that it breaks.
+        AssertionError: If it breaks its contract. The message names the class and the contract.
     """
     require_instance(loss, AdversarialLoss)
     for name, method in (
@@ -60,7 +61,7 @@ def _check_values(loss: AdversarialLoss, name: str, method: LossMethod, dtype: t
         values = method(*logits)
     kept = isinstance(values, Tensor) and values.shape == (5,) and values.dtype == dtype
     require(kept, loss, contract, f"for 5 pairs it returned {values!r}")
-    require(torch.equal(values, method(*logits)), loss, f"{name} draws nothing at random")
+    require(torch.equal(values, method(*logits)), loss, f"{name} draws no random numbers")
 
 
 def _check_large_logits(loss: AdversarialLoss, name: str, method: LossMethod) -> None:
@@ -84,7 +85,7 @@ def _check_order_of_pairs(loss: AdversarialLoss, name: str, method: LossMethod) 
 
 
 def _check_preferences(loss: AdversarialLoss) -> None:
-    # Losses that regress the logits rise again beyond their targets: look between 0 and 1.
+    # Losses that regress the logits rise again beyond their targets, so test between 0 and 1.
     low, high = torch.tensor([0.0, 0.25, 0.5, 0.75]), torch.tensor([0.25, 0.5, 0.75, 1.0])
     paid, earned = loss.discriminator_loss, loss.generator_loss
     falls = "falls as the logit of the real sample rises"
@@ -104,7 +105,7 @@ def _check_preferences(loss: AdversarialLoss) -> None:
 def _check_victory(loss: AdversarialLoss) -> None:
     logits = torch.tensor([0.0, 0.5, 1.0, 2.0, 4.0, 8.0], dtype=torch.float64)
     values = loss.discriminator_loss(logits, -logits)
-    contract = "where won_at_zero, discriminator_loss falls to 0 without end as the logits part"
+    contract = "if won_at_zero, discriminator_loss falls to 0 as the logits separate"
     falling = bool((values > 0).all() and (values.diff() < 0).all())
     require(falling, loss, contract, f"for {logits.tolist()} it is {values.tolist()}")
     far = torch.full((1,), LARGE, dtype=torch.float64)
@@ -115,7 +116,7 @@ def _check_victory(loss: AdversarialLoss) -> None:
 
 
 class _ToyCritic(nn.Module):
-    """An affine critic, whose slope is known: that of its weight."""
+    """An affine critic, whose slope is its weight."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -129,18 +130,18 @@ class _ToyCritic(nn.Module):
 def check_gradient_penalty(penalty: GradientPenalty) -> None:
     """Checks a gradient penalty.
 
-    It returns one value per sample, which is not negative, is zero for a constant critic, is
-    quadratic in the slope, does not depend on the other samples, and trains the critic.
+    It must return one value per sample that is not negative, is zero for a constant critic, is
+    quadratic in the slope, and does not depend on the other samples. It must train the critic.
 
     Args:
         penalty: The penalty.
 
     Raises:
-        AssertionError: Names the class and the part of its contract that it breaks.
+        AssertionError: If it breaks its contract. The message names the class and the contract.
     """
     require_instance(penalty, GradientPenalty)
     unknown = sorted(set(penalty.requires) - set(CAPABILITIES))
-    known = f"requires is out of {', '.join(CAPABILITIES)}"
+    known = f"requires names capabilities of attention: {', '.join(CAPABILITIES)}"
     require(not unknown, penalty, known, f"it names {', '.join(unknown)}")
     critic = _ToyCritic()
     latents, noises = torch.randn(2, *SHAPE, generator=stream(4)).unbind()

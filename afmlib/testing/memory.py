@@ -1,8 +1,8 @@
-"""What a forward pass keeps for the backward pass, counted in bytes.
+"""The memory that a forward pass saves for the backward pass, in bytes.
 
-Autograd asks the hooks of :func:`torch.autograd.graph.saved_tensors_hooks` about every tensor that
-it keeps. Their storages are counted once each, so that views of one tensor are one, and the number
-is exact and the same on every machine. What activation checkpointing computes again is not kept.
+Autograd calls the hooks of :func:`torch.autograd.graph.saved_tensors_hooks` for every saved tensor.
+Each storage is counted once, so views of a tensor count as one. The number is exact and the same on
+every machine. Recomputed activations of activation checkpointing do not count.
 """
 
 __all__ = ["saved_bytes"]
@@ -15,20 +15,20 @@ from torch import Tensor
 
 
 def saved_bytes(forward: Callable[[], Any], given: Iterable[Tensor] = ()) -> int:
-    """Returns how many bytes a forward pass keeps for its backward pass.
+    """Returns the number of bytes that a forward pass saves for its backward pass.
 
     Args:
         forward: The forward pass.
-        given: Tensors that are there in any case, such as parameters and inputs; not counted.
+        given: Tensors that are not counted, such as parameters and inputs.
 
     Example:
         >>> x = torch.zeros(10, requires_grad=True)
-        >>> saved_bytes(lambda: x.exp().sum())  # Of exp, its result is kept: ten floats.
+        >>> saved_bytes(lambda: x.exp().sum())  # exp saves its result: ten floats.
         40
     """
     there = {tensor.untyped_storage()._cdata for tensor in given}
     sizes: dict[int, int] = {}
-    held = []  # So that no address is used twice.
+    held = []  # Keeps the tensors alive, so that no address is reused.
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()

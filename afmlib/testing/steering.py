@@ -1,4 +1,4 @@
-"""Checks of what acts on samples in training: guidance and augmentation."""
+"""Checks of guidance and augmentation."""
 
 __all__ = ["check_augmentation", "check_guidance"]
 
@@ -25,17 +25,17 @@ def check_guidance(
 ) -> None:
     """Checks a guidance.
 
-    It returns one finite value per sample, draws nothing, treats each sample by itself, and pulls
-    the samples without training networks of its own.
+    It must return one finite value per sample, draw no random numbers, and treat samples
+    independently. Its gradient must reach the samples but not its own networks.
 
     Args:
-        guidance: The guidance; it is left as it is.
+        guidance: The guidance. It is not changed.
         latent_shape: The shape of one sample.
         num_classes: The number of classes.
-        timestep_tgt: A target time of the generator at which it acts.
+        timestep_tgt: A target time of the generator at which the guidance acts.
 
     Raises:
-        AssertionError: Names the class and the part of its contract that it breaks.
+        AssertionError: If it breaks its contract. The message names the class and the contract.
     """
     require_instance(guidance, Guidance)
     low, high = guidance.timesteps
@@ -51,7 +51,7 @@ def check_guidance(
     contract = "a guidance returns one finite value per sample"
     with (
         promise(guidance, contract),
-        no_global_draws(guidance, "all that is random is drawn before"),
+        no_global_draws(guidance, "a guidance draws no random numbers"),
     ):
         values = twin(*inputs)
     kept = values.shape == (len(samples),) and bool(values.isfinite().all())
@@ -79,23 +79,24 @@ def check_augmentation(
 ) -> None:
     """Checks an augmentation.
 
-    Its parameters are one row per sample, the same for the same generator; with them, the change
-    is a differentiable function that keeps shape and dtype and treats each sample by itself.
+    Its parameters must be one row per sample, equal for equal generators. With given parameters,
+    the change must be a differentiable function that keeps shape and dtype and treats samples
+    independently.
 
     Args:
-        augmentation: The augmentation; it is left as it is.
+        augmentation: The augmentation. It is not changed.
         latent_shape: The shape of one sample.
-        num_images: How far training is.
+        num_images: The training progress in images.
 
     Raises:
-        AssertionError: Names the class and the part of its contract that it breaks.
+        AssertionError: If it breaks its contract. The message names the class and the contract.
     """
     require_instance(augmentation, Augmentation)
     twin = independent_copy(augmentation)
     latents = trial_batch(twin, latent_shape, 1, size=16).latents
     contract = "draw returns one row of parameters per sample"
     with promise(augmentation, contract):
-        with no_global_draws(augmentation, "draw uses the generator that it is given"):
+        with no_global_draws(augmentation, "draw uses the given generator"):
             parameters = twin.draw(latents, stream(0))
         other = twin.draw(latents)
     kept = parameters.ndim == 2 and len(parameters) == len(latents) and other.ndim == 2
@@ -116,13 +117,13 @@ def _check_change(
     kept = changed.shape == latents.shape and changed.dtype == latents.dtype
     require(kept, augmentation, contract, f"it returned {tuple(changed.shape)}, {changed.dtype}")
     require(bool(changed.isfinite().all()), augmentation, f"{contract}, and is finite")
-    contract = "an augmentation leaves the latents that it is given as they are"
+    contract = "an augmentation does not change its input in place"
     require(torch.equal(given.detach(), latents), augmentation, contract)
     parts = [
         twin(one, row, num)
         for one, row in zip(torch.split(latents, 1), torch.split(parameters, 1), strict=True)
     ]
-    contract = "the change of a sample depends on the sample and its parameters alone"
+    contract = "the change of a sample depends only on the sample and its parameters"
     require_close(torch.cat(parts), changed.detach(), augmentation, contract, 1e-5)
     contract = "an augmentation is differentiable"
     with promise(augmentation, contract):

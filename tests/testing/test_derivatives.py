@@ -54,7 +54,7 @@ class DifferentMasks(DirectionalDerivative):
         (KeepsTheGraph, "without a graph"),
         (ForgetsATime, "the derivative along the directions"),
         (LosesPrecision, "shape and dtype"),
-        (DifferentMasks, "what dropout draws does not enter"),
+        (DifferentMasks, "dropout masks do not change"),
     ],
 )
 def test_what_is_broken_is_named(broken, contract):

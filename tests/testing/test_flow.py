@@ -134,15 +134,15 @@ class MixesNoises(Step):
     ("broken", "contract"),
     [
         (DividesByTheWidth, "finite ones"),
-        (KeepsATime, "given both times"),
-        (OneTimeForAll, "given both times"),
-        (Flattens, "the shape and dtype"),
+        (KeepsATime, "gets both times"),
+        (OneTimeForAll, "gets both times"),
+        (Flattens, "given shape and dtype"),
         (Detaches, "reach the generator"),
         (Centres, "independently of the others"),
-        (Noisy, "draws nothing at random"),
+        (Noisy, "draws no random numbers"),
         (EndsBeforeTheData, "sampling_time ascends from 0"),
-        (NoisesAtRandom, "a function of the noises"),
-        (MixesNoises, "a step of sampling treats each sample independently"),
+        (NoisesAtRandom, "a function of the given noises"),
+        (MixesNoises, "a sampling step treats each sample independently"),
     ],
 )
 def test_broken_parameterization_is_named_with_what_it_breaks(broken, contract):
@@ -181,7 +181,7 @@ class Widens(Levels):
     [
         (TooNoisy, "the upper level is in"),
         (UpsideDown, "below the upper"),
-        (Sorts, "depends on its own number alone"),
+        (Sorts, "depends only on its own number"),
         (Widens, "in their dtype"),
     ],
 )

@@ -88,9 +88,9 @@ class IsNeverQuiteWon(IsWonAtAMargin):
 @pytest.mark.parametrize(
     ("broken", "contract"),
     [
-        (IsWonAtAMargin, "where won_at_zero, discriminator_loss falls to 0 without end"),
-        (IsWonWithoutBound, "where won_at_zero, discriminator_loss falls to 0 without end"),
-        (IsNeverQuiteWon, "where won_at_zero, discriminator_loss falls to 0 without end"),
+        (IsWonAtAMargin, "if won_at_zero, discriminator_loss falls to 0"),
+        (IsWonWithoutBound, "if won_at_zero, discriminator_loss falls to 0"),
+        (IsNeverQuiteWon, "if won_at_zero, discriminator_loss falls to 0"),
         (Averaged, "discriminator_loss returns one value per sample"),
         (SmallIsReal, "discriminator_loss falls as the logit of the real sample rises"),
         (HelpsTheDiscriminator, "generator_loss falls as the logit of the generated sample rises"),
@@ -99,7 +99,7 @@ class IsNeverQuiteWon(IsWonAtAMargin):
         (HasNoFiniteGradient, "discriminator_loss and its gradient are finite"),
         (HeedsTheOrder, "generator_loss does not depend on the order"),
         (SinglePrecision, "generator_loss returns .* in the dtype of the logits"),
-        (Noisy, "discriminator_loss draws nothing at random"),
+        (Noisy, "discriminator_loss draws no random numbers"),
         (Detached, "generator_loss and its gradient are finite .* raised RuntimeError"),
     ],
 )

@@ -60,7 +60,7 @@ class Learns(Pull):
     [
         (Averaged, "one finite value per sample"),
         (BeyondNoise, r"a range in \[0, 1\]; it is 0.5 to 1.5"),
-        (Noisy, "all that is random is drawn before"),
+        (Noisy, "a guidance draws no random numbers"),
         (Compares, "does not depend on the others"),
         (Indifferent, "its gradient reaches them"),
         (Learns, "does not train its own networks; gradients reached centres"),
@@ -123,12 +123,12 @@ class InPlace(Shift):
     ("broken", "contract"),
     [
         (DrawsFlat, "draw returns one row of parameters per sample"),
-        (DrawsGlobally, "draw uses the generator that it is given"),
+        (DrawsGlobally, "draw uses the given generator"),
         (DrawsAgain, "draws nothing after draw"),
-        (Mixes, "the sample and its parameters alone"),
+        (Mixes, "only on the sample and its parameters"),
         (Rounds, "an augmentation is differentiable"),
         (Crops, "keeps shape and dtype"),
-        (InPlace, "leaves the latents that it is given as they are"),
+        (InPlace, "does not change its input"),
     ],
 )
 def test_broken_augmentation_is_named_with_what_it_breaks(broken, contract):
