@@ -1,8 +1,7 @@
 r"""A small convolutional discriminator of images, as a plugin of afmlib.
 
-Convolutions turn an image :math:`x` into features :math:`h(x)`, averaged over its positions. The
-label :math:`y` enters by an inner product with them, and so does the time :math:`t` if it is
-embedded:
+Convolutions map an image :math:`x` to features :math:`h(x)`, averaged over all positions. The label
+:math:`y`, and the time :math:`t` if it is embedded, enter by an inner product with the features:
 
 .. math:: D(x, y, t) = w^\top h(x) + b + (e_y + e_t)^\top h(x)
 
@@ -16,28 +15,28 @@ __all__ = ["ConvDiscriminator"]
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from afmlib.interfaces import Discriminator
 from afmlib.typing import Labels, Latents, Logits, Timesteps
 
 
 class ConvDiscriminator(Discriminator):
-    """Convolutions, each stage at half the size and twice the channels of the one before.
+    """A convolutional discriminator. Each stage halves the size and doubles the channels.
 
-    Nothing is normalized over the batch, and the activation is smooth, as gradient penalties want.
+    It has no batch normalization, and smooth activations for gradient penalties.
 
     Args:
         input_size: The height and width of the images.
         in_channels: The number of channels of the images.
         num_classes: The number of classes.
         channels: The number of channels of the first stage.
-        num_stages: How often the size is halved, which it must allow.
+        num_stages: The number of times the size is halved. It must be divisible that often.
         num_waves: The number of sinusoids of the time.
         use_timestep: Whether the time of the images is embedded.
 
     Raises:
-        ValueError: If a number is out of its domain, or the size cannot be halved so often.
+        ValueError: If a number is out of range, or the size cannot be halved that often.
 
     Example:
         >>> discriminator = ConvDiscriminator(input_size=8, in_channels=1, num_classes=10)
@@ -79,20 +78,12 @@ class ConvDiscriminator(Discriminator):
     def forward(
         self, latents: Latents, labels: Labels, timesteps: Timesteps | None = None
     ) -> Logits:
-        """Scores images; the time is ignored if there is no embedder for it.
-
-        Raises:
-            ValueError: If it is missing and there is one.
-        """
         features = self.layers(latents).mean((2, 3))  # (N, C)
         directions = self.y_embedder(labels)
         if self.t_embedder is not None:
             if timesteps is None:
                 raise ValueError("This discriminator embeds timesteps, which are missing.")
-            directions = directions + self.t_embedder(self._waves(timesteps.to(latents.dtype)))
+            orders = torch.arange(1, self.num_waves + 1).to(latents)
+            waves = torch.cos(math.pi * orders * timesteps.to(latents.dtype)[:, None])
+            directions = directions + self.t_embedder(waves)
         return self.head(features).squeeze(1) + (directions * features).sum(1)
-
-    def _waves(self, timesteps: Tensor) -> Tensor:
-        r"""Returns :math:`\cos(\pi k t)` for :math:`k = 1, 2, \dots`."""
-        orders = torch.arange(1, self.num_waves + 1).to(timesteps)
-        return torch.cos(math.pi * orders * timesteps[:, None])

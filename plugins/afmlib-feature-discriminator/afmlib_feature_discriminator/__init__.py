@@ -1,4 +1,4 @@
-"""A discriminator on frozen features of a backbone of timm, as a plugin of afmlib."""
+"""A discriminator on frozen features of a timm backbone, as a plugin of afmlib."""
 
 __all__ = ["FeatureDiscriminator"]
 

@@ -1,7 +1,7 @@
-r"""A network of timm that is never trained, read at several depths.
+r"""A frozen timm network with feature maps at several depths.
 
-Images in :math:`[-1, 1]` are resized, and normalized as the network was trained with. All of it can
-be differentiated by the images, twice: nothing is rounded or clipped.
+Images in :math:`[-1, 1]` are resized and normalized as in the training of the network. The feature
+maps are twice differentiable with respect to the images, since nothing is rounded or clipped.
 """
 
 __all__ = ["FrozenBackbone"]
@@ -19,20 +19,19 @@ from afmlib_feature_discriminator.weights import read_weights
 class FrozenBackbone(nn.Module):
     """The feature maps of a backbone.
 
-    Its parameters are not trainable from the start, so that no optimizer, no averaging of gradients
-    among processes and no later ``requires_grad`` of what was trainable ever takes hold of them. It
-    is in evaluation mode, whatever mode is set around it: the statistics of its normalization stay
-    as they are, and each sample is treated by itself.
+    Its parameters never require gradients. So they are in no optimizer and in no gradient
+    all-reduce, and are not unfrozen with the other parameters. The backbone is always in evaluation
+    mode. So its normalization statistics are fixed, and samples are independent.
 
     Args:
         model: The name of the model in timm.
         weights: The path of its weights; see `read_weights`.
-        pretrained: Whether timm downloads its own weights instead.
-        resolution: What images are resized to; the size of the model unless given.
-        layers: How many of its last feature maps are read, or which, by their index.
+        pretrained: Whether timm downloads its weights instead.
+        resolution: The size to which images are resized. Defaults to that of the model.
+        layers: The number of its last feature maps to use, or a list of their indices.
 
     Raises:
-        ValueError: If there is no such model, it has no feature maps, or the weights do not fit.
+        ValueError: If the model is unknown, it has no feature maps, or the weights do not fit.
     """
 
     mean: Tensor
@@ -65,7 +64,7 @@ class FrozenBackbone(nn.Module):
         """Returns the number of channels of each feature map.
 
         Raises:
-            ValueError: If the network does not take images of the resolution, or has no such maps.
+            ValueError: If the network cannot process the resolution, or lacks the feature maps.
         """
         with torch.no_grad():
             like = self.mean.new_zeros(1, 3, self.resolution, self.resolution)
@@ -73,8 +72,8 @@ class FrozenBackbone(nn.Module):
                 return [maps.shape[1] for maps in self(like)]
             except (AssertionError, IndexError, RuntimeError) as error:
                 raise ValueError(
-                    f"{type(self.network).__name__} has no maps {self.layers} of images of "
-                    f"{self.resolution} pixels: {error}"
+                    f"{type(self.network).__name__} has no feature maps {self.layers} for images "
+                    f"of {self.resolution} pixels: {error}"
                 ) from error
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -91,11 +90,11 @@ def _create(model: str, weights: str | None, pretrained: bool) -> Any:
 
     if not timm.is_model(model):
         near = timm.list_models(f"*{model}*")[:5] or timm.list_models("*efficientnet_lite*")
-        raise ValueError(f"timm has no model {model!r}. It has {', '.join(near)}, among others.")
+        raise ValueError(f"timm has no model {model!r}. Similar models: {', '.join(near)}.")
     with torch.random.fork_rng(devices=[]):
         network = timm.create_model(model, pretrained=pretrained)
     if not callable(getattr(network, "forward_intermediates", None)):
-        raise ValueError(f"The model {model!r} of timm does not give its intermediate features.")
+        raise ValueError(f"The timm model {model!r} does not return intermediate features.")
     if weights is not None:
         state = read_weights(weights, network.state_dict())
         try:

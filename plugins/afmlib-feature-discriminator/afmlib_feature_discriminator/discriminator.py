@@ -1,9 +1,8 @@
-r"""A discriminator on the frozen features of a trained backbone.
+r"""A discriminator on the frozen features of a pretrained backbone.
 
-The backbone gives feature maps :math:`F_1, \dots, F_L` of an image. Each has a small head of its
-own, which normalizes every sample by itself and turns the map into features :math:`h_l` at its
-positions :math:`p`; the class :math:`y`, and the time :math:`t` if it is embedded, enter by an
-inner product:
+The backbone returns feature maps :math:`F_1, \dots, F_L` of an image. Each has a small head, which
+normalizes every sample separately and maps it to features :math:`h_l` at the positions :math:`p`.
+The class :math:`y`, and the time :math:`t` if it is embedded, enter by an inner product:
 
 .. math:: D(x, y, t) = \frac{1}{L} \sum_l \operatorname{mean}_p \Big( w_l^\top h_{l p}
     + d^{-1/2} (e_{l y} + e_{l t})^\top h_{l p} \Big)
@@ -32,26 +31,26 @@ from afmlib_feature_discriminator.backbone import FrozenBackbone
 
 
 class FeatureDiscriminator(Discriminator):
-    """Heads on several feature maps of a backbone that stays as it is.
+    """Heads on several feature maps of a frozen backbone.
 
-    The weights of the backbone are part of the state dict, and so of a checkpoint.
+    The weights of the backbone are part of the state dict and of checkpoints.
 
     Args:
         backbone: The name of a model in timm.
-        weights: The path of its weights: safetensors, or a file of torch that holds tensors alone.
-            The names of timm and those of ``efficientnet_lite_pytorch`` are known.
-        pretrained: Whether timm downloads its own weights instead.
+        weights: The path of its weights: safetensors, or a torch file with only tensors. The names
+            may be those of timm or of ``efficientnet_lite_pytorch``.
+        pretrained: Whether timm downloads its weights instead.
         in_channels: The number of channels of the images, 1 or 3.
         num_classes: The number of classes.
-        layers: How many of the last feature maps are read, or which, by their index.
-        resolution: What images are resized to, in pixels; the size of the backbone unless given.
+        layers: The number of the last feature maps to use, or a list of their indices.
+        resolution: The size to which images are resized. Defaults to that of the backbone.
         channels: The width of a head.
         num_waves: The number of sinusoids of the time.
-        use_timestep: Whether the time of the images is embedded, as several steps need.
+        use_timestep: Whether the time of the images is embedded. Several steps need it.
 
     Raises:
         ValueError: If not exactly one of ``weights`` and ``pretrained`` is given, a number is out
-            of its domain, or the backbone is unknown or its weights do not fit.
+            of range, the backbone is unknown, or its weights do not fit.
         OSError: If the weights cannot be read.
     """
 
@@ -71,8 +70,8 @@ class FeatureDiscriminator(Discriminator):
         super().__init__()
         if (weights is not None) == pretrained:
             raise ValueError(
-                "The features of random weights mean nothing: give either weights=PATH or "
-                "pretrained=True, which downloads them."
+                "The backbone needs pretrained weights: give either weights=PATH, or "
+                "pretrained=True to download them."
             )
         if in_channels not in (1, 3):
             raise ValueError(f"in_channels must be 1 or 3, got {in_channels}.")
@@ -92,11 +91,6 @@ class FeatureDiscriminator(Discriminator):
     def forward(
         self, latents: Latents, labels: Labels, timesteps: Timesteps | None = None
     ) -> Logits:
-        """Scores images; the time is ignored if it is not embedded.
-
-        Raises:
-            ValueError: If it is missing and embedded.
-        """
         waves = None
         if self.embeds_timestep:
             if timesteps is None:
@@ -109,19 +103,19 @@ class FeatureDiscriminator(Discriminator):
 
 
 class Head(nn.Module):
-    """What scores one feature map.
+    """Scores one feature map.
 
     Args:
         width: The number of channels of the map.
         channels: The number of channels of the head.
         num_classes: The number of classes.
-        num_waves: The number of sinusoids of the time; 0 if it is not embedded.
+        num_waves: The number of sinusoids of the time; 0 if the time is not embedded.
     """
 
     def __init__(self, width: int, channels: int, num_classes: int, num_waves: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.GroupNorm(1, width),  # Of each sample by itself.
+            nn.GroupNorm(1, width),  # Per sample, unlike batch normalization.
             nn.Conv2d(width, channels, 1),
             nn.SiLU(),
             nn.Conv2d(channels, channels, 3, padding=1),

@@ -1,4 +1,4 @@
-"""Weights of a backbone out of a file: tensors are read, and nothing in the file is run."""
+"""Reads the weights of a backbone from a file without running code."""
 
 __all__ = ["read_weights"]
 
@@ -11,18 +11,18 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 LITE_STEM = "_conv_stem.weight"
-"""An entry that ``efficientnet_lite_pytorch`` has, and timm has not."""
+"""An entry in the weights of ``efficientnet_lite_pytorch`` that timm does not have."""
 
 
 def read_weights(path: str, names: Iterable[str]) -> dict[str, Tensor]:
     """Reads the weights of a backbone.
 
     Args:
-        path: A file of safetensors, or one that ``torch.save`` made of tensors alone.
-        names: The names of the backbone's entries in their order, for a file that has others.
+        path: A safetensors file, or a file of ``torch.save`` with only tensors.
+        names: The names of the backbone's entries, in order, for a file with other names.
 
     Raises:
-        ValueError: If the file is damaged or holds anything else.
+        ValueError: If the file is corrupt or holds anything else.
         OSError: If it cannot be read.
     """
     try:
@@ -31,10 +31,10 @@ def read_weights(path: str, names: Iterable[str]) -> dict[str, Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} is damaged, or holds more than tensors: {error}") from None
+        raise ValueError(f"{path} is corrupt or holds more than tensors: {error}") from None
     state = state.get("state_dict", state) if isinstance(state, dict) else None
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path} holds no weights by name.")
-    if LITE_STEM in state:  # Another name for each entry, in the same order.
+        raise ValueError(f"{path} is not a state dict of tensors.")
+    if LITE_STEM in state:  # The same entries in the same order, with other names.
         return dict(zip(names, state.values(), strict=False))
     return state

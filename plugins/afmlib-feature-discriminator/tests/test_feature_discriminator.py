@@ -194,14 +194,14 @@ def test_files_that_run_code_or_hold_no_weights_are_refused(build, tmp_path, cap
     path = tmp_path / "weights.pth"
     for content in (Harmful(), {"state_dict": Harmful()}):
         torch.save(content, path)
-        with pytest.raises(ValueError, match="damaged, or holds more than tensors"):
+        with pytest.raises(ValueError, match="corrupt or holds more than tensors"):
             build(weights=str(path))
     path.write_bytes(pickle.dumps(Harmful(), protocol=2))
-    with pytest.raises(ValueError, match="damaged, or holds more than tensors"):
+    with pytest.raises(ValueError, match="corrupt or holds more than tensors"):
         build(weights=str(path))
     assert capsys.readouterr().out == ""
     torch.save({"epoch": 3}, path)
-    with pytest.raises(ValueError, match="no weights by name"):
+    with pytest.raises(ValueError, match="not a state dict"):
         build(weights=str(path))
 
 
@@ -213,13 +213,13 @@ class Harmful:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(weights=None), "random weights mean nothing"),
-        (dict(pretrained=True), "either weights=PATH or"),
+        (dict(weights=None), "needs pretrained weights"),
+        (dict(pretrained=True), "either weights=PATH, or"),
         (dict(in_channels=2), "in_channels must be 1 or 3, got 2"),
         (dict(channels=0), "must be at least 1"),
         (dict(backbone="test_efficientnt"), "timm has no model 'test_efficientnt'"),
         (dict(backbone="test_resnet"), "do not fit 'test_resnet'"),
-        (dict(layers=[9]), r"no maps \[9\]"),
+        (dict(layers=[9]), r"no feature maps \[9\]"),
     ],
 )
 def test_what_does_not_fit_is_refused(build, arguments, message):

@@ -1,12 +1,12 @@
-r"""What generator and discriminator share: residual blocks, their initialization, the sizes.
+r"""Common parts of generator and discriminator: residual blocks, initialization and sizes.
 
-A block adds to its input what three convolutions make of it, of which the middle one is grouped
-and :math:`e` times as wide:
+A block is a residual branch of three convolutions. The middle one is grouped and :math:`e` times as
+wide:
 
 .. math:: x + W_3\, \sigma(W_2 * \sigma(W_1 x + b_1) + b_2)
 
-Nothing is normalized. Instead, as in Fixup, :math:`W_3` starts at zero, and of :math:`L` blocks
-with :math:`m = 3` convolutions each, the others start smaller by the factor
+There is no normalization. Instead, as in Fixup, :math:`W_3` starts at zero. With :math:`L` blocks
+of :math:`m = 3` convolutions, the other weights start smaller by the factor
 :math:`L^{-1 / (2 m - 2)} = L^{-1/4}`.
 
 References:
@@ -34,19 +34,19 @@ from torch.nn.functional import leaky_relu
 BLOCKS_PER_STAGE = 2
 SLOPE = 0.2
 SMALLEST = 4
-"""The height and width at which the networks begin or end, where the size can be halved so far."""
+"""The smallest height and width that halving may reach."""
 LAST_FULL_WIDTH = 64
-"""The largest height and width of full width; each doubling beyond it halves the channels."""
+"""The largest size with all channels. Each doubling beyond it halves the channels."""
 
 
 class ResidualBlock(nn.Module):
-    """Three convolutions beside a skip connection.
+    """Three convolutions with a skip connection.
 
     Args:
         width: The number of channels.
-        expansion: How many times as wide the middle convolution is.
-        group_width: The number of channels of one of its groups.
-        num_blocks: The number of such blocks in the network, for the initialization.
+        expansion: The width of the middle convolution, in units of ``width``.
+        group_width: The number of channels per group.
+        num_blocks: The number of blocks in the network, for the initialization.
     """
 
     def __init__(self, width: int, expansion: int, group_width: int, num_blocks: int) -> None:
@@ -66,7 +66,7 @@ class ResidualBlock(nn.Module):
 
 
 def residual_blocks(width: int, expansion: int, group_width: int, num_blocks: int) -> nn.Sequential:
-    """Returns the blocks of one stage; see `ResidualBlock`."""
+    """Returns the blocks of one stage. See `ResidualBlock` for the arguments."""
     blocks = (
         ResidualBlock(width, expansion, group_width, num_blocks) for _ in range(BLOCKS_PER_STAGE)
     )
@@ -74,7 +74,7 @@ def residual_blocks(width: int, expansion: int, group_width: int, num_blocks: in
 
 
 def transition(before: int, after: int) -> nn.Module:
-    """Returns what changes the number of channels between stages, if it changes."""
+    """Returns the layer that changes the number of channels between stages, if it changes."""
     if before == after:
         return nn.Identity()
     layer = nn.Conv2d(before, after, 1, bias=False)
@@ -83,7 +83,7 @@ def transition(before: int, after: int) -> nn.Module:
 
 
 def initialize(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> None:
-    """Draws weights with the standard deviation ``gain / sqrt(fan_in)``, and no bias."""
+    """Draws weights with the standard deviation ``gain / sqrt(fan_in)`` and zeros the bias."""
     fan_in = layer.weight[0].numel()
     nn.init.normal_(layer.weight, std=gain * fan_in**-0.5)
     if layer.bias is not None:
@@ -91,7 +91,7 @@ def initialize(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> None:
 
 
 def stage_sizes(input_size: int) -> list[int]:
-    """Returns the height and width of each stage, ascending to that of the images.
+    """Returns the sizes of the stages in ascending order.
 
     Example:
         >>> stage_sizes(32), stage_sizes(28)
@@ -118,10 +118,10 @@ def check_sizes(
     expansion: int,
     group_width: int,
 ) -> None:
-    """Refuses numbers of which no network can be made.
+    """Checks the arguments that both networks share.
 
     Raises:
-        ValueError: Names what is wrong.
+        ValueError: If a number is not positive, or ``group_width`` does not divide the width.
     """
     for name, value in locals().items():
         if value < 1:

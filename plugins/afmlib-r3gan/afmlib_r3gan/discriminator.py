@@ -1,9 +1,8 @@
-r"""The discriminator of R3GAN: its generator in reverse, with the class by an inner product.
+r"""The discriminator of R3GAN: its generator in reverse, with a projection of the class.
 
-Stages of two residual blocks, each at half the size of the one before, lead to features of
-:math:`4 \times 4` pixels, of which each channel :math:`c` is summed up with weights of its own. Of
-the result a linear map makes a vector, whose inner product with an embedding of the class is the
-logit:
+Stages of two residual blocks, each at half the size of the previous one, give features of
+:math:`4 \times 4` pixels. Each channel :math:`c` is summed with learned weights. A linear map gives
+a vector, and the logit is its inner product with an embedding of the class:
 
 .. math:: D(x, y) = d^{-1/2}\, e_y^\top (W h + b), \qquad h_c = \sum_p K_{c p} F_{c p}(x)
 
@@ -36,22 +35,21 @@ from afmlib_r3gan.resampling import downsample
 
 
 class R3GANDiscriminator(Discriminator):
-    """A convolutional discriminator without any normalization.
+    """A convolutional discriminator without normalization. It ignores the time.
 
     Args:
-        input_size: The height and width of the images. It is halved down to 4, or to the last
-            size that cannot be halved.
+        input_size: The height and width of the images. It is halved while it is even and the half
+            is at least 4.
         in_channels: The number of channels of the images.
         num_classes: The number of classes.
-        channels: The width of the stages up to 64 x 64 pixels; from there on it is halved with
-            each doubling of the size.
-        expansion: How many times as wide the grouped convolutions are.
-        group_width: The number of channels in one of their groups, which divides
-            ``expansion * channels``.
-        embedding_size: The size of the embedding of the class.
+        channels: The width of the stages up to 64 x 64 pixels. Beyond that it is halved with each
+            doubling of the size.
+        expansion: The width of the grouped convolutions, in units of ``channels``.
+        group_width: The number of channels per group. It must divide ``expansion * channels``.
+        embedding_size: The size of the class embedding.
 
     Raises:
-        ValueError: If a number is out of its domain, or the groups do not come out even.
+        ValueError: If a number is out of range, or ``group_width`` does not divide the width.
 
     Example:
         >>> import torch

@@ -1,8 +1,8 @@
-r"""The generator of R3GAN: convolutions that unfold a short vector into an image.
+r"""The generator of R3GAN: convolutions from a short vector to an image.
 
-The vector is the first entries of the noise, followed by an embedding of the class. A linear map of
-it weights the channels of a learned basis of :math:`4 \times 4` pixels, from where stages of two
-residual blocks lead to the size of the images, each at twice the size of the one before:
+The vector is the first entries of the noise and an embedding of the class. A linear map of it
+weights the channels of a learned basis of :math:`4 \times 4` pixels. Stages of two residual blocks
+follow, each at twice the size of the previous one:
 
 .. math:: G(z, y) = W_\text{out}\, S_K \circ \dots \circ S_1 (B \odot W [z_{1 \dots d}, e_y])
 
@@ -16,7 +16,7 @@ __all__ = ["R3GANGenerator"]
 import itertools
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from afmlib.interfaces import Generator
 from afmlib.typing import Labels, Latents, Timesteps
@@ -33,26 +33,25 @@ from afmlib_r3gan.resampling import upsample
 
 
 class R3GANGenerator(Generator):
-    """A convolutional generator in one step, without any normalization.
+    """A one-step convolutional generator without normalization, for GANs.
 
-    It reads no more of the noise than ``noise_size`` entries, so that a transport loss, which
-    compares the image with all of the noise, has no meaning here: it is for GANs.
+    It uses only the first ``noise_size`` entries of the noise. So a transport loss, which compares
+    the image with the whole noise, has no meaning.
 
     Args:
-        input_size: The height and width of the images. It is halved down to 4, or to the last
-            size that cannot be halved.
+        input_size: The height and width of the images. It is halved while it is even and the half
+            is at least 4.
         in_channels: The number of channels of the images.
         num_classes: The number of classes.
-        channels: The width of the stages up to 64 x 64 pixels; from there on it is halved with
-            each doubling of the size.
-        expansion: How many times as wide the grouped convolutions are.
-        group_width: The number of channels in one of their groups, which divides
-            ``expansion * channels``.
-        noise_size: How many entries of the noise are read; all of them if there are fewer.
-        embedding_size: The size of the embedding of the class.
+        channels: The width of the stages up to 64 x 64 pixels. Beyond that it is halved with each
+            doubling of the size.
+        expansion: The width of the grouped convolutions, in units of ``channels``.
+        group_width: The number of channels per group. It must divide ``expansion * channels``.
+        noise_size: The number of noise entries it uses; all entries if there are fewer.
+        embedding_size: The size of the class embedding.
 
     Raises:
-        ValueError: If a number is out of its domain, or the groups do not come out even.
+        ValueError: If a number is out of range, or ``group_width`` does not divide the width.
 
     Example:
         >>> generator = R3GANGenerator(input_size=8, in_channels=1, num_classes=10, channels=16)
@@ -108,11 +107,8 @@ class R3GANGenerator(Generator):
         del timesteps_src, timesteps_tgt
         noises = latents.flatten(1)[:, : self.noise_size]
         vectors = torch.cat([noises, self.y_embedder(labels).to(noises.dtype)], dim=1)
-        images = self.stages[0](self._unfold(vectors))
+        images = self.weigh(vectors)[:, :, None, None] * self.basis  # (N, C, H, W)
+        images = self.stages[0](images)
         for change, stage in zip(self.transitions, self.stages[1:], strict=True):
             images = stage(upsample(change(images)))
         return self.output(images)
-
-    def _unfold(self, vectors: Tensor) -> Tensor:
-        """Weights the channels of the basis."""
-        return self.weigh(vectors)[:, :, None, None] * self.basis  # (N, C, H, W)
