@@ -35,7 +35,7 @@ def batch_of(seed, sigma, size=4):
 
 
 @given(seeds, sigmas)
-def test_the_consistency_function_is_that_of_the_paper(seed, sigma):
+def test_consistency_function_matches_paper(seed, sigma):
     data, noises, labels, latents, times = batch_of(seed, sigma)
     network = Wavy()
 
@@ -49,7 +49,7 @@ def test_the_consistency_function_is_that_of_the_paper(seed, sigma):
 
 
 @given(seeds, sigmas)
-def test_the_function_on_the_circle_is_that_of_the_paper(seed, sigma):
+def test_trigflow_matches_paper(seed, sigma):
     data, noises, labels, latents, times = batch_of(seed, sigma)
     network = Wavy()
 
@@ -63,7 +63,7 @@ def test_the_function_on_the_circle_is_that_of_the_paper(seed, sigma):
 
 @pytest.mark.parametrize("function", BOTH)
 @given(seed=seeds)
-def test_at_the_data_it_is_the_identity_whatever_the_network(function, seed):
+def test_identity_at_data(function, seed):
     latents = batch_of(seed, 1.0)[0]
 
     made = function.denoise(Wavy(), latents, torch.arange(4), torch.zeros(4))
@@ -72,7 +72,7 @@ def test_at_the_data_it_is_the_identity_whatever_the_network(function, seed):
 
 
 @pytest.mark.parametrize("function", BOTH)
-def test_at_the_lowest_level_hardly_anything_is_left_to_the_network(function):
+def test_nearly_identity_at_lowest_level(function):
     data, noises, labels, latents, times = batch_of(0, 0.002)
 
     made = function.denoise(Wavy(), latents, labels, times)
@@ -84,7 +84,7 @@ def test_at_the_lowest_level_hardly_anything_is_left_to_the_network(function):
 
 @pytest.mark.parametrize("function", BOTH)
 @pytest.mark.parametrize("sigma", [0.002, 0.5, 10.0, 80.0])
-def test_the_network_is_given_unit_variance_and_the_time(function, sigma):
+def test_network_input(function, sigma):
     _, _, labels, latents, times = batch_of(0, sigma, size=20_000)
     network = Wavy()
 
@@ -97,7 +97,7 @@ def test_the_network_is_given_unit_variance_and_the_time(function, sigma):
 
 
 @pytest.mark.parametrize("function", BOTH)
-def test_noise_alone_is_taken_for_the_highest_level(function):
+def test_pure_noise_has_highest_level(function):
     noises, network = torch.randn(4, 3), Wavy()
 
     made = function.denoise(network, noises, torch.arange(4), torch.ones(4))
@@ -113,7 +113,7 @@ def test_noise_alone_is_taken_for_the_highest_level(function):
 
 @pytest.mark.parametrize("function", BOTH)
 @given(seed=seeds, sigma=sigmas)
-def test_a_step_keeps_the_noise_and_one_of_no_width_moves_nothing(function, seed, sigma):
+def test_step_keeps_noise(function, seed, sigma):
     _, _, labels, latents, times = batch_of(seed, sigma)
     network = Wavy()
 
@@ -128,7 +128,7 @@ def test_a_step_keeps_the_noise_and_one_of_no_width_moves_nothing(function, seed
 
 
 @given(seeds, sigmas, st.floats(0.003, 20.0))
-def test_a_step_of_sampling_noises_the_data_anew_as_in_algorithm_1(seed, sigma, tau):
+def test_consistency_sampling_step_matches_algorithm_1(seed, sigma, tau):
     _, _, labels, latents, times = batch_of(seed, sigma)
     network, noises = Wavy(), torch.randn(4, 3)
     target = torch.full((4,), tau / (tau + 0.5))
@@ -141,7 +141,7 @@ def test_a_step_of_sampling_noises_the_data_anew_as_in_algorithm_1(seed, sigma, 
 
 
 @given(seeds, sigmas, st.floats(0.01, 1.5))
-def test_a_step_of_sampling_on_the_circle_noises_the_data_anew(seed, sigma, angle):
+def test_trigflow_sampling_step(seed, sigma, angle):
     _, _, labels, latents, times = batch_of(seed, sigma)
     network, noises = Wavy(), torch.randn(4, 3)
     target = torch.full((4,), math.tan(angle) / (1 + math.tan(angle)))
@@ -154,7 +154,7 @@ def test_a_step_of_sampling_on_the_circle_noises_the_data_anew(seed, sigma, angl
     torch.testing.assert_close(made * scale, expected)
 
 
-def test_the_middle_of_two_steps_is_that_of_the_papers():
+def test_middle_of_two_steps_matches_papers():
     level = noise_level(torch.tensor([ConsistencyPrediction().sampling_time(0.5)]))
     time = TrigFlowPrediction().sampling_time(0.5)
 

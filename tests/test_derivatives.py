@@ -31,7 +31,7 @@ def network_and_inputs(seed, attention="math"):
 
 @settings(max_examples=20)
 @given(seeds)
-def test_forward_mode_is_the_derivative_by_two_backward_passes(seed):
+def test_forward_mode_matches_double_backward(seed):
     function, points, directions = network_and_inputs(seed)
 
     made = ForwardModeJVP()(function, points, directions)
@@ -43,7 +43,7 @@ def test_forward_mode_is_the_derivative_by_two_backward_passes(seed):
 
 @settings(max_examples=10)
 @given(seeds)
-def test_the_central_difference_meets_it_at_second_order(seed):
+def test_finite_difference_is_second_order(seed):
     function, points, directions = network_and_inputs(seed)
     exact = ForwardModeJVP()(function, points, directions)
 
@@ -55,7 +55,7 @@ def test_the_central_difference_meets_it_at_second_order(seed):
     assert errors[1] < errors[0] / 50 or errors[0] < 1e-8
 
 
-def test_the_central_difference_is_exact_for_a_parabola():
+def test_finite_difference_is_exact_for_parabola():
     points, directions = [torch.tensor([[3.0]])], [torch.tensor([[2.0]])]
 
     made = FiniteDifferenceJVP(0.7)(lambda x: x**2, points, directions)
@@ -63,7 +63,7 @@ def test_the_central_difference_is_exact_for_a_parabola():
     assert made.item() == pytest.approx(12)
 
 
-def test_the_central_difference_keeps_fused_attention_and_forward_mode_does_not():
+def test_only_finite_difference_keeps_fused_attention():
     fused = network_and_inputs(0, "sdpa")
     plain = network_and_inputs(0, "math")
 
@@ -74,7 +74,7 @@ def test_the_central_difference_keeps_fused_attention_and_forward_mode_does_not(
     assert ForwardModeJVP.requires == {"jvp"}
 
 
-def test_the_difference_is_taken_in_full_precision_under_autocast():
+def test_finite_difference_ignores_autocast():
     torch.manual_seed(0)
     layer = nn.Linear(8, 8).float()
     points, directions = [torch.randn(4, 8).float()], [torch.randn(4, 8).float()]
@@ -88,6 +88,6 @@ def test_the_difference_is_taken_in_full_precision_under_autocast():
 
 
 @pytest.mark.parametrize("eps", [0.0, -0.1, float("nan")])
-def test_step_must_be_positive(eps):
+def test_eps_must_be_positive(eps):
     with pytest.raises(ValueError, match="eps must be positive"):
         FiniteDifferenceJVP(eps)

@@ -30,12 +30,12 @@ def test_levels_and_times_are_inverse(sigma):
     assert noise_level(time).item() == pytest.approx(sigma, rel=1e-9)
 
 
-def test_levels_end_at_the_highest_and_begin_at_zero():
+def test_level_range():
     assert noise_level(torch.tensor([0.0, 0.9999, 1.0])).tolist() == pytest.approx([0, 80, 80])
 
 
 @given(progress)
-def test_the_number_of_steps_doubles_as_in_the_paper(num_images):
+def test_number_of_steps_matches_paper(num_images):
     k, total = num_images, 10_000
 
     steps = DoublingGrid().num_steps(k, total)
@@ -45,7 +45,7 @@ def test_the_number_of_steps_doubles_as_in_the_paper(num_images):
 
 
 @given(seeds, progress)
-def test_levels_are_neighbors_on_the_grid(seed, num_images):
+def test_levels_are_grid_neighbors(seed, num_images):
     discretization = DoublingGrid(start=2, end=16)
     normals = torch.randn(50, generator=torch.Generator().manual_seed(seed))
 
@@ -57,7 +57,7 @@ def test_levels_are_neighbors_on_the_grid(seed, num_images):
     torch.testing.assert_close(grid[place - 1], lower)
 
 
-def test_the_frequency_of_a_step_is_that_of_the_paper():
+def test_step_frequency_matches_paper():
     count = 100_000
 
     upper, _ = DoublingGrid(start=10).levels(torch.randn(count), 0, 1000)
@@ -75,7 +75,7 @@ def test_the_frequency_of_a_step_is_that_of_the_paper():
 
 
 @given(seeds, progress, st.sampled_from([2.0, 256.0]))
-def test_the_gap_shrinks_as_in_the_paper(seed, num_images, base):
+def test_gap_matches_paper(seed, num_images, base):
     normals = torch.randn(30, generator=torch.Generator().manual_seed(seed))
 
     upper, lower = ShrinkingGap(base=base).levels(normals, num_images, 10_000)
@@ -88,13 +88,13 @@ def test_the_gap_shrinks_as_in_the_paper(seed, num_images, base):
         assert r == pytest.approx(expected * max(0, 1 - n / base ** (stage + 1)), abs=1e-12)
 
 
-def test_at_the_start_low_levels_are_compared_with_the_data():
+def test_low_levels_start_with_data_as_teacher():
     _, lower = ShrinkingGap().levels(torch.tensor([-2.0, 0.0, 2.0]), 0, 1000)
 
     assert (lower == 0).tolist() == [True, True, False]
 
 
-def test_the_length_of_the_run_is_needed():
+def test_missing_run_length_raises():
     for discretization in (DoublingGrid(), ShrinkingGap()):
         with pytest.raises(ValueError, match="needs the length of the run"):
             discretization.levels(torch.zeros(1), 0)
@@ -111,6 +111,6 @@ def test_the_length_of_the_run_is_needed():
         (lambda: ShrinkingGap(log_std=-1.0), "log_std must be positive, got -1.0"),
     ],
 )
-def test_settings_out_of_their_domain_are_named(make, message):
+def test_invalid_arguments_raise(make, message):
     with pytest.raises(ValueError, match=message):
         make()

@@ -40,7 +40,7 @@ def tiny(times=(), **changes):
 
 
 @pytest.mark.parametrize("name", layout.GENERATORS)
-def test_each_of_the_thirteen_loads_strictly_by_its_name(name, write):
+def test_thirteen_generators_load(name, write):
     depth, hidden, heads = layout.SIZES[name.split("_")[0]]
     nfe = next(number for number in (1, 2, 4) if f"_{number}nfe" in name)
     repeats = {"56layer": 2, "112layer": 4}.get(name.split("_")[1], 1)
@@ -66,7 +66,7 @@ def test_each_of_the_thirteen_loads_strictly_by_its_name(name, write):
 
 @pytest.mark.parametrize("size", layout.SIZES)
 @pytest.mark.parametrize("times", [(), SOURCE])
-def test_discriminators_load_strictly(size, times, write):
+def test_discriminators_load(size, times, write):
     depth, hidden, _ = layout.SIZES[size]
     shapes = layout.discriminator(depth, hidden, times=times)
 
@@ -76,7 +76,7 @@ def test_discriminators_load_strictly(size, times, write):
     assert {key: tuple(value.shape) for key, value in network.state_dict().items()} == shapes
 
 
-def test_the_classifier_loads_strictly(write):
+def test_classifier_loads(write):
     shapes = layout.classifier(12, 768)
 
     network = load_official(write("classifier.pth", layout.without_memory(shapes)))
@@ -141,7 +141,7 @@ def assert_samples(model, expected, noises, labels):
     torch.testing.assert_close(made, torch.stack(expected), rtol=1e-4, atol=1e-4)
 
 
-def test_a_one_step_model_computes_what_the_paper_says(write):
+def test_one_step_model_matches_paper(write):
     state = tiny()
     noises, labels = noises_and_labels()
 
@@ -152,7 +152,7 @@ def test_a_one_step_model_computes_what_the_paper_says(write):
 
 
 @pytest.mark.parametrize("nfe", [2, 4])
-def test_a_multi_step_model_follows_its_velocity(nfe, write):
+def test_multi_step_model_matches_paper(nfe, write):
     state = tiny(SOURCE)
     noises, labels = noises_and_labels()
 
@@ -167,7 +167,7 @@ def test_a_multi_step_model_follows_its_velocity(nfe, write):
 
 
 @pytest.mark.parametrize(("layers", "repeats"), [(56, 2), (112, 4)])
-def test_a_deep_model_repeats_its_blocks(layers, repeats, write):
+def test_deep_model_matches_paper(layers, repeats, write):
     state = tiny(SOURCE)
     noises, labels = noises_and_labels()
 
@@ -179,7 +179,7 @@ def test_a_deep_model_repeats_its_blocks(layers, repeats, write):
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-def test_weights_are_taken_as_they_are(suffix, tmp_path):
+def test_weights_are_unchanged(suffix, tmp_path):
     state = tiny(SOURCE)  # Its position embedding is no sinusoid at all.
     path = tmp_path / f"xl2_56layer_1nfe_guided.{suffix}"
     save_file(state, path) if suffix == "safetensors" else torch.save(state, path)
@@ -191,7 +191,7 @@ def test_weights_are_taken_as_they_are(suffix, tmp_path):
     assert all(torch.equal(own[name], value) for name, value in state.items())
 
 
-def test_discriminators_and_classifiers_compute_what_the_same_weights_do_here(write):
+def test_other_networks_match_built_ones(write):
     arguments = dict(input_size=4, in_channels=4, hidden_size=16, depth=2, num_heads=2)
     latents, labels = noises_and_labels()
     times = torch.tensor([0.1, 0.5, 0.0])
@@ -209,7 +209,7 @@ def test_discriminators_and_classifiers_compute_what_the_same_weights_do_here(wr
         assert torch.equal(loaded(latents, *more), built(latents, *more))
 
 
-def test_a_file_on_the_web_is_loaded(write, tmp_path, monkeypatch):
+def test_remote_file(write, tmp_path, monkeypatch):
     import fsspec
 
     monkeypatch.setenv("AFMLIB_CACHE", str(tmp_path / "cache"))
@@ -221,7 +221,7 @@ def test_a_file_on_the_web_is_loaded(write, tmp_path, monkeypatch):
     assert model.conventions.nfe == 2
 
 
-def test_images_have_no_latent_scale(write):
+def test_image_model_has_no_latent_scale(write):
     model = load_official(write("xl2_1nfe_guided.pth", tiny(channels=1)), num_heads=HEADS)
 
     assert model.conventions.latent_scale == 1
@@ -253,13 +253,13 @@ def settings_of(model):
         (SOURCE, "xl2_57layer_1nfe_guided.pth", dict(repeats=2), (2, 1, "SamplePr")),
     ],
 )
-def test_arguments_settle_what_the_name_does_not(times, name, arguments, expected, write):
+def test_arguments_and_names(times, name, arguments, expected, write):
     model = load_official(write(name, tiny(times)), num_heads=HEADS, **arguments)
 
     assert settings_of(model) == expected
 
 
-def test_any_step_models_take_any_number_of_steps(write):
+def test_any_step_model(write):
     path = write("any.pth", tiny(("t_embedder", "t_tgt_embedder")))
 
     model = load_official(path, num_heads=HEADS, prediction="velocity")
@@ -288,13 +288,13 @@ def test_any_step_models_take_any_number_of_steps(write):
         ((), "xl2_56layer_1nfe_guided.pth", {}, "without t_embedder: repeats is 1, not 2"),
     ],
 )
-def test_what_is_open_or_contradicts_the_weights_is_refused(times, name, arguments, message, write):
+def test_missing_or_conflicting_settings_raise(times, name, arguments, message, write):
     with pytest.raises(ValueError, match=message):
         load_official(write(name, tiny(times)), num_heads=HEADS, **arguments)
 
 
 @pytest.mark.parametrize("argument", [dict(repeats=2), dict(nfe=1), dict(prediction="sample")])
-def test_a_discriminator_has_none_of_these(argument, write):
+def test_generator_arguments_for_discriminator_raise(argument, write):
     state = layout.random_state(layout.discriminator(**layout.TINY))
     with pytest.raises(ValueError, match=f"a discriminator, which has no {next(iter(argument))}"):
         load_official(write("d.pth", state), num_heads=HEADS, **argument)
@@ -318,7 +318,7 @@ def test_a_discriminator_has_none_of_these(argument, write):
         ),
     ],
 )
-def test_what_does_not_fit_is_named(change, message, write):
+def test_misfit_is_named(change, message, write):
     state = tiny()
     change(state)
     with pytest.raises(CheckpointError, match=rf"xl2_1nfe_guided\.pth .*{message}"):
@@ -333,7 +333,7 @@ KEYS = list(layout.generator(**layout.TINY, times=SOURCE))
     key=st.sampled_from(KEYS),
     mutation=st.sampled_from(["drop", "rename", "reshape", "grow", "scalar", "empty"]),
 )
-def test_any_mutation_of_a_state_dict_is_one_documented_error(key, mutation, tmp_path_factory):
+def test_mutated_state_dict_raises(key, mutation, tmp_path_factory):
     state = tiny(SOURCE)
     value = state.pop(key)
     mutated = {
@@ -358,7 +358,7 @@ def test_any_mutation_of_a_state_dict_is_one_documented_error(key, mutation, tmp
     assert "\n" not in str(error.value)
 
 
-def test_two_models_of_one_file_share_no_memory(write):
+def test_models_share_no_memory(write):
     path = write("xl2_1nfe_guided.pth", tiny())
     first, second = (load_official(path, num_heads=HEADS) for _ in range(2))
 

@@ -43,7 +43,7 @@ def batch_of(seed, shape, batch):
 
 
 @given(seeds, shapes, batches)
-def test_a_sample_prediction_is_what_the_network_returns(seed, shape, batch):
+def test_sample_prediction_is_network_output(seed, shape, batch):
     arguments = batch_of(seed, shape, batch)
     network = Formula(wavy)
 
@@ -51,7 +51,7 @@ def test_a_sample_prediction_is_what_the_network_returns(seed, shape, batch):
 
 
 @given(seeds, shapes, batches)
-def test_rewriting_the_network_translates_one_prediction_into_the_other(seed, shape, batch):
+def test_predictions_are_equivalent(seed, shape, batch):
     arguments = batch_of(seed, shape, batch)
 
     by_velocity = VelocityPrediction()(Formula(wavy), *arguments)
@@ -61,7 +61,7 @@ def test_rewriting_the_network_translates_one_prediction_into_the_other(seed, sh
 
 
 @given(seeds, shapes, batches)
-def test_an_instantaneous_velocity_does_not_know_where_the_step_ends(seed, shape, batch):
+def test_instantaneous_velocity_ignores_target(seed, shape, batch):
     arguments = batch_of(seed, shape, batch)
 
     stepped = InstantaneousVelocity()(Formula(wavy), *arguments)
@@ -71,7 +71,7 @@ def test_an_instantaneous_velocity_does_not_know_where_the_step_ends(seed, shape
 
 
 @given(seeds, shapes, batches)
-def test_a_step_of_no_width_moves_nothing(seed, shape, batch):
+def test_zero_width_step_is_identity(seed, shape, batch):
     latents, labels, src, _ = batch_of(seed, shape, batch)
 
     for parameterization in (VelocityPrediction(), InstantaneousVelocity()):
@@ -79,7 +79,7 @@ def test_a_step_of_no_width_moves_nothing(seed, shape, batch):
 
 
 @given(seeds, shapes, batches)
-def test_the_velocity_from_data_to_noise_leads_back_from_noise_to_data(seed, shape, batch):
+def test_exact_velocity_recovers_data(seed, shape, batch):
     latents, labels, _, _ = batch_of(seed, shape, batch)
     noises = torch.randn_like(latents)
     velocity = Formula(lambda x, c, s, t: noises - latents)
@@ -89,7 +89,7 @@ def test_the_velocity_from_data_to_noise_leads_back_from_noise_to_data(seed, sha
         torch.testing.assert_close(back, latents)
 
 
-def test_the_step_keeps_the_dtype_of_half_precision_latents():
+def test_step_keeps_half_precision():
     latents = torch.ones(2, 3, dtype=torch.bfloat16)
     times = torch.full((2,), 0.75, dtype=torch.float32)
     halves = Formula(lambda x, c, s, t: x / 2)

@@ -59,14 +59,14 @@ def environment(tmp_path_factory):
     return install(tmp_path_factory.mktemp("plugin"), PLUGIN)
 
 
-def test_installed_plugin_is_listed_checked_and_trained(environment):
+def test_installed_plugin_trains(environment):
     done = run(environment, "-c", USE)
 
     assert done.stderr == ""
     assert done.stdout.splitlines() == ["afmlib-conv-discriminator {}", "True", "True"]
 
 
-def test_own_tests_of_the_plugin_pass(environment, tmp_path):
+def test_plugin_tests_pass(environment, tmp_path):
     done = run_own_tests(environment, PLUGIN, tmp_path)
 
     assert done.returncode == 0, done.stdout
@@ -74,7 +74,7 @@ def test_own_tests_of_the_plugin_pass(environment, tmp_path):
     assert "skipped" not in done.stdout
 
 
-def test_example_of_the_readme_runs(environment):
+def test_readme_example_runs(environment):
     code = example(PLUGIN) + "\nprint(type(objective.discriminator).__name__)"
     done = run(environment, "-c", code)
 

@@ -39,7 +39,7 @@ def environment(tmp_path_factory):
     return install(tmp_path_factory.mktemp("plugin"), PLUGIN)
 
 
-def test_it_is_trained_for_two_updates_by_its_name(environment, tmp_path):
+def test_two_updates_by_name(environment, tmp_path):
     done = run(environment, "-c", USE, folder=tmp_path)
 
     assert done.returncode == 0, done.stderr
@@ -47,7 +47,7 @@ def test_it_is_trained_for_two_updates_by_its_name(environment, tmp_path):
     assert lines == [f"{PLUGIN} {{}}", "2 True {'heads'}", "True"]
 
 
-def test_own_tests_of_the_plugin_pass(environment, tmp_path):
+def test_plugin_tests_pass(environment, tmp_path):
     done = run_own_tests(environment, PLUGIN, tmp_path)
 
     assert done.returncode == 0, done.stdout

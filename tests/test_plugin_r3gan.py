@@ -48,7 +48,7 @@ def environment(tmp_path_factory):
     return install(tmp_path_factory.mktemp("plugin"), PLUGIN)
 
 
-def test_its_configs_are_checked_and_small_ones_take_two_steps(environment, tmp_path):
+def test_configs_check_and_train(environment, tmp_path):
     code = USE + example(PLUGIN) + "\nprint(type(objective.generator).__name__)"
     done = run(environment, "-c", code, folder=tmp_path)
 
@@ -66,7 +66,7 @@ def test_its_configs_are_checked_and_small_ones_take_two_steps(environment, tmp_
     assert "R3GANGenerator" in manifest
 
 
-def test_own_tests_of_the_plugin_pass(environment, tmp_path):
+def test_plugin_tests_pass(environment, tmp_path):
     done = run_own_tests(environment, PLUGIN, tmp_path)
 
     assert done.returncode == 0, done.stdout
@@ -74,6 +74,6 @@ def test_own_tests_of_the_plugin_pass(environment, tmp_path):
     assert "skipped" not in done.stdout
 
 
-def test_the_same_configs_are_listed_without_it():
+def test_configs_are_listed_without_plugin():
     assert {"r3gan_digits", "r3gan_emoji", "r3gan_b2", "r3gan_xl2"} <= set(CONFIGS)
     assert "r3gan_gaussians1d" not in CONFIGS

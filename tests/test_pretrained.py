@@ -56,7 +56,7 @@ def flow(tmp_path):
     return str(folder), save(folder, "generator", build_generator(GENERATOR), GENERATOR, **FLOW)
 
 
-def test_a_classifier_comes_with_its_averaged_weights_unless_asked_otherwise(classifier):
+def test_classifier_uses_ema_by_default(classifier):
     folder, online, averaged = classifier
     x, t = torch.randn(3, 1, 8, 8), torch.rand(3)
 
@@ -67,7 +67,7 @@ def test_a_classifier_comes_with_its_averaged_weights_unless_asked_otherwise(cla
     assert afmlib.load_classifier is load_classifier
 
 
-def test_a_velocity_is_that_of_the_averaged_generator(flow):
+def test_velocity_uses_ema(flow):
     folder, averaged = flow
     x, labels, t = torch.randn(3, 1, 8, 8), torch.tensor([0, 9, 10]), torch.rand(3)
 
@@ -79,7 +79,7 @@ def test_a_velocity_is_that_of_the_averaged_generator(flow):
 
 
 @pytest.mark.parametrize("cls", [PretrainedClassifier, PretrainedVelocity])
-def test_weights_follow_a_move_but_are_neither_trained_nor_saved(cls, classifier, flow):
+def test_weights_move_but_are_not_trained_or_saved(cls, classifier, flow):
     trained = cls((classifier if cls is PretrainedClassifier else flow)[0])
 
     assert not any(parameter.requires_grad for parameter in trained.parameters())
@@ -88,7 +88,7 @@ def test_weights_follow_a_move_but_are_neither_trained_nor_saved(cls, classifier
     assert trained.checkpoint in repr(trained)
 
 
-def test_a_state_of_other_weights_is_refused(classifier, flow):
+def test_other_weights_raise(classifier, flow):
     averaged, online = (
         PretrainedClassifier(classifier[0]),
         PretrainedClassifier(classifier[0], ema=False),
@@ -103,7 +103,7 @@ def test_a_state_of_other_weights_is_refused(classifier, flow):
         )
 
 
-def test_what_is_no_such_network_is_refused_in_words(classifier, flow, tmp_path):
+def test_wrong_network_raises(classifier, flow, tmp_path):
     with pytest.raises(CheckpointError, match="holds no generator but a classifier: load it by"):
         load_checkpoint(classifier[0])
     with pytest.raises(
@@ -124,7 +124,7 @@ def test_what_is_no_such_network_is_refused_in_words(classifier, flow, tmp_path)
         PretrainedClassifier(str(tmp_path / "nowhere"))
 
 
-def test_the_published_classifier_guides_data_of_its_conventions_alone(tmp_path):
+def test_official_classifier_checks_conventions(tmp_path):
     network = build_classifier("DiTClassifier", **NET | dict(in_channels=4, num_classes=7))
     torch.save(network.state_dict(), tmp_path / "classifier.pth")
     discriminator = build_discriminator("DiTDiscriminator", **NET)
@@ -156,7 +156,7 @@ def guided(kind, folder):
 
 
 @pytest.mark.parametrize("kind", ["ClassifierGuidance", "ImplicitClassifierGuidance"])
-def test_one_line_of_a_config_guides_a_run(kind, classifier, flow, tmp_path):
+def test_guidance_by_config(kind, classifier, flow, tmp_path):
     folder = (classifier if kind == "ClassifierGuidance" else flow)[0]
     config = load_config("afm_digits", [f"objective.guidance={guided(kind, folder)}"])
 
@@ -170,7 +170,7 @@ def test_one_line_of_a_config_guides_a_run(kind, classifier, flow, tmp_path):
 @pytest.mark.parametrize(
     ("field", "value"), [("num_classes", 7), ("latent_scale", 0.5), ("latent_shape", [1, 4, 4])]
 )
-def test_a_network_of_other_conventions_is_refused_by_its_field(field, value, tmp_path):
+def test_other_conventions_raise(field, value, tmp_path):
     spec = dict(type="DiTClassifier", **NET)
     save(tmp_path / "other", "classifier", build_classifier(spec), spec, **{field: value})
     option = f"objective.guidance={guided('ClassifierGuidance', tmp_path / 'other')}"
@@ -179,7 +179,7 @@ def test_a_network_of_other_conventions_is_refused_by_its_field(field, value, tm
         Runner(load_config("afm_digits", [option]), tmp_path / "run", device="cpu")
 
 
-def test_the_gradient_of_the_guidance_is_observed(classifier):
+def test_guidance_gradient_is_observed(classifier):
     guidance = dict(
         type="ClassifierGuidance",
         classifier=dict(type="PretrainedClassifier", checkpoint=classifier[0]),

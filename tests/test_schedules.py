@@ -22,7 +22,7 @@ RAMPS = [LinearSchedule, CosineSchedule]
 
 @pytest.mark.parametrize("ramp", RAMPS)
 @given(start=values, end=values, length=lengths)
-def test_ramps_begin_and_end_where_they_should_and_stay_there(ramp, start, end, length):
+def test_ramp_ends(ramp, start, end, length):
     schedule = ramp(start, end, length)
 
     assert schedule(0) == pytest.approx(start, abs=1e-9)
@@ -33,7 +33,7 @@ def test_ramps_begin_and_end_where_they_should_and_stay_there(ramp, start, end, 
 
 @pytest.mark.parametrize("ramp", RAMPS)
 @given(start=values, end=values, length=lengths)
-def test_ramps_are_monotone_and_odd_about_their_middle(ramp, start, end, length):
+def test_ramps_are_monotone_and_odd(ramp, start, end, length):
     schedule = ramp(start, end, 100 * length)
 
     course = [schedule(percent * length) for percent in range(101)]
@@ -46,7 +46,7 @@ def test_ramps_are_monotone_and_odd_about_their_middle(ramp, start, end, length)
 
 
 @given(values, values, lengths, st.floats(0, 1))
-def test_ramps_follow_their_formulas(start, end, length, share):
+def test_ramps_match_formulas(start, end, length, share):
     num_images = round(share * length)
     progress = num_images / length
 
@@ -59,7 +59,7 @@ def test_ramps_follow_their_formulas(start, end, length, share):
     assert cosine == pytest.approx(remaining * start + (1 - remaining) * end, abs=1e-9)
 
 
-def test_the_published_schedule_of_the_transport_scale():
+def test_paper_schedule_of_ot_scale():
     ot_scale = CosineSchedule(0.2, 0.005, length=500_000 * 256)
 
     assert ot_scale(250_000 * 256) == pytest.approx(0.1025)
@@ -68,7 +68,7 @@ def test_the_published_schedule_of_the_transport_scale():
 
 
 @pytest.mark.parametrize("ramp", RAMPS)
-def test_the_length_is_the_schedules_own_or_else_that_of_the_run(ramp):
+def test_length_defaults_to_run(ramp):
     assert ramp(1.0, 0.0)(50, 100) == pytest.approx(0.5)
     assert ramp(1.0, 0.0, 100)(50) == pytest.approx(0.5)
     assert ramp(1.0, 0.0, 100)(50, 1000) == pytest.approx(0.5)
@@ -78,26 +78,26 @@ def test_the_length_is_the_schedules_own_or_else_that_of_the_run(ramp):
 
 @pytest.mark.parametrize("ramp", RAMPS)
 @pytest.mark.parametrize("length", [0, -5])
-def test_a_length_is_at_least_one_image(ramp, length):
+def test_length_must_be_positive(ramp, length):
     with pytest.raises(ValueError, match=f"at least 1 image, got {length}"):
         ramp(1.0, 0.0, length)
 
 
 @given(values, st.integers(0, 10**9))
-def test_a_constant_needs_no_length(value, num_images):
+def test_constant_needs_no_length(value, num_images):
     assert ConstantSchedule(value)(num_images) == value
     assert ConstantSchedule(value)(num_images, 10) == value
 
 
 @given(st.lists(st.integers(1, 100), min_size=1, max_size=5, unique=True).map(sorted))
-def test_each_piece_begins_at_its_boundary(boundaries):
+def test_pieces_start_at_boundaries(boundaries):
     schedule = PiecewiseSchedule(list(range(len(boundaries) + 1)), boundaries)
 
     for num_images in range(102):
         assert schedule(num_images) == sum(num_images >= boundary for boundary in boundaries)
 
 
-def test_pieces_must_match_their_boundaries():
+def test_invalid_pieces_raise():
     with pytest.raises(ValueError, match="2 values need 1 boundaries, got 2"):
         PiecewiseSchedule([1, 2], [10, 20])
     with pytest.raises(ValueError, match="must ascend"):
@@ -106,7 +106,7 @@ def test_pieces_must_match_their_boundaries():
         PiecewiseSchedule([1, 2, 3], [10, 10])
 
 
-def test_a_number_is_its_own_schedule():
+def test_number_is_its_own_schedule():
     assert scheduled_value(3, 10, None) == 3.0
     assert scheduled_value(LinearSchedule(0, 1), 10, 40) == 0.25
     with pytest.raises(ValueError, match="length of the run"):

@@ -65,7 +65,7 @@ def numbers(count, side):
 
 @settings(max_examples=20)
 @given(seeds, sides, sides)
-def test_a_change_is_that_pixel_by_pixel(seed, height, width):
+def test_warp_matches_pixel_loops(seed, height, width):
     torch.manual_seed(seed)
     images = torch.randn(3, 2, height, width)
     parameters = numbers(3, max(height, width))
@@ -76,7 +76,7 @@ def test_a_change_is_that_pixel_by_pixel(seed, height, width):
 
 
 @given(seeds, sides, sides)
-def test_nothing_changes_an_image_by_nothing(seed, height, width):
+def test_zero_parameters_are_identity(seed, height, width):
     torch.manual_seed(seed)
     images, zeros = torch.randn(3, 2, height, width), torch.zeros(3)
 
@@ -84,7 +84,7 @@ def test_nothing_changes_an_image_by_nothing(seed, height, width):
 
 
 @given(seeds, sides, st.integers(-3, 3))
-def test_right_angles_turn_a_square_clockwise(seed, side, turns):
+def test_right_angles_rotate_clockwise(seed, side, turns):
     torch.manual_seed(seed)
     images, zeros = torch.randn(2, 2, side, side), torch.zeros(2)
 
@@ -94,7 +94,7 @@ def test_right_angles_turn_a_square_clockwise(seed, side, turns):
 
 
 @given(seeds, sides, sides)
-def test_whole_pixels_move_as_a_translation_where_nothing_comes_in(seed, height, width):
+def test_integer_shift_matches_translate_inside(seed, height, width):
     torch.manual_seed(seed)
     images, zeros = torch.randn(4, 2, height, width), torch.zeros(4)
     right, down = torch.randint(-width, width + 1, (4,)), torch.randint(-height, height + 1, (4,))
@@ -107,7 +107,7 @@ def test_whole_pixels_move_as_a_translation_where_nothing_comes_in(seed, height,
 
 
 @given(seeds, sides, sides)
-def test_what_comes_in_is_the_image_in_a_mirror(seed, height, width):
+def test_border_is_reflected(seed, height, width):
     torch.manual_seed(seed)
     images, zeros = torch.randn(1, 2, height, width), torch.zeros(1)
 
@@ -117,9 +117,7 @@ def test_what_comes_in_is_the_image_in_a_mirror(seed, height, width):
 
 
 @given(seeds, sides, sides)
-def test_the_change_of_a_mirror_image_is_the_mirror_image_of_the_opposite_change(
-    seed, height, width
-):
+def test_mirror_symmetry(seed, height, width):
     torch.manual_seed(seed)
     images = torch.randn(3, 2, height, width)
     degrees, scales, right, down = numbers(3, max(height, width))

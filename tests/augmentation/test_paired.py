@@ -53,7 +53,7 @@ def stream(seed=0):
 
 @settings(max_examples=25)
 @given(seeds, sides, sides, st.booleans(), st.integers(0, 3), st.floats(0, 1))
-def test_it_is_what_loops_make_of_each_sample(seed, height, width, both_ways, cutouts, probability):
+def test_matches_sample_loops(seed, height, width, both_ways, cutouts, probability):
     torch.manual_seed(seed)
     images = torch.randn(3, 2, height, width)
     augmentation = PairedAugmentation(probability, both_ways=both_ways, cutouts=cutouts)
@@ -69,7 +69,7 @@ def test_it_is_what_loops_make_of_each_sample(seed, height, width, both_ways, cu
 
 
 @given(seeds)
-def test_real_sample_and_partner_are_changed_alike_and_gradients_go_where_the_pixels_were(seed):
+def test_pair_is_changed_equally_with_gradients(seed):
     torch.manual_seed(seed)
     real, fake = torch.rand(2, 5, 1, 8, 8) + 1
     fake.requires_grad_()
@@ -85,7 +85,7 @@ def test_real_sample_and_partner_are_changed_alike_and_gradients_go_where_the_pi
     assert fake.grad.sum() == (other != 0).sum()
 
 
-def test_each_change_happens_by_itself_as_often_as_asked():
+def test_changes_are_independent_with_probability():
     images = torch.ones(20_000, 1, 10, 10)
     augmentation = PairedAugmentation(0.4, cutouts=1)
     numbers = augmentation.draw(images, stream())
@@ -99,7 +99,7 @@ def test_each_change_happens_by_itself_as_often_as_asked():
 
 
 @pytest.mark.parametrize("both_ways", [True, False])
-def test_every_shift_up_to_the_longest_is_as_likely(both_ways):
+def test_shifts_are_uniform(both_ways):
     images = torch.zeros(35_000, 1, 10, 10)
     images[:, :, 4, 4] = 1
     augmentation = PairedAugmentation(1.0, both_ways=both_ways, cutouts=0)
@@ -113,7 +113,7 @@ def test_every_shift_up_to_the_longest_is_as_likely(both_ways):
     assert (inside / 35_000 * inside.numel() - 1).abs().max() < 0.2
 
 
-def test_areas_and_aspects_of_cutouts_are_in_their_ranges():
+def test_cutout_areas_and_aspects():
     images = torch.ones(2000, 1, 64, 64)
     augmentation = PairedAugmentation(1.0, translation=0.0, cutouts=1)
 
@@ -131,7 +131,7 @@ def test_areas_and_aspects_of_cutouts_are_in_their_ranges():
     assert ratios.log().mean().abs() < 0.1
 
 
-def test_the_probability_may_follow_a_schedule():
+def test_probability_schedule():
     images = torch.ones(2000, 1, 8, 8)
     augmentation = PairedAugmentation(
         LinearSchedule(0.0, 1.0, length=100), translation=0, cutouts=1
@@ -146,7 +146,7 @@ def test_the_probability_may_follow_a_schedule():
     assert shares == pytest.approx([0.0, 0.25, 1.0, 1.0], abs=0.03)
 
 
-def test_a_share_of_a_side_is_not_rounded_away():
+def test_longest_shift_is_not_rounded_down():
     images = torch.zeros(500, 1, 100, 100)
     images[:, :, 0, 0] = 1
     augmentation = PairedAugmentation(1.0, 0.29, both_ways=False, cutouts=0)
@@ -156,7 +156,7 @@ def test_a_share_of_a_side_is_not_rounded_away():
     assert made.nonzero()[:, 2:].max() == 29
 
 
-def test_points_are_refused():
+def test_points_raise():
     with pytest.raises(ValueError, match=r"needs images .*samples of shape \(2,\)"):
         PairedAugmentation().draw(torch.zeros(3, 2))
 
@@ -175,6 +175,6 @@ def test_points_are_refused():
         (dict(cutout_aspect=(1.0,)), "cutout_aspect must be a range"),
     ],
 )
-def test_arguments_out_of_their_domain_are_refused(arguments, message):
+def test_invalid_arguments_raise(arguments, message):
     with pytest.raises(ValueError, match=message):
         PairedAugmentation(**arguments)

@@ -34,7 +34,7 @@ def naive_erase(images, boxes):
 
 
 @given(seeds, sides, sides)
-def test_a_translation_is_that_pixel_by_pixel_and_so_is_its_gradient(seed, height, width):
+def test_translate_matches_pixel_loops(seed, height, width):
     torch.manual_seed(seed)
     images = torch.randn(4, 2, height, width, requires_grad=True)
     right, down = torch.randint(-width, width + 1, (4,)), torch.randint(-height, height + 1, (4,))
@@ -49,7 +49,7 @@ def test_a_translation_is_that_pixel_by_pixel_and_so_is_its_gradient(seed, heigh
 
 
 @given(seeds, sides, sides)
-def test_a_rectangle_is_gone_and_nothing_else(seed, height, width):
+def test_erase_matches_pixel_loops(seed, height, width):
     torch.manual_seed(seed)
     images = torch.randn(4, 2, height, width, requires_grad=True)
     tall, wide = torch.randint(0, height + 1, (4,)), torch.randint(0, width + 1, (4,))
@@ -64,7 +64,7 @@ def test_a_rectangle_is_gone_and_nothing_else(seed, height, width):
     assert torch.equal(images.grad, naive_erase(torch.ones_like(images), boxes))
 
 
-def test_what_is_moved_out_or_erased_may_be_infinite():
+def test_infinite_pixels_can_be_removed():
     images = torch.full((1, 1, 2, 2), float("inf"))
 
     assert not translate(images, torch.tensor([2]), torch.tensor([0])).any()

@@ -12,7 +12,7 @@ from afmlib.inspection.comparison import BLOCK_GAP, TITLE_HEIGHT, block_pixels, 
 from afmlib.sampling import sample, to_uint8
 
 
-def test_every_model_gets_the_noises_and_labels_of_sample(halfway):
+def test_compare_matches_sample(halfway):
     models = [("one", halfway()), ("two", halfway(nfe=2))]
 
     blocks = compare(models, [3, 7], rows=3, seed=5)
@@ -23,7 +23,7 @@ def test_every_model_gets_the_noises_and_labels_of_sample(halfway):
         assert block.title == f"{name}, nfe {block.nfe}"
 
 
-def test_one_model_is_compared_with_itself_at_another_nfe(halfway):
+def test_compare_one_model_at_two_nfe(halfway):
     model = halfway()
 
     blocks = compare([("one", model), ("four", model)], [0], rows=1, nfe=[1, 4])
@@ -34,7 +34,7 @@ def test_one_model_is_compared_with_itself_at_another_nfe(halfway):
     assert [block.nfe for block in same] == [2, 2]
 
 
-def test_every_tile_of_a_block_is_its_sample(halfway, tile_of):
+def test_tiles_match_samples(halfway, tile_of):
     blocks = compare([("one", halfway()), ("two", halfway(nfe=2))], [1, 5, 9], rows=2)
     picture = np.asarray(Image.open(io.BytesIO(comparison_picture(blocks))))
 
@@ -46,7 +46,7 @@ def test_every_tile_of_a_block_is_its_sample(halfway, tile_of):
             assert (made == image.expand(3, -1, -1).numpy()).all()
 
 
-def test_titles_stand_above_their_blocks_and_fit():
+def test_titles_are_above_blocks():
     grids = [(title, np.full((10, 20, 3), 7, np.uint8)) for title in ("", "a name that is long")]
 
     picture = stack(grids)
@@ -66,14 +66,14 @@ def test_titles_stand_above_their_blocks_and_fit():
         (dict(num_classes=4), "a has 10 classes, b has 4"),
     ],
 )
-def test_models_of_different_data_are_refused_with_one_sentence(halfway, other, message):
+def test_different_data_raise(halfway, other, message):
     with pytest.raises(ValueError, match=message) as error:
         compare([("a", halfway()), ("b", halfway(**other))], [0])
 
     assert str(error.value).count(". ") == 0
 
 
-def test_other_arguments_have_domains(halfway):
+def test_invalid_arguments_raise(halfway):
     one = [("a", halfway(any_nfe=False))]
 
     for arguments in (dict(labels=[]), dict(labels=[0], rows=0)):

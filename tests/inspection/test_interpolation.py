@@ -14,7 +14,7 @@ label_lists = st.lists(st.integers(0, 9), min_size=1, max_size=3)
 
 @given(st.integers(0, 2**32), st.integers(1, 4), st.integers(2, 6), label_lists)
 @settings(max_examples=20)
-def test_ends_of_a_row_are_two_samples_of_the_seed_in_turn(halfway, seed, rows, steps, labels):
+def test_row_ends_match_sample(halfway, seed, rows, steps, labels):
     model = halfway()
     own = [labels[row % len(labels)] for row in range(rows) for _ in range(2)]
 
@@ -29,7 +29,7 @@ def test_ends_of_a_row_are_two_samples_of_the_seed_in_turn(halfway, seed, rows, 
     assert strip.labels.unflatten(0, (rows, steps)).T.tolist() == [own[::2]] * steps
 
 
-def test_between_the_ends_noises_turn_by_equal_angles(halfway):
+def test_noises_have_equal_angles(halfway):
     strip = interpolate_noises(halfway((3, 16, 16)), [0], rows=2, steps=5)
 
     table = strip.noises.double().unflatten(0, (2, 5)).flatten(2)
@@ -41,7 +41,7 @@ def test_between_the_ends_noises_turn_by_equal_angles(halfway):
 
 
 @pytest.mark.parametrize("nfe", [1, 3])
-def test_every_tile_is_the_models_sample_at_that_noise(halfway, tile_of, nfe):
+def test_tiles_match_samples(halfway, tile_of, nfe):
     model = halfway((3, 8, 8))
     strip = interpolate_noises(model, [3, 7], rows=3, steps=4, nfe=nfe)
     picture = interpolation_picture(strip)
@@ -54,7 +54,7 @@ def test_every_tile_is_the_models_sample_at_that_noise(halfway, tile_of, nfe):
             assert (tile_of(picture, row, column) == expected).all()
 
 
-def test_latents_are_decoded_or_their_first_three_channels_shown(halfway, tile_of):
+def test_latents_are_decoded_or_cut_to_three_channels(halfway, tile_of):
     strip = interpolate_noises(halfway((4, 8, 8)), [1], rows=1, steps=2)
     decode = lambda latents: -latents[:, 1:]
 
@@ -73,11 +73,11 @@ def test_latents_are_decoded_or_their_first_three_channels_shown(halfway, tile_o
         ({"labels": [10]}, "Labels are 0 to 9; got 10"),
     ],
 )
-def test_what_makes_no_strip_is_refused(halfway, arguments, message):
+def test_invalid_arguments_raise(halfway, arguments, message):
     with pytest.raises(ValueError, match=message):
         interpolate_noises(halfway(), **{"labels": [0], **arguments})
 
 
-def test_models_of_points_are_refused(halfway):
+def test_points_raise(halfway):
     with pytest.raises(ValueError, match=r"shape \(2,\).*inspect transport"):
         interpolate_noises(halfway((2,), 1), [0])

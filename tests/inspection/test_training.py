@@ -71,7 +71,7 @@ def write(folder, **files):
         (folder / f"{name}.jsonl").write_text(lines)
 
 
-def test_every_number_of_the_log_is_in_its_panel_once():
+def test_each_logged_number_has_one_panel():
     panels = panels_of(TrainingRecord(LOG, EVALUATIONS))
 
     assert {panel.title: [curve.name for curve in panel.curves] for panel in panels} == EXPECTED
@@ -82,7 +82,7 @@ def test_every_number_of_the_log_is_in_its_panel_once():
     assert len(shown) == len(set(shown))
 
 
-def test_curves_have_the_values_and_spreads_of_the_log():
+def test_curves_match_log():
     panels = {panel.title: panel for panel in panels_of(TrainingRecord(LOG, EVALUATIONS))}
 
     real, fake = panels["logits (discriminator's updates)"].curves
@@ -94,7 +94,7 @@ def test_curves_have_the_values_and_spreads_of_the_log():
     assert (distance.images, distance.values) == ([200], [4.0])
 
 
-def test_scale_is_a_curve_and_other_decisions_are_turns():
+def test_scale_is_a_curve_and_other_decisions_are_marked():
     record = TrainingRecord(LOG, EVALUATIONS, DECISIONS)
     panels = {panel.title: panel for panel in panels_of(record)}
 
@@ -107,7 +107,7 @@ def test_scale_is_a_curve_and_other_decisions_are_turns():
     ]
 
 
-def test_other_objectives_have_the_panels_of_what_they_log():
+def test_panels_of_other_objectives():
     log = [{"num_images": 8, "generator/velocity": 1.0, "generator/loss": 1.0, "generator/lr": 0.1}]
 
     titles = [panel.title for panel in panels_of(TrainingRecord(log))]
@@ -115,7 +115,7 @@ def test_other_objectives_have_the_panels_of_what_they_log():
     assert titles == ["terms, generator", "learning rates"]
 
 
-def test_what_a_classifier_observes_is_no_term_of_its_loss():
+def test_classifier_observations_are_not_terms():
     numbers = {"cross_entropy": 2.0, "loss": 2.0, "accuracy": 0.5, "accuracy_std": 0.25, "lr": 0.1}
     log = [{"num_images": 8, **{f"classifier/{name}": x for name, x in numbers.items()}}]
 
@@ -128,7 +128,7 @@ def test_what_a_classifier_observes_is_no_term_of_its_loss():
     assert (accuracy.values, accuracy.spreads) == ([0.5], [0.25])
 
 
-def test_figure_shows_bands_curves_and_decisions():
+def test_figure_content():
     figure = training_figure(TrainingRecord(LOG, EVALUATIONS, DECISIONS))
 
     upper, lower = figure.subfigs
@@ -151,7 +151,7 @@ def test_figure_shows_bands_curves_and_decisions():
     ]
 
 
-def test_a_run_is_read_as_it_wrote_torn_lines_and_all(tmp_path):
+def test_read_training_skips_torn_lines(tmp_path):
     write(tmp_path, log=LOG, evaluations=EVALUATIONS, decisions=DECISIONS)
     with (tmp_path / "log.jsonl").open("a") as file:
         file.write('{"num_images": 400, "generator/lo')
@@ -161,7 +161,7 @@ def test_a_run_is_read_as_it_wrote_torn_lines_and_all(tmp_path):
     assert (record.log, record.evaluations, record.decisions) == (LOG, EVALUATIONS, DECISIONS)
 
 
-def test_a_run_is_read_from_an_object_store(s3_folder):
+def test_read_training_from_object_store(s3_folder):
     from afmlib.io import storage
 
     lines = "".join(json.dumps(entry) + "\n" for entry in LOG)
@@ -170,7 +170,7 @@ def test_a_run_is_read_from_an_object_store(s3_folder):
     assert read_training(s3_folder) == TrainingRecord(LOG, [], [])
 
 
-def test_a_folder_without_a_log_and_a_log_without_numbers_are_refused(tmp_path):
+def test_missing_log_or_numbers_raise(tmp_path):
     with pytest.raises(FileNotFoundError, match="no log of a run"):
         read_training(str(tmp_path))
     with pytest.raises(ValueError, match="no numbers yet"):

@@ -30,7 +30,7 @@ def paths(num=40, dimensions=2, nfe=1, targets=True, classes=1):
 
 @pytest.mark.parametrize("dataset", [LINE, PLANE], ids=["line", "plane"])
 @pytest.mark.parametrize("nfe", [1, 3])
-def test_a_path_goes_from_the_noises_of_the_seed_to_their_samples(halfway, dataset, nfe):
+def test_paths_match_sample(halfway, dataset, nfe):
     model = halfway(dataset.latent_shape, 1)
 
     made = measure_transport("name", model, dataset, num=50, seed=7, nfe=nfe)
@@ -44,7 +44,7 @@ def test_a_path_goes_from_the_noises_of_the_seed_to_their_samples(halfway, datas
     assert made.times == [1 - index / nfe for index in range(nfe + 1)]
 
 
-def test_a_model_that_adds_noise_between_steps_adds_that_of_its_samples():
+def test_paths_with_added_noise_match_sample():
     spec = dict(type="MLPGenerator", in_channels=1, hidden_size=8, depth=1, use_timestep_src=True)
     model = build_objective("ConsistencyTraining", generator=spec).sample_model
 
@@ -54,7 +54,7 @@ def test_a_model_that_adds_noise_between_steps_adds_that_of_its_samples():
 
 
 @pytest.mark.parametrize("dataset", [LINE, PLANE], ids=["line", "plane"])
-def test_numbers_are_those_of_the_metric(halfway, dataset):
+def test_numbers_match_metric(halfway, dataset):
     made = measure_transport("name", halfway(dataset.latent_shape, 1), dataset, num=100)
 
     values = TransportMap()(
@@ -73,7 +73,7 @@ def test_numbers_are_those_of_the_metric(halfway, dataset):
     assert f"{made.map_rmse:.3f}" in made.caption
 
 
-def test_every_class_has_its_own_optimal_map(halfway):
+def test_optimal_map_per_class(halfway):
     dataset = OverlappingGaussians(30, num_classes=3)
 
     made = measure_transport("name", halfway((2,), 3), dataset, num=30)
@@ -83,7 +83,7 @@ def test_every_class_has_its_own_optimal_map(halfway):
     torch.testing.assert_close(made.targets, expected)
 
 
-def test_without_a_known_map_there_is_the_cost_alone():
+def test_unknown_map_has_only_cost():
     made = paths(targets=False)
 
     assert (made.optimal_cost, made.map_rmse) == (None, None)
@@ -93,7 +93,7 @@ def test_without_a_known_map_there_is_the_cost_alone():
 
 @given(st.integers(1, 60), st.integers(1, 80))
 @settings(max_examples=25)
-def test_lines_on_the_line_are_evenly_chosen_by_rank(num, count):
+def test_chosen_paths_are_evenly_ranked(num, count):
     made = paths(num, dimensions=1)
 
     rows = made.chosen(count)
@@ -111,7 +111,7 @@ def panels(figure):
     return {part.get_suptitle(): part for part in figure.subfigs}
 
 
-def test_lines_in_the_plane_go_from_noise_to_sample():
+def test_plane_lines_go_from_noise_to_sample():
     made = paths(nfe=2)
     drawn = panels(transport_figure([made], num_lines=30))
 
@@ -137,7 +137,7 @@ def test_lines_in_the_plane_go_from_noise_to_sample():
         assert torch.equal(part, made.path[index, :30])
 
 
-def test_colors_are_the_angles_of_the_noises_or_the_classes():
+def test_colors_are_angles_or_classes():
     angles = torch.tensor([0.0, 0.5, 0.5 + 2 * math.pi, -math.pi / 2], dtype=torch.float64)
     noises = torch.stack([angles.cos(), angles.sin()], dim=1)
     plain = paths(4)
@@ -156,7 +156,7 @@ def test_colors_are_the_angles_of_the_noises_or_the_classes():
     assert (second != fourth).any()
 
 
-def test_on_the_line_paths_stand_over_time_and_the_map_over_the_optimal_one():
+def test_line_panel_content():
     made = paths(num=25, dimensions=1, nfe=2)
     drawn = panels(transport_figure([made], num_lines=10))
 
@@ -174,7 +174,7 @@ def test_on_the_line_paths_stand_over_time_and_the_map_over_the_optimal_one():
     assert own.get_xdata().tolist() == made.noises[order, 0].tolist()
 
 
-def test_every_panel_has_its_numbers_below():
+def test_panels_have_captions():
     one, two = paths(), paths()
 
     figure = transport_figure([one, two])
@@ -184,7 +184,7 @@ def test_every_panel_has_its_numbers_below():
     assert "map error 0.000" in texts[0]
 
 
-def test_what_cannot_be_drawn_is_refused(halfway):
+def test_invalid_arguments_raise(halfway):
     with pytest.raises(ValueError, match="name has shape \\(1, 8, 8\\)"):
         measure_transport("name", halfway(), Digits())
     with pytest.raises(ValueError, match="num must be at least 1, got 0"):

@@ -22,13 +22,13 @@ def kept(folder):
     return [file.name for file in folder.rglob("*") if file.is_file()]
 
 
-def test_a_local_file_is_itself(tmp_path, folder):
+def test_local_file_is_not_copied(tmp_path, folder):
     assert local_copy(str(tmp_path / "x")) == str(tmp_path / "x")
     assert local_copy(f"file://{tmp_path}/x") == str(tmp_path / "x")
     assert kept(folder) == []
 
 
-def test_a_file_on_the_web_is_fetched_once(web, tmp_path, folder, monkeypatch):
+def test_web_file_is_downloaded_once(web, tmp_path, folder, monkeypatch):
     (tmp_path / "model.pth").write_bytes(b"weights")
 
     first = local_copy(f"{web}/model.pth")
@@ -40,14 +40,14 @@ def test_a_file_on_the_web_is_fetched_once(web, tmp_path, folder, monkeypatch):
     assert len(kept(folder)) == 1
 
 
-def test_a_server_that_sends_no_parts_sends_large_files_too(web, tmp_path):
+def test_server_without_range_requests(web, tmp_path):
     content = bytes(range(256)) * 25_000  # Longer than what is read ahead.
     (tmp_path / "large.pth").write_bytes(content)
 
     assert Path(local_copy(f"{web}/large.pth")).read_bytes() == content
 
 
-def test_a_file_on_an_object_store_is_fetched(s3_folder):
+def test_object_store_file_is_downloaded(s3_folder):
     storage.write_atomically(f"{s3_folder}/model.pth", b"weights")
 
     assert Path(local_copy(f"{s3_folder}/model.pth")).read_bytes() == b"weights"
@@ -55,7 +55,7 @@ def test_a_file_on_an_object_store_is_fetched(s3_folder):
         local_copy(f"{s3_folder}/nowhere.pth")
 
 
-def test_the_progress_ends_with_all_bytes(web, tmp_path, monkeypatch):
+def test_progress_ends_at_all_bytes(web, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(cache._Bar, "call", lambda bar, *_, **__: seen.append(bar.value))
     (tmp_path / "large.pth").write_bytes(bytes(6_400_000))
@@ -66,7 +66,7 @@ def test_the_progress_ends_with_all_bytes(web, tmp_path, monkeypatch):
     assert seen == sorted(seen)
 
 
-def test_another_version_takes_the_place_of_the_first(folder):
+def test_new_version_replaces_copy(folder):
     url = "memory://cache-tests/model.pth"
     fsspec.filesystem("memory").pipe_file(url, b"one")
     first = local_copy(url)
@@ -79,7 +79,7 @@ def test_another_version_takes_the_place_of_the_first(folder):
     assert len(kept(folder)) == 1
 
 
-def test_without_the_network_the_copy_is_taken_and_said(web, tmp_path, caplog, monkeypatch):
+def test_offline_uses_copy_with_warning(web, tmp_path, caplog, monkeypatch):
     (tmp_path / "model.pth").write_bytes(b"weights")
     copy = local_copy(f"{web}/model.pth")
 
@@ -94,7 +94,7 @@ def test_without_the_network_the_copy_is_taken_and_said(web, tmp_path, caplog, m
         local_copy(f"{web}/other.pth")
 
 
-def test_a_server_that_fails_is_not_one_without_the_file(web, tmp_path):
+def test_server_error_is_not_missing_file(web, tmp_path):
     with pytest.raises(FileNotFoundError):
         local_copy(f"{web}/nowhere.pth")
     with pytest.raises(OSError) as failure:  # Nobody listens there.
@@ -102,7 +102,7 @@ def test_a_server_that_fails_is_not_one_without_the_file(web, tmp_path):
     assert not isinstance(failure.value, FileNotFoundError)
 
 
-def test_what_is_cut_off_leaves_nothing(folder, monkeypatch):
+def test_truncated_download_leaves_no_file(folder, monkeypatch):
     url = "memory://cache-tests/torn.pth"
     fsspec.filesystem("memory").pipe_file(url, b"weights")
     monkeypatch.setattr(cache, "_version", lambda path: (8, "version"))
@@ -113,7 +113,7 @@ def test_what_is_cut_off_leaves_nothing(folder, monkeypatch):
     assert kept(folder) == []
 
 
-def test_a_missing_package_is_named_with_its_extra(monkeypatch):
+def test_missing_package_names_extra(monkeypatch):
     def missing(protocol):
         raise ImportError("no such package")
 

@@ -60,7 +60,7 @@ def run(request, tmp_path):
     return request.getfixturevalue("s3_folder")
 
 
-def test_all_comes_back_as_it_was(save, networks, assert_same_tensors, run):
+def test_roundtrip(save, networks, assert_same_tensors, run):
     folder = storage.join(run, "checkpoints", "100")
     save(folder)
 
@@ -80,7 +80,7 @@ def test_all_comes_back_as_it_was(save, networks, assert_same_tensors, run):
     st.lists(st.integers(0, 3), max_size=3),
     st.binary(min_size=8 * 27, max_size=8 * 27),
 )
-def test_every_bit_of_a_tensor_comes_back(assert_same_tensors, dtype, shape, content):
+def test_tensor_roundtrip_is_bit_exact(assert_same_tensors, dtype, shape, content):
     count = torch.Size(shape).numel()
     if dtype == torch.bool:
         tensor = torch.tensor([byte % 2 for byte in content[:count]], dtype=torch.bool)
@@ -93,7 +93,7 @@ def test_every_bit_of_a_tensor_comes_back(assert_same_tensors, dtype, shape, con
     assert_same_tensors(load_tensors("memory://checkpoint-tests/bits", "generator"), {"x": tensor})
 
 
-def test_tensors_may_share_memory_and_lie_in_any_order(assert_same_tensors, tmp_path):
+def test_shared_and_strided_tensors(assert_same_tensors, tmp_path):
     base = torch.randn(2, 3, 4, 4)
     state = {
         "base": base,
@@ -112,7 +112,7 @@ def test_tensors_may_share_memory_and_lie_in_any_order(assert_same_tensors, tmp_
     assert_same_tensors(load_tensors(str(tmp_path), "generator"), expected)
 
 
-def test_loaded_tensors_are_ones_own(save, networks, assert_same_tensors, tmp_path):
+def test_loaded_tensors_are_independent(save, networks, assert_same_tensors, tmp_path):
     save(tmp_path)
 
     load_tensors(str(tmp_path), "generator")["weight"].zero_()
@@ -123,7 +123,7 @@ def test_loaded_tensors_are_ones_own(save, networks, assert_same_tensors, tmp_pa
 # --- Which one ---
 
 
-def test_without_a_manifest_there_is_no_checkpoint(save, tmp_path):
+def test_no_manifest_no_checkpoint(save, tmp_path):
     folder = tmp_path / "checkpoints" / "100"
     save(folder)
     (folder / "manifest.json").unlink()
@@ -163,9 +163,7 @@ def kill():
 
 
 @pytest.mark.parametrize("written", range(6))
-def test_a_run_killed_while_saving_has_the_new_checkpoint_or_the_one_before(
-    save, run, kill, written
-):
+def test_kill_while_saving(save, run, kill, written):
     folders = [storage.join(run, "checkpoints", name) for name in ("100", "200")]
     save(folders[0])
 
@@ -180,9 +178,7 @@ def test_a_run_killed_while_saving_has_the_new_checkpoint_or_the_one_before(
 
 
 @pytest.mark.parametrize("written", range(6))
-def test_a_run_killed_while_it_writes_a_checkpoint_anew_leaves_no_torn_one(
-    save, networks, run, kill, caplog, written
-):
+def test_kill_while_rewriting(save, networks, run, kill, caplog, written):
     folders = [storage.join(run, "checkpoints", name) for name in ("100", "200")]
     for folder in folders:
         save(folder)
@@ -202,7 +198,7 @@ def test_a_run_killed_while_it_writes_a_checkpoint_anew_leaves_no_torn_one(
     assert find_checkpoint(run) == folders[1]
 
 
-def test_what_a_killed_run_was_writing_is_removed_when_the_folder_is_written_again(save, tmp_path):
+def test_temporaries_of_killed_run_are_removed(save, tmp_path):
     folder = tmp_path / "checkpoints" / "100"
     folder.mkdir(parents=True)
     (folder / "tmp123.part").write_bytes(b"half of a file")
@@ -216,7 +212,7 @@ def test_what_a_killed_run_was_writing_is_removed_when_the_folder_is_written_aga
 
 
 @pytest.mark.parametrize("written", range(5))
-def test_a_write_that_fails_leaves_nothing_of_the_new_checkpoint(save, run, monkeypatch, written):
+def test_failed_write_removes_checkpoint(save, run, monkeypatch, written):
     folders = [storage.join(run, "checkpoints", name) for name in ("100", "200")]
     save(folders[0])
     write, count = storage.write_atomically, 0
@@ -236,7 +232,7 @@ def test_a_write_that_fails_leaves_nothing_of_the_new_checkpoint(save, run, monk
     assert find_checkpoint(run) == folders[0]
 
 
-def test_a_failure_is_not_hidden_by_one_of_its_clean_up(save, tmp_path, monkeypatch):
+def test_cleanup_error_does_not_hide_failure(save, tmp_path, monkeypatch):
     def fail(path, *_):
         raise OSError(f"{path} failed")
 
@@ -247,7 +243,7 @@ def test_a_failure_is_not_hidden_by_one_of_its_clean_up(save, tmp_path, monkeypa
         save(tmp_path / "200")
 
 
-def test_what_else_lies_in_the_folder_of_a_failed_checkpoint_stays(save, tmp_path, monkeypatch):
+def test_failed_checkpoint_keeps_other_files(save, tmp_path, monkeypatch):
     (tmp_path / "notes.txt").write_text("mine")
     monkeypatch.setattr(checkpoint.json, "dumps", lambda *_, **__: 1 / 0)
 
@@ -271,7 +267,7 @@ for networks, training in (({"generator": large}, {}), ({"generator": {}}, large
 """
 
 
-def test_a_disk_that_is_really_full_costs_the_new_checkpoint_alone(save, tmp_path):
+def test_full_disk_keeps_old_checkpoints(save, tmp_path):
     pytest.importorskip("resource")
     last, new = tmp_path / "checkpoints" / "100", tmp_path / "checkpoints" / "200"
     save(last)
@@ -286,7 +282,7 @@ def test_a_disk_that_is_really_full_costs_the_new_checkpoint_alone(save, tmp_pat
     assert set(load_tensors(str(last), "generator")) == {"weight", "bias"}
 
 
-def test_the_newest_is_the_one_with_most_images(save, tmp_path):
+def test_newest_has_most_images(save, tmp_path):
     for name in ("900", "1000", "80", "notes", "²"):
         save(tmp_path / "checkpoints" / name)
 
@@ -297,7 +293,7 @@ def test_the_newest_is_the_one_with_most_images(save, tmp_path):
     assert checkpoint_folders(str(tmp_path / "nowhere")) == []
 
 
-def test_a_damaged_one_is_named_in_the_log_and_the_one_before_is_taken(save, tmp_path, caplog):
+def test_corrupt_checkpoint_is_skipped_with_warning(save, tmp_path, caplog):
     for name in ("100", "200", "300"):
         save(tmp_path / "checkpoints" / name)
     (tmp_path / "checkpoints" / "300" / "manifest.json").unlink()
@@ -313,13 +309,13 @@ def test_a_damaged_one_is_named_in_the_log_and_the_one_before_is_taken(save, tmp
     assert f"{damaged} is corrupt" in caplog.records[1].getMessage()
 
 
-def test_a_checkpoint_is_found_by_its_own_folder(save, tmp_path):
+def test_find_checkpoint_by_folder(save, tmp_path):
     save(tmp_path / "anywhere")
 
     assert find_checkpoint(str(tmp_path / "anywhere")) == str(tmp_path / "anywhere")
 
 
-def test_a_checkpoint_is_read_from_a_web_server(save, networks, assert_same_tensors, web, tmp_path):
+def test_read_from_web_server(save, networks, assert_same_tensors, web, tmp_path):
     save(tmp_path / "run" / "checkpoints" / "100")
     save(tmp_path / "run" / "checkpoints" / "000000200")
 
@@ -339,7 +335,7 @@ def damage(folder):
     storage.write_atomically(storage.join(folder, "training.pt"), b"damaged")
 
 
-def test_damaged_checkpoints_after_the_newest_valid_one_are_set_aside(save, run, caplog):
+def test_newer_corrupt_checkpoints_are_set_aside(save, run, caplog):
     paths = {count: storage.join(run, "checkpoints", str(count)) for count in range(100, 700, 100)}
     for folder in paths.values():
         save(folder)
@@ -363,7 +359,7 @@ def test_damaged_checkpoints_after_the_newest_valid_one_are_set_aside(save, run,
     assert newest_valid(run) == (paths[300], [])
 
 
-def test_one_that_was_set_aside_is_replaced_by_the_next_and_never_removed(save, tmp_path):
+def test_set_aside_replaces_only_same_name(save, tmp_path):
     folders = [tmp_path / "checkpoints" / name for name in ("100", "200")]
     for mark in (b"first", b"second"):
         for folder in folders:
@@ -379,7 +375,7 @@ def test_one_that_was_set_aside_is_replaced_by_the_next_and_never_removed(save, 
     assert (tmp_path / "checkpoints/200.damaged/training.pt").read_bytes() == b"second"
 
 
-def test_where_none_is_whole_nothing_is_touched(save, tmp_path):
+def test_no_valid_checkpoint_raises(save, tmp_path):
     save(tmp_path / "checkpoints" / "100")
     damage(str(tmp_path / "checkpoints" / "100"))
 
@@ -392,9 +388,7 @@ def test_where_none_is_whole_nothing_is_touched(save, tmp_path):
 
 
 @pytest.mark.parametrize("call", [newest_valid, find_checkpoint])
-def test_a_checkpoint_that_cannot_be_read_is_not_taken_for_damaged(
-    save, tmp_path, monkeypatch, call
-):
+def test_unreadable_is_not_corrupt(save, tmp_path, monkeypatch, call):
     for name in ("100", "200"):
         save(tmp_path / "checkpoints" / name)
     read = storage.open_to_read
@@ -411,7 +405,7 @@ def test_a_checkpoint_that_cannot_be_read_is_not_taken_for_damaged(
     assert names_in(tmp_path) == [200, 100]
 
 
-def test_the_files_that_do_not_matter_may_be_damaged(save, tmp_path):
+def test_unneeded_files_may_be_corrupt(save, tmp_path):
     folders = [str(tmp_path / "checkpoints" / name) for name in ("100", "200")]
     for folder in folders:
         save(folder)
@@ -421,7 +415,7 @@ def test_the_files_that_do_not_matter_may_be_damaged(save, tmp_path):
     assert find_checkpoint(str(tmp_path)) == folders[0]
 
 
-def test_a_config_is_read_whole_or_not_at_all(save, tmp_path):
+def test_read_config(save, tmp_path):
     folder = str(tmp_path / "checkpoints" / "100")
     save(folder)
     path = storage.join(folder, "config.yaml")
@@ -433,7 +427,7 @@ def test_a_config_is_read_whole_or_not_at_all(save, tmp_path):
         read_config(folder)
 
 
-def test_a_config_that_is_no_text_is_refused(tmp_path):
+def test_binary_config_raises(tmp_path):
     folder = str(tmp_path / "100")
     save_checkpoint(folder, {}, {}, "seed: 0\n", {})
     manifest = read_manifest(folder)
@@ -446,7 +440,7 @@ def test_a_config_that_is_no_text_is_refused(tmp_path):
         read_config(folder)
 
 
-def test_a_manifest_that_is_a_folder_is_damage(save, tmp_path):
+def test_manifest_folder_raises(save, tmp_path):
     for name in ("100", "200"):
         save(tmp_path / "checkpoints" / name)
     (tmp_path / "checkpoints/200/manifest.json").unlink()
@@ -463,7 +457,7 @@ def test_a_manifest_that_is_a_folder_is_damage(save, tmp_path):
     st.integers(1, 4),
     st.none() | st.integers(1, 20),
 )
-def test_the_newest_stay_and_the_periodic_ones(counts, keep_last, keep_every):
+def test_remove_old_keeps_newest_and_periodic(counts, keep_last, keep_every):
     folder = "memory://checkpoint-tests/kept"
     storage.remove_folder(folder)
     for count in counts:
@@ -488,7 +482,7 @@ def first_after_multiples(counts, every):
     st.integers(1, 3),
     st.integers(1, 100),
 )
-def test_the_periodic_ones_stay_while_a_run_goes_on(steps, keep_last, keep_every):
+def test_periodic_checkpoints_stay_during_run(steps, keep_last, keep_every):
     folder = "memory://checkpoint-tests/rolling"
     storage.remove_folder(folder)
     counts = list(itertools.accumulate(steps))
@@ -501,7 +495,7 @@ def test_the_periodic_ones_stay_while_a_run_goes_on(steps, keep_last, keep_every
     assert {int(name.rsplit("/", 1)[-1]) for name in checkpoint_folders(folder)} == expected
 
 
-def test_what_a_killed_run_left_neither_counts_nor_stays(save, tmp_path):
+def test_incomplete_checkpoints_are_removed(save, tmp_path):
     for count in (100, 200, 300, 400):
         save(tmp_path / "checkpoints" / str(count))
     for torn in (200, 400):
@@ -514,7 +508,7 @@ def test_what_a_killed_run_left_neither_counts_nor_stays(save, tmp_path):
 
 
 @pytest.mark.parametrize("numbers", [(0, None), (-1, None), (1, 0)])
-def test_keeping_nothing_is_refused(save, tmp_path, numbers):
+def test_keep_last_must_be_positive(save, tmp_path, numbers):
     save(tmp_path / "checkpoints" / "100")
 
     with pytest.raises(ValueError, match="must be at least 1"):
@@ -522,7 +516,7 @@ def test_keeping_nothing_is_refused(save, tmp_path, numbers):
     assert names_in(tmp_path) == [100]
 
 
-def test_a_checkpoint_half_removed_is_none(save, tmp_path, monkeypatch):
+def test_half_removed_checkpoint_is_invalid(save, tmp_path, monkeypatch):
     for name in ("100", "200"):
         save(tmp_path / "checkpoints" / name)
 

@@ -40,7 +40,7 @@ def tamper(folder, name, content):
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "emptied", "missing", "extended"])
-def test_a_damaged_file_is_named(save, tmp_path, name, damage):
+def test_corrupt_file_is_named(save, tmp_path, name, damage):
     folder = tmp_path / "checkpoints" / "100"
     save(folder)
     content = bytearray((folder / name).read_bytes())
@@ -79,9 +79,7 @@ def whole(save):
 
 
 @given(data=st.data())
-def test_whatever_happens_to_a_file_the_result_is_an_error_or_the_same(
-    networks, assert_same_tensors, whole, data
-):
+def test_mutated_file_raises_or_is_equal(networks, assert_same_tensors, whole, data):
     name = data.draw(st.sampled_from(sorted(whole)))
     content = whole[name]
     start = data.draw(st.integers(0, len(content)))
@@ -128,14 +126,14 @@ def test_whatever_happens_to_a_file_the_result_is_an_error_or_the_same(
         ('{"format": 1, "files": {"": ""}}', "it lists '' as a file"),
     ],
 )
-def test_a_manifest_that_is_none_is_refused(tmp_path, text, message):
+def test_invalid_manifest_raises(tmp_path, text, message):
     (tmp_path / "manifest.json").write_text(text)
 
     with pytest.raises(CheckpointError, match=message):
         read_manifest(str(tmp_path))
 
 
-def test_a_network_that_is_not_there_is_answered_with_those_that_are(save, tmp_path):
+def test_missing_network_names_others(save, tmp_path):
     save(tmp_path)
 
     with pytest.raises(CheckpointError, match=r"no classifier.safetensors.*It has.*generator"):
@@ -166,7 +164,7 @@ def pickle_file(value):
 
 
 @pytest.mark.parametrize("pack", [pickle_file, torch_file])
-def test_code_in_the_training_state_is_refused_and_not_run(save, tmp_path, pack):
+def test_code_in_training_state_is_not_run(save, tmp_path, pack):
     marker = tmp_path / "was-run"
     content = pack({"num_images": Payload(f"touch {marker}")})
     folder = tmp_path / "100"
@@ -182,7 +180,7 @@ def test_code_in_the_training_state_is_refused_and_not_run(save, tmp_path, pack)
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", pickle.dumps({"a": 1}), b"\x80\x02."])
-def test_a_foreign_file_with_a_right_checksum_is_refused(save, tmp_path, content):
+def test_foreign_tensors_raise(save, tmp_path, content):
     save(tmp_path)
     tamper(tmp_path, "generator.safetensors", content)
 
@@ -191,7 +189,7 @@ def test_a_foreign_file_with_a_right_checksum_is_refused(save, tmp_path, content
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"\x80\x02.", b"PK\x03\x04"])
-def test_a_foreign_training_state_with_a_right_checksum_is_refused(save, tmp_path, content):
+def test_foreign_training_state_raises(save, tmp_path, content):
     save(tmp_path)
     tamper(tmp_path, "training.pt", content)
 

@@ -250,7 +250,7 @@ def search(examples, test):
 
 @pytest.mark.filterwarnings("ignore")  # Of torch: complex weights, and old pickles.
 @pytest.mark.parametrize("examples", EXAMPLES)
-def test_whatever_a_checkpoint_holds_it_is_read_or_refused(folder, model_files, examples):
+def test_fuzzed_checkpoint_loads_or_raises(folder, model_files, examples):
     outcomes = collections.Counter()
 
     def test(draw):
@@ -288,7 +288,7 @@ def test_whatever_a_checkpoint_holds_it_is_read_or_refused(folder, model_files, 
     ],
 )
 @pytest.mark.parametrize("type_", ["DiTGenerator", "RepeatDepth"])
-def test_a_network_far_larger_than_its_weights_takes_no_memory(folder, model_files, change, type_):
+def test_oversized_network_takes_no_memory(folder, model_files, change, type_):
     manifest = json.loads(model_files["manifest.json"])
     manifest["generator"] |= change
     if type_ == "RepeatDepth":
@@ -302,7 +302,7 @@ def test_a_network_far_larger_than_its_weights_takes_no_memory(folder, model_fil
         load_checkpoint(str(place))
 
 
-def test_an_archive_that_grows_when_it_is_unpacked_is_refused(folder, model_files):
+def test_zip_bomb_raises(folder, model_files):
     buffer = io.BytesIO()
     with (
         zipfile.ZipFile(io.BytesIO(model_files["training.pt"])) as old,
@@ -379,9 +379,7 @@ def mutate_latents(draw, whole):
 @pytest.mark.filterwarnings("ignore")  # Of numpy: odd headers.
 @pytest.mark.parametrize("examples", EXAMPLES)
 @pytest.mark.parametrize("root", ["disk", "memory"])
-def test_whatever_a_folder_of_latents_holds_it_is_read_or_refused(
-    folder, whole_latents, root, examples
-):
+def test_fuzzed_latents_load_or_raise(folder, whole_latents, root, examples):
     outcomes = collections.Counter()
 
     def test(draw):

@@ -24,7 +24,7 @@ def run(request, tmp_path, model_files):
     return request.getfixturevalue("web") if request.param == "web" else url
 
 
-def test_a_model_is_loaded_from_a_checkpoint_or_from_its_run(run, model_files):
+def test_load_model_from_checkpoint_or_run(run, model_files):
     models = [load_checkpoint(run), load_checkpoint(f"{run}/checkpoints/000000064")]
 
     made = [sample(model, [0, 1, 2], seed=3) for model in models]

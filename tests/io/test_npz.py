@@ -31,7 +31,7 @@ def images(tmp_path_factory):
 
 
 @given(st.lists(st.tuples(st.integers(0, 37), st.integers(0, 40)), max_size=5), st.booleans())
-def test_rows_are_those_of_numpy_in_any_order(images, ranges, compressed):
+def test_rows_match_numpy(images, ranges, compressed):
     rows, paths = images
     file = NpzFile(paths[compressed])
 
@@ -40,7 +40,7 @@ def test_rows_are_those_of_numpy_in_any_order(images, ranges, compressed):
         np.testing.assert_array_equal(file.rows("arr_0", start, stop), rows[start:stop])
 
 
-def test_arrays_are_those_of_numpy(tmp_path):
+def test_arrays_match_numpy(tmp_path):
     arrays = {
         "scalar": np.array("some text"),
         "empty": np.zeros((0, 3)),
@@ -57,7 +57,7 @@ def test_arrays_are_those_of_numpy(tmp_path):
         file.header("mu")
 
 
-def test_the_digest_is_of_the_content_alone(images, tmp_path):
+def test_digest_depends_only_on_content(images, tmp_path):
     rows, paths = images
     digests = [NpzFile(path).digest() for path in paths]
     again = NpzFile(save(tmp_path / "a.npz", mu=np.arange(3.0), arr_0=rows)).digest()
@@ -73,7 +73,7 @@ class Harmful:
         return print, ("Run!",)
 
 
-def test_objects_are_never_unpickled(tmp_path, capsys):
+def test_objects_are_not_unpickled(tmp_path, capsys):
     path = save(tmp_path / "x.npz", arr_0=np.array([Harmful()], dtype=object))
 
     with pytest.raises(NpzError, match=r"arr_0 .* holds objects, which are never unpickled"):
@@ -91,7 +91,7 @@ def member(header_shape, content):
 
 
 @pytest.mark.parametrize("content", [b"", bytes(8), bytes(24)])
-def test_a_header_that_lies_is_refused_before_memory_is_taken(tmp_path, content):
+def test_wrong_header_raises_before_allocation(tmp_path, content):
     path = tmp_path / "x.npz"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("mu.npy", member((10**9, 10**9), content))
@@ -101,7 +101,7 @@ def test_a_header_that_lies_is_refused_before_memory_is_taken(tmp_path, content)
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "foreign", "text"])
-def test_damage_is_named(tmp_path, images, damage):
+def test_corrupt_archive_raises(tmp_path, images, damage):
     path = tmp_path / "x.npz"
     content = Path(images[1][1]).read_bytes()
     middle = len(content) // 3
@@ -122,7 +122,7 @@ def test_damage_is_named(tmp_path, images, damage):
         NpzFile(str(path)).digest()
 
 
-def test_a_file_that_is_not_there_is_an_error_of_its_own(tmp_path):
+def test_missing_file_raises(tmp_path):
     with pytest.raises(FileNotFoundError):
         NpzFile(str(tmp_path / "nowhere.npz"))
 
@@ -136,7 +136,7 @@ def test_a_file_that_is_not_there_is_an_error_of_its_own(tmp_path):
     shape=st.sampled_from([(3, 4, 5), (1, 2, 2), (2,), (4, 3, 3)]),
     is_image=st.booleans(),
 )
-def test_batches_are_read_back_by_numpy_as_one_array(sizes, shape, is_image, tmp_path_factory):
+def test_write_npz_roundtrip(sizes, shape, is_image, tmp_path_factory):
     path = tmp_path_factory.mktemp("npz") / "samples.npz"
     samples = (255 * torch.rand(sum(sizes), *shape)).to(torch.uint8 if is_image else torch.float32)
     labels = torch.randint(0, 1000, (sum(sizes),))
@@ -151,7 +151,7 @@ def test_batches_are_read_back_by_numpy_as_one_array(sizes, shape, is_image, tmp
 
 
 @pytest.mark.parametrize("num", [0, 2, 4])
-def test_another_number_of_samples_leaves_no_file(num, tmp_path):
+def test_wrong_number_of_samples_leaves_no_file(num, tmp_path):
     with pytest.raises(ValueError, match=f"{num} samples for 3 labels"):
         write_npz(str(tmp_path / "x.npz"), torch.zeros(num, 2).split(1) if num else [], range(3))
 

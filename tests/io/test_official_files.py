@@ -24,7 +24,7 @@ def same(one, other):
     return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_what_is_written_is_read_bit_for_bit_here_and_by_torch(tmp_path):
+def test_state_dict_roundtrip(tmp_path):
     path = str(tmp_path / "model.pth")
 
     write_state_dict(path, STATE)
@@ -33,7 +33,7 @@ def test_what_is_written_is_read_bit_for_bit_here_and_by_torch(tmp_path):
     assert same(torch.load(path, weights_only=True), STATE)
 
 
-def test_safetensors_are_read_too(tmp_path):
+def test_safetensors(tmp_path):
     save_file(STATE, tmp_path / "model.safetensors")
 
     found = read_state_dict(str(tmp_path / "model.safetensors"))
@@ -50,7 +50,7 @@ class Malicious:
         return os.mkdir, (self.mark,)
 
 
-def test_code_in_a_file_is_not_run(tmp_path):
+def test_code_is_not_run(tmp_path):
     mark = str(tmp_path / "was-run")
     torch.save({**STATE, "x": Malicious(mark)}, tmp_path / "zip.pth")
     torch.save({"x": Malicious(mark)}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
@@ -63,7 +63,7 @@ def test_code_in_a_file_is_not_run(tmp_path):
     assert not os.path.exists(mark)
 
 
-def test_the_refusal_names_what_the_file_wants_to_run(tmp_path):
+def test_error_names_global(tmp_path):
     torch.save({"x": Malicious("anything")}, tmp_path / "bad.pth")
 
     with pytest.raises(CheckpointError, match=r"bad\.pth .*asks for \w+\.mkdir$"):
@@ -80,14 +80,14 @@ def test_the_refusal_names_what_the_file_wants_to_run(tmp_path):
         ({"x": torch.zeros(2), "y": torch.zeros(2).half()}, "mixes dtypes"),
     ],
 )
-def test_what_is_no_plain_state_dict_is_refused(content, message, tmp_path):
+def test_invalid_state_dict_raises(content, message, tmp_path):
     torch.save(content, tmp_path / "model.pth")
 
     with pytest.raises(CheckpointError, match=message):
         read_state_dict(str(tmp_path / "model.pth"))
 
 
-def test_damage_is_named(tmp_path):
+def test_corrupt_file_raises(tmp_path):
     write_state_dict(str(tmp_path / "model.pth"), STATE)
     whole = (tmp_path / "model.pth").read_bytes()
     for content in (b"", b"text", whole[: len(whole) // 2], whole[:100], b"PK\x03\x04"):
@@ -100,19 +100,19 @@ def test_damage_is_named(tmp_path):
         read_state_dict(str(tmp_path / "bomb.pth"))
 
 
-def test_the_older_format_of_torch_is_told_from_damage(tmp_path):
+def test_legacy_torch_format_raises(tmp_path):
     torch.save(STATE, tmp_path / "model.pth", _use_new_zipfile_serialization=False)
 
     with pytest.raises(CheckpointError, match=r"model\.pth is in the old format.*save it again"):
         read_state_dict(str(tmp_path / "model.pth"))
 
 
-def test_a_missing_file_is_missing(tmp_path):
+def test_missing_file_raises(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_state_dict(str(tmp_path / "nowhere.pth"))
 
 
-def test_files_are_told_from_folders_by_name():
+def test_is_weights_file():
     assert is_weights_file("hf://a/b/xl2_1nfe.pth")
     assert is_weights_file("X.SAFETENSORS")
     assert not is_weights_file("runs/afm_digits")

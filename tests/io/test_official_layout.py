@@ -19,7 +19,7 @@ MAKERS = {
 
 @pytest.mark.parametrize("size", layout.SIZES)
 @pytest.mark.parametrize("kind", MAKERS)
-def test_every_published_size_is_recognized(size, kind):
+def test_official_sizes(size, kind):
     depth, hidden, heads = layout.SIZES[size]
 
     found = recognize(layout.without_memory(MAKERS[kind](depth, hidden)))
@@ -48,7 +48,7 @@ def test_every_published_size_is_recognized(size, kind):
     classes=st.integers(1, 6),
     kind=st.sampled_from(list(MAKERS)),
 )
-def test_every_size_is_read_off_the_shapes(side, patch, channels, hidden, depth, classes, kind):
+def test_sizes_from_shapes(side, patch, channels, hidden, depth, classes, kind):
     sizes = dict(tokens=side**2, patch=patch, channels=channels)
     shapes = MAKERS[kind](depth, hidden, classes=classes, **sizes)
 
@@ -67,7 +67,7 @@ def test_every_size_is_read_off_the_shapes(side, patch, channels, hidden, depth,
 
 
 @given(hidden=st.sampled_from([8, 12, 44, 100]), width=st.integers(1, 500))
-def test_the_ratio_makes_the_same_width_again(hidden, width):
+def test_mlp_ratio_gives_same_width(hidden, width):
     shapes = layout.generator(1, hidden) | {"blocks.0.mlp.fc1.weight": (width, hidden)}
 
     ratio = recognize(layout.without_memory(shapes), num_heads=1).arguments["mlp_ratio"]
@@ -76,7 +76,7 @@ def test_the_ratio_makes_the_same_width_again(hidden, width):
 
 
 @pytest.mark.parametrize("times", [(), ("t_embedder",), ("t_embedder", "t_tgt_embedder")])
-def test_time_embedders_are_seen(times):
+def test_time_embedders(times):
     generator = recognize(layout.without_memory(layout.generator(12, 768, times=times)))
 
     assert generator.arguments["use_timestep_src"] == ("t_embedder" in times)
@@ -85,7 +85,7 @@ def test_time_embedders_are_seen(times):
     assert recognize(layout.without_memory(shapes)).arguments["use_timestep"] == bool(times)
 
 
-def test_heads_are_read_off_normalized_queries_or_asked_for():
+def test_num_heads():
     sizes = dict(input_size=4, hidden_size=24, depth=1, num_classes=2, qk_norm=True)
     state = DiTGenerator(num_heads=3, **sizes).state_dict()
 
@@ -111,7 +111,7 @@ def test_heads_are_read_off_normalized_queries_or_asked_for():
         (lambda state: [state.pop(key) for key in list(state) if "blocks" in key], "has no blocks"),
     ],
 )
-def test_what_is_none_is_refused_in_a_sentence(change, message):
+def test_invalid_layout_raises(change, message):
     state = layout.without_memory(layout.generator(12, 768))
     change(state)
 
@@ -122,14 +122,14 @@ def test_what_is_none_is_refused_in_a_sentence(change, message):
 # --- File names ---
 
 
-def test_the_thirteen_are_those_of_the_specification():
+def test_thirteen_generators():
     assert set(OFFICIAL_FID) == set(layout.GENERATORS)
     assert len(OFFICIAL_FID) == 13
 
 
 @pytest.mark.parametrize("name", layout.GENERATORS)
 @pytest.mark.parametrize("form", ["{}.pth", "hf://who/what/{}_FID2.38.pth", "D:/x/{}.safetensors"])
-def test_a_name_says_steps_and_repeats(name, form):
+def test_parse_name(name, form):
     steps = int(name.split("nfe")[0].rsplit("_", 1)[-1])
     layers = {"56layer": 2, "112layer": 4}.get(name.split("_")[1], 1)
 
@@ -139,11 +139,11 @@ def test_a_name_says_steps_and_repeats(name, form):
 @pytest.mark.parametrize(
     "name", ["renamed.pth", "model_xl2.pth", "2nfe.pth", "axl2_1nfe.pth", "xl2_1nfe/model.pth", ""]
 )
-def test_other_names_say_nothing(name):
+def test_parse_unknown_name(name):
     assert parse_name(name) == OfficialName()
 
 
 @pytest.mark.parametrize("layers", [0, 1, 55, 57, 100])
-def test_layers_that_no_repetition_makes_are_refused(layers):
+def test_parse_name_with_odd_layers_raises(layers):
     with pytest.raises(ValueError, match=rf"{layers} layers.* 28 blocks.* give repeats"):
         parse_name(f"xl2_{layers}layer_1nfe_guided.pth")

@@ -33,7 +33,7 @@ def interrupt(*_, **__):
     raise KeyboardInterrupt
 
 
-def test_what_is_written_is_read(root):
+def test_write_and_read(root):
     path = storage.join(root, "run", "checkpoints", "weights.bin")
     content = bytes(range(256))
 
@@ -45,14 +45,14 @@ def test_what_is_written_is_read(root):
     assert storage.read_bytes(path) == b""
 
 
-def test_a_missing_file_says_so(root):
+def test_missing_file_raises(root):
     storage.write_atomically(storage.join(root, "there"), b"")
 
     with pytest.raises(FileNotFoundError):
         storage.read_bytes(storage.join(root, "missing"))
 
 
-def test_folders_are_listed_by_name_without_files(root):
+def test_list_folders(root):
     for name in ("b/file", "a/file", "a/deep/file", "file", "10/x"):
         storage.write_atomically(storage.join(root, "run", name), b"1")
 
@@ -61,7 +61,7 @@ def test_folders_are_listed_by_name_without_files(root):
     assert storage.list_folders(storage.join(root, "nowhere")) == []
 
 
-def test_a_folder_is_removed_with_all_in_it(root):
+def test_remove_folder(root):
     folder = storage.join(root, "run", "old")
     for name in ("one", "deep/two"):
         storage.write_atomically(storage.join(folder, name), b"1")
@@ -74,7 +74,7 @@ def test_a_folder_is_removed_with_all_in_it(root):
     assert not storage.exists(storage.join(folder, "deep/two"))
 
 
-def test_files_are_listed_without_folders_and_removed_one_by_one(root):
+def test_list_and_remove_files(root):
     for name in ("b", "a", "folder/file"):
         storage.write_atomically(storage.join(root, "run", name), b"1")
 
@@ -86,7 +86,7 @@ def test_files_are_listed_without_folders_and_removed_one_by_one(root):
     assert storage.list_files(storage.join(root, "nowhere")) == []
 
 
-def test_a_renamed_folder_holds_what_it_held(root):
+def test_rename_folder(root):
     old, new = storage.join(root, "run", "10"), storage.join(root, "run", "10.damaged")
     contents = {"a": b"1", "deep/b": b"2"}
     for name, content in contents.items():
@@ -103,7 +103,7 @@ def test_a_renamed_folder_holds_what_it_held(root):
 
 
 @pytest.mark.parametrize("name", ["run[1]", "run*", "run?"])
-def test_a_folder_is_a_name_and_no_pattern(root, name):
+def test_folder_names_are_not_patterns(root, name):
     folder, neighbor = storage.join(root, name), storage.join(root, "run1")
     for place in (folder, neighbor):
         storage.write_atomically(storage.join(place, "deep/file"), b"1")
@@ -116,7 +116,7 @@ def test_a_folder_is_a_name_and_no_pattern(root, name):
     assert storage.read_bytes(storage.join(neighbor, "deep/file")) == b"1"
 
 
-def test_a_function_may_write_the_content_and_its_error_is_its_own(root):
+def test_writer_function_and_its_error(root):
     path = storage.join(root, "file")
 
     def fail(file):
@@ -133,7 +133,7 @@ def test_a_function_may_write_the_content_and_its_error_is_its_own(root):
     assert storage.list_files(root) == ["file"]
 
 
-def test_temporaries_are_removed_and_nothing_else(tmp_path):
+def test_remove_temporaries(tmp_path):
     for name in ("tmp1.part", "state", "folder/tmp2.part"):
         storage.write_atomically(str(tmp_path / name), b"1")
 
@@ -144,19 +144,19 @@ def test_temporaries_are_removed_and_nothing_else(tmp_path):
     assert storage.list_files(str(tmp_path / "folder")) == ["tmp2.part"]
 
 
-def test_local_paths_are_told_from_others(tmp_path):
+def test_local_path(tmp_path):
     assert storage.is_local(str(tmp_path))
     assert storage.local_path(f"file://{tmp_path}/x") == f"{tmp_path}/x"
     assert not storage.is_local("memory://x")
     assert storage.local_path("memory://x") is None
 
 
-def test_names_are_joined_below_folders_and_urls():
+def test_join():
     assert storage.join("a/", "b", "c") == "a/b/c"
     assert storage.join("s3://bucket/run/", "x") == "s3://bucket/run/x"
 
 
-def test_a_bare_file_name_lies_in_the_working_directory(tmp_path, monkeypatch):
+def test_bare_file_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     storage.write_atomically("bare.txt", b"1")
@@ -179,9 +179,7 @@ def test_a_bare_file_name_lies_in_the_working_directory(tmp_path, monkeypatch):
         ("hf://user/model/x", "huggingface_hub", "hf"),
     ],
 )
-def test_a_package_that_is_missing_is_named_with_the_extra_that_brings_it(
-    monkeypatch, url, package, extra
-):
+def test_missing_package_names_extra(monkeypatch, url, package, extra):
     protocol = url.partition("://")[0]
     module = known_implementations[protocol]["class"].rpartition(".")[0]
     for name in (package, module):
@@ -197,12 +195,12 @@ def test_a_package_that_is_missing_is_named_with_the_extra_that_brings_it(
 
 
 @pytest.mark.parametrize("call", [storage.exists, storage.read_bytes, storage.remove_folder])
-def test_a_misspelled_protocol_is_answered_with_the_nearest(call):
+def test_misspelled_protocol_gets_suggestion(call):
     with pytest.raises(ValueError, match=r"s4://b/x .*protocol .*Did you mean s3://\?.* memory"):
         call("s4://b/x")
 
 
-def test_a_bucket_that_is_missing_is_an_error_and_is_not_made(s3_folder):
+def test_missing_bucket_raises(s3_folder):
     path = f"s3://missing-{uuid.uuid4()}/run/x"
 
     with pytest.raises(FileNotFoundError, match=f"{path}: The specified bucket does not exist"):
@@ -213,7 +211,7 @@ def test_a_bucket_that_is_missing_is_an_error_and_is_not_made(s3_folder):
     assert "missing" not in "".join(fsspec.filesystem("s3").ls("", refresh=True))
 
 
-def test_a_network_that_is_down_is_an_os_error_and_nothing_missing(s3_folder, monkeypatch):
+def test_network_down_raises_os_error(s3_folder, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     fsspec.get_filesystem_class("s3").clear_instance_cache()
@@ -229,7 +227,7 @@ def test_a_network_that_is_down_is_an_os_error_and_nothing_missing(s3_folder, mo
     fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
-def test_what_another_process_does_is_seen(s3_folder):
+def test_listings_are_not_cached(s3_folder):
     program = (
         "import sys; from afmlib.io import storage; url = sys.argv[1]\n"
         "assert storage.list_folders(url) == ['a']\n"
@@ -247,7 +245,7 @@ def test_what_another_process_does_is_seen(s3_folder):
     assert storage.exists(f"{s3_folder}/b/file")
 
 
-def test_a_web_server_is_read_and_never_written(web, tmp_path):
+def test_web_server_is_read_only(web, tmp_path):
     storage.write_atomically(str(tmp_path / "run" / "10" / "file"), b"1")
     storage.write_atomically(str(tmp_path / "run" / "file"), b"2")
 
@@ -274,9 +272,7 @@ def test_a_web_server_is_read_and_never_written(web, tmp_path):
 
 @pytest.mark.parametrize("failure", [no_space, interrupt])
 @pytest.mark.parametrize("call", ["fsync", "chmod", "replace"])
-def test_a_failed_write_leaves_what_was_there_and_nothing_else(
-    tmp_path, monkeypatch, call, failure
-):
+def test_failed_write_keeps_old_file(tmp_path, monkeypatch, call, failure):
     path = tmp_path / "state"
     storage.write_atomically(str(path), b"before")
     monkeypatch.setattr(storage.os, call, failure)
@@ -289,7 +285,7 @@ def test_a_failed_write_leaves_what_was_there_and_nothing_else(
     assert path.read_bytes() == b"before"
 
 
-def test_a_full_disk_leaves_what_was_there_and_nothing_else(tmp_path, monkeypatch):
+def test_full_disk_keeps_old_file(tmp_path, monkeypatch):
     path = tmp_path / "state"
     storage.write_atomically(str(path), b"before")
     open_descriptor = os.fdopen
@@ -317,7 +313,7 @@ def test_a_full_disk_leaves_what_was_there_and_nothing_else(tmp_path, monkeypatc
     assert path.read_bytes() == b"before"
 
 
-def test_an_interruption_just_after_the_rename_is_not_hidden_by_its_clean_up(tmp_path, monkeypatch):
+def test_interrupt_after_rename(tmp_path, monkeypatch):
     replace = os.replace
 
     def replace_and_interrupt(*paths):
@@ -331,7 +327,7 @@ def test_an_interruption_just_after_the_rename_is_not_hidden_by_its_clean_up(tmp
     assert (tmp_path / "state").read_bytes() == b"after"
 
 
-def test_the_content_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):
+def test_content_is_synced_before_rename(tmp_path, monkeypatch):
     order = []
 
     def recorded(name):
@@ -354,7 +350,7 @@ def test_the_content_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):
     assert order == ["fsync 5", "replace", "fsync folder"]
 
 
-def test_a_reader_sees_the_old_or_the_new_and_never_a_part(tmp_path):
+def test_readers_never_see_partial_file(tmp_path):
     path = str(tmp_path / "state")
     contents = [bytes([i]) * 100_000 for i in range(20)]
     storage.write_atomically(path, contents[0])
@@ -375,7 +371,7 @@ def test_a_reader_sees_the_old_or_the_new_and_never_a_part(tmp_path):
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o002, 0o077, 0o000])
-def test_permissions_are_those_of_any_new_file(tmp_path, mask):
+def test_default_permissions(tmp_path, mask):
     before = os.umask(mask)
     try:
         storage.write_atomically(str(tmp_path / "ours"), b"1")

@@ -62,7 +62,7 @@ def slope_of(guidance, samples, *others):
 
 
 @given(seeds, scales)
-def test_it_is_the_cross_entropy_of_what_is_noised_again(seed, scale):
+def test_cross_entropy_of_renoised_samples(seed, scale):
     torch.manual_seed(seed)
     samples, labels, targets, noises, times = inputs()
     guidance = ClassifierGuidance(Bilinear(), scale)
@@ -75,7 +75,7 @@ def test_it_is_the_cross_entropy_of_what_is_noised_again(seed, scale):
 
 
 @given(seeds, scales, st.sampled_from([2, 3, 4, 49]))
-def test_it_is_the_cross_entropy_at_listed_targets_and_nothing_elsewhere(seed, scale, nfe):
+def test_cross_entropy_at_targets_only(seed, scale, nfe):
     torch.manual_seed(seed)
     samples, labels, _, noises, times = inputs(8)
     _, targets = draw_fixed_steps(torch.rand(8, dtype=torch.float32), nfe)
@@ -93,7 +93,7 @@ def test_it_is_the_cross_entropy_at_listed_targets_and_nothing_elsewhere(seed, s
         assert kept or not slope[row].any()
 
 
-def test_targets_may_be_ranges():
+def test_target_ranges():
     guidance = TargetClassifierGuidance(Bilinear(), 1.0, [[0.2, 0.4], 0.75])
     samples, labels, _, noises, times = inputs(7)
     targets = torch.tensor([0.0, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0])
@@ -103,7 +103,7 @@ def test_targets_may_be_ranges():
     assert (values != 0).tolist() == [False, True, True, True, False, True, False]
 
 
-def test_what_is_masked_may_be_infinite():
+def test_masked_loss_may_be_infinite():
     class Sure(Classifier):
         def forward(self, latents, timesteps):
             return torch.stack([0 * latents.flatten(1).sum(1), timesteps * -math.inf], 1)
@@ -123,14 +123,14 @@ def test_what_is_masked_may_be_infinite():
         TargetClassifierGuidance(Bilinear().train(), 1.0, [0]),
     ],
 )
-def test_the_classifier_is_frozen_and_never_in_training_mode(guidance):
+def test_classifier_is_frozen_in_eval_mode(guidance):
     owner = torch.nn.ModuleList([guidance]).train()
 
     assert not any(p.requires_grad for p in owner.parameters())
     assert not any(module.training for module in guidance.classifier.modules())
 
 
-def test_the_shares_of_guidance_are_of_the_whole_batch():
+def test_mean_is_over_whole_batch():
     torch.manual_seed(0)
     samples, labels, _, noises, times = inputs(4)
     guidance = TargetClassifierGuidance(Bilinear(), 1.0, [0])
@@ -155,7 +155,7 @@ def test_the_shares_of_guidance_are_of_the_whole_batch():
         (lambda c: TargetClassifierGuidance(c, 1.0, [[0.5, 0.1]]), "A target must be a range"),
     ],
 )
-def test_arguments_out_of_their_domain_are_refused(make, message):
+def test_invalid_arguments_raise(make, message):
     with pytest.raises(ValueError, match=message):
         make(Bilinear())
 
@@ -177,12 +177,12 @@ def test_arguments_out_of_their_domain_are_refused(make, message):
         (TargetClassifierGuidance(Bilinear(), 1.0, [[0.6, 0.9]]), 2, r"target \[0.6, 0.9\]"),
     ],
 )
-def test_steps_that_it_does_not_fit_are_refused(guidance, nfe, message):
+def test_unsupported_nfe_raises(guidance, nfe, message):
     with pytest.raises(ValueError, match=message):
         guidance.check_steps(nfe)
 
 
-def test_steps_that_it_fits_are_accepted():
+def test_supported_nfe():
     ClassifierGuidance(Bilinear(), 1.0).check_steps(1)
     for nfe, targets in ((1, [0]), (2, [0]), (4, [0, 0.25]), (3, [1 / 3]), ("any", [[0, 0.25]])):
         TargetClassifierGuidance(Bilinear(), 1.0, targets).check_steps(nfe)

@@ -36,7 +36,7 @@ def measure(penalty, critic, x, seed):
 
 
 @given(seeds, shapes, batches, steps)
-def test_slope_of_an_affine_critic_does_not_depend_on_the_step(seed, shape, batch, eps):
+def test_affine_slope_is_independent_of_eps(seed, shape, batch, eps):
     torch.manual_seed(seed)
     weight, critic = affine_critic(shape)
     x, z = torch.randn(2, batch, *shape)
@@ -47,7 +47,7 @@ def test_slope_of_an_affine_critic_does_not_depend_on_the_step(seed, shape, batc
 
 
 @given(seeds, shapes, batches)
-def test_slope_converges_to_the_directional_derivative(seed, shape, batch):
+def test_slope_converges_to_derivative(seed, shape, batch):
     torch.manual_seed(seed)
     critic = smooth_critic(shape)
     x, z = torch.randn(2, batch, *shape)
@@ -64,9 +64,7 @@ def test_slope_converges_to_the_directional_derivative(seed, shape, batch):
 
 
 @given(seeds, shapes, batches, st.floats(-1e3, 1e3), st.floats(-1e1, 1e1))
-def test_penalty_ignores_the_offset_and_is_quadratic_in_the_scale(
-    seed, shape, batch, offset, scale
-):
+def test_penalty_ignores_offset_and_is_quadratic(seed, shape, batch, offset, scale):
     torch.manual_seed(seed)
     critic = smooth_critic(shape)
     x = torch.randn(batch, *shape)
@@ -79,7 +77,7 @@ def test_penalty_ignores_the_offset_and_is_quadratic_in_the_scale(
 
 
 @given(seeds, shapes, st.integers(2, 5))
-def test_samples_do_not_see_one_another(seed, shape, batch):
+def test_samples_are_independent(seed, shape, batch):
     torch.manual_seed(seed)
     critic = smooth_critic(shape)
     x = torch.randn(batch, *shape)
@@ -91,7 +89,7 @@ def test_samples_do_not_see_one_another(seed, shape, batch):
 
 
 @pytest.mark.parametrize("eps", [0.3, 0.1, 0.03])
-def test_mean_over_directions_is_the_exact_penalty_up_to_second_order(eps):
+def test_finite_difference_mean_matches_autograd(eps):
     # For D(x) = x'Ax / 2 the bias is known: eps^2 / 4 * ((tr A)^2 + 2 tr A^2).
     samples, size = 200_000, 4
     matrix = torch.randn(size, size)
@@ -107,7 +105,7 @@ def test_mean_over_directions_is_the_exact_penalty_up_to_second_order(eps):
     assert (values.mean() - exact - bias).abs() < 5 * error
 
 
-def test_penalty_trains_the_critic_and_not_the_samples():
+def test_penalty_trains_only_critic():
     weight, critic = affine_critic((3,))
     weight.requires_grad_()
     x = torch.randn(4, 3)
@@ -118,7 +116,7 @@ def test_penalty_trains_the_critic_and_not_the_samples():
     assert x.grad is None
 
 
-def test_the_exact_penalty_leaves_the_samples_out_of_training():
+def test_autograd_penalty_detaches_samples():
     critic = smooth_critic((3,))
     x, trained = torch.randn(4, 3), torch.randn(4, 3, requires_grad=True)
 
@@ -130,6 +128,6 @@ def test_the_exact_penalty_leaves_the_samples_out_of_training():
 
 
 @pytest.mark.parametrize("eps", [0.0, -0.1, float("nan")])
-def test_step_must_be_positive(eps):
+def test_eps_must_be_positive(eps):
     with pytest.raises(ValueError, match="eps must be positive"):
         FiniteDifferencePenalty(eps)

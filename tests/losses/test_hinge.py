@@ -20,7 +20,7 @@ def columns(values):
 
 
 @given(pairs, margins)
-def test_it_is_what_each_sample_lacks_to_the_margin(values, margin):
+def test_matches_formula(values, margin):
     loss = HingeLoss(margin)
 
     losses = loss.discriminator_loss(*columns(values))
@@ -30,7 +30,7 @@ def test_it_is_what_each_sample_lacks_to_the_margin(values, margin):
 
 
 @given(pairs, margins, st.floats(1e-2, 1e2))
-def test_it_is_homogeneous_in_the_logits_and_the_margin(values, margin, factor):
+def test_homogeneous_in_logits_and_margin(values, margin, factor):
     real, fake = columns(values)
 
     scaled = HingeLoss(factor * margin).discriminator_loss(factor * real, factor * fake)
@@ -40,13 +40,13 @@ def test_it_is_homogeneous_in_the_logits_and_the_margin(values, margin, factor):
 
 
 @given(pairs)
-def test_generator_loss_is_minus_the_logit(values):
+def test_generator_loss_is_negative_logit(values):
     real, fake = columns(values)
 
     assert torch.equal(HingeLoss().generator_loss(real, fake), -fake)
 
 
-def test_discriminator_gains_nothing_beyond_the_margin():
+def test_zero_beyond_margin():
     real = torch.tensor([0.9, 1.1, -5.0, 5.0], requires_grad=True)
     fake = torch.tensor([-0.9, -1.1, 5.0, -5.0], requires_grad=True)
 

@@ -58,7 +58,7 @@ def inputs(batch=6):
 
 
 @given(seeds, st.floats(0.1, 10))
-def test_its_slope_is_that_of_the_classifier_by_bayes_rule(seed, scale):
+def test_gradient_matches_bayes_classifier(seed, scale):
     torch.manual_seed(seed)
     samples, labels, targets, noises, times = inputs()
     t = times[:, None]
@@ -75,7 +75,7 @@ def test_its_slope_is_that_of_the_classifier_by_bayes_rule(seed, scale):
     torch.testing.assert_close(values, (samples * expected).sum(1))
 
 
-def test_gradient_descent_makes_the_class_likelier():
+def test_gradient_descent_increases_class_probability():
     torch.manual_seed(0)
     samples, labels = torch.randn(200, 2), torch.arange(200) % 3
     guidance = ImplicitClassifierGuidance(Mixture(), 1.0)
@@ -95,7 +95,7 @@ def test_gradient_descent_makes_the_class_likelier():
     assert mean_log_probability(samples) > before / 4
 
 
-def test_a_model_without_a_null_class_is_refused():
+def test_model_without_null_class_raises():
     model = Mixture()
     model.class_dropout_prob = 0.0
 
@@ -104,7 +104,7 @@ def test_a_model_without_a_null_class_is_refused():
 
 
 @pytest.mark.parametrize("nfe", [2, "any"])
-def test_several_steps_are_refused(nfe):
+def test_several_steps_raise(nfe):
     guidance = ImplicitClassifierGuidance(Mixture(), 1.0)
     guidance.check_steps(1)
 

@@ -19,7 +19,7 @@ def columns(values):
 
 
 @given(pairs)
-def test_it_is_half_the_squared_distances_from_the_targets(values):
+def test_matches_formula(values):
     real, fake = columns(values)
     loss = LeastSquaresLoss()
 
@@ -31,7 +31,7 @@ def test_it_is_half_the_squared_distances_from_the_targets(values):
 
 
 @given(pairs)
-def test_gradients_are_the_distances_themselves(values):
+def test_gradients_are_distances(values):
     real, fake = (column.requires_grad_() for column in columns(values))
     loss = LeastSquaresLoss()
 
@@ -43,7 +43,7 @@ def test_gradients_are_the_distances_themselves(values):
 
 
 @given(pairs)
-def test_discriminator_loss_is_symmetric_about_one_half(values):
+def test_symmetric_about_one_half(values):
     real, fake = columns(values)
     loss = LeastSquaresLoss()
 
@@ -53,7 +53,7 @@ def test_discriminator_loss_is_symmetric_about_one_half(values):
     torch.testing.assert_close(mirrored, loss.discriminator_loss(real, fake))
 
 
-def test_it_vanishes_at_the_targets_alone():
+def test_zero_only_at_targets():
     one, zero = torch.ones(1), torch.zeros(1)
     loss = LeastSquaresLoss()
 

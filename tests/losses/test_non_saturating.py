@@ -25,7 +25,7 @@ def columns(values):
 
 
 @given(pairs)
-def test_it_is_the_cross_entropy_of_telling_real_from_generated(values):
+def test_matches_cross_entropy(values):
     real, fake = columns(values)
 
     discriminator = NonSaturatingLoss().discriminator_loss(real, fake)
@@ -39,7 +39,7 @@ def test_it_is_the_cross_entropy_of_telling_real_from_generated(values):
 
 
 @given(pairs)
-def test_negated_and_swapped_logits_leave_the_discriminator_its_loss(values):
+def test_invariant_to_negated_swapped_logits(values):
     real, fake = columns(values)
     loss = NonSaturatingLoss()
 
@@ -49,7 +49,7 @@ def test_negated_and_swapped_logits_leave_the_discriminator_its_loss(values):
 
 
 @given(pairs)
-def test_gradients_are_those_of_the_textbook(values):
+def test_gradients_match_formula(values):
     real, fake = (column.requires_grad_() for column in columns(values))
     loss = NonSaturatingLoss()
 
@@ -63,7 +63,7 @@ def test_gradients_are_those_of_the_textbook(values):
     torch.testing.assert_close(grad, expected, rtol=1e-7, atol=1e-9)
 
 
-def test_generator_loss_does_not_saturate_where_the_discriminator_is_sure():
+def test_generator_loss_does_not_saturate():
     fake = torch.tensor([-50.0, -500.0], requires_grad=True)
 
     NonSaturatingLoss().generator_loss(torch.zeros(2), fake).sum().backward()
@@ -71,7 +71,7 @@ def test_generator_loss_does_not_saturate_where_the_discriminator_is_sure():
     torch.testing.assert_close(fake.grad, torch.tensor([-1.0, -1.0]))
 
 
-def test_generator_ignores_the_real_samples():
+def test_generator_ignores_real_samples():
     real = torch.randn(4, requires_grad=True)
     fake = torch.randn(4)
 
@@ -79,7 +79,7 @@ def test_generator_ignores_the_real_samples():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_far_logits_give_finite_losses(dtype):
+def test_large_logits_are_finite(dtype):
     real = torch.tensor([1e4, -1e4], dtype=dtype)
     fake = torch.tensor([-1e4, 1e4], dtype=dtype)
     loss = NonSaturatingLoss()

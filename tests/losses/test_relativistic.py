@@ -22,7 +22,7 @@ def columns(values):
 
 
 @given(pairs)
-def test_it_is_minus_the_log_probability_that_a_pair_is_ordered(values):
+def test_matches_log_probability_of_order(values):
     real, fake = columns(values)
     loss = RelativisticLoss()
 
@@ -37,7 +37,7 @@ def test_it_is_minus_the_log_probability_that_a_pair_is_ordered(values):
 
 
 @given(pairs, st.floats(-1e3, 1e3))
-def test_it_ignores_an_offset_of_all_logits(values, offset):
+def test_invariant_to_offset(values, offset):
     real, fake = columns(values)
     loss = RelativisticLoss()
 
@@ -47,7 +47,7 @@ def test_it_ignores_an_offset_of_all_logits(values, offset):
 
 
 @given(pairs)
-def test_players_swap_roles_with_their_logits_and_their_gap_is_linear(values):
+def test_players_swap_with_logits(values):
     real, fake = columns(values)
     loss = RelativisticLoss()
 
@@ -59,7 +59,7 @@ def test_players_swap_roles_with_their_logits_and_their_gap_is_linear(values):
 
 
 @given(pairs)
-def test_gradients_are_the_probabilities_of_the_wrong_order(values):
+def test_gradients_match_formula(values):
     real, fake = (column.requires_grad_() for column in columns(values))
     loss = RelativisticLoss()
 
@@ -74,7 +74,7 @@ def test_gradients_are_the_probabilities_of_the_wrong_order(values):
     torch.testing.assert_close(g_real, 1 - wrong.detach())
 
 
-def test_it_falls_as_each_player_gains():
+def test_monotone_in_logit_gap():
     gaps = torch.linspace(-20, 20, 101)
     zeros = torch.zeros(101)
     loss = RelativisticLoss()
@@ -84,7 +84,7 @@ def test_it_falls_as_each_player_gains():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_far_logits_give_finite_losses_and_gradients(dtype):
+def test_large_logits_are_finite(dtype):
     real = torch.tensor([1e4, -1e4, 1e4], dtype=dtype, requires_grad=True)
     fake = torch.tensor([-1e4, 1e4, 1e4], dtype=dtype, requires_grad=True)
 
@@ -96,7 +96,7 @@ def test_far_logits_give_finite_losses_and_gradients(dtype):
     torch.testing.assert_close(real.grad, torch.tensor([0, -1, -0.5], dtype=dtype))
 
 
-def test_a_column_of_logits_is_refused_here_instead_of_being_broadcast():
+def test_wrong_logit_shape_raises():
     with pytest.raises(jaxtyping.TypeCheckError):
         RelativisticLoss().discriminator_loss(torch.zeros(3), torch.zeros(3, 1))
 

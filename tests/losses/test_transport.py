@@ -21,7 +21,7 @@ def batch_of(seed, shape, batch):
 
 
 @given(seeds, shapes, batches)
-def test_it_is_the_mean_square_that_each_sample_moved_per_unit_of_time(seed, shape, batch):
+def test_matches_formula(seed, shape, batch):
     samples, latents, widths = batch_of(seed, shape, batch)
 
     losses = transport_loss(samples, latents, widths)
@@ -33,9 +33,7 @@ def test_it_is_the_mean_square_that_each_sample_moved_per_unit_of_time(seed, sha
 
 
 @given(seeds, shapes, batches, st.floats(-1e1, 1e1), st.floats(-1e1, 1e1))
-def test_it_ignores_where_the_samples_are_and_is_quadratic_in_the_way(
-    seed, shape, batch, factor, offset
-):
+def test_translation_invariant_and_quadratic(seed, shape, batch, factor, offset):
     samples, latents, widths = batch_of(seed, shape, batch)
 
     losses = transport_loss(factor * samples + offset, factor * latents + offset, widths)
@@ -45,7 +43,7 @@ def test_it_ignores_where_the_samples_are_and_is_quadratic_in_the_way(
 
 
 @given(seeds, shapes, batches, st.integers(2, 8))
-def test_a_straight_way_costs_the_same_in_one_step_or_several(seed, shape, batch, steps):
+def test_straight_path_costs_same_in_any_steps(seed, shape, batch, steps):
     samples, latents, widths = batch_of(seed, shape, batch)
 
     first = latents + (samples - latents) / steps
@@ -55,7 +53,7 @@ def test_a_straight_way_costs_the_same_in_one_step_or_several(seed, shape, batch
 
 
 @given(seeds, shapes)
-def test_gradient_points_back_to_the_source(seed, shape):
+def test_gradient_points_to_source(seed, shape):
     samples, latents, widths = batch_of(seed, shape, 3)
     samples.requires_grad_()
 

@@ -19,7 +19,7 @@ def columns(values):
 
 
 @given(pairs)
-def test_it_is_the_gap_of_each_pair(values):
+def test_matches_formula(values):
     real, fake = columns(values)
     loss = WassersteinLoss()
 
@@ -29,7 +29,7 @@ def test_it_is_the_gap_of_each_pair(values):
 
 
 @given(pairs, st.floats(-1e3, 1e3), st.floats(-1e1, 1e1))
-def test_discriminator_loss_ignores_an_offset_and_is_linear(values, offset, factor):
+def test_offset_invariant_and_linear(values, offset, factor):
     real, fake = columns(values)
     loss = WassersteinLoss()
 
@@ -40,14 +40,14 @@ def test_discriminator_loss_ignores_an_offset_and_is_linear(values, offset, fact
 
 
 @given(pairs)
-def test_discriminator_loss_is_antisymmetric(values):
+def test_antisymmetric(values):
     real, fake = columns(values)
     loss = WassersteinLoss()
 
     assert torch.equal(loss.discriminator_loss(fake, real), -loss.discriminator_loss(real, fake))
 
 
-def test_gradients_never_vanish():
+def test_gradients_are_constant():
     real = torch.tensor([-1e4, 0.0, 1e4], requires_grad=True)
     fake = torch.tensor([1e4, 0.0, -1e4], requires_grad=True)
     loss = WassersteinLoss()

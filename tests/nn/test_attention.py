@@ -57,7 +57,7 @@ def naive_attention(queries, keys, values):
 
 @pytest.mark.parametrize("backend", [MathAttention(), SDPAttention(), AutoAttention()])
 @given(seeds, heads, sizes, sizes)
-def test_backend_is_softmax_attention(backend, seed, num_heads, tokens, width):
+def test_backends_match_softmax_attention(backend, seed, num_heads, tokens, width):
     torch.manual_seed(seed)
     q, k, v = torch.randn(3, 2, num_heads, tokens, width)
 
@@ -67,7 +67,7 @@ def test_backend_is_softmax_attention(backend, seed, num_heads, tokens, width):
 
 
 @given(seeds, heads, sizes, sizes)
-def test_backends_agree_in_value_and_gradient(seed, num_heads, tokens, width):
+def test_backends_agree(seed, num_heads, tokens, width):
     torch.manual_seed(seed)
     inputs = torch.randn(3, 2, num_heads, tokens, width).requires_grad_()
     weights = torch.randn(2, num_heads, tokens, width)
@@ -81,20 +81,20 @@ def test_backends_agree_in_value_and_gradient(seed, num_heads, tokens, width):
         torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
 
 
-def test_plain_attention_can_be_differentiated_twice_and_forward():
+def test_math_attention_double_backward_and_jvp():
     q, k, v = (x.requires_grad_() for x in torch.randn(3, 1, 2, 3, 4).unbind())
 
     assert torch.autograd.gradgradcheck(MathAttention().attend, (q, k, v))
     assert torch.autograd.gradcheck(MathAttention().attend, (q, k, v), check_forward_ad=True)
 
 
-def test_xformers_is_never_available_without_cuda():
+def test_xformers_needs_cuda():
     for device in ("cpu", "mps", "meta"):
         assert not XformersAttention().is_available(torch.device(device))
 
 
 @pytest.mark.parametrize("found", [None, "a spec"])
-def test_xformers_is_available_on_cuda_where_it_is_installed(found, monkeypatch):
+def test_xformers_available_on_cuda(found, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
 
     assert XformersAttention().is_available(torch.device("cuda")) == (found is not None)
@@ -113,14 +113,14 @@ def fresh():
     return module
 
 
-def test_choice_on_the_cpu_is_the_fused_kernel_unless_it_cannot_do_it():
+def test_auto_choice_on_cpu():
     for required in ((), ("vmap",), ("compile", "bf16"), ("vmap", "compile", "bf16")):
         assert isinstance(AutoAttention.choose("cpu", frozenset(required)), SDPAttention)
     for required in (("double_backward",), ("jvp",), ("jvp", "bf16"), CAPABILITIES):
         assert isinstance(AutoAttention.choose("cpu", frozenset(required)), MathAttention)
 
 
-def test_choice_on_cuda_is_xformers_where_it_is_found(fresh, monkeypatch):
+def test_auto_choice_on_cuda_with_xformers(fresh, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "xformers" or None)
 
     for required, chosen in (
@@ -133,13 +133,13 @@ def test_choice_on_cuda_is_xformers_where_it_is_found(fresh, monkeypatch):
     assert isinstance(fresh.AutoAttention.choose("cpu", frozenset()), fresh.SDPAttention)
 
 
-def test_choice_on_cuda_is_the_fused_kernel_where_xformers_is_not_found(fresh, monkeypatch):
+def test_auto_choice_on_cuda_without_xformers(fresh, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
 
     assert isinstance(fresh.AutoAttention.choose("cuda", frozenset()), fresh.SDPAttention)
 
 
-def test_each_choice_is_logged_once(fresh, caplog):
+def test_choice_is_logged_once(fresh, caplog):
     caplog.set_level(logging.INFO, logger="afmlib")
     layers = [fresh.Attention(8, 2) for _ in range(3)]
     tokens = torch.randn(1, 2, 8)
@@ -156,7 +156,7 @@ def test_each_choice_is_logged_once(fresh, caplog):
     ]
 
 
-def test_xformers_is_not_imported_where_there_is_no_cuda(tmp_path, monkeypatch):
+def test_xformers_is_not_imported_without_cuda(tmp_path, monkeypatch):
     (tmp_path / "xformers.py").write_text("raise RuntimeError('imported')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     code = (
@@ -174,7 +174,7 @@ def test_xformers_is_not_imported_where_there_is_no_cuda(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("qk_norm", [False, True])
 @pytest.mark.parametrize("name", ["auto", "math", "sdpa"])
-def test_layer_equals_that_of_timm(name, qk_norm):
+def test_layer_matches_timm(name, qk_norm):
     ours = Attention(12, 3, qk_norm=qk_norm, attention=name)
     theirs = TimmAttention(
         dim=12,
@@ -193,7 +193,7 @@ def test_layer_equals_that_of_timm(name, qk_norm):
 
 
 @given(seeds)
-def test_layer_does_not_depend_on_the_order_of_the_tokens(seed):
+def test_layer_is_permutation_equivariant(seed):
     torch.manual_seed(seed)
     layer = Attention(8, 2, qk_norm=True)
     tokens = torch.randn(2, 6, 8)
@@ -203,7 +203,7 @@ def test_layer_does_not_depend_on_the_order_of_the_tokens(seed):
 
 
 @given(seeds, st.floats(0.1, 100))
-def test_normalized_queries_and_keys_ignore_the_scale_of_their_weights(seed, scale):
+def test_qk_norm_ignores_weight_scale(seed, scale):
     torch.manual_seed(seed)
     layer = Attention(8, 2, qk_norm=True)
     tokens = torch.randn(2, 6, 8)
@@ -218,25 +218,25 @@ def test_normalized_queries_and_keys_ignore_the_scale_of_their_weights(seed, sca
     torch.testing.assert_close(layer(tokens), before, rtol=1e-7, atol=1e-9)
 
 
-def test_built_backend_is_used_as_it_is():
+def test_built_backend_is_used():
     backend = MathAttention()
 
     assert Attention(8, 2, attention=backend).backend is backend
 
 
 @pytest.mark.parametrize(("width", "heads"), [(8, 3), (10, 4), (2, 4)])
-def test_heads_must_divide_the_width(width, heads):
+def test_heads_must_divide_width(width, heads):
     with pytest.raises(ValueError, match=f"num_heads {heads} does not divide hidden_size {width}"):
         Attention(width, heads)
 
 
-def test_unknown_backend_is_answered_with_those_there_are():
+def test_unknown_backend_lists_names():
     with pytest.raises(ValueError, match=r"one of \['auto', 'math', .*'flash'"):
         Attention(8, 2, attention="flash")
 
 
 @pytest.mark.parametrize("name", ["auto", "math", "sdpa"])
-def test_layer_compiles_without_a_graph_break(name, fresh):
+def test_layer_compiles_without_graph_break(name, fresh):
     layer = fresh.Attention(8, 2, attention=name)
     tokens = torch.randn(2, 3, 8)
 
@@ -250,14 +250,14 @@ def test_layer_compiles_without_a_graph_break(name, fresh):
 
 @pytest.mark.parametrize("name", ["sdpa", "xformers"])
 @pytest.mark.parametrize("capability", ["double_backward", "jvp"])
-def test_fused_kernel_chosen_by_name_is_refused_where_it_cannot_do_it(name, capability):
+def test_named_backend_without_capability_raises(name, capability):
     layer = Attention(8, 2, attention=name)
 
     with pytest.raises(ValueError, match=f"has no {capability}, .*use attention 'auto' or 'math'"):
         layer.require({capability, "bf16"})
 
 
-def test_requirements_add_up():
+def test_requirements_accumulate():
     layer = Attention(8, 2)
 
     layer.require({"jvp"})
@@ -266,7 +266,7 @@ def test_requirements_add_up():
     assert layer.required == {"jvp", "double_backward"}
 
 
-def test_every_attention_of_a_network_is_restricted():
+def test_require_capabilities_of_network():
     network = DiTDiscriminator(**SMALL)
 
     require_capabilities(network, {"double_backward"})
@@ -274,7 +274,7 @@ def test_every_attention_of_a_network_is_restricted():
     assert all(block.attn.required == {"double_backward"} for block in network.blocks)
 
 
-def test_network_without_attention_has_every_capability():
+def test_network_without_attention():
     require_capabilities(MLPGenerator(2), CAPABILITIES)
 
 
@@ -283,14 +283,14 @@ def objective(attention, penalty):
     return AdversarialFlow(generator, DiTDiscriminator(attention=attention, **SMALL), None, penalty)
 
 
-def test_exact_penalty_refuses_a_discriminator_with_a_fused_kernel_by_name():
+def test_autograd_penalty_with_named_fused_kernel_raises():
     with pytest.raises(ValueError, match="SDPAttention has no double_backward"):
         objective("sdpa", AutogradPenalty())
     objective("sdpa", FiniteDifferencePenalty())
     objective("math", AutogradPenalty())
 
 
-def test_exact_penalty_trains_a_discriminator_with_the_automatic_choice():
+def test_autograd_penalty_with_auto_attention():
     game = objective("auto", AutogradPenalty())
     with torch.no_grad():
         for parameter in game.discriminator.parameters():
@@ -311,7 +311,7 @@ def test_exact_penalty_trains_a_discriminator_with_the_automatic_choice():
     assert all(block.attn.required == {"double_backward"} for block in game.discriminator.blocks)
 
 
-def test_derivative_along_a_direction_goes_through_a_whole_network():
+def test_jvp_of_whole_network():
     network = DiTDiscriminator(**SMALL)
     with torch.no_grad():
         for parameter in network.parameters():

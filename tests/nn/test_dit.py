@@ -17,7 +17,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 @given(seeds, st.integers(1, 4), st.integers(1, 4))
-def test_modulation_is_one_shift_and_scale_per_sample(seed, batch, tokens):
+def test_modulate(seed, batch, tokens):
     torch.manual_seed(seed)
     x, shift, scale = torch.randn(batch, tokens, 3), torch.randn(batch, 3), torch.randn(batch, 3)
 
@@ -29,7 +29,7 @@ def test_modulation_is_one_shift_and_scale_per_sample(seed, batch, tokens):
 
 
 @given(seeds)
-def test_modulation_by_nothing_is_the_identity(seed):
+def test_zero_modulation_is_identity(seed):
     torch.manual_seed(seed)
     x, zero = torch.randn(2, 3, 4), torch.zeros(2, 4)
 
@@ -37,7 +37,7 @@ def test_modulation_by_nothing_is_the_identity(seed):
 
 
 @pytest.mark.parametrize("ratio", [4.0, 2.5])
-def test_mlp_equals_that_of_timm(ratio):
+def test_mlp_matches_timm(ratio):
     ours = Mlp(12, ratio)
     theirs = TimmMlp(
         in_features=12,
@@ -51,7 +51,7 @@ def test_mlp_equals_that_of_timm(ratio):
 
 
 @given(seeds)
-def test_new_block_is_the_identity(seed):
+def test_new_block_is_identity(seed):
     torch.manual_seed(seed)
     tokens, condition = torch.randn(2, 3, 8), torch.randn(2, 8)
 
@@ -65,7 +65,7 @@ def test_new_final_layer_returns_zero(seed):
     assert not FinalLayer(8, 12)(torch.randn(2, 3, 8), torch.randn(2, 8)).any()
 
 
-def test_gates_decide_which_branch_is_heard():
+def test_gates_select_branches():
     block = DiTBlock(8, 2)
     tokens, condition = torch.randn(2, 3, 8), torch.randn(2, 8)
     bias = block.adaLN_modulation[1].bias
@@ -79,7 +79,7 @@ def test_gates_decide_which_branch_is_heard():
     torch.testing.assert_close(block(tokens, condition), tokens + block.mlp(norm))
 
 
-def test_layers_start_as_in_the_reference():
+def test_initialization_matches_reference():
     block, final = DiTBlock(64, 4), FinalLayer(64, 16)
 
     for layer in (block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2):
@@ -92,7 +92,7 @@ def test_layers_start_as_in_the_reference():
         assert not layer.bias.any()
 
 
-def test_normalization_has_no_parameters_and_the_epsilon_of_the_reference():
+def test_layer_norm_settings():
     norms = [*DiTBlock(8, 2).modules(), *FinalLayer(8, 4).modules(), *token_head(8, 1, False)]
     norms = [module for module in norms if isinstance(module, nn.LayerNorm)]
 
@@ -101,7 +101,7 @@ def test_normalization_has_no_parameters_and_the_epsilon_of_the_reference():
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_head_of_a_token_keeps_the_initialization_of_torch(bias):
+def test_token_head_keeps_torch_initialization(bias):
     linear = token_head(64, 32, bias)[1]
     bound = 1 / math.sqrt(64)
 
@@ -114,6 +114,6 @@ def test_head_of_a_token_keeps_the_initialization_of_torch(bias):
 @pytest.mark.parametrize(
     ("depth", "heads", "ratio"), [(0, 2, 4.0), (1, 0, 4.0), (1, 2, 0.0), (1, 2, -1.0)]
 )
-def test_numbers_out_of_their_domain_are_refused(depth, heads, ratio):
+def test_invalid_arguments_raise(depth, heads, ratio):
     with pytest.raises(ValueError, match=f"depth {depth}, num_heads {heads}, mlp_ratio {ratio}"):
         dit_blocks(depth, 8, heads, ratio, False, "auto")

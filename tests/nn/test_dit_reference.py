@@ -163,7 +163,7 @@ def assert_agree(made, expected):
 
 @few
 @given(seeds, shapes, st.sampled_from([(), ("src",), ("tgt",), ("src", "tgt")]))
-def test_generator_is_that_of_the_specification(seed, arguments, embedded):
+def test_generator_matches_reference(seed, arguments, embedded):
     torch.manual_seed(seed)
     switches = {f"use_timestep_{end}": True for end in embedded}
     network = randomized(DiTGenerator(**arguments, **switches))
@@ -186,7 +186,7 @@ def test_generator_is_that_of_the_specification(seed, arguments, embedded):
 
 @few
 @given(seeds, shapes, st.booleans())
-def test_discriminator_is_that_of_the_specification(seed, arguments, embeds_time):
+def test_discriminator_matches_reference(seed, arguments, embeds_time):
     torch.manual_seed(seed)
     network = randomized(DiTDiscriminator(**arguments, use_timestep=embeds_time))
     oracle = Oracle(network, arguments)
@@ -207,7 +207,7 @@ def test_discriminator_is_that_of_the_specification(seed, arguments, embeds_time
 
 @few
 @given(seeds, shapes)
-def test_classifier_is_that_of_the_specification(seed, arguments):
+def test_classifier_matches_reference(seed, arguments):
     torch.manual_seed(seed)
     network = randomized(DiTClassifier(**arguments))
     oracle = Oracle(network, arguments)
@@ -225,7 +225,7 @@ def test_classifier_is_that_of_the_specification(seed, arguments):
 
 @few
 @given(seeds, shapes, st.integers(1, 4), st.booleans())
-def test_repeated_generators_are_those_of_the_specification(seed, arguments, repeats, by_block):
+def test_repeated_generators_match_reference(seed, arguments, repeats, by_block):
     torch.manual_seed(seed)
     network = randomized(DiTGenerator(**arguments, use_timestep_src=True))
     wrapper = (RepeatBlocks if by_block else RepeatDepth)(repeats, network)

@@ -25,7 +25,7 @@ times = st.floats(0, 1)
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=3), st.integers(1, 8))
-def test_sinusoids_are_cosines_and_then_sines_of_falling_frequencies(values, half):
+def test_sinusoids_match_formula(values, half):
     waves = sinusoids(torch.tensor(values), 2 * half, max_period=500.0)
 
     for row, value in zip(waves, values, strict=True):
@@ -36,7 +36,7 @@ def test_sinusoids_are_cosines_and_then_sines_of_falling_frequencies(values, hal
 
 
 @given(times)
-def test_timestep_embedding_has_the_frequencies_of_the_paper(time):
+def test_timestep_frequencies_match_paper(time):
     embedder = TimestepEmbedder(8)
     rows = []
     embedder.mlp.register_forward_pre_hook(lambda module, inputs: rows.append(inputs[0]))
@@ -51,7 +51,7 @@ def test_timestep_embedding_has_the_frequencies_of_the_paper(time):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
-def test_sinusoids_of_times_have_the_same_precision_whatever_that_of_the_weights(dtype):
+def test_sinusoid_precision_with_half_weights(dtype):
     rows = {}
     for precision in (torch.float32, dtype):
         embedder = TimestepEmbedder(8).to(precision)
@@ -65,7 +65,7 @@ def test_sinusoids_of_times_have_the_same_precision_whatever_that_of_the_weights
 
 
 @given(times, st.floats(0.1, 1e4))
-def test_the_scale_of_time_is_a_factor_on_it(time, scale):
+def test_time_scale_is_a_factor(time, scale):
     rows = []
     fast, slow = TimestepEmbedder(8, time_scale=scale), TimestepEmbedder(8, time_scale=1.0)
     for embedder, value in ((fast, time), (slow, scale * time)):
@@ -76,12 +76,12 @@ def test_the_scale_of_time_is_a_factor_on_it(time, scale):
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, math.nan])
-def test_the_scale_of_time_is_positive(scale):
+def test_time_scale_must_be_positive(scale):
     with pytest.raises(ValueError, match=f"time_scale must be positive, got {scale}"):
         TimestepEmbedder(8, time_scale=scale)
 
 
-def test_timestep_embedder_starts_as_in_the_reference():
+def test_timestep_embedder_initialization():
     embedder = TimestepEmbedder(512)
 
     for layer in (embedder.mlp[0], embedder.mlp[2]):
@@ -89,7 +89,7 @@ def test_timestep_embedder_starts_as_in_the_reference():
         assert not layer.bias.any()
 
 
-def test_timestep_embedder_is_two_layers_with_a_silu_in_between():
+def test_timestep_embedder_matches_formula():
     embedder = TimestepEmbedder(8)
     first, _, second = embedder.mlp
     t = torch.tensor([0.25, 1.0])
@@ -105,7 +105,7 @@ def test_timestep_embedder_is_two_layers_with_a_silu_in_between():
 
 
 @given(st.integers(1, 5), st.integers(1, 4))
-def test_position_embedding_is_column_then_row_each_sine_then_cosine(size, quarter):
+def test_position_embedding_matches_formula(size, quarter):
     dim = 4 * quarter
     table = position_embedding(size, dim)
 
@@ -122,7 +122,7 @@ def test_position_embedding_is_column_then_row_each_sine_then_cosine(size, quart
 
 
 @pytest.mark.parametrize("dim", [1, 2, 6, 1150])
-def test_width_of_positions_must_divide_by_four(dim):
+def test_position_width_must_divide_by_four(dim):
     with pytest.raises(ValueError, match=f"divisible by 4, got {dim}"):
         position_embedding(4, dim)
 
@@ -131,7 +131,7 @@ def test_width_of_positions_must_divide_by_four(dim):
 
 
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(1, 5))
-def test_patches_are_projected_row_by_row(cells, patch, channels, width):
+def test_patches_are_in_row_major_order(cells, patch, channels, width):
     embedder = PatchEmbed(cells * patch, patch, channels, width)
     images = torch.randn(2, channels, cells * patch, cells * patch)
 
@@ -146,7 +146,7 @@ def test_patches_are_projected_row_by_row(cells, patch, channels, width):
             torch.testing.assert_close(tokens[:, row * cells + column], expected)
 
 
-def test_patches_equal_those_of_timm():
+def test_patches_match_timm():
     embedder = PatchEmbed(8, 2, 4, 12)
     theirs = TimmPatchEmbed(img_size=8, patch_size=2, in_chans=4, embed_dim=12)
     theirs.load_state_dict(embedder.state_dict(), strict=True)
@@ -155,7 +155,7 @@ def test_patches_equal_those_of_timm():
     torch.testing.assert_close(embedder(images), theirs(images), rtol=1e-12, atol=1e-12)
 
 
-def test_projection_starts_xavier_uniform_over_the_whole_patch():
+def test_patch_projection_initialization():
     embedder = PatchEmbed(8, 2, 4, 512)
     bound = math.sqrt(6 / (4 * 2 * 2 + 512))
 
@@ -166,7 +166,7 @@ def test_projection_starts_xavier_uniform_over_the_whole_patch():
 
 
 @pytest.mark.parametrize(("size", "patch"), [(8, 3), (8, 16), (8, 0), (0, 2), (7, 2)])
-def test_patch_must_divide_the_image(size, patch):
+def test_patch_must_divide_image(size, patch):
     with pytest.raises(ValueError, match=f"patch_size {patch} does not divide input_size {size}"):
         PatchEmbed(size, patch, 4, 8)
 
@@ -174,7 +174,7 @@ def test_patch_must_divide_the_image(size, patch):
 # --- Labels ---------------------------------------------------------------------------------------
 
 
-def test_labels_are_rows_of_a_table_of_small_normal_numbers():
+def test_label_embedder():
     embedder = LabelEmbedder(100, 64)
     table = embedder.embedding_table.weight
     labels = torch.tensor([3, 0, 99])

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 
 @given(st.integers(1, 3), st.integers(1, 4), st.floats(0.1, 100))
-def test_features_are_the_coordinates_and_their_sinusoids(channels, half, scale):
+def test_features_match_formula(channels, half, scale):
     points = torch.linspace(-2, 2, 4 * channels).reshape(4, channels)
     features = PointFeatures(channels, scale, 2 * half)
 
@@ -30,7 +30,7 @@ def test_features_are_the_coordinates_and_their_sinusoids(channels, half, scale)
         torch.testing.assert_close(row, torch.tensor(expected), rtol=1e-8, atol=1e-8)
 
 
-def test_features_without_a_scale_are_the_coordinates():
+def test_features_without_scale():
     points = torch.randn(3, 2)
     features = PointFeatures(2, None, 64)
 
@@ -42,13 +42,13 @@ def test_features_without_a_scale_are_the_coordinates():
     ("channels", "scale", "number"),
     [(0, None, 2), (1, None, 0), (1, None, 3), (1, 0.0, 2), (1, -1.0, 2), (1, math.nan, 2)],
 )
-def test_features_refuse_numbers_out_of_their_domain(channels, scale, number):
+def test_invalid_feature_arguments_raise(channels, scale, number):
     with pytest.raises(ValueError, match="must be"):
         PointFeatures(channels, scale, number)
 
 
 @given(st.integers(1, 4), st.integers(1, 5))
-def test_hidden_layers_are_as_many_as_asked_for(depth, width):
+def test_hidden_layers(depth, width):
     layers = hidden_layers(3, width, depth, 2)
     linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
 
@@ -59,6 +59,6 @@ def test_hidden_layers_are_as_many_as_asked_for(depth, width):
 
 
 @pytest.mark.parametrize(("width", "depth"), [(0, 1), (4, 0)])
-def test_hidden_layers_refuse_numbers_out_of_their_domain(width, depth):
+def test_invalid_layer_arguments_raise(width, depth):
     with pytest.raises(ValueError, match=f"at least 1, got {depth} and {width}"):
         hidden_layers(3, width, depth, 2)

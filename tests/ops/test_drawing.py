@@ -11,7 +11,7 @@ def stream(seed=0):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_noises_have_the_shape_and_dtype_of_the_samples(dtype):
+def test_noise_shape_and_dtype(dtype):
     latents = torch.empty(6, 3, 2, dtype=dtype)
 
     noises = normal_like(latents, 4, stream())
@@ -21,7 +21,7 @@ def test_noises_have_the_shape_and_dtype_of_the_samples(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_numbers_are_one_per_sample_and_never_in_half_precision(dtype):
+def test_numbers_are_at_least_float32(dtype):
     latents = torch.empty(10_000, 2, dtype=dtype)
 
     numbers = uniform_like(latents, stream())
@@ -33,7 +33,7 @@ def test_numbers_are_one_per_sample_and_never_in_half_precision(dtype):
     assert len(numbers.unique()) > 9_900  # In bfloat16 there would be 256.
 
 
-def test_noises_are_standard_normal_and_numbers_are_uniform():
+def test_distributions():
     latents = torch.empty(50_000, 2, dtype=torch.float64)
 
     noises = normal_like(latents, 50_000, stream())
@@ -45,7 +45,7 @@ def test_noises_are_standard_normal_and_numbers_are_uniform():
 
 
 @pytest.mark.parametrize("draw", [uniform_like, lambda x, g: normal_like(x, 5, g)])
-def test_draws_follow_their_generator_or_else_the_global_one(draw):
+def test_draws_use_generator_or_global_state(draw):
     latents = torch.empty(5, 2)
 
     assert torch.equal(draw(latents, stream(1)), draw(latents, stream(1)))

@@ -15,7 +15,7 @@ batches = st.integers(1, 5)
 
 
 @given(seeds, shapes, batches)
-def test_each_sample_lies_at_its_own_time_between_data_and_noise(seed, shape, batch):
+def test_interpolate_matches_formula(seed, shape, batch):
     torch.manual_seed(seed)
     latents, noises = torch.randn(2, batch, *shape)
     timesteps = torch.rand(batch)
@@ -27,7 +27,7 @@ def test_each_sample_lies_at_its_own_time_between_data_and_noise(seed, shape, ba
 
 
 @given(seeds, shapes, batches)
-def test_time_0_is_data_and_1_is_noise_to_the_last_bit(seed, shape, batch):
+def test_ends_are_exact(seed, shape, batch):
     torch.manual_seed(seed)
     latents, noises = torch.randn(2, batch, *shape)
 
@@ -36,7 +36,7 @@ def test_time_0_is_data_and_1_is_noise_to_the_last_bit(seed, shape, batch):
 
 
 @given(seeds, shapes, batches)
-def test_the_path_is_straight(seed, shape, batch):
+def test_path_is_straight(seed, shape, batch):
     torch.manual_seed(seed)
     latents, noises = torch.randn(2, batch, *shape)
     s, t = torch.rand(2, batch)
@@ -46,7 +46,7 @@ def test_the_path_is_straight(seed, shape, batch):
     torch.testing.assert_close(moved, expand(s - t, latents) * (noises - latents))
 
 
-def test_the_flow_keeps_the_dtype_of_the_latents():
+def test_interpolate_keeps_dtype():
     latents = torch.ones(2, 3, dtype=torch.bfloat16)
     timesteps = torch.tensor([0.25, 0.5], dtype=torch.float32)
 
@@ -57,14 +57,14 @@ def test_the_flow_keeps_the_dtype_of_the_latents():
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
-def test_width_is_the_distance_of_the_times_and_never_below_a_thousandth(s, t):
+def test_step_width_matches_formula(s, t):
     width = step_width(torch.tensor([s]), torch.tensor([t]))
 
     assert width.item() == max(abs(s - t), 0.001)
     assert torch.equal(width, step_width(torch.tensor([t]), torch.tensor([s])))
 
 
-def test_the_narrowest_step_is_a_thousandth():
+def test_minimum_step_width():
     assert MIN_STEP_WIDTH == 0.001
     assert step_width(torch.tensor([0.3]), torch.tensor([0.3])).item() == 0.001
     assert step_width(torch.tensor([1.0]), torch.tensor([0.0])).item() == 1

@@ -19,7 +19,7 @@ def start_of(name):
 
 
 @given(names)
-def test_a_name_always_means_the_same_stream(name):
+def test_same_name_same_stream(name):
     assert start_of(name) == start_of(name)
 
 
@@ -29,11 +29,11 @@ def test_a_name_always_means_the_same_stream(name):
 @example((2**32,), (0, 1))
 @example((2**32, 5), (0, 1 + 5 * 2**32))
 @example((1, 2), (2, 1))
-def test_different_names_mean_different_streams(left, right):
+def test_different_names_differ(left, right):
     assert (start_of(left) == start_of(right)) == (left == right)
 
 
-def test_neighbors_share_no_noise():
+def test_adjacent_seeds_share_no_noise():
     seeds, images = range(20), range(100)
 
     first = {
@@ -45,7 +45,7 @@ def test_neighbors_share_no_noise():
     assert len(first) > 1980
 
 
-def test_noises_of_neighboring_streams_are_uncorrelated_and_normal():
+def test_adjacent_streams_are_uncorrelated_normal():
     noises = indexed_noises(0, range(2000), (8,)).double()
 
     for values, mean in ((noises, 0), (noises**2, 1), (noises[1:] * noises[:-1], 0)):
@@ -53,7 +53,7 @@ def test_noises_of_neighboring_streams_are_uncorrelated_and_normal():
 
 
 @given(numbers, st.lists(st.integers(0, 10**6), min_size=1, max_size=6))
-def test_the_noise_of_an_image_does_not_depend_on_its_batch(seed, images):
+def test_noise_is_independent_of_batch(seed, images):
     together = indexed_noises(seed, images, (3, 2))
 
     for noises, image in zip(together, images, strict=True):
@@ -61,7 +61,7 @@ def test_the_noise_of_an_image_does_not_depend_on_its_batch(seed, images):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_noises_do_not_depend_on_the_default_dtype(dtype):
+def test_noise_is_independent_of_default_dtype(dtype):
     expected = indexed_noises(0, [1, 2], (3,))
     torch.set_default_dtype(dtype)
     try:
@@ -73,11 +73,11 @@ def test_noises_do_not_depend_on_the_default_dtype(dtype):
     assert torch.equal(noises, expected)
 
 
-def test_no_images_have_no_noises():
+def test_empty_batch():
     assert indexed_noises(0, [], (3, 2)).shape == (0, 3, 2)
 
 
-def test_drawing_leaves_the_global_sources_alone():
+def test_global_random_state_is_unchanged():
     torch.manual_seed(0)
     np.random.seed(0)
     expected = torch.rand(1), np.random.rand()
@@ -91,14 +91,14 @@ def test_drawing_leaves_the_global_sources_alone():
 
 
 @given(st.integers(0, 200), names)
-def test_a_permutation_is_one_and_has_a_name(size, name):
+def test_permutation(size, name):
     order = permutation(size, *name)
 
     assert sorted(order) == list(range(size))
     assert order == permutation(size, *name)
 
 
-def test_permutations_of_different_epochs_differ():
+def test_permutations_differ_by_epoch():
     orders = {tuple(permutation(50, 0, epoch)) for epoch in range(100)}
 
     assert len(orders) == 100
@@ -112,7 +112,7 @@ def test_permutations_are_uniform():
 
 
 @pytest.mark.parametrize("name", [(-1,), (0, -1), (2**64,)])
-def test_a_number_outside_64_bits_is_refused(name):
+def test_seed_outside_64_bits_raises(name):
     with pytest.raises(ValueError, match="Seeds must be in"):
         generator_for(*name)
     with pytest.raises(ValueError, match="Seeds must be in"):

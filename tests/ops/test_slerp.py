@@ -34,7 +34,7 @@ def cosines(a, b):
 
 
 @given(seeds, shapes, fractions)
-def test_length_goes_evenly_from_one_to_the_other(seed, shape, u):
+def test_length_is_linear(seed, shape, u):
     a, b = noises(seed, shape)
 
     expected = (1 - u) * lengths(a) + u * lengths(b)
@@ -42,7 +42,7 @@ def test_length_goes_evenly_from_one_to_the_other(seed, shape, u):
 
 
 @given(seeds, shapes, fractions)
-def test_angle_goes_evenly_in_the_plane_of_both(seed, shape, u):
+def test_angle_is_linear(seed, shape, u):
     a, b = noises(seed, shape)
     # Gram and Schmidt: an independent way to the same circle.
     first = a / lengths(a).reshape(-1, *[1] * len(shape))
@@ -66,14 +66,14 @@ def test_ends_are_exact(seed, shape, dtype):
 
 
 @given(seeds, shapes, fractions)
-def test_way_back_is_the_same(seed, shape, u):
+def test_reversed_path_is_equal(seed, shape, u):
     a, b = noises(seed, shape)
 
     torch.testing.assert_close(slerp(a, b, full(u)), slerp(b, a, full(1 - u)), rtol=1e-7, atol=1e-9)
 
 
 @given(seeds, shapes, fractions, st.floats(0.1, 10))
-def test_in_one_direction_the_length_alone_is_interpolated(seed, shape, u, factor):
+def test_parallel_noises(seed, shape, u, factor):
     a, _ = noises(seed, shape)
 
     made = slerp(a, factor * a, full(u))
@@ -82,7 +82,7 @@ def test_in_one_direction_the_length_alone_is_interpolated(seed, shape, u, facto
 
 
 @given(seeds, shapes, fractions, st.floats(-14, -4))
-def test_nearly_one_direction_is_nearly_straight(seed, shape, u, exponent):
+def test_nearly_parallel_noises(seed, shape, u, exponent):
     a, b = noises(seed, shape)
     b = a + 10**exponent * b
 
@@ -92,7 +92,7 @@ def test_nearly_one_direction_is_nearly_straight(seed, shape, u, exponent):
     torch.testing.assert_close(lengths(made), (1 - u) * lengths(a) + u * lengths(b))
 
 
-def test_noise_stays_noise_where_the_straight_path_shrinks():
+def test_norm_stays_near_sqrt_n():
     a, b = noises(0, (3, 64, 64), batch=4)
     n = a[0].numel()
 
@@ -104,7 +104,7 @@ def test_noise_stays_noise_where_the_straight_path_shrinks():
 
 
 @given(seeds, shapes)
-def test_each_sample_has_its_own_fraction(seed, shape):
+def test_fraction_per_sample(seed, shape):
     a, b = noises(seed, shape)
     u = torch.tensor([0.0, 0.3, 0.9])
 
@@ -115,7 +115,7 @@ def test_each_sample_has_its_own_fraction(seed, shape):
         torch.testing.assert_close(made[row : row + 1], alone)
 
 
-def test_what_has_no_shortest_circle_is_refused():
+def test_opposite_or_zero_noises_raise():
     a, _ = noises(0, (4,))
 
     with pytest.raises(ValueError, match="opposite"):

@@ -19,7 +19,7 @@ counts = st.integers(1, 2000)
 uniforms = st.lists(st.floats(0, 1, exclude_max=True, width=32), min_size=1, max_size=8)
 
 
-def test_all_grids_go_from_1_to_exactly_0_in_so_many_descending_steps():
+def test_grids_descend_from_1_to_0():
     for nfe in range(1, 2001):
         times = sampling_times(nfe)
         assert len(times) == nfe + 1
@@ -29,7 +29,7 @@ def test_all_grids_go_from_1_to_exactly_0_in_so_many_descending_steps():
 
 
 @pytest.mark.parametrize("nfe", [49, 98, 103, 107])
-def test_grids_at_which_accumulated_steps_go_wrong(nfe):
+def test_grids_where_accumulation_fails(nfe):
     times = sampling_times(nfe)
 
     expected = [float(1 - Fraction(i, nfe)) for i in range(nfe + 1)]
@@ -38,7 +38,7 @@ def test_grids_at_which_accumulated_steps_go_wrong(nfe):
 
 
 @pytest.mark.parametrize("nfe", [49, 98, 103, 107, 2000])
-def test_times_stay_apart_in_single_precision(nfe):
+def test_times_differ_in_float32(nfe):
     times = torch.tensor(sampling_times(nfe), dtype=torch.float32)
 
     assert (times.diff() < 0).all()
@@ -51,7 +51,7 @@ def test_nfe_must_be_positive(nfe):
 
 
 @given(counts)
-def test_each_step_of_the_grid_has_the_same_share_of_the_unit_interval(nfe):
+def test_fixed_steps_are_equally_likely(nfe):
     middles = (torch.arange(nfe, dtype=torch.float64) + 0.5) / nfe
 
     src, tgt = draw_fixed_steps(middles, nfe)
@@ -63,7 +63,7 @@ def test_each_step_of_the_grid_has_the_same_share_of_the_unit_interval(nfe):
 
 
 @given(uniforms, counts)
-def test_drawn_steps_are_neighbors_on_the_grid(values, nfe):
+def test_fixed_steps_are_on_grid(values, nfe):
     uniform = torch.tensor(values, dtype=torch.float64)
 
     src, tgt = draw_fixed_steps(uniform, nfe)
@@ -78,7 +78,7 @@ def test_drawn_steps_are_neighbors_on_the_grid(values, nfe):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_number_next_to_1_still_gives_the_last_step(dtype):
+def test_largest_uniform_gives_last_step(dtype):
     uniform = torch.nextafter(torch.ones((), dtype=dtype), torch.zeros((), dtype=dtype))[None]
 
     for nfe in range(1, 2001):
@@ -88,7 +88,7 @@ def test_the_number_next_to_1_still_gives_the_last_step(dtype):
 
 
 @given(uniforms)
-def test_one_step_always_goes_from_1_to_0(values):
+def test_one_step_goes_from_1_to_0(values):
     src, tgt = draw_fixed_steps(torch.tensor(values), 1)
 
     assert torch.equal(src, torch.ones(len(values)))
@@ -96,7 +96,7 @@ def test_one_step_always_goes_from_1_to_0(values):
 
 
 @given(uniforms)
-def test_any_step_goes_down_by_a_share_of_the_source(values):
+def test_any_steps_match_formula(values):
     uniform = torch.tensor(values, dtype=torch.float64)
 
     src, tgt = draw_any_steps(uniform, uniform.flip(0))
@@ -106,7 +106,7 @@ def test_any_step_goes_down_by_a_share_of_the_source(values):
     assert (tgt <= src).all()
 
 
-def test_targets_of_any_step_are_uniform_below_their_source():
+def test_any_step_targets_are_uniform():
     count = 100_000
     src, tgt = draw_any_steps(*torch.rand(2, count, dtype=torch.float64))
 
@@ -116,7 +116,7 @@ def test_targets_of_any_step_are_uniform_below_their_source():
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
-def test_a_range_of_times_ascends_within_the_flow(one, other):
+def test_time_range(one, other):
     ends = sorted([one, other])
 
     assert check_time_range("timesteps", ends) == tuple(ends)
@@ -128,6 +128,6 @@ def test_a_range_of_times_ascends_within_the_flow(one, other):
 @pytest.mark.parametrize(
     "ends", [[], [0.1], [0, 0.5, 1], [-0.1, 0.5], [0.5, 1.1], [0, float("nan")]]
 )
-def test_what_is_no_range_of_times_is_refused(ends):
+def test_invalid_time_range_raises(ends):
     with pytest.raises(ValueError, match="timesteps must be a range"):
         check_time_range("timesteps", ends)

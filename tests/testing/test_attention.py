@@ -46,17 +46,17 @@ class Boastful(Backend):
         (Boastful, "it declares telepathy"),
     ],
 )
-def test_broken_backend_is_named_with_what_it_breaks(broken, contract):
+def test_broken_backends(broken, contract):
     with pytest.raises(AssertionError, match=f"^{broken.__name__}: .*{contract}"):
         check_attention_backend(broken())
 
 
-def test_backend_that_declares_nothing_need_do_nothing_more():
+def test_backend_without_capabilities_passes():
     check_attention_backend(Backend())
 
 
 @pytest.mark.parametrize("capability", ["double_backward", "jvp"])
-def test_fused_kernel_that_declares_what_it_cannot_do_is_caught(capability):
+def test_false_capability_is_found(capability):
     class Fused(Backend):
         capabilities = frozenset({capability})
 
@@ -64,7 +64,7 @@ def test_fused_kernel_that_declares_what_it_cannot_do_is_caught(capability):
         check_attention_backend(Fused())
 
 
-def test_loss_of_the_graph_is_caught_as_a_missing_compile():
+def test_graph_break_is_found():
     class Breaks(Backend):
         capabilities = frozenset({"compile"})
 
@@ -76,7 +76,7 @@ def test_loss_of_the_graph_is_caught_as_a_missing_compile():
         check_attention_backend(Breaks())
 
 
-def test_data_dependent_branch_is_caught_as_a_missing_vmap():
+def test_data_dependent_branch_is_found():
     class Branches(Backend):
         capabilities = frozenset({"vmap"})
 
@@ -87,7 +87,7 @@ def test_data_dependent_branch_is_caught_as_a_missing_vmap():
         check_attention_backend(Branches())
 
 
-def test_upcast_is_caught_as_a_missing_bf16():
+def test_upcast_is_found():
     class Upcasts(Backend):
         capabilities = frozenset({"bf16"})
 
@@ -99,7 +99,7 @@ def test_upcast_is_caught_as_a_missing_bf16():
         check_attention_backend(Upcasts())
 
 
-def test_numbers_are_not_tried_where_the_backend_does_not_run():
+def test_unavailable_backend_is_not_run():
     class Elsewhere(Unscaled):
         def is_available(self, device):
             return False

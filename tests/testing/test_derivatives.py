@@ -57,10 +57,10 @@ class DifferentMasks(DirectionalDerivative):
         (DifferentMasks, "dropout masks do not change"),
     ],
 )
-def test_what_is_broken_is_named(broken, contract):
+def test_broken_derivatives(broken, contract):
     with pytest.raises(AssertionError, match=f"{broken.__name__}: .*{contract}"):
         check_directional_derivative(broken())
 
 
-def test_what_is_right_passes():
+def test_valid_derivatives_pass():
     check_directional_derivative(Exact())

@@ -103,12 +103,12 @@ class IsNeverQuiteWon(IsWonAtAMargin):
         (Detached, "generator_loss and its gradient are finite .* raised RuntimeError"),
     ],
 )
-def test_broken_loss_is_named_with_what_it_breaks(broken, contract):
+def test_broken_losses(broken, contract):
     with pytest.raises(AssertionError, match=f"^{broken.__name__}: {contract}"):
         check_adversarial_loss(broken())
 
 
-def test_loss_of_averages_over_the_batch_is_no_breach():
+def test_batch_average_loss_passes():
     class RelativisticAverage(Loss):
         def discriminator_loss(self, logits_real, logits_fake):
             real = softplus(logits_fake.mean() - logits_real)
@@ -179,12 +179,12 @@ class Zero(Penalty):
         (Zero, "of a critic with a slope is positive"),
     ],
 )
-def test_broken_penalty_is_named_with_what_it_breaks(broken, contract):
+def test_broken_penalties(broken, contract):
     with pytest.raises(AssertionError, match=f"^{broken.__name__}: .*{contract}"):
         check_gradient_penalty(broken())
 
 
 @pytest.mark.parametrize("check", [check_adversarial_loss, check_gradient_penalty])
-def test_class_of_another_interface_is_refused(check):
+def test_wrong_interface_raises(check):
     with pytest.raises(AssertionError, match=r"^Linear: .* afmlib.interfaces."):
         check(torch.nn.Linear(1, 1))

@@ -66,7 +66,7 @@ class Learns(Pull):
         (Learns, "does not train its own networks; gradients reached centres"),
     ],
 )
-def test_broken_guidance_is_named_with_what_it_breaks(broken, contract):
+def test_broken_guidances(broken, contract):
     check_guidance(Pull(), SHAPE, 2)
     with pytest.raises(AssertionError, match=f"^{broken.__name__}: .*{contract}"):
         check_guidance(broken(), SHAPE, 2)
@@ -131,7 +131,7 @@ class InPlace(Shift):
         (InPlace, "does not change its input"),
     ],
 )
-def test_broken_augmentation_is_named_with_what_it_breaks(broken, contract):
+def test_broken_augmentations(broken, contract):
     check_augmentation(Shift(), SHAPE)
     with pytest.raises(AssertionError, match=f"^{broken.__name__}: .*{contract}"):
         check_augmentation(broken(), SHAPE)

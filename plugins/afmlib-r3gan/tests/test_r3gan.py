@@ -29,7 +29,7 @@ def test_found_by_name():
     assert isinstance(build_discriminator("R3GANDiscriminator", **sizes), R3GANDiscriminator)
 
 
-def test_full_size_is_that_of_the_description():
+def test_full_size_matches_paper():
     with torch.device("meta"):
         generator = R3GANGenerator(32, 3)
 
@@ -39,7 +39,7 @@ def test_full_size_is_that_of_the_description():
     assert [(mix.in_channels, mix.groups) for mix in mixes] == [(1536, 96)] * 8
 
 
-def test_sizes_are_halved_down_to_four():
+def test_stage_sizes():
     assert stage_sizes(8) == [4, 8]
     assert stage_sizes(48) == [6, 12, 24, 48]
     assert stage_sizes(2) == [2]
@@ -48,7 +48,7 @@ def test_sizes_are_halved_down_to_four():
 # --- Resampling -----------------------------------------------------------------------------------
 
 
-def test_the_filter_is_one_two_one():
+def test_filter_is_one_two_one():
     point = torch.zeros(1, 1, 8, 8)
     point[0, 0, 4, 4] = 1
     line = torch.tensor([0.5, 1, 0.5])
@@ -61,7 +61,7 @@ def test_the_filter_is_one_two_one():
     assert down.sum() == 0.25
 
 
-def test_resampling_keeps_what_is_constant_and_interpolates_what_is_linear():
+def test_resampling_keeps_constant_and_linear_images():
     constant = torch.full((2, 3, 6, 6), 0.7, dtype=torch.float64)
     ramp = torch.arange(6.0).expand(1, 1, 6, 6)
 
@@ -71,7 +71,7 @@ def test_resampling_keeps_what_is_constant_and_interpolates_what_is_linear():
     assert torch.equal(downsample(ramp)[0, 0, 0, 1:], torch.tensor([2.0, 4.0]))
 
 
-def test_down_is_the_transpose_of_up_inside():
+def test_downsampling_is_transposed_upsampling_inside():
     small, large = torch.randn(1, 1, 8, 8), torch.zeros(1, 1, 16, 16)
     large[..., 2:-2, 2:-2] = torch.randn(12, 12)
     small[..., 0] = small[..., -1] = small[..., 0, :] = small[..., -1, :] = 0
@@ -84,7 +84,7 @@ def test_down_is_the_transpose_of_up_inside():
 # --- Blocks ---------------------------------------------------------------------------------------
 
 
-def test_a_block_is_the_formula_and_begins_as_the_identity():
+def test_block_matches_formula_and_starts_as_identity():
     torch.manual_seed(0)
     block, images = ResidualBlock(8, 2, 4, num_blocks=3), torch.randn(2, 8, 4, 4)
     assert torch.equal(block(images), images)
@@ -103,7 +103,7 @@ def test_a_block_is_the_formula_and_begins_as_the_identity():
     torch.testing.assert_close(block(images), images + narrow)
 
 
-def test_blocks_of_deeper_networks_start_smaller():
+def test_deeper_networks_start_with_smaller_weights():
     torch.manual_seed(0)
     stds = [ResidualBlock(64, 2, 16, num_blocks=n).widen.weight.std().item() for n in (1, 16)]
 
@@ -111,7 +111,7 @@ def test_blocks_of_deeper_networks_start_smaller():
     assert stds[1] == pytest.approx(stds[0] / 2, rel=0.05)
 
 
-def test_nothing_is_normalized():
+def test_no_normalization_layers():
     for network in (R3GANGenerator(8, 1, **SMALL), R3GANDiscriminator(8, 1, **SMALL)):
         kinds = {type(module).__name__ for module in network.modules()}
         assert not [kind for kind in kinds if "Norm" in kind]
@@ -121,7 +121,7 @@ def test_nothing_is_normalized():
 # --- Networks -------------------------------------------------------------------------------------
 
 
-def test_the_generator_reads_the_first_entries_of_its_noise_alone():
+def test_generator_uses_only_first_noise_entries():
     generator, labels = R3GANGenerator(8, 1, **SMALL, noise_size=10), torch.tensor([0])
     noise = torch.randn(1, 1, 8, 8, requires_grad=True)
 
@@ -132,7 +132,7 @@ def test_the_generator_reads_the_first_entries_of_its_noise_alone():
     assert not read[10:].any()
 
 
-def test_the_class_reaches_image_and_logit():
+def test_class_changes_image_and_logit():
     generator, discriminator = (
         cls(8, 1, 2, **SMALL) for cls in (R3GANGenerator, R3GANDiscriminator)
     )
@@ -144,7 +144,7 @@ def test_the_class_reaches_image_and_logit():
     assert first != second
 
 
-def test_the_label_enters_by_an_inner_product():
+def test_label_projection():
     discriminator, images = R3GANDiscriminator(8, 1, 3, **SMALL), torch.randn(4, 1, 8, 8)
     labels = torch.tensor([0, 1, 2, 1])
     before = discriminator(images, labels)
@@ -156,7 +156,7 @@ def test_the_label_enters_by_an_inner_product():
     torch.testing.assert_close(discriminator(images, labels), factors * before)
 
 
-def test_the_exact_penalty_has_gradients():
+def test_autograd_penalty_has_gradients():
     torch.manual_seed(0)
     discriminator, labels = R3GANDiscriminator(8, 1, 3, **SMALL), torch.arange(3)
     images = torch.randn(3, 1, 8, 8)
@@ -178,7 +178,7 @@ def test_the_exact_penalty_has_gradients():
         (dict(embedding_size=0), "embedding_size"),
     ],
 )
-def test_numbers_that_do_not_fit_are_refused(arguments, message):
+def test_invalid_arguments_raise(arguments, message):
     for network in (R3GANGenerator, R3GANDiscriminator):
         with pytest.raises(ValueError, match=message):
             network(8, 1, **arguments)
