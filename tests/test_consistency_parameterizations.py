@@ -107,7 +107,7 @@ def test_pure_noise_has_highest_level(function):
     torch.testing.assert_close(given_latents, noises, rtol=1e-4, atol=1e-4)
     output = network(given_latents, torch.arange(4), src)
     sign = 1 if isinstance(function, ConsistencyPrediction) else -1
-    # Of the noise itself 1 / 160 is left.
+    # 1 / 160 of the noise remains.
     torch.testing.assert_close(made, noises / 160 + sign * output, rtol=1e-3, atol=1e-3)
 
 

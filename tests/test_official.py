@@ -36,7 +36,7 @@ def tiny(times=(), **changes):
     return layout.random_state(layout.generator(**layout.TINY | changes, times=times))
 
 
-# --- All published sizes, without memory ----------------------------------------------------------
+# --- All official sizes, on the meta device ---
 
 
 @pytest.mark.parametrize("name", layout.GENERATORS)
@@ -85,7 +85,7 @@ def test_classifier_loads(write):
     assert {key: tuple(value.shape) for key, value in network.state_dict().items()} == shapes
 
 
-# --- Small files: the weights, and what they compute ----------------------------------------------
+# --- Small files: weights and outputs ---
 
 
 def naive(state, x, label, values=()):
@@ -180,7 +180,7 @@ def test_deep_model_matches_paper(layers, repeats, write):
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
 def test_weights_are_unchanged(suffix, tmp_path):
-    state = tiny(SOURCE)  # Its position embedding is no sinusoid at all.
+    state = tiny(SOURCE)  # Its position embedding is not sinusoidal.
     path = tmp_path / f"xl2_56layer_1nfe_guided.{suffix}"
     save_file(state, path) if suffix == "safetensors" else torch.save(state, path)
 
@@ -228,7 +228,7 @@ def test_image_model_has_no_latent_scale(write):
     assert model.conventions.latent_shape == (1, 4, 4)
 
 
-# --- What only a name or an argument tells --------------------------------------------------------
+# --- Settings from names and arguments ---
 
 
 def settings_of(model):
@@ -300,7 +300,7 @@ def test_generator_arguments_for_discriminator_raise(argument, write):
         load_official(write("d.pth", state), num_heads=HEADS, **argument)
 
 
-# --- What does not fit ----------------------------------------------------------------------------
+# --- Misfits ---
 
 
 @pytest.mark.parametrize(
@@ -346,7 +346,7 @@ def test_mutated_state_dict_raises(key, mutation, tmp_path_factory):
     }[mutation]
     path = tmp_path_factory.mktemp("mutated") / "xl2_2nfe_guided.pth"
     torch.save(state | mutated, path)
-    # One more class, and nothing is wrong; one more row of what is square is another matter.
+    # One more class is valid. One more row of another tensor is not.
     is_whole = mutation == "grow" and key == "y_embedder.embedding_table.weight"
 
     if is_whole:

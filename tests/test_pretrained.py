@@ -42,7 +42,7 @@ def save(folder, role, network, spec, **conventions):
 
 @pytest.fixture
 def classifier(tmp_path):
-    """Saves a classifier; returns its folder, the online and the averaged network."""
+    """Saves a classifier; returns its folder, the online and the EMA network."""
     spec = dict(type="DiTClassifier", **NET)
     online = build_classifier(spec)
     folder = tmp_path / "classifier"
@@ -51,7 +51,7 @@ def classifier(tmp_path):
 
 @pytest.fixture
 def flow(tmp_path):
-    """Saves a flow model; returns its folder and the averaged network."""
+    """Saves a flow model; returns its folder and the EMA network."""
     folder = tmp_path / "flow"
     return str(folder), save(folder, "generator", build_generator(GENERATOR), GENERATOR, **FLOW)
 

@@ -38,7 +38,7 @@ def naive_pixel(image, row, column):
 
 
 def naive_warp(images, degrees, scales, right, down):
-    """Looks up where each pixel was, as complex numbers of which the imaginary axis points down."""
+    """Looks up the source of each pixel. The imaginary axis of the coordinates points down."""
     warped = torch.zeros_like(images)
     count, channels, height, width = images.shape
     centre = complex((width - 1) / 2, (height - 1) / 2)

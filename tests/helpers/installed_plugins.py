@@ -1,4 +1,4 @@
-"""Distributions of plugins/, installed by pip into a folder of their own, and used from there."""
+"""Installs the distributions of plugins/ by pip into a folder and runs Python with them."""
 
 import os
 import shutil
@@ -25,14 +25,14 @@ def install(folder, *names):
 
 
 def run(environment, *arguments, folder=None):
-    """Runs Python where the plugins are installed."""
+    """Runs Python with the installed plugins."""
     return subprocess.run(
         [sys.executable, *arguments], env=environment, capture_output=True, text=True, cwd=folder
     )
 
 
 def run_own_tests(environment, name, folder):
-    """Runs the tests that a plugin brings, on what was installed, and returns what they say."""
+    """Runs the tests of a plugin on its installed version and returns the process."""
     tests = shutil.copytree(PLUGINS / name / "tests", folder / "tests")
     return run(environment, "-m", "pytest", "-q", "-p", "no:cacheprovider", tests, folder=folder)
 

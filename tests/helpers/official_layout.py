@@ -1,4 +1,4 @@
-"""The published layout, written down from its specification: names and shapes, and tiny files.
+"""The official layout, from its specification: names and shapes, and tiny files.
 
 Nothing here looks at the networks of the library.
 """

@@ -14,7 +14,7 @@ from afmlib.parameterizations import SamplePrediction
 
 
 class Halfway(Generator):
-    """Halves what it gets and adds a hundredth of the label: equal noises give equal samples."""
+    """Halves its input and adds a hundredth of the label, so equal noises give equal samples."""
 
     def __init__(self, latent_shape, num_classes):
         super().__init__()

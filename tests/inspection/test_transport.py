@@ -39,7 +39,7 @@ def test_paths_match_sample(halfway, dataset, nfe):
     assert torch.equal(made.noises.float(), noises)
     assert torch.equal(made.samples.float(), sample(model, [0] * 50, nfe, seed=7))
     assert torch.equal(made.targets, dataset.optimal_targets(noises.double()))
-    for index in range(nfe + 1):  # The model halves what it gets.
+    for index in range(nfe + 1):  # The model halves its input.
         torch.testing.assert_close(made.path[index].float(), noises * 0.5**index)
     assert made.times == [1 - index / nfe for index in range(nfe + 1)]
 

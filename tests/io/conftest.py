@@ -25,7 +25,7 @@ def memory():
 
 @pytest.fixture(scope="session")
 def networks():
-    """What the checkpoint holds of each network."""
+    """The stored tensors of each network."""
     stream = torch.Generator().manual_seed(0)
     weight, bias = torch.randn(3, 4, generator=stream), torch.randn(3, generator=stream)
     return {

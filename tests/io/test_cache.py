@@ -41,7 +41,7 @@ def test_web_file_is_downloaded_once(web, tmp_path, folder, monkeypatch):
 
 
 def test_server_without_range_requests(web, tmp_path):
-    content = bytes(range(256)) * 25_000  # Longer than what is read ahead.
+    content = bytes(range(256)) * 25_000  # Longer than the read-ahead buffer.
     (tmp_path / "large.pth").write_bytes(content)
 
     assert Path(local_copy(f"{web}/large.pth")).read_bytes() == content

@@ -137,7 +137,7 @@ def test_no_manifest_no_checkpoint(save, tmp_path):
 
 
 class Killed(BaseException):
-    """What happens to a process without a chance to clean up."""
+    """Stands for a kill: no cleanup code runs."""
 
 
 @pytest.fixture
@@ -328,7 +328,7 @@ def test_read_from_web_server(save, networks, assert_same_tensors, web, tmp_path
         find_checkpoint(f"{web}/nowhere")
 
 
-# --- What is set aside ---
+# --- Setting aside ---
 
 
 def damage(folder):
@@ -449,7 +449,7 @@ def test_manifest_folder_raises(save, tmp_path):
     assert find_checkpoint(str(tmp_path)).endswith("/100")
 
 
-# --- What stays ---
+# --- Removing old checkpoints ---
 
 
 @given(

@@ -1,4 +1,4 @@
-"""Tests for afmlib.io.checkpoint: damaged and hostile files."""
+"""Tests for afmlib.io.checkpoint: corrupt and hostile files."""
 
 import hashlib
 import io
@@ -160,7 +160,7 @@ def torch_file(value):
 
 
 def pickle_file(value):
-    return pickle.dumps(value, protocol=2)  # What torch writes: others make it warn.
+    return pickle.dumps(value, protocol=2)  # The protocol of torch; others warn.
 
 
 @pytest.mark.parametrize("pack", [pickle_file, torch_file])

@@ -1,4 +1,4 @@
-"""Thousands of damaged and hostile files: each is read as it is meant, or refused in words.
+"""Thousands of corrupt and hostile files: each is read correctly or raises a clear error.
 
 A right checksum proves nothing about a file that was made to do harm, so most files are mutated
 under checksums that are right.
@@ -54,7 +54,7 @@ EXAMPLES = [200, pytest.param(2000, marks=pytest.mark.slow)]
 junk = st.sampled_from(JUNK).map(copy.deepcopy)
 
 
-# --- What may happen to a file ---
+# --- Mutations of a file ---
 
 
 def flip(draw, content):
@@ -112,7 +112,7 @@ def spoil(draw, value):
 
 
 def spoil_header(draw, content):
-    """Spoils the header of safetensors, or what it says of its own length."""
+    """Corrupts the header of safetensors or its length."""
     size = struct.unpack("<Q", content[:8])[0]
     header = spoil(draw, json.loads(content[8 : 8 + size]))
     text = json.dumps(header).encode()
@@ -204,7 +204,7 @@ def mutate(draw, whole, marker):
 
 
 class Hang(BaseException):
-    """What takes too long; nothing that catches errors catches it."""
+    """A timeout; code that catches Exception does not catch it."""
 
 
 def peak_memory():
@@ -214,7 +214,7 @@ def peak_memory():
 
 @contextlib.contextmanager
 def quickly(seconds=10):
-    """Interrupts what takes longer, and refuses what takes more than 300 MB of memory."""
+    """Limits time, and memory to 300 MB."""
 
     def stop(*_):
         raise Hang
@@ -334,7 +334,7 @@ def whole_latents(folder):
 
 
 def array_file(draw, content):
-    """Writes an array by a header that need not tell the truth."""
+    """Writes an array with a header that may be wrong."""
     options = dict(
         descr=st.sampled_from(["<f4", "<f8", "<f2", ">f4", "<f16", "<i8", "|O", "|V9", "x", 7]),
         fortran_order=st.booleans(),

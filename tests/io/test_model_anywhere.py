@@ -10,7 +10,7 @@ from afmlib.sampling import load_checkpoint, sample
 
 @pytest.fixture(params=["disk", "file", "memory", "s3", "web"])
 def run(request, tmp_path, model_files):
-    """The URL of a run with two checkpoints, the newer of which is damaged."""
+    """The URL of a run with two checkpoints; the newer one is corrupt."""
     url = {
         "disk": lambda: str(tmp_path),
         "file": lambda: f"file://{tmp_path}",

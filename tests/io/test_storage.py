@@ -164,7 +164,7 @@ def test_bare_file_name(tmp_path, monkeypatch):
     assert (tmp_path / "bare.txt").read_bytes() == b"1"
 
 
-# --- What is not there ---
+# --- Missing files and file systems ---
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_cross_entropy_at_targets_only(seed, scale, nfe):
 
     for row, target in enumerate(targets.tolist()):
         kept = round(target * nfe) in (0, 1)
-        # Nothing is noised again: the sample itself, with its own time.
+        # Not re-noised: the sample, at its target time.
         logits = (1 + target) * samples[row].flatten() @ guidance.classifier.weight.T
         expected = -logits.log_softmax(-1)[labels[row]] if kept else torch.tensor(0.0)
         torch.testing.assert_close(values[row], scale * expected, atol=1e-6, rtol=1e-6)

@@ -241,6 +241,6 @@ def test_repeated_generators_match_reference(seed, arguments, repeats, by_block)
         for r, index in turns:
             stage = condition + oracle.time("t_embedder", 1 - r / repeats)
             tokens = oracle.block(index, tokens, stage)
-        expected.append(oracle.image(tokens, condition))  # The label alone.
+        expected.append(oracle.image(tokens, condition))  # Only the label.
 
     assert_agree(wrapper(latents, labels), expected)

@@ -54,4 +54,4 @@ def test_draws_use_generator_or_global_state(draw):
     first = draw(latents, None)
     torch.manual_seed(3)
     assert torch.equal(draw(latents, stream(9)), draw(latents, stream(9)))
-    assert torch.equal(draw(latents, None), first)  # A generator leaves the global one alone.
+    assert torch.equal(draw(latents, None), first)  # The generator did not change the global state.

@@ -24,7 +24,7 @@ def test_same_name_same_stream(name):
 
 
 @given(names, names)
-@example((5,), (5, 0))  # What SeedSequence takes for one another:
+@example((5,), (5, 0))  # SeedSequence treats these pairs as equal:
 @example((0,), (0, 0, 0))
 @example((2**32,), (0, 1))
 @example((2**32, 5), (0, 1 + 5 * 2**32))

@@ -34,7 +34,7 @@ def test_grids_where_accumulation_fails(nfe):
 
     expected = [float(1 - Fraction(i, nfe)) for i in range(nfe + 1)]
     assert times == pytest.approx(expected, abs=1e-15)
-    assert len(torch.arange(1, 0, -1 / nfe, dtype=torch.float64)) != nfe  # What goes wrong.
+    assert len(torch.arange(1, 0, -1 / nfe, dtype=torch.float64)) != nfe  # The failure.
 
 
 @pytest.mark.parametrize("nfe", [49, 98, 103, 107, 2000])

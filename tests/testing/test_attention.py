@@ -1,4 +1,4 @@
-"""Tests for afmlib.testing.attention: what a backend declares is tried."""
+"""Tests for afmlib.testing.attention."""
 
 import pytest
 import torch
