@@ -22,7 +22,7 @@ from afmlib.data.points import FourGaussians
 from afmlib.interfaces import FeatureExtractor, RepeatableGenerator
 from afmlib.io.checkpoint import save_checkpoint
 from afmlib.metrics import inception_extractor
-from afmlib.metrics.evaluation import Evaluation
+from afmlib.metrics.evaluation import EvaluationData
 from afmlib.registry import REGISTRIES, build_classifier, build_generator
 from afmlib.testing import (
     check_adversarial_loss,
@@ -370,7 +370,7 @@ def images_to_judge():
     digits = Digits()
     samples, labels = digits.__getitems__(range(100))
     samples = (samples + 0.1 * torch.randn_like(samples)).clamp(-1, 1)
-    return Evaluation(
+    return EvaluationData(
         samples=samples,
         labels=labels,
         dataset=digits,
@@ -382,7 +382,7 @@ def images_to_judge():
 
 def points_to_judge():
     points, noises = FourGaussians(), torch.randn(100, 1)
-    return Evaluation(
+    return EvaluationData(
         samples=points.optimal_targets(noises) + 0.1,
         labels=torch.zeros(100, dtype=torch.long),
         dataset=points,

@@ -12,7 +12,7 @@ from afmlib.evaluation.evaluate import EvaluationError, evaluate_model
 from afmlib.evaluation.evaluator import name_of
 from afmlib.evaluation.protocol import EvalProtocol
 from afmlib.interfaces import Classifier, Dataset, Objective
-from afmlib.metrics.evaluation import Evaluation
+from afmlib.metrics.evaluation import EvaluationData
 from afmlib.metrics.extraction import read_images
 from afmlib.ops.seeding import indexed_noises
 from afmlib.registry import METRICS
@@ -64,7 +64,7 @@ def evaluate_classifier(
     batches = read_images(judged_on, BATCH_SIZE, config.num_samples)
     images, labels = (torch.cat(rows) for rows in zip(*batches, strict=True))
     noises = indexed_noises(config.seed, range(len(images)), dataset.latent_shape)
-    evaluation = Evaluation(
+    evaluation = EvaluationData(
         samples=images,
         labels=labels,
         noises=noises.to(images),

@@ -26,7 +26,7 @@ from afmlib.evaluation.shards import Parts, key_of
 from afmlib.evaluation.sources import FileSource, ModelSource, SampleSource
 from afmlib.interfaces import Dataset, SampleModel
 from afmlib.io import storage
-from afmlib.metrics.evaluation import Evaluation
+from afmlib.metrics.evaluation import EvaluationData
 from afmlib.metrics.reference_file import ReferenceFile
 from afmlib.sampling import DEFAULT_BATCH_SIZE
 from afmlib.typing import Labels, Latents
@@ -208,7 +208,7 @@ def _values(
     """Computes the numbers of what was kept of the samples."""
     if dataset is not None and judge.autoencoder is not None:
         dataset = Decoded(dataset, judge.autoencoder)
-    evaluation = Evaluation(
+    evaluation = EvaluationData(
         samples=kept.get("samples"),
         labels=labels,
         outputs={name: rows for name, rows in kept.items() if name != "samples"},

@@ -21,12 +21,14 @@ __all__ = [
     "Discretization",
     "Discriminator",
     "Draws",
+    "Evaluation",
     "FeatureExtractor",
     "Generated",
     "Generator",
     "GradientPenalty",
     "Guidance",
     "Metric",
+    "Number",
     "Objective",
     "Parameterization",
     "PointDataset",
@@ -34,11 +36,22 @@ __all__ = [
     "RepeatableGenerator",
     "SampleModel",
     "Schedule",
+    "Statistics",
     "Terms",
 ]
 
-from afmlib.interfaces.data import Autoencoder, Dataset, PointDataset
-from afmlib.interfaces.evaluation import FeatureExtractor, Metric
+from afmlib.interfaces.data import (
+    Autoencoder,
+    Dataset,
+    PointDataset,
+)
+from afmlib.interfaces.evaluation import (
+    Evaluation,
+    FeatureExtractor,
+    Metric,
+    Number,
+    Statistics,
+)
 from afmlib.interfaces.losses import (
     AdversarialLoss,
     Augmentation,
@@ -64,4 +77,8 @@ from afmlib.interfaces.objective import (
     Schedule,
     Terms,
 )
-from afmlib.interfaces.sampling import Conventions, Parameterization, SampleModel
+from afmlib.interfaces.sampling import (
+    Conventions,
+    Parameterization,
+    SampleModel,
+)

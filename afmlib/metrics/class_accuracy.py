@@ -2,11 +2,10 @@
 
 __all__ = ["ClassAccuracy"]
 
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
-from afmlib.interfaces import Dataset, Metric
-from afmlib.metrics.evaluation import Evaluation
+from afmlib.interfaces import Dataset, Evaluation, Metric, Number
 
 _CLASSIFIERS: WeakKeyDictionary[Dataset, dict[int, Any]] = WeakKeyDictionary()
 
@@ -24,6 +23,13 @@ class ClassAccuracy(Metric):
         ValueError: If ``max_images`` is not positive.
     """
 
+    numbers: ClassVar = {
+        "class_accuracy": Number(
+            "class accuracy",
+            "higher",
+            meaning="share of samples that a classifier assigns to the requested class",
+        )
+    }
     requires = frozenset({"samples"})
 
     def __init__(self, max_images: int = 10_000) -> None:

@@ -9,12 +9,13 @@ distance and a classifier may not notice. It is above 1 for noise.
 
 __all__ = ["Diversity"]
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pdist
 
-from afmlib.interfaces import Metric
-from afmlib.metrics.evaluation import Evaluation
+from afmlib.interfaces import Evaluation, Metric, Number
 from afmlib.typing import Labels, Latents
 
 MAX_IMAGES = 10_000
@@ -33,6 +34,13 @@ class Diversity(Metric):
         ValueError: If ``max_per_class`` is less than 2.
     """
 
+    numbers: ClassVar = {
+        "diversity": Number(
+            "diversity",
+            best=1.0,
+            meaning="distance between samples of one class, relative to real images",
+        )
+    }
     requires = frozenset({"samples"})
 
     def __init__(self, max_per_class: int = 500) -> None:

@@ -1,6 +1,6 @@
 """What a metric is given: samples, what they were made for and from, and the real data."""
 
-__all__ = ["SMALL", "Evaluation", "read_images"]
+__all__ = ["SMALL", "EvaluationData", "read_images"]
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,10 +9,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from afmlib.interfaces import Classifier, Dataset, FeatureExtractor
+from afmlib.interfaces import Classifier, Dataset, Evaluation, FeatureExtractor, Statistics
 from afmlib.metrics.extraction import extract_outputs, read_images
 from afmlib.metrics.reference_file import ReferenceFile, real_outputs
-from afmlib.metrics.statistics import Statistics, statistics_of
+from afmlib.metrics.statistics import statistics_of
 from afmlib.typing import Labels, Latents
 
 MAX_REAL = 50_000
@@ -25,7 +25,7 @@ _ROWS: WeakKeyDictionary[Dataset, dict[tuple[str, str], Tensor]] = WeakKeyDictio
 
 
 @dataclass(kw_only=True, eq=False)
-class Evaluation:
+class EvaluationData(Evaluation):
     """Samples to be judged, and what they are compared with."""
 
     samples: Latents | None = None
@@ -149,45 +149,3 @@ class Evaluation:
         """Returns training images and labels, as one batch; ``limit`` as in `real_batches`."""
         images, labels = zip(*self.real_batches(limit), strict=True)
         return torch.cat(images), torch.cat(labels)
-
-    # --- What a metric cannot do without ---
-
-    def need_extractor(self) -> FeatureExtractor:
-        """Returns the extractor.
-
-        Raises:
-            ValueError: If there is none.
-        """
-        if self.extractor is None:
-            raise ValueError("This metric compares features: choose an extractor.")
-        return self.extractor
-
-    def need_samples(self) -> Latents:
-        """Returns the samples themselves.
-
-        Raises:
-            ValueError: If they were not kept.
-        """
-        if self.samples is None:
-            raise ValueError("This metric looks at samples, which it does not require.")
-        return self.samples
-
-    def need_labels(self) -> Labels:
-        """Returns the classes that the samples were made for.
-
-        Raises:
-            ValueError: If they are not known.
-        """
-        if self.labels is None:
-            raise ValueError("This metric asks for the class of each sample, which is not known.")
-        return self.labels
-
-    def need_dataset(self) -> Dataset:
-        """Returns the training data.
-
-        Raises:
-            ValueError: If there are none.
-        """
-        if self.dataset is None:
-            raise ValueError("This metric compares with training data, and there are none.")
-        return self.dataset

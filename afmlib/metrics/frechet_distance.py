@@ -18,10 +18,12 @@ References:
 
 __all__ = ["FrechetDistance", "frechet_distance"]
 
+from typing import ClassVar
+
 from torch import Tensor
 
-from afmlib.interfaces import Metric
-from afmlib.metrics.evaluation import MAX_REAL, SMALL, Evaluation
+from afmlib.interfaces import Evaluation, Metric, Number
+from afmlib.metrics.evaluation import MAX_REAL, SMALL
 from afmlib.metrics.statistics import frechet_distance_of, statistics_of
 
 
@@ -41,6 +43,20 @@ class FrechetDistance(Metric):
     samples of at most 1024 numbers, unless it is a file that they are compared with.
     """
 
+    numbers: ClassVar = {
+        "frechet_distance": Number(
+            "Fréchet distance",
+            "lower",
+            log=True,
+            meaning="between the features of samples and of training images",
+        ),
+        "pixel_frechet_distance": Number(
+            "pixel Fréchet distance",
+            "lower",
+            log=True,
+            meaning="between the pixels of samples and of training images",
+        ),
+    }
     distances = frozenset({"frechet_distance", "pixel_frechet_distance"})
     requires = frozenset({"features"})
 

@@ -17,8 +17,9 @@ References:
 
 __all__ = ["InceptionScore"]
 
-from afmlib.interfaces import Metric
-from afmlib.metrics.evaluation import Evaluation
+from typing import ClassVar
+
+from afmlib.interfaces import Evaluation, Metric, Number
 
 
 class InceptionScore(Metric):
@@ -31,6 +32,14 @@ class InceptionScore(Metric):
         ValueError: If ``splits`` is not positive.
     """
 
+    numbers: ClassVar = {
+        "inception_score": Number(
+            "Inception score", "higher", meaning="clarity and variety of the predicted classes"
+        ),
+        "inception_score_std": Number(
+            "Inception score, std", meaning="of the Inception score over its splits"
+        ),
+    }
     requires = frozenset({"logits"})
 
     def __init__(self, splits: int = 10) -> None:

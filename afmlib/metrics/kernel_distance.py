@@ -15,8 +15,9 @@ References:
 
 __all__ = ["KernelDistance"]
 
-from afmlib.interfaces import Metric
-from afmlib.metrics.evaluation import Evaluation
+from typing import ClassVar
+
+from afmlib.interfaces import Evaluation, Metric, Number
 
 
 class KernelDistance(Metric):
@@ -30,6 +31,14 @@ class KernelDistance(Metric):
         ValueError: If a number is too small.
     """
 
+    numbers: ClassVar = {
+        "kernel_distance": Number(
+            "kernel distance", "lower", meaning="between the features of samples and of real images"
+        ),
+        "kernel_distance_std": Number(
+            "kernel distance, std", meaning="of the kernel distance over its subsets"
+        ),
+    }
     distances = frozenset({"kernel_distance"})
     requires = frozenset({"features"})
 

@@ -8,11 +8,12 @@ that of real images which were held out: far less means copies, far more means u
 
 __all__ = ["NearestTrainingImage"]
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
-from afmlib.interfaces import Metric
-from afmlib.metrics.evaluation import Evaluation
+from afmlib.interfaces import Evaluation, Metric, Number
 
 
 class NearestTrainingImage(Metric):
@@ -21,6 +22,12 @@ class NearestTrainingImage(Metric):
     All of the training data are read, batch by batch.
     """
 
+    numbers: ClassVar = {
+        "nearest_training_image": Number(
+            "nearest training image",
+            meaning="distance to it; far less than for held-out images means copies",
+        )
+    }
     requires = frozenset({"samples"})
 
     def __call__(self, evaluation: Evaluation) -> dict[str, float]:

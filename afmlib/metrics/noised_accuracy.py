@@ -7,11 +7,11 @@ trained on. Its accuracy falls with :math:`t`, to that of chance at 1.
 __all__ = ["NoisedAccuracy"]
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 
-from afmlib.interfaces import Classifier, Metric
-from afmlib.metrics.evaluation import Evaluation
+from afmlib.interfaces import Classifier, Evaluation, Metric, Number
 from afmlib.ops.flow import interpolate
 from afmlib.typing import Labels, Latents
 
@@ -25,6 +25,14 @@ class NoisedAccuracy(Metric):
     Raises:
         ValueError: If there are none, or one is out of its domain.
     """
+
+    numbers: ClassVar = {
+        "accuracy_at_*": Number(
+            "accuracy at time *",
+            "higher",
+            meaning="share of held-out images that the classifier gets right at this noise level",
+        )
+    }
 
     def __init__(self, timesteps: Sequence[float] = (0.0, 0.25, 0.5, 0.75)) -> None:
         if not timesteps or not all(0 <= time <= 1 for time in timesteps):

@@ -12,8 +12,9 @@ References:
 
 __all__ = ["PrecisionRecall"]
 
-from afmlib.interfaces import Metric
-from afmlib.metrics.evaluation import Evaluation
+from typing import ClassVar
+
+from afmlib.interfaces import Evaluation, Metric, Number
 
 BATCH_SIZE = 2000
 
@@ -28,6 +29,10 @@ class PrecisionRecall(Metric):
         ValueError: If ``k`` is not positive.
     """
 
+    numbers: ClassVar = {
+        "precision": Number("precision", "higher", meaning="share of samples that look real"),
+        "recall": Number("recall", "higher", meaning="share of real images that samples cover"),
+    }
     requires = frozenset({"features"})
 
     def __init__(self, k: int = 3) -> None:

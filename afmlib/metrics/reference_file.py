@@ -32,11 +32,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from afmlib.interfaces import FeatureExtractor
+from afmlib.interfaces import FeatureExtractor, Statistics
 from afmlib.io.npz import Header, NpzError, NpzFile
 from afmlib.metrics.extraction import extract_outputs
 from afmlib.metrics.inception_extractor import INCEPTION
-from afmlib.metrics.statistics import Statistics, statistics_of
+from afmlib.metrics.statistics import statistics_of
 
 IMAGES, LABELS = "arr_0", "arr_1"
 EXTRACTOR = "extractor"

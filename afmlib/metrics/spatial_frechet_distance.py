@@ -15,14 +15,23 @@ References:
 
 __all__ = ["SpatialFrechetDistance"]
 
-from afmlib.interfaces import Metric
-from afmlib.metrics.evaluation import Evaluation
+from typing import ClassVar
+
+from afmlib.interfaces import Evaluation, Metric, Number
 from afmlib.metrics.statistics import frechet_distance_of, statistics_of
 
 
 class SpatialFrechetDistance(Metric):
     """The distance in the spatial features of the extractor."""
 
+    numbers: ClassVar = {
+        "spatial_frechet_distance": Number(
+            "spatial Fréchet distance",
+            "lower",
+            log=True,
+            meaning="between the feature maps of samples and of training images",
+        )
+    }
     distances = frozenset({"spatial_frechet_distance"})
     requires = frozenset({"spatial"})
 

@@ -15,28 +15,15 @@ References:
     | http://i.stanford.edu/pub/cstr/reports/cs/tr/79/773/CS-TR-79-773.pdf
 """
 
-__all__ = ["Moments", "Statistics", "frechet_distance_of", "statistics_of"]
+__all__ = ["Moments", "frechet_distance_of", "statistics_of"]
 
-from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
 import torch
 from torch import Tensor
 
+from afmlib.interfaces import Statistics
+
 ROWS = 4096
 """Rows that are added at once."""
-
-
-@dataclass(frozen=True, eq=False)
-class Statistics:
-    """The first two moments of a set of rows, as arrays in float64."""
-
-    mu: np.ndarray[Any, np.dtype[np.float64]]
-    """The mean."""
-
-    sigma: np.ndarray[Any, np.dtype[np.float64]]
-    """The covariance, divided by the number of rows less one."""
 
 
 class Moments:

@@ -11,10 +11,11 @@ References:
 
 __all__ = ["TransportMap", "wasserstein_1", "wasserstein_2"]
 
+from typing import ClassVar
+
 import torch
 
-from afmlib.interfaces import Dataset, Metric, PointDataset
-from afmlib.metrics.evaluation import Evaluation
+from afmlib.interfaces import Dataset, Evaluation, Metric, Number, PointDataset
 from afmlib.typing import Latents
 
 
@@ -61,6 +62,30 @@ class TransportMap(Metric):
     """
 
     distances = frozenset({"wasserstein", "map_rmse"})
+    numbers: ClassVar = {
+        "wasserstein": Number(
+            "Wasserstein distance",
+            "lower",
+            log=True,
+            meaning="between samples and held-out points",
+        ),
+        "wasserstein_floor": Number(
+            "Wasserstein floor", meaning="the same distance for training points"
+        ),
+        "map_rmse": Number(
+            "map error",
+            "lower",
+            log=True,
+            meaning="root mean square distance to the optimal transport map",
+        ),
+        "transport_cost": Number(
+            "transport cost", meaning="mean squared distance between noise and sample"
+        ),
+        "optimal_cost": Number("optimal cost", meaning="that of the optimal transport"),
+        "relative_cost": Number(
+            "relative cost", best=1.0, meaning="transport cost divided by the optimal cost"
+        ),
+    }
     requires = frozenset({"samples", "noises"})
 
     def __init__(self, max_points: int = 2000) -> None:

@@ -3,11 +3,10 @@
 __all__ = ["check_feature_extractor", "check_metric"]
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
-from afmlib.interfaces import FeatureExtractor, Metric
+from afmlib.interfaces import Evaluation, FeatureExtractor, Metric, Number
 from afmlib.testing.contract import (
     no_global_draws,
     promise,
@@ -72,15 +71,12 @@ def _check_outputs(extractor: FeatureExtractor, images: torch.Tensor, rows: torc
         require(kept, extractor, f"{name} are one finite row per image")
 
 
-def check_metric(metric: Metric, evaluation: Any) -> None:
-    """Checks a metric.
-
-    It returns plain finite numbers by name, the same each time, and of those that it says are
-    distances one or more.
+def check_metric(metric: Metric, evaluation: Evaluation) -> None:
+    """Checks that a metric returns finite numbers by name, the same each time, and describes them.
 
     Args:
         metric: The metric.
-        evaluation: The `afmlib.metrics.Evaluation` that it is tried on.
+        evaluation: What it is tried on.
 
     Raises:
         AssertionError: Names the class and the part of its contract that it breaks.
@@ -95,7 +91,10 @@ def check_metric(metric: Metric, evaluation: Any) -> None:
         kept = isinstance(name, str) and type(number) is float
         finite = kept and abs(number) < float("inf")
         require(finite, metric, contract, f"{name!r} is {number!r}")
+        described = isinstance(metric.describe(name), Number)
+        require(described, metric, "`numbers` describes every number", f"{name!r} is missing")
     require(numbers == again, metric, repeats, f"they are {numbers}, then {again}")
-    contract = "`distances` names numbers of a metric"
-    kept = not metric.distances or bool(metric.distances & numbers.keys())
-    require(kept, metric, contract, f"they are {sorted(metric.distances)}, not {list(numbers)}")
+    contract = "`distances` are names in `numbers` with better='lower'"
+    for name in metric.distances:
+        number_of = metric.describe(name)
+        require(number_of is not None and number_of.better == "lower", metric, contract, repr(name))

@@ -14,7 +14,7 @@ from afmlib.data.overlapping_gaussians import OverlappingGaussians
 from afmlib.data.points import EightGaussians, FourGaussians
 from afmlib.inspection import Transport, measure_transport, transport_figure
 from afmlib.inspection.transport_figure import colors_of
-from afmlib.metrics.evaluation import Evaluation
+from afmlib.metrics.evaluation import EvaluationData
 from afmlib.metrics.transport_map import TransportMap
 from afmlib.ops.seeding import indexed_noises
 from afmlib.sampling import sample
@@ -58,7 +58,7 @@ def test_numbers_match_metric(halfway, dataset):
     made = measure_transport("name", halfway(dataset.latent_shape, 1), dataset, num=100)
 
     values = TransportMap()(
-        Evaluation(
+        EvaluationData(
             samples=made.samples.float(),
             labels=made.labels,
             dataset=dataset,

@@ -6,7 +6,7 @@ import torch
 from afmlib.data.digits import Digits
 from afmlib.interfaces import Dataset, FeatureExtractor
 from afmlib.metrics.digits_extractor import DigitsExtractor
-from afmlib.metrics.evaluation import Evaluation
+from afmlib.metrics.evaluation import EvaluationData
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +27,7 @@ def judge(digits, digits_extractor):
 
     def run(metric, samples, labels, **options):
         options = dict(dataset=digits, extractor=digits_extractor) | options
-        return metric(Evaluation(samples=samples, labels=labels, **options))
+        return metric(EvaluationData(samples=samples, labels=labels, **options))
 
     return run
 

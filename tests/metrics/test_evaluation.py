@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from afmlib.metrics.evaluation import Evaluation, read_images
+from afmlib.metrics.evaluation import EvaluationData, read_images
 
 
 def labels_of(samples):
@@ -14,7 +14,7 @@ def test_real_features_are_computed_once_per_data_and_extractor(tensors, identit
     data, samples = tensors(torch.randn(5, 1, 2, 2)), torch.randn(3, 1, 2, 2)
 
     for _ in range(2):
-        evaluation = Evaluation(
+        evaluation = EvaluationData(
             samples=samples, labels=labels_of(samples), dataset=data, extractor=identity
         )
         assert torch.equal(evaluation.real_features, data.images.flatten(1))
@@ -29,7 +29,7 @@ def test_real_features_are_computed_once_per_data_and_extractor(tensors, identit
 def test_batches_change_nothing(tensors, identity):
     data = tensors(torch.randn(7, 1, 2, 2))
 
-    evaluation = Evaluation(
+    evaluation = EvaluationData(
         samples=data.images, labels=data.labels, dataset=data, extractor=identity, batch_size=3
     )
 
@@ -50,19 +50,21 @@ def test_of_many_images_the_same_are_taken(tensors):
 def test_what_does_not_fit_together_is_refused(tensors):
     data = tensors(torch.randn(5, 2))
     with pytest.raises(ValueError, match="'samples': 5, 'labels': 4"):
-        Evaluation(samples=data.images, labels=data.labels[:4], dataset=data)
+        EvaluationData(samples=data.images, labels=data.labels[:4], dataset=data)
     with pytest.raises(ValueError, match="'noises': 3"):
-        Evaluation(samples=data.images, labels=data.labels, dataset=data, noises=torch.ones(3, 2))
+        EvaluationData(
+            samples=data.images, labels=data.labels, dataset=data, noises=torch.ones(3, 2)
+        )
     with pytest.raises(ValueError, match="'samples': 0"):
-        Evaluation(samples=data.images[:0], labels=data.labels[:0], dataset=data)
+        EvaluationData(samples=data.images[:0], labels=data.labels[:0], dataset=data)
     broken = data.images.clone()
     broken[2, 1] = float("nan")
     with pytest.raises(ValueError, match="1 of 5 samples are not finite"):
-        Evaluation(samples=broken, labels=data.labels, dataset=data)
+        EvaluationData(samples=broken, labels=data.labels, dataset=data)
 
 
 def test_features_need_an_extractor(tensors):
     data = tensors(torch.randn(5, 2))
 
-    with pytest.raises(ValueError, match="choose an extractor"):
-        _ = Evaluation(samples=data.images, labels=data.labels, dataset=data).sample_features
+    with pytest.raises(ValueError, match="set evaluation.extractor"):
+        _ = EvaluationData(samples=data.images, labels=data.labels, dataset=data).sample_features

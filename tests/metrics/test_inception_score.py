@@ -7,14 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from afmlib.metrics.evaluation import Evaluation
+from afmlib.metrics.evaluation import EvaluationData
 from afmlib.metrics.inception_score import InceptionScore
 
 seeds = st.integers(0, 2**32 - 1)
 
 
 def score(logits, splits=1, seed=0):
-    return InceptionScore(splits)(Evaluation(outputs={"logits": logits}, seed=seed))
+    return InceptionScore(splits)(EvaluationData(outputs={"logits": logits}, seed=seed))
 
 
 def oracle(logits):

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from afmlib.metrics.evaluation import Evaluation
+from afmlib.metrics.evaluation import EvaluationData
 from afmlib.metrics.kernel_distance import KernelDistance
 
 seeds = st.integers(0, 2**32 - 1)
@@ -29,7 +29,7 @@ def oracle(rows, real):
 def distance(tensors, identity):
     def measure(rows, real, seed=0, **options):
         shape = (len(rows), -1, 1, 1)
-        evaluation = Evaluation(
+        evaluation = EvaluationData(
             samples=rows.reshape(shape),
             dataset=tensors(real.reshape(len(real), -1, 1, 1)),
             extractor=identity,
@@ -45,7 +45,7 @@ def distance(tensors, identity):
 def test_a_subset_of_all_has_the_distance_of_its_definition(seed, num, dim):
     torch.manual_seed(seed)
     rows, real = torch.randn(2, num, dim, dtype=torch.float64)
-    evaluation = Evaluation(outputs={"features": rows})
+    evaluation = EvaluationData(outputs={"features": rows})
     evaluation.real_output = lambda output: real  # No images lie behind these.
 
     found = KernelDistance(subsets=1, subset_size=num)(evaluation)

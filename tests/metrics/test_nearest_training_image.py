@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from afmlib.metrics.evaluation import Evaluation
+from afmlib.metrics.evaluation import EvaluationData
 from afmlib.metrics.nearest_training_image import NearestTrainingImage
 
 
@@ -26,7 +26,7 @@ def test_it_is_the_least_of_all_distances_whatever_the_batches(tensors, seed, ba
     distances = (samples.unsqueeze(1) - data.images).square().mean((2, 3, 4)).sqrt()  # (4, 9)
 
     value = NearestTrainingImage()(
-        Evaluation(
+        EvaluationData(
             samples=samples,
             labels=torch.zeros(4, dtype=torch.long),
             dataset=data,

@@ -5,7 +5,7 @@ import torch
 
 from afmlib.data.digits import Digits
 from afmlib.interfaces import Classifier
-from afmlib.metrics.evaluation import Evaluation
+from afmlib.metrics.evaluation import EvaluationData
 from afmlib.metrics.noised_accuracy import NoisedAccuracy
 
 
@@ -26,7 +26,7 @@ def evaluation(classifier, count=150):
     labels = torch.arange(count) % 2
     samples = (2.0 * labels - 1)[:, None].expand(count, 3)
     noises = torch.randn(count, 3)
-    return Evaluation(
+    return EvaluationData(
         samples=samples, labels=labels, dataset=Digits(), noises=noises, classifier=classifier
     )
 

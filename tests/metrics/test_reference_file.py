@@ -6,7 +6,7 @@ import torch
 
 from afmlib.interfaces import FeatureExtractor
 from afmlib.io.npz import NpzError
-from afmlib.metrics.evaluation import Evaluation
+from afmlib.metrics.evaluation import EvaluationData
 from afmlib.metrics.frechet_distance import FrechetDistance
 from afmlib.metrics.inception_extractor import INCEPTION
 from afmlib.metrics.precision_recall import PrecisionRecall
@@ -87,8 +87,8 @@ def test_metrics_are_those_against_the_same_images_as_data(tmp_path, tensors):
     samples = torch.rand(25, 3, 4, 4) * 2 - 1
 
     for metric in (FrechetDistance(), SpatialFrechetDistance(), PrecisionRecall()):
-        by_data = metric(Evaluation(samples=samples, dataset=data, extractor=Corner()))
-        by_file = metric(Evaluation(samples=samples, reference=file, extractor=Corner()))
+        by_data = metric(EvaluationData(samples=samples, dataset=data, extractor=Corner()))
+        by_file = metric(EvaluationData(samples=samples, reference=file, extractor=Corner()))
         assert by_file == pytest.approx({k: v for k, v in by_data.items() if "pixel" not in k})
 
 

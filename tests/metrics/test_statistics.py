@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from afmlib.metrics.statistics import Moments, Statistics, frechet_distance_of, statistics_of
+from afmlib.interfaces import Statistics
+from afmlib.metrics.statistics import Moments, frechet_distance_of, statistics_of
 
 seeds = st.integers(0, 2**32 - 1)
 

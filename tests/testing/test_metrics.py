@@ -1,10 +1,12 @@
 """Tests for afmlib.testing.metrics: broken extractors and metrics are noticed and named."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
 
-from afmlib.interfaces import FeatureExtractor, Metric
+from afmlib.interfaces import FeatureExtractor, Metric, Number
 from afmlib.testing import check_feature_extractor, check_metric
 
 
@@ -84,49 +86,60 @@ def test_broken_extractor_is_named_with_what_it_breaks(broken, contract):
         check_feature_extractor(broken())
 
 
-class Number(Metric):
+class Half(Metric):
+    numbers: ClassVar = {"number": Number("a number")}
     value = 0.5
 
     def __call__(self, evaluation):
         return {"number": self.value}
 
 
-class Bare(Number):
+class Bare(Half):
     def __call__(self, evaluation):
         return self.value
 
 
-class GivesTensors(Number):
+class GivesTensors(Half):
     value = torch.tensor(0.5)
 
 
-class GivesArrays(Number):
+class GivesArrays(Half):
     value = np.float64(0.5)
 
 
-class NotANumber(Number):
+class NotANumber(Half):
     value = float("nan")
 
 
-class Draws(Number):
+class Draws(Half):
     def __call__(self, evaluation):
         return {"number": torch.rand(()).item()}
 
 
-class Counts(Number):
+class Counts(Half):
     def __call__(self, evaluation):
         self.value += 1
         return super().__call__(evaluation)
 
 
-class Misnames(Number):
+class Misnames(Half):
     distances = frozenset({"nummer"})
+
+
+class DistanceThatIsNotLower(Half):
+    distances = frozenset({"number"})
+
+
+class Undescribed(Half):
+    numbers: ClassVar = {"nummer": Number("another number")}
 
 
 @pytest.mark.parametrize(
     ("broken", "contract"),
     [
-        (Misnames, r"names numbers of a metric; they are \['nummer'\], not \['number'\]"),
+        (Misnames, "`distances` are names in `numbers` .*'nummer'"),
+        (DistanceThatIsNotLower, "`distances` are names in `numbers` .*'number'"),
+        (Undescribed, "`numbers` describes every number; 'number' is missing"),
         (Bare, "finite floats by name; 0.5"),
         (GivesTensors, "finite floats by name; 'number' is tensor"),
         (GivesArrays, "finite floats by name; 'number' is np.float64"),
@@ -136,6 +149,6 @@ class Misnames(Number):
     ],
 )
 def test_broken_metric_is_named_with_what_it_breaks(broken, contract):
-    check_metric(Number(), None)
+    check_metric(Half(), None)
     with pytest.raises(AssertionError, match=f"^{broken.__name__}: .*{contract}"):
         check_metric(broken(), None)
