@@ -57,7 +57,9 @@ class PretrainedClassifier(Classifier):
         super().__init__()
         self.checkpoint = find_checkpoint(checkpoint)
         self.conventions = _conventions_of(self.checkpoint)
-        self.network = _Frozen(load_classifier(self.checkpoint, ema), self.checkpoint)
+        classifier = load_classifier(self.checkpoint, ema)
+        self.latent_shape, self.num_classes = classifier.latent_shape, classifier.num_classes
+        self.network = _Frozen(classifier, self.checkpoint)
 
     def extra_repr(self) -> str:
         return f"checkpoint={self.checkpoint!r}"
@@ -94,6 +96,7 @@ class OfficialClassifier(Classifier):
             "latent_scale": latent_scale_of(channels),
             "time": Conventions.time,
         }
+        self.latent_shape, self.num_classes = network.latent_shape, network.num_classes
         self.network = _Frozen(network, checkpoint)
 
     def extra_repr(self) -> str:
@@ -130,6 +133,8 @@ class PretrainedVelocity(Generator):
         self.latent_shape = model.generator.latent_shape
         self.num_classes = model.generator.num_classes
         self.class_dropout_prob = model.generator.class_dropout_prob
+        self.embeds_timestep_src = model.generator.embeds_timestep_src
+        self.embeds_timestep_tgt = model.generator.embeds_timestep_tgt
 
     def extra_repr(self) -> str:
         return f"checkpoint={self.checkpoint!r}"

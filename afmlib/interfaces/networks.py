@@ -36,11 +36,11 @@ class Generator(nn.Module, ABC):
     class_dropout_prob: float = 0.0
     """If positive, label ``num_classes`` is the null class, which flow matching trains."""
 
-    embeds_timestep_src: bool = True
-    """Whether it heeds the time of what it is given; False if built without an embedder for it."""
+    embeds_timestep_src: bool = False
+    """Whether the network is conditioned on the source time."""
 
-    embeds_timestep_tgt: bool = True
-    """Whether it heeds the time where its output lies; False if built without an embedder."""
+    embeds_timestep_tgt: bool = False
+    """Whether the network is conditioned on the target time."""
 
     @abstractmethod
     def forward(
@@ -120,7 +120,6 @@ class DepthWrapper(Generator):
         self.latent_shape = generator.latent_shape
         self.num_classes = generator.num_classes
         self.class_dropout_prob = generator.class_dropout_prob
-        self.embeds_timestep_src = self.embeds_timestep_tgt = False
 
     def extra_repr(self) -> str:
         return f"repeats={self.repeats}"
@@ -145,8 +144,14 @@ class Discriminator(nn.Module, ABC):
     Each sample is scored independently of the others, so without batch normalization.
     """
 
-    embeds_timestep: bool = True
-    """Whether it heeds the time of what it scores; False if built without an embedder for it."""
+    latent_shape: tuple[int, ...] | None = None
+    """The shape of one sample; None where any shape fits."""
+
+    num_classes: int | None = None
+    """The number of classes; None where any label fits."""
+
+    embeds_timestep: bool = False
+    """Whether the network is conditioned on the time of the latents."""
 
     @abstractmethod
     def forward(
@@ -157,6 +162,12 @@ class Discriminator(nn.Module, ABC):
 
 class Classifier(nn.Module, ABC):
     """Classifies noisy latents."""
+
+    latent_shape: tuple[int, ...] | None = None
+    """The shape of one sample; None where any shape fits."""
+
+    num_classes: int | None = None
+    """The number of classes; None where unknown."""
 
     @abstractmethod
     def forward(self, latents: Latents, timesteps: Timesteps) -> Float[Tensor, " batch classes"]:

@@ -18,6 +18,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from afmlib.interfaces import AttentionBackend, Classifier, Discriminator, RepeatableGenerator
+from afmlib.networks.checks import check_inputs
 from afmlib.nn.dit import FinalLayer, dit_blocks, token_head
 from afmlib.nn.embeddings import (
     LabelEmbedder,
@@ -103,7 +104,9 @@ class DiTGenerator(RepeatableGenerator):
         return len(self.blocks)
 
     def embed(self, latents: Latents, labels: Labels) -> tuple[Tensor, Tensor]:
-        """Returns the tokens, and the condition of the labels alone (no time)."""
+        """Returns the tokens, and the condition of the labels without a time."""
+        assert self.latent_shape is not None
+        check_inputs(self, self.latent_shape, latents, labels)
         return self.x_embedder(latents) + self.pos_embed, self.y_embedder(labels)
 
     def embed_time(self, value: float | Tensor) -> Tensor:
@@ -142,8 +145,17 @@ class DiTGenerator(RepeatableGenerator):
         """Maps ``latents``; a time for which there is no embedder is ignored.
 
         Raises:
-            ValueError: If a time for which there is an embedder is missing.
+            ValueError: If an embedded time is missing, or an input does not fit.
         """
+        assert self.latent_shape is not None
+        check_inputs(
+            self,
+            self.latent_shape,
+            latents,
+            labels,
+            timesteps_src=timesteps_src,
+            timesteps_tgt=timesteps_tgt,
+        )
         tokens, condition = self.embed(latents, labels)
         condition = add_time(condition, self.t_embedder, timesteps_src, "timesteps_src")
         condition = add_time(condition, self.t_tgt_embedder, timesteps_tgt, "timesteps_tgt")
@@ -195,6 +207,8 @@ class DiTDiscriminator(Discriminator):
                 "num_classes must be at least 1 and class_dropout_prob in [0, 1], "
                 f"got {num_classes} and {class_dropout_prob}."
             )
+        self.latent_shape = (in_channels, input_size, input_size)
+        self.num_classes = num_classes
         self.x_embedder = PatchEmbed(input_size, patch_size, in_channels, hidden_size)
         self.pos_embed = nn.Parameter(
             position_embedding(input_size // patch_size, hidden_size), requires_grad=False
@@ -213,8 +227,10 @@ class DiTDiscriminator(Discriminator):
         """Scores ``latents``; the time is ignored if there is no embedder for it.
 
         Raises:
-            ValueError: If it is missing and there is one.
+            ValueError: If an embedded time is missing, or an input does not fit.
         """
+        assert self.latent_shape is not None
+        check_inputs(self, self.latent_shape, latents, labels, timesteps=timesteps)
         patches = self.x_embedder(latents) + self.pos_embed
         token = self.dis_embed.expand(len(patches), 1, -1).to(patches.dtype)
         tokens = torch.cat([token, patches], dim=1)  # (N, 1 + T, D)
@@ -261,6 +277,8 @@ class DiTClassifier(Classifier):
         super().__init__()
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}.")
+        self.latent_shape = (in_channels, input_size, input_size)
+        self.num_classes = num_classes
         self.x_embedder = PatchEmbed(input_size, patch_size, in_channels, hidden_size)
         self.pos_embed = nn.Parameter(
             position_embedding(input_size // patch_size, hidden_size), requires_grad=False
@@ -272,7 +290,13 @@ class DiTClassifier(Classifier):
         self.final_layer = token_head(hidden_size, num_classes, bias=True)
 
     def forward(self, latents: Latents, timesteps: Timesteps) -> Tensor:
-        """Returns the logits of the classes for latents at ``timesteps`` of the flow."""
+        """Returns the logits of the classes for latents at ``timesteps`` of the flow.
+
+        Raises:
+            ValueError: If an input does not fit.
+        """
+        assert self.latent_shape is not None
+        check_inputs(self, self.latent_shape, latents, timesteps=timesteps)
         patches = self.x_embedder(latents) + self.pos_embed
         token = self.cls_embed.expand(len(patches), 1, -1).to(patches.dtype)
         tokens = torch.cat([token, patches], dim=1)  # (N, 1 + T, D)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from afmlib.interfaces import Classifier, Discriminator, Generator
+from afmlib.networks.checks import check_inputs
 from afmlib.nn.embeddings import LabelEmbedder, TimestepEmbedder, add_time
 from afmlib.nn.points import PointFeatures, hidden_layers
 from afmlib.typing import Labels, Latents, Logits, Timesteps
@@ -77,8 +78,17 @@ class MLPGenerator(Generator):
         """Maps points; a time for which there is no embedder is ignored.
 
         Raises:
-            ValueError: If a time for which there is an embedder is missing.
+            ValueError: If an embedded time is missing, or an input does not fit.
         """
+        assert self.latent_shape is not None
+        check_inputs(
+            self,
+            self.latent_shape,
+            latents,
+            labels,
+            timesteps_src=timesteps_src,
+            timesteps_tgt=timesteps_tgt,
+        )
         condition = self.y_embedder(labels)
         condition = add_time(condition, self.t_embedder, timesteps_src, "timesteps_src")
         condition = add_time(condition, self.t_tgt_embedder, timesteps_tgt, "timesteps_tgt")
@@ -114,6 +124,8 @@ class MLPDiscriminator(Discriminator):
         super().__init__()
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}.")
+        self.latent_shape = (in_channels,)
+        self.num_classes = num_classes
         self.features = PointFeatures(in_channels, feature_scale, num_features)
         self.y_embedder = LabelEmbedder(num_classes, hidden_size)
         self.embeds_timestep = use_timestep
@@ -126,8 +138,10 @@ class MLPDiscriminator(Discriminator):
         """Scores points; the time is ignored if there is no embedder for it.
 
         Raises:
-            ValueError: If it is missing and there is one.
+            ValueError: If an embedded time is missing, or an input does not fit.
         """
+        assert self.latent_shape is not None
+        check_inputs(self, self.latent_shape, latents, labels, timesteps=timesteps)
         condition = self.y_embedder(labels)
         condition = add_time(condition, self.t_embedder, timesteps, "timesteps")
         return self.layers(torch.cat([self.features(latents), condition], dim=1)).squeeze(1)
@@ -160,12 +174,20 @@ class MLPClassifier(Classifier):
         super().__init__()
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}.")
+        self.latent_shape = (in_channels,)
+        self.num_classes = num_classes
         self.features = PointFeatures(in_channels, feature_scale, num_features)
         self.t_embedder = TimestepEmbedder(hidden_size)
         in_size = self.features.width + hidden_size
         self.layers = hidden_layers(in_size, hidden_size, depth, num_classes)
 
     def forward(self, latents: Latents, timesteps: Timesteps) -> Tensor:
-        """Returns the logits of the classes for points at ``timesteps`` of the flow."""
+        """Returns the logits of the classes for points at ``timesteps`` of the flow.
+
+        Raises:
+            ValueError: If an input does not fit.
+        """
+        assert self.latent_shape is not None
+        check_inputs(self, self.latent_shape, latents, timesteps=timesteps)
         condition = self.t_embedder(timesteps)
         return self.layers(torch.cat([self.features(latents), condition], dim=1))

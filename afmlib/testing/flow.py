@@ -105,6 +105,9 @@ def _check_levels(
 class _ToyGenerator(Generator):
     """Moves latents by a trainable amount that depends on label and times."""
 
+    embeds_timestep_src = True
+    embeds_timestep_tgt = True
+
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.tensor([0.5, 0.3, 0.2, 0.1]))

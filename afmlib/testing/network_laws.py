@@ -1,6 +1,6 @@
 """What every network promises, whichever its role."""
 
-__all__ = ["Call", "check_ignored_time", "check_missing_time", "check_network"]
+__all__ = ["Call", "check_missing_time", "check_network", "check_time"]
 
 import copy
 from collections import Counter
@@ -86,25 +86,31 @@ def check_missing_time(
         require(tuple(made.shape) == tuple(shape), network, contract)
 
 
-def check_ignored_time(
-    network: nn.Module, call: Call, batch: Batch, moved: Batch, name: str
+def check_time(
+    network: nn.Module, embeds: bool, call: Call, batch: Batch, moved: Batch, name: str
 ) -> None:
-    """Checks that a network ignores a time for which it says to have no embedder.
+    """Checks that a network depends on a time if, and only if, it claims to.
 
     Args:
         network: The network.
+        embeds: Whether it claims to be conditioned on this time.
         call: How it is called.
-        batch: What on.
+        batch: The inputs.
         moved: The same with other times.
-        name: What the time is called.
+        name: The name of the time.
 
     Raises:
-        AssertionError: If what it returns depends on that time.
+        AssertionError: If the claim is wrong.
     """
     twin = independent_copy(network).eval()
     perturb(twin)
-    contract = f"a network that embeds no {name} does not depend on it"
-    require_close(call(twin, moved), call(twin, batch), network, contract)
+    before, after = call(twin, batch), call(twin, moved)
+    if embeds:
+        contract = f"a network that claims to be conditioned on {name} depends on them"
+        require(not torch.allclose(before, after), network, contract, "its output is the same")
+    else:
+        contract = f"a network that does not claim to be conditioned on {name} ignores them"
+        require_close(after, before, network, contract)
 
 
 def _check_gradients(network: nn.Module, call: Call, batch: Batch) -> None:

@@ -33,7 +33,7 @@ from afmlib.testing.contract import (
     require_instance,
     trial_batch,
 )
-from afmlib.testing.network_laws import check_ignored_time, check_missing_time, check_network
+from afmlib.testing.network_laws import check_missing_time, check_network, check_time
 
 
 def check_generator(
@@ -65,12 +65,10 @@ def check_generator(
     latents, labels, sources, targets = vars(batch).values()
     for times in ((), (sources,), (None, targets)):
         check_missing_time(generator, (latents, labels, *times), latents.shape)
-    if not generator.embeds_timestep_src:
-        moved = replace(batch, timesteps_src=sources.flip(0))
-        check_ignored_time(generator, _generate, batch, moved, "timesteps_src")
-    if not generator.embeds_timestep_tgt:
-        moved = replace(batch, timesteps_tgt=targets.flip(0))
-        check_ignored_time(generator, _generate, batch, moved, "timesteps_tgt")
+    moved = replace(batch, timesteps_src=sources.flip(0))
+    check_time(generator, generator.embeds_timestep_src, _generate, batch, moved, "timesteps_src")
+    moved = replace(batch, timesteps_tgt=targets.flip(0))
+    check_time(generator, generator.embeds_timestep_tgt, _generate, batch, moved, "timesteps_tgt")
 
 
 def check_repeatable_generator(
@@ -205,9 +203,10 @@ def check_discriminator(
     returns = "a discriminator returns one logit per sample"
     check_network(discriminator, _discriminate, batch, size, returns)
     check_missing_time(discriminator, (batch.latents, batch.labels), size)
-    if not discriminator.embeds_timestep:
-        moved = replace(batch, timesteps_tgt=batch.timesteps_tgt.flip(0))
-        check_ignored_time(discriminator, _discriminate, batch, moved, "timesteps")
+    moved = replace(batch, timesteps_tgt=batch.timesteps_tgt.flip(0))
+    check_time(
+        discriminator, discriminator.embeds_timestep, _discriminate, batch, moved, "timesteps"
+    )
 
 
 def check_classifier(classifier: Classifier, latent_shape: Sequence[int], num_classes: int) -> None:

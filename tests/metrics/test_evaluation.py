@@ -66,5 +66,5 @@ def test_what_does_not_fit_together_is_refused(tensors):
 def test_features_need_an_extractor(tensors):
     data = tensors(torch.randn(5, 2))
 
-    with pytest.raises(ValueError, match="set evaluation.extractor"):
+    with pytest.raises(ValueError, match=r"set evaluation\.extractor"):
         _ = EvaluationData(samples=data.images, labels=data.labels, dataset=data).sample_features

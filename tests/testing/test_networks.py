@@ -18,6 +18,15 @@ from afmlib.testing import (
 )
 
 WIDTH = 4
+DIT = dict(
+    input_size=4,
+    in_channels=2,
+    hidden_size=16,
+    depth=2,
+    num_heads=2,
+    num_classes=3,
+    use_timestep_src=True,
+)
 
 
 class Good(Discriminator):
@@ -51,12 +60,14 @@ class RoundedToHalf(Good):
         return super().forward(latents, labels).half()
 
 
-class HeedsATimeThatItDenies(Good):
-    embeds_timestep = False
-
+class UsesATimeThatItDenies(Good):
     def forward(self, latents, labels, timesteps=None):
         logits = super().forward(latents, labels)
         return logits if timesteps is None else logits + timesteps
+
+
+class IgnoresATimeThatItClaims(Good):
+    embeds_timestep = True
 
 
 class BatchNormalized(Good):
@@ -162,7 +173,8 @@ class Infinite(Good):
         (TwoDimensional, "returns one logit per sample; .* it returned \\(4, 1\\)"),
         (SinglePrecision, "works in float64"),
         (RoundedToHalf, "has the dtype of the latents"),
-        (HeedsATimeThatItDenies, "embeds no timesteps does not depend on it"),
+        (UsesATimeThatItDenies, "does not claim to be conditioned on timesteps ignores them"),
+        (IgnoresATimeThatItClaims, "claims to be conditioned on timesteps depends on them"),
         (BatchNormalized, "independently of the others of its batch, in training mode too"),
         (AveragesTheBatch, "independently of the others of its batch"),
         (Timeless, "returns one logit per sample; it raised TypeError"),
@@ -235,12 +247,14 @@ class ReturnsAnotherShape(Residual):
         return super().forward(latents, labels)[:, 1:]
 
 
-class HeedsATargetThatItDenies(Residual):
-    embeds_timestep_tgt = False
-
+class UsesATargetThatItDenies(Residual):
     def forward(self, latents, labels, timesteps_src=None, timesteps_tgt=None):
         made = super().forward(latents, labels)
         return made if timesteps_tgt is None else made + timesteps_tgt[:, None]
+
+
+class IgnoresASourceThatItClaims(Residual):
+    embeds_timestep_src = True
 
 
 class RefusesTheTarget(Residual):
@@ -262,7 +276,8 @@ class FailsOnTheLastLabel(Residual):
 @pytest.mark.parametrize(
     ("broken", "contract"),
     [
-        (HeedsATargetThatItDenies, "embeds no timesteps_tgt does not depend on it"),
+        (UsesATargetThatItDenies, "not claim to be conditioned on timesteps_tgt ignores them"),
+        (IgnoresASourceThatItClaims, "claims to be conditioned on timesteps_src depends on them"),
         (ReturnsAnotherShape, "latents of the shape that it is given; .* it returned \\(4, 3\\)"),
         (RefusesTheTarget, "latents of the shape that it is given; it raised TypeError"),
         (FailsOnTheLastLabel, "it raised IndexError"),
@@ -300,7 +315,7 @@ class SmallDiT(DiTGenerator):
     """Works as a whole, whatever becomes of its parts."""
 
     def __init__(self):
-        super().__init__(4, 2, 2, 16, 2, 2, num_classes=3)
+        super().__init__(**DIT | dict(use_timestep_src=False))
 
     def forward(self, latents, labels, timesteps_src=None, timesteps_tgt=None):
         tokens, condition = DiTGenerator.embed(self, latents, labels)
@@ -331,29 +346,18 @@ def test_part_of_a_repeatable_generator_that_does_not_fit_is_noticed(name, metho
         check_repeatable_generator(broken())
 
 
-DIT = dict(
-    input_size=4,
-    in_channels=2,
-    hidden_size=16,
-    depth=2,
-    num_heads=2,
-    num_classes=3,
-    use_timestep_src=True,
-)
-
-
 class RunsOnce(DepthWrapper):
     def forward(self, latents, labels, timesteps_src=None, timesteps_tgt=None):
         return self.generator(latents, labels, latents.new_ones(len(latents)))
 
 
-class HeedsTheTime(RepeatDepth):
+class UsesTheTime(RepeatDepth):
     def forward(self, latents, labels, timesteps_src=None, timesteps_tgt=None):
         made = super().forward(latents, labels)
         return made if timesteps_src is None else made + timesteps_src[:, None, None, None]
 
 
-class SaysThatItHeedsTheTime(RepeatDepth):
+class ClaimsToUseTheTime(UsesTheTime):
     def __init__(self, *arguments):
         super().__init__(*arguments)
         self.embeds_timestep_src = True
@@ -363,8 +367,8 @@ class SaysThatItHeedsTheTime(RepeatDepth):
     ("broken", "contract"),
     [
         (RunsOnce, r"runs 2 times; .* \{0: 1, 1: 1\}"),
-        (HeedsTheTime, "embeds no timesteps_src does not depend"),
-        (SaysThatItHeedsTheTime, "a one-step model, and embeds no times"),
+        (UsesTheTime, "not claim to be conditioned on timesteps_src"),
+        (ClaimsToUseTheTime, "a one-step model, and embeds no times"),
     ],
 )
 def test_broken_depth_wrapper_is_named_with_what_it_breaks(broken, contract):
