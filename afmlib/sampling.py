@@ -1,11 +1,13 @@
-r"""One sampler for everything: a generator, the reading of its output, and a grid of times.
+r"""One sampler for every objective, and the loading of checkpoints for it.
 
-With :math:`N` evaluations and :math:`\tau_i = 1 - i / N`, noise :math:`x_{\tau_0}` is carried by
-:math:`x_{\tau_i} = G(x_{\tau_{i-1}}, \tau_{i-1}, \tau_i)` to the sample :math:`x_{\tau_N}`.
+With :math:`N` evaluations and :math:`\tau_i = 1 - i / N`, sampling starts at noise
+:math:`x_{\tau_0}` and ends at the sample :math:`x_{\tau_N}`:
 
-The noise of image :math:`i` is drawn from the stream (seed, i), so that it depends neither on the
-batch size nor on how many images are made. Methods that add noise after a step :math:`k` take it
-from the stream (seed, i, k).
+.. math:: x_{\tau_i} = G(x_{\tau_{i-1}}, \tau_{i-1}, \tau_i)
+
+The noise of image :math:`i` is drawn from the stream (seed, i). It does not depend on the batch
+size or on the number of images. Methods that add noise after step :math:`k` draw it from the stream
+(seed, i, k).
 """
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
 import contextlib
 import functools
 import math
+import numbers
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_type_hints
@@ -45,7 +48,7 @@ from afmlib.typing import Labels, Latents
 DEFAULT_BATCH_SIZE = 256
 
 LOADERS = {"generator": "afmlib.load_checkpoint", "classifier": "afmlib.load_classifier"}
-"""The networks for which a checkpoint may be made, and what loads each."""
+"""The networks that a checkpoint may hold, and the function that loads each."""
 
 
 def sample(
@@ -64,29 +67,39 @@ def sample(
     """Makes one sample per label.
 
     Args:
-        model: A loaded model, or an objective, whose averaged generator is used.
-        labels: The classes.
-        nfe: The number of network evaluations; the model's own unless given.
-        seed: Sample ``i`` depends on ``(seed, i)`` and its label alone.
-        noises: The noises to start with, instead of those of the seed.
-        batch_size: How many samples are made at once.
-        device: Where the network runs; where it is, unless given. The model is moved there.
-        dtype: Half precision, by autocast; that of the weights unless given.
+        model: A loaded model, or an objective, whose EMA generator is used.
+        labels: The class of each sample.
+        nfe: The number of network evaluations per sample. Defaults to that of the model.
+        seed: Sample ``i`` depends only on ``(seed, i)`` and its label.
+        noises: The initial noises. Defaults to those of the seed.
+        batch_size: The number of samples per forward pass.
+        device: The device to sample on; the model is moved there. Defaults to its device.
+        dtype: Half precision, by autocast. Defaults to that of the weights.
         output: "float" for latents or images in [-1, 1], "uint8" for images.
         progress: Whether to show a progress bar.
-        indices: Which samples of the seed are made, one index per label; the first ones unless
-            given.
+        indices: The index ``i`` of each sample. Defaults to 0, 1, 2, ...
 
     Returns:
         The samples, on the CPU.
 
     Raises:
-        ValueError: If a label, ``nfe``, ``noises`` or another argument does not fit the model.
+        TypeError: If the model is not a loaded model or an objective.
+        ValueError: If an argument does not fit the model.
     """
     if isinstance(model, Objective):
-        model = _sample_model_of(model)
+        objective = model
+        if objective.sample_model is None:
+            raise ValueError(
+                f"{type(objective).__name__} trains no generator, so it cannot be sampled."
+            )
+        model = objective.sample_model
+    elif not isinstance(model, SampleModel):
+        raise TypeError(
+            f"sample needs a loaded model or an objective, got {type(model).__name__}: "
+            "load a checkpoint with load_checkpoint, or build an objective for a generator."
+        )
     nfe = model.check_nfe(nfe)
-    dtype = _check_options(output, batch_size, dtype)
+    dtype = _check_options(output, batch_size, dtype, seed, device)
     labels = _check_labels(labels, model.conventions)
     names = range(len(labels)) if indices is None else indices
     if len(names) != len(labels):
@@ -110,16 +123,9 @@ def sample(
     return to_uint8(samples) if output == "uint8" else samples
 
 
-def _sample_model_of(objective: Objective) -> SampleModel:
-    model = objective.sample_model
-    if model is None:
-        raise ValueError(f"{type(objective).__name__} trains no generator that could be sampled.")
-    return model
-
-
 @contextlib.contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Puts a network in evaluation mode, and each module back in the mode that it was in."""
+    """Puts a network in evaluation mode, and restores the mode of each module at the end."""
     training = [module for module in network.modules() if module.training]
     network.eval()
     try:
@@ -130,9 +136,17 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 def _check_options(
-    output: str, batch_size: int | None, dtype: torch.dtype | None
+    output: str,
+    batch_size: int | None,
+    dtype: torch.dtype | None,
+    seed: int,
+    device: torch.device | str | None,
 ) -> torch.dtype | None:
-    """Checks options and returns the dtype of the autocast, None for none."""
+    """Checks options and returns the dtype for autocast, None without autocast."""
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
+        raise ValueError(f"seed must be a whole number, got {seed!r}.")
+    if device is not None and torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device is {str(device)!r}, but torch finds no CUDA device here.")
     if output not in ("float", "uint8"):
         raise ValueError(f"output is 'float' or 'uint8', got {output!r}.")
     if batch_size is not None and batch_size < 1:
@@ -144,17 +158,23 @@ def _check_options(
 
 def _check_labels(labels: Labels | Sequence[int], conventions: Conventions) -> Tensor:
     """Returns labels as a tensor on the CPU."""
-    labels = torch.as_tensor(labels).cpu()
-    if labels.is_floating_point() and labels.numel():
-        raise ValueError("Labels are whole numbers.")
+    given = labels
+    try:
+        labels = torch.as_tensor(labels).cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            f"labels must be class indices, whole numbers from 0, got {repr(given)[:80]}."
+        ) from None
+    if labels.numel() and (labels.is_floating_point() or labels.dtype == torch.bool):
+        raise ValueError(f"labels must be class indices, whole numbers, got {labels.dtype}.")
     labels = labels.long()
     if labels.ndim != 1:
         raise ValueError(f"labels must be one number per sample, got shape {tuple(labels.shape)}.")
     num_classes = conventions.num_classes
     wrong = (labels < 0) | (labels >= (num_classes or torch.iinfo(torch.long).max))
     if wrong.any():
-        classes = f"0 to {num_classes - 1}" if num_classes else "not negative"
-        raise ValueError(f"Labels are {classes}; got {labels[wrong][0].item()}.")
+        classes = f"from 0 to {num_classes - 1}" if num_classes else "0 or more"
+        raise ValueError(f"labels must be {classes}, got {labels[wrong][0].item()}.")
     return labels
 
 
@@ -168,12 +188,12 @@ def _latent_shape(conventions: Conventions, noises: Tensor | None, count: int) -
             )
         return tuple(noises.shape[1:])
     if shape is None:
-        raise ValueError("The shape of a sample is unknown: give the noises.")
+        raise ValueError("This model does not declare the shape of a sample: pass noises.")
     return tuple(shape)
 
 
 def track(batches: Sequence[Any], progress: bool) -> Any:
-    """Shows the progress of sampling on a terminal, if asked to."""
+    """Returns the batches with a progress bar, if enabled and on a terminal."""
     if not progress or not sys.stderr.isatty():
         return batches
     from rich import progress as bars
@@ -183,20 +203,20 @@ def track(batches: Sequence[Any], progress: bool) -> Any:
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Rounds images in [-1, 1] to 0 ... 255; what lies outside is clipped."""
+    """Clips images to [-1, 1] and rounds them to 0 ... 255."""
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def load_checkpoint(path: str, ema: bool = True, device: torch.device | str = "cpu") -> SampleModel:
-    """Loads a model for sampling from a checkpoint, or from the newest of a run.
+    """Loads a model for sampling from a checkpoint, or from the last checkpoint of a run.
 
     Args:
         path: The folder of a checkpoint, or the work directory of a run.
-        ema: Whether to take the averaged generator instead of the online one.
-        device: Where to put it.
+        ema: Whether to load the EMA weights instead of the trained ones.
+        device: The device of the model.
 
     Raises:
-        CheckpointError: If there is none, it is damaged, or its generator is unknown here.
+        CheckpointError: If it is missing or corrupt, or its generator is not registered.
     """
     folder = find_checkpoint(str(path))
     generator = load_network(folder, GENERATORS, "generator", ema)
@@ -216,18 +236,18 @@ def load_network(folder: str, registry: ComponentRegistry, role: str, ema: bool 
 
     Args:
         folder: The folder of the checkpoint.
-        registry: What builds it.
-        role: What it is in a manifest: "generator" or "classifier".
-        ema: Whether to take the averaged weights instead of the online ones.
+        registry: The registry of its type.
+        role: Its key in the manifest: "generator" or "classifier".
+        ema: Whether to load the EMA weights instead of the trained ones.
 
     Raises:
-        CheckpointError: If there is none, it is damaged, or its type is unknown here.
+        CheckpointError: If it is missing or corrupt, or its type is not registered.
     """
     manifest = read_manifest(folder)
     others = [other for other in LOADERS if other != role and other in manifest]
     if role not in manifest and others:
         raise CheckpointError(
-            f"{folder} holds no {role} but a {others[0]}: load it by {LOADERS[others[0]]}."
+            f"{folder} holds a {others[0]}, not a {role}: load it with {LOADERS[others[0]]}."
         )
     state = load_tensors(folder, f"{role}_ema" if ema else role)
     try:
@@ -236,7 +256,7 @@ def load_network(folder: str, registry: ComponentRegistry, role: str, ema: bool 
         raise
     except UnknownComponentError as error:
         raise CheckpointError(_unknown_component(folder, manifest, error)) from error
-    except Exception as error:  # What a constructor makes of odd arguments is up to it.
+    except Exception as error:  # A constructor may raise anything for unexpected arguments.
         raise _not_built(folder, error) from error
     try:
         network.load_state_dict(state, strict=True)

@@ -104,7 +104,7 @@ def test_other_weights_raise(classifier, flow):
 
 
 def test_wrong_network_raises(classifier, flow, tmp_path):
-    with pytest.raises(CheckpointError, match="holds no generator but a classifier: load it by"):
+    with pytest.raises(CheckpointError, match="holds a classifier, not a generator: load it with"):
         load_checkpoint(classifier[0])
     with pytest.raises(
         CheckpointError, match=r"but a generator: load it by afmlib.load_checkpoint"

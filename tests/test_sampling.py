@@ -230,7 +230,7 @@ def test_a_model_of_fixed_steps_is_sampled_with_these_alone():
 
     assert torch.equal(sample(model, [0]), sample(model, [0], nfe=4))
     assert len(model.generator.calls) == 8
-    with pytest.raises(ValueError, match="trained for nfe 4 alone, not for 2"):
+    with pytest.raises(ValueError, match="trained for nfe 4 only, not for 2"):
         sample(model, [0], nfe=2)
 
 
@@ -243,9 +243,9 @@ def test_a_model_of_any_steps_has_its_own_number_and_takes_others():
         assert len(model.generator.calls) == calls
 
 
-@pytest.mark.parametrize("nfe", [0, -1, True, 2.0, "any"])
+@pytest.mark.parametrize("nfe", [0, -1, True, 2.0, "1", "any"])
 def test_nfe_is_a_positive_integer(nfe):
-    with pytest.raises(ValueError, match=f"nfe must be at least 1, got {nfe!r}"):
+    with pytest.raises(ValueError, match=f"at least 1, got {nfe!r}"):
         sample(model_of(Wave(), any_nfe=True), [0], nfe=nfe)
 
 
@@ -254,7 +254,7 @@ def test_nfe_is_a_positive_integer(nfe):
 
 @pytest.mark.parametrize("wrong", [-1, 3, 1000])
 def test_labels_must_be_classes_of_the_model(wrong):
-    with pytest.raises(ValueError, match=f"Labels are 0 to 2; got {wrong}"):
+    with pytest.raises(ValueError, match=f"labels must be from 0 to 2, got {wrong}"):
         sample(model_of(Wave()), [0, wrong, 1])
 
 
@@ -263,7 +263,7 @@ def test_any_label_that_is_not_negative_fits_where_classes_are_unknown():
     model.conventions = dataclasses.replace(model.conventions, num_classes=None)
 
     assert sample(model, [10**6]).shape == (1, *SHAPE)
-    with pytest.raises(ValueError, match="Labels are not negative; got -1"):
+    with pytest.raises(ValueError, match="labels must be 0 or more, got -1"):
         sample(model, [-1])
 
 
@@ -283,7 +283,7 @@ def test_a_model_of_any_shape_needs_noises():
     model.conventions = dataclasses.replace(model.conventions, latent_shape=None)
 
     assert sample(model, [0], noises=torch.zeros(1, 1, 2, 6)).shape == (1, 1, 2, 6)
-    with pytest.raises(ValueError, match="give the noises"):
+    with pytest.raises(ValueError, match="pass noises"):
         sample(model, [0])
 
 
@@ -293,6 +293,8 @@ def test_a_model_of_any_shape_needs_noises():
         (dict(output="png"), "output is 'float' or 'uint8', got 'png'"),
         (dict(batch_size=0), "batch_size must be at least 1, got 0"),
         (dict(seed=-1), "Seeds must be in"),
+        (dict(seed=None), "seed must be a whole number, got None"),
+        (dict(seed=1.5), "seed must be a whole number, got 1.5"),
         (dict(dtype=torch.float64), "dtype is bfloat16, float16 or float32"),
     ],
 )
@@ -301,9 +303,31 @@ def test_other_arguments_have_domains(arguments, message):
         sample(model_of(Wave()), [0], **arguments)
 
 
-def test_labels_are_whole_numbers_and_not_rounded_to_them():
-    with pytest.raises(ValueError, match="Labels are whole numbers"):
-        sample(model_of(Wave()), [0.7])
+@pytest.mark.parametrize("labels", [[0.7], [True], ["three"], "three", [[0], [0, 1]], None])
+def test_labels_are_class_indices(labels):
+    with pytest.raises(ValueError, match="labels must be class indices"):
+        sample(model_of(Wave()), labels)
+
+
+def test_device_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="device is 'cuda', but torch finds no CUDA"):
+        sample(model_of(Wave()), [0], device="cuda")
+
+
+@pytest.mark.parametrize("model", [DiTGenerator(**TINY), "runs/mine", None])
+def test_network_or_path_is_not_a_model(model):
+    with pytest.raises(TypeError, match=f"got {type(model).__name__}: .* load_checkpoint"):
+        sample(model, [0])
+
+
+def test_model_is_shown_in_one_line():
+    text = repr(model_of(Wave(), nfe=2))
+
+    assert text == (
+        "SampleModel(AdversarialFlow, Wave, nfe=2, num_classes=3, latent_shape=(2, 4, 4), "
+        "parameters=1)"
+    )
 
 
 # --- What sampling does to the model ---

@@ -142,6 +142,16 @@ class SampleModel(nn.Module):
         self.parameterization = parameterization
         self.conventions = conventions
 
+    def __repr__(self) -> str:
+        known = self.conventions
+        nfe = f"{known.nfe} or any" if known.any_nfe else known.nfe
+        count = sum(parameter.numel() for parameter in self.generator.parameters())
+        return (
+            f"SampleModel({known.objective}, {type(self.generator).__name__}, nfe={nfe}, "
+            f"num_classes={known.num_classes}, latent_shape={known.latent_shape}, "
+            f"parameters={count:,})"
+        )
+
     def check_nfe(self, nfe: int | None) -> int:
         """Returns the number of evaluations to use.
 
@@ -152,9 +162,9 @@ class SampleModel(nn.Module):
         if nfe is None:
             return own
         if isinstance(nfe, bool) or not isinstance(nfe, int) or nfe < 1:
-            raise ValueError(f"nfe must be at least 1, got {nfe!r}.")
+            raise ValueError(f"nfe must be a whole number of at least 1, got {nfe!r}.")
         if nfe != own and not self.conventions.any_nfe:
-            raise ValueError(f"This model was trained for nfe {own} alone, not for {nfe}.")
+            raise ValueError(f"This model was trained for nfe {own} only, not for {nfe}.")
         return nfe
 
     def forward(

@@ -116,7 +116,7 @@ def test_numbers_of_evaluations_that_a_model_refuses_are_not_run(results):
 
     assert [e["nfe"] for e in row["evaluations"]] == [1, 2, 4]
     assert [e["status"] for e in row["evaluations"]] == ["done", "not run", "not run"]
-    assert row["evaluations"][1]["reason"] == "This model was trained for nfe 1 alone, not for 2."
+    assert row["evaluations"][1]["reason"] == "This model was trained for nfe 1 only, not for 2."
 
 
 def test_a_classifier_is_trained_and_what_does_not_apply_is_not_run(results):

@@ -142,8 +142,8 @@ def test_debug_shows_the_traceback(here, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--labels", "3", "10"], "Labels are 0 to 9; got 10"),
-        (["--labels", "-1"], "Labels are 0 to 9; got -1"),
+        (["--labels", "3", "10"], "labels must be from 0 to 9, got 10"),
+        (["--labels", "-1"], "labels must be from 0 to 9, got -1"),
         (["--nfe", "2"], "trained for nfe 1 alone"),
         (["--num", "0"], "--num must be at least 1"),
         (["--batch-size", "0"], "--batch-size must be at least 1"),

@@ -135,7 +135,7 @@ def test_training_to_a_url(here, s3_folder):
 @pytest.mark.parametrize(
     ("argv", "status", "message"),
     [
-        ("interpolation --checkpoint digits --labels 10", 2, "Labels are 0 to 9; got 10"),
+        ("interpolation --checkpoint digits --labels 10", 2, "labels must be from 0 to 9, got 10"),
         ("interpolation --checkpoint digits --steps 1", 2, "steps at least 2"),
         ("interpolation --checkpoint line", 2, "inspect transport"),
         ("interpolation --checkpoint digits --nfe 2", 2, "trained for nfe 1 alone"),

@@ -96,8 +96,8 @@ def test_latents_in_safetensors(run, tmp_path, capsys):
     [
         (["--labels", "goldn retriever"], 2, "Did you mean 'golden retriever', class 207?"),
         (["--labels", "crane"], 2, "give 134 (crane) or 517 (crane) by number"),
-        (["--labels", "1000"], 2, "Labels are 0 to 999; got 1000"),
-        (["--nfe", "2"], 2, "This model was trained for nfe 1 alone, not for 2"),
+        (["--labels", "1000"], 2, "labels must be from 0 to 999, got 1000"),
+        (["--nfe", "2"], 2, "This model was trained for nfe 1 only, not for 2"),
         (["--repeats", "2"], 2, "without t_embedder: repeats is 1, not 2"),
         (["--online"], 2, "--online is for a run"),
         (["--vae", "/no/such/vae"], 1, "There is no autoencoder /no/such/vae"),

@@ -93,7 +93,7 @@ def test_the_checkpoint_is_of_a_classifier_and_says_so(trained):
     with torch.no_grad():
         assert torch.equal(loaded(x, t), trained.objective.classifier_ema(x, t))
     assert not loaded.training
-    with pytest.raises(CheckpointError, match=r"holds no generator but a classifier: load it by"):
+    with pytest.raises(CheckpointError, match=r"holds a classifier, not a generator: load it with"):
         load_checkpoint(folder)
 
 
@@ -105,7 +105,7 @@ def test_it_is_evaluated_and_not_sampled_on_the_command_line(trained, capsys, tm
     assert json.loads(out.read_text())["values"] == stored["values"]
 
     assert main(["sample", "--checkpoint", trained.folder, "--out", str(tmp_path / "a.png")]) == 1
-    assert "holds no generator but a classifier" in capsys.readouterr().err
+    assert "holds a classifier, not a generator" in capsys.readouterr().err
     assert main(["evaluate", "--checkpoint", trained.folder, "--nfe", "2"]) == 2
     assert "A classifier is not sampled" in capsys.readouterr().err
 

@@ -70,7 +70,7 @@ def test_latents_are_decoded_or_cut_to_three_channels(halfway, tile_of):
         ({"rows": 0}, "rows must be at least 1"),
         ({"steps": 1}, "steps at least 2, got 4 and 1"),
         ({"labels": []}, "at least one class"),
-        ({"labels": [10]}, "Labels are 0 to 9; got 10"),
+        ({"labels": [10]}, "labels must be from 0 to 9, got 10"),
     ],
 )
 def test_invalid_arguments_raise(halfway, arguments, message):
