@@ -158,7 +158,7 @@ def _seconds(subject: Subject, size: int, nfe: int) -> float:
 def _draw(subject: Subject, nfe: int, path: Path, images_per_second: float) -> dict[str, Any]:
     """Draws the same noises and labels for every contender; fewer where it would take long."""
     from afmlib import sample
-    from afmlib.evaluation.pictures import save_picture
+    from afmlib.evaluation import save_picture
 
     shape = subject.model.conventions.latent_shape or subject.dataset.latent_shape
     classes = min(subject.num_classes, 10)

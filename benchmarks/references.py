@@ -16,7 +16,7 @@ import torch
 from afmlib import build_dataset
 from afmlib.config import check_config
 from afmlib.engine import evaluate_samples
-from afmlib.evaluation.pictures import save_picture
+from afmlib.evaluation import save_picture
 from afmlib.interfaces import Dataset, PointDataset
 
 

@@ -26,6 +26,10 @@ from afmlib.engine.launch import join_processes, leave_processes  # noqa: E402
 from afmlib.engine.optimizers import PlayerOptimizer, build_optimizers  # noqa: E402
 from afmlib.engine.runner import Runner  # noqa: E402
 from afmlib.engine.step import TrainingError, TrainingStep  # noqa: E402
-from afmlib.evaluation.classifier import evaluate_classifier  # noqa: E402
-from afmlib.evaluation.evaluate import evaluate_file, evaluate_model, evaluate_samples  # noqa: E402
-from afmlib.evaluation.sampling import sample_together  # noqa: E402
+from afmlib.evaluation import (  # noqa: E402
+    evaluate_classifier,
+    evaluate_file,
+    evaluate_model,
+    evaluate_samples,
+    sample_together,
+)

@@ -1,17 +1,16 @@
-"""The evaluation of a classifier of noised latents, on images that were kept from training."""
+"""The evaluation of classifiers of noisy latents, on held-out images."""
 
-__all__ = ["evaluate_average", "evaluate_classifier"]
+__all__ = ["check_classifier_setup", "evaluate_classifier"]
 
 from typing import Any
 
 import torch
 
 from afmlib import processes
-from afmlib.config import EvaluationConfig
-from afmlib.evaluation.evaluate import EvaluationError, evaluate_model
-from afmlib.evaluation.evaluator import name_of
+from afmlib.config import ConfigError, EvaluationConfig
+from afmlib.evaluation.evaluator import compute_metrics, name_of
 from afmlib.evaluation.protocol import EvalProtocol
-from afmlib.interfaces import Classifier, Dataset, Objective
+from afmlib.interfaces import Classifier, Dataset, EvaluationSetup, Metric
 from afmlib.metrics.evaluation import EvaluationData
 from afmlib.metrics.extraction import read_images
 from afmlib.ops.seeding import indexed_noises
@@ -20,48 +19,57 @@ from afmlib.registry import METRICS
 BATCH_SIZE = 64
 
 
-def evaluate_average(
-    objective: Objective, dataset: Dataset, config: EvaluationConfig, **options: Any
-) -> dict[str, Any] | None:
-    """Evaluates the running average of an objective: what it samples, or how it classifies.
+def check_classifier_setup(config: EvaluationConfig, dataset: Dataset) -> list[Metric]:
+    """Checks that a protocol can evaluate a classifier, and returns its metrics.
 
-    Args:
-        objective: The objective.
-        dataset: The training data.
-        config: The protocol.
-        options: What `evaluate_model` takes besides.
+    Raises:
+        ConfigError: One sentence with the key to change.
     """
-    model, average = objective.sample_model, objective.ema
-    if model is not None:
-        return evaluate_model(model, dataset, config, **options)
-    assert isinstance(average, Classifier), f"Nothing here judges a {type(average).__name__}."
-    return evaluate_classifier(average, dataset, config)
+    if config.nfe is not None:
+        raise ConfigError("evaluation.nfe: a classifier is not sampled, so leave it out.")
+    try:
+        metrics: list[Metric] = [METRICS.build(spec) for spec in config.metrics]
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"evaluation.metrics: {error}") from error
+    real = dataset.held_out() or dataset
+    setup = EvaluationSetup(min(len(real), config.num_samples), len(dataset), None, dataset)
+    for metric in metrics:
+        name = type(metric).__name__
+        if "classifier" not in metric.requires:
+            raise ConfigError(
+                f"evaluation.metrics: {name} evaluates samples, and a classifier has none: use "
+                "NoisedAccuracy."
+            )
+        try:
+            metric.check_setup(setup)
+        except ValueError as error:
+            raise ConfigError(f"evaluation.metrics: {name} cannot be computed: {error}") from error
+    return metrics
 
 
 def evaluate_classifier(
     classifier: Classifier, dataset: Dataset, config: EvaluationConfig
 ) -> dict[str, Any] | None:
-    """Evaluates a classifier on held-out images; on training images where none are held out.
+    """Evaluates a classifier on held-out images; on training images if none are held out.
 
-    All processes compute the same, since the shares of a network need one another.
+    All processes compute the same, since a sharded network needs all of them.
 
     Args:
-        classifier: The classifier of noised latents.
+        classifier: The classifier of noisy latents.
         dataset: The training data.
-        config: The protocol, of which a classifier takes metrics, seed and the most images.
+        config: The protocol. Its metrics, seed and maximum number of images are used.
 
     Returns:
-        ``protocol`` and ``values``; None but in the first of several processes.
+        ``protocol`` and ``values``, in the first process; None in the others.
 
     Raises:
-        ValueError: If the protocol is one of samples.
+        ConfigError: If the protocol is one of samples.
         EvaluationError: If a metric cannot be computed.
     """
-    if config.nfe is not None:
-        raise ValueError("A classifier is not sampled: nfe has no meaning for it.")
+    metrics = check_classifier_setup(config, dataset)
     held_out = dataset.held_out()
-    judged_on = dataset if held_out is None else held_out
-    batches = read_images(judged_on, BATCH_SIZE, config.num_samples)
+    real = dataset if held_out is None else held_out
+    batches = read_images(real, BATCH_SIZE, config.num_samples)
     images, labels = (torch.cat(rows) for rows in zip(*batches, strict=True))
     noises = indexed_noises(config.seed, range(len(images)), dataset.latent_shape)
     evaluation = EvaluationData(
@@ -74,19 +82,14 @@ def evaluate_classifier(
         seed=config.seed,
         batch_size=BATCH_SIZE,
     )
-    values: dict[str, float] = {}
-    for spec in config.metrics:
-        try:
-            values |= METRICS.build(spec)(evaluation)
-        except ValueError as error:
-            raise EvaluationError(f"{name_of(spec)} cannot be computed: {error}") from error
+    values = compute_metrics(metrics, evaluation)
     kind = "training" if held_out is None else "held-out"
     protocol = EvalProtocol(
         extractor=None,
         metrics=tuple(name_of(spec) for spec in config.metrics),
         num_samples=len(images),
         seed=config.seed,
-        reference=f"{type(dataset).__name__}, {len(judged_on)} {kind} samples",
+        reference=f"{type(dataset).__name__}, {len(real)} {kind} samples",
         label_balance="as in the data",
         order="as in the data",
     )

@@ -1,39 +1,101 @@
-"""An evaluation: samples by a protocol, and the numbers of the metrics that it names.
+"""An evaluation: samples by a protocol, and the numbers of its metrics.
 
-A model is sampled by all processes together. What is made of the samples (rows of features) is
-gathered in the first process, which computes the numbers; images are not kept. With a folder for
-work, an evaluation that is killed goes on where it was.
+All processes sample the model. The first process gathers rows of features, not images, and computes
+the numbers. With a work directory, a killed evaluation resumes.
 """
 
-__all__ = ["EvaluationError", "evaluate_file", "evaluate_model", "evaluate_samples"]
+__all__ = [
+    "EvaluationError",
+    "check_evaluation_setup",
+    "evaluate_average",
+    "evaluate_file",
+    "evaluate_model",
+    "evaluate_samples",
+]
 
 import dataclasses
-import functools
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from afmlib import processes
-from afmlib.config import EvaluationConfig
-from afmlib.data.decoded import Decoded
-from afmlib.evaluation.evaluator import Evaluator, name_of
-from afmlib.evaluation.gather import collect
-from afmlib.evaluation.protocol import VERSION, EvalProtocol
-from afmlib.evaluation.shards import Parts, key_of
+from afmlib.config import ConfigError, EvaluationConfig
+from afmlib.evaluation.classifier import check_classifier_setup, evaluate_classifier
+from afmlib.evaluation.evaluator import (
+    DecodedImages,
+    EvaluationError,
+    Evaluator,
+    compute_metrics,
+    name_of,
+)
+from afmlib.evaluation.protocol import VERSION, EvalProtocol, balanced_labels
+from afmlib.evaluation.shards import Shards, collect, key_of
 from afmlib.evaluation.sources import FileSource, ModelSource, SampleSource
-from afmlib.interfaces import Dataset, SampleModel
+from afmlib.interfaces import Classifier, Dataset, Objective, SampleModel
 from afmlib.io import storage
 from afmlib.metrics.evaluation import EvaluationData
-from afmlib.metrics.reference_file import ReferenceFile
 from afmlib.sampling import DEFAULT_BATCH_SIZE
 from afmlib.typing import Labels, Latents
 
 
-class EvaluationError(RuntimeError):
-    """A metric cannot be computed of what there is."""
+def check_evaluation_setup(
+    config: EvaluationConfig,
+    dataset: Dataset,
+    model: SampleModel | nn.Module | None = None,
+) -> None:
+    """Checks whatever could make an evaluation fail and is known before training.
+
+    It builds the metrics, the extractor and the autoencoder, which must find their weights, and
+    reads the reference. They are built once per process. Nothing is sampled.
+
+    Args:
+        config: The protocol. Without metrics, nothing is checked.
+        dataset: The training data.
+        model: The model that will be evaluated: a `SampleModel`, or a classifier of noisy latents.
+            None if it is not built yet.
+
+    Raises:
+        ConfigError: One sentence with the key to change.
+    """
+    if not config.metrics:
+        return
+    if isinstance(model, Classifier):
+        check_classifier_setup(config, dataset)
+        return
+    if isinstance(model, SampleModel):
+        try:
+            source = ModelSource(model, dataset, config, None)
+        except ValueError as error:
+            raise ConfigError(f"evaluation: {error}") from error
+        labels = source.labels
+    else:
+        labels = balanced_labels(config.num_samples, dataset.num_classes, config.seed)
+    shape, scale = dataset.latent_shape, dataset.latent_scale
+    Evaluator.of(config, shape, scale).check(shape, scale, config.num_samples, labels, dataset)
+
+
+def evaluate_average(
+    objective: Objective, dataset: Dataset, config: EvaluationConfig, **options: Any
+) -> dict[str, Any] | None:
+    """Evaluates the EMA of an objective: its samples, or its accuracy as a classifier.
+
+    Args:
+        objective: The objective.
+        dataset: The training data.
+        config: The protocol.
+        options: Options of `evaluate_model`.
+
+    Raises:
+        EvaluationError: If a metric cannot be computed.
+    """
+    model, average = objective.sample_model, objective.average
+    if model is not None:
+        return evaluate_model(model, dataset, config, **options)
+    if not isinstance(average, Classifier):
+        raise EvaluationError(f"No evaluation is known for a {type(average).__name__}.")
+    return evaluate_classifier(average, dataset, config)
 
 
 def evaluate_model(
@@ -45,31 +107,29 @@ def evaluate_model(
     work_dir: str | None = None,
     resume: bool = False,
 ) -> dict[str, Any] | None:
-    """Samples a model, by all processes together, and evaluates the samples, in the first.
+    """Samples a model with all processes, and evaluates the samples in the first one.
 
     Args:
         model: The model.
-        dataset: The training data; None if there are none, but a reference.
+        dataset: The training data; None to compare only with a reference file.
         config: The protocol.
-        nfe: The number of evaluations of a sample, instead of the protocol's.
-        progress: Whether to tell how far it is.
-        work_dir: Where to keep what is done, a path or a URL; nowhere unless given.
-        resume: Whether to go on with what is there.
+        nfe: The number of network evaluations per sample. Defaults to that of the protocol.
+        progress: Whether to show the progress.
+        work_dir: The folder or URL for unfinished work. By default, nothing is stored.
+        resume: Whether to resume from ``work_dir``.
 
     Returns:
-        ``protocol`` and ``values``: a number stands with how it was made; None but in the first
-        of several processes.
+        ``protocol`` and ``values``, in the first process; None in the others.
 
     Raises:
-        ValueError: If the model does not fit the data or cannot be sampled so.
-        ConfigError: If a metric asks for more than the protocol has.
+        ValueError: If the model does not fit the data, or does not support ``nfe``.
+        ConfigError: If the protocol does not fit the samples and data.
         EvaluationError: If a metric cannot be computed.
-        FileExistsError: If the folder holds a part of this evaluation, and is not to be resumed.
+        FileExistsError: If ``work_dir`` holds a part of this evaluation, and ``resume`` is False.
     """
     source = ModelSource(model, dataset, config, nfe)
-    judge = Evaluator.of(config, source.shape, source.latent_scale)
-    judge.to(next((weights.device for weights in model.parameters()), torch.device("cpu")))
-    return _evaluate(source, judge, dataset, config, progress, work_dir, resume)
+    device = next((weights.device for weights in model.parameters()), torch.device("cpu"))
+    return _evaluate(source, dataset, config, device, progress, work_dir, resume)
 
 
 def evaluate_file(
@@ -81,26 +141,25 @@ def evaluate_file(
     work_dir: str | None = None,
     resume: bool = False,
 ) -> dict[str, Any] | None:
-    """Evaluates the images in an ``.npz`` file as the ADM suite reads it, whatever made them.
+    """Evaluates the images of an ``.npz`` file in the format of the ADM suite.
 
     Args:
         path: The file: see :class:`afmlib.evaluation.sources.FileSource`.
-        dataset: The training data; None if there are none, but a reference.
-        config: The protocol, whose number of samples is that of the file.
-        device: Where features are extracted.
-        progress: As in `evaluate_model`, like what follows.
-        work_dir: Where to keep what is done.
-        resume: Whether to go on with it.
+        dataset: The training data; None to compare only with a reference file.
+        config: The protocol. All images of the file are evaluated.
+        device: The device of the extractor.
+        progress: Whether to show the progress.
+        work_dir: The folder or URL for unfinished work. By default, nothing is stored.
+        resume: Whether to resume from ``work_dir``.
 
     Raises:
-        NpzError: If there are no images in the file.
-        ConfigError: If a metric asks for more than the protocol has.
+        NpzError: If the file holds no images.
+        ConfigError: If the protocol does not fit the images and data.
         EvaluationError: If a metric cannot be computed.
     """
     source = FileSource(path)
     config = dataclasses.replace(config, autoencoder=None)  # They are decoded already.
-    judge = Evaluator.of(config, source.shape, source.latent_scale).to(torch.device(device))
-    return _evaluate(source, judge, dataset, config, progress, work_dir, resume)
+    return _evaluate(source, dataset, config, torch.device(device), progress, work_dir, resume)
 
 
 def evaluate_samples(
@@ -111,162 +170,131 @@ def evaluate_samples(
     nfe: int | None = None,
     noises: Tensor | None = None,
 ) -> dict[str, Any]:
-    """Evaluates given samples, whatever made them.
+    """Evaluates given samples.
 
     Args:
-        samples: The samples, which are latents where the training data are.
+        samples: The samples: latents if the training data are latents.
         labels: Their classes.
-        dataset: The training data; None if there are none, but a reference.
+        dataset: The training data; None to compare only with a reference file.
         config: The protocol.
-        nfe: How many network evaluations a sample took; None if it was made otherwise.
-        noises: Where each sample came from, for metrics that look at the map.
+        nfe: The number of network evaluations per sample, for the record.
+        noises: The noise of each sample, for metrics that require it.
 
     Returns:
         ``protocol`` and ``values``.
 
     Raises:
-        ConfigError: If a metric asks for more than the protocol has.
+        ConfigError: If the protocol does not fit the samples and data.
         EvaluationError: If a metric cannot be computed.
     """
-    judge = Evaluator.of(
-        config, samples.shape[1:], 1.0 if dataset is None else dataset.latent_scale
-    )
-    images = judge.decode(samples)
-    kept = {**judge.rows_of(images), "samples": images}
+    scale = 1.0 if dataset is None else dataset.latent_scale
     labels = torch.as_tensor(labels)
-    values = _values(judge, kept, labels, noises, dataset, config)
+    evaluator = Evaluator.of(config, samples.shape[1:], scale)
+    evaluator.check(samples.shape[1:], scale, len(samples), labels, dataset)
+    images = evaluator.decode(samples)
+    kept = {**evaluator.rows_of(images), "samples": images}
+    values = _values(evaluator, kept, labels, noises, dataset, config.seed)
     provenance = {"nfe": nfe, "seed": config.seed}
-    return _result(judge, len(samples), dataset, config, provenance, values)
+    return _result(evaluator, len(samples), dataset, config, provenance, values)
 
 
 def _evaluate(
     source: SampleSource,
-    judge: Evaluator,
     dataset: Dataset | None,
     config: EvaluationConfig,
+    device: torch.device,
     progress: bool,
     work_dir: str | None,
     resume: bool,
 ) -> dict[str, Any] | None:
-    is_first = processes.rank() == 0
-    if is_first:
-        _reference(config)  # What is wrong with it is told before any work is done.
+    evaluator = Evaluator.of(config, source.shape, source.latent_scale)
+    evaluator.check(source.shape, source.latent_scale, source.count, source.labels, dataset)
+    evaluator.to(device)
     size = min(config.batch_size or DEFAULT_BATCH_SIZE, source.count)
-    parts = Parts()
-    if work_dir is not None and is_first:
-        key = _key(source, judge, config, size)
-        parts = _open_parts(storage.join(work_dir, f"parts-{key}"), resume)
+    shards = Shards()
+    if work_dir is not None and processes.rank() == 0:
+        # The name of the folder holds everything that the rows depend on.
+        key = key_of(
+            {
+                "source": source.identity(),
+                "count": source.count,
+                "batch_size": size,
+                "extractor": evaluator.extractor and evaluator.extractor.name,
+                "autoencoder": evaluator.autoencoder_name,
+                "round_images": config.round_images,
+                "kept": sorted(evaluator.requires),
+                "version": VERSION,
+            }
+        )
+        shards = Shards(storage.join(work_dir, f"parts-{key}"))
+        if resume:
+            shards.load()
+        elif not shards.is_empty():
+            raise FileExistsError(
+                f"{shards.folder} holds a part of this evaluation: resume it with --resume, or use "
+                "another --work-dir."
+            )
 
     def make(rows: Sequence[int]) -> dict[str, Tensor]:
-        return judge.rows_of(judge.decode(source.make(rows)))
+        return evaluator.rows_of(evaluator.decode(source.make(rows)))
 
-    kept = collect(make, source.count, size, parts, progress)
+    kept = collect(make, source.count, size, shards, progress)
     if kept is None:
         return None
-    noises = source.noises() if "noises" in judge.requires else None
-    values = _values(judge, kept, source.labels, noises, dataset, config)
-    parts.remove()
-    return _result(judge, source.count, dataset, config, source.provenance, values)
-
-
-def _key(source: SampleSource, judge: Evaluator, config: EvaluationConfig, batch_size: int) -> str:
-    """Names all that the rows of an evaluation depend on."""
-    return key_of(
-        {
-            "source": source.identity(),
-            "count": source.count,
-            "batch_size": batch_size,
-            "extractor": judge.extractor and judge.extractor.name,
-            "autoencoder": judge.autoencoder_name,
-            "round_images": config.round_images,
-            "kept": sorted(judge.requires),
-            "version": VERSION,
-        }
-    )
-
-
-def _open_parts(folder: str, resume: bool) -> Parts:
-    parts = Parts(folder)
-    if resume:
-        parts.load()
-    elif not parts.is_empty():
-        raise FileExistsError(
-            f"{folder} holds a part of this evaluation: go on with it by --resume, or name another "
-            "folder by --work-dir."
-        )
-    return parts
+    noises = source.noises() if "noises" in evaluator.requires else None
+    values = _values(evaluator, kept, source.labels, noises, dataset, config.seed)
+    shards.remove()
+    return _result(evaluator, source.count, dataset, config, source.provenance, values)
 
 
 def _values(
-    judge: Evaluator,
+    evaluator: Evaluator,
     kept: Mapping[str, Tensor],
     labels: Labels | None,
     noises: Tensor | None,
     dataset: Dataset | None,
-    config: EvaluationConfig,
+    seed: int,
 ) -> dict[str, float]:
-    """Computes the numbers of what was kept of the samples."""
-    if dataset is not None and judge.autoencoder is not None:
-        dataset = Decoded(dataset, judge.autoencoder)
-    evaluation = EvaluationData(
-        samples=kept.get("samples"),
-        labels=labels,
-        outputs={name: rows for name, rows in kept.items() if name != "samples"},
-        noises=noises,
-        dataset=dataset,
-        reference=_reference(config),
-        held_out=None if dataset is None else dataset.held_out(),
-        extractor=judge.extractor,
-        seed=config.seed,
-    )
-    values: dict[str, float] = {}
-    for metric in judge.metrics:
-        try:
-            values |= metric(evaluation)
-        except ValueError as error:
-            name = type(metric).__name__
-            raise EvaluationError(f"{name} cannot be computed: {error}") from error
-    return values
+    try:
+        if dataset is not None and evaluator.autoencoder is not None:
+            dataset = DecodedImages(dataset, evaluator.autoencoder)
+        evaluation = EvaluationData(
+            samples=kept.get("samples"),
+            labels=labels,
+            outputs={name: rows for name, rows in kept.items() if name != "samples"},
+            noises=noises,
+            dataset=dataset,
+            reference=evaluator.reference,
+            held_out=None if dataset is None else dataset.held_out(),
+            extractor=evaluator.extractor,
+            seed=seed,
+        )
+    except (OSError, ValueError) as error:
+        raise EvaluationError(f"The samples cannot be evaluated: {error}") from error
+    return compute_metrics(evaluator.metrics, evaluation)
 
 
 def _result(
-    judge: Evaluator,
+    evaluator: Evaluator,
     count: int,
     dataset: Dataset | None,
     config: EvaluationConfig,
     provenance: Mapping[str, Any],
     values: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Returns numbers with their protocol."""
-    file = _reference(config)
-    reference = "none" if file is None else str(file)
-    if file is None and dataset is not None:
+    reference = "none"
+    if evaluator.reference is not None:
+        reference = str(evaluator.reference)
+    elif dataset is not None:
         reference = f"{type(dataset).__name__}, {len(dataset)} training samples"
     protocol = EvalProtocol(
-        extractor=judge.extractor.name if judge.extractor else None,
+        extractor=evaluator.extractor.name if evaluator.extractor else None,
         metrics=tuple(name_of(spec) for spec in config.metrics),
         num_samples=count,
         reference=reference,
         name=config.name,
-        autoencoder=judge.autoencoder_name,
+        autoencoder=evaluator.autoencoder_name,
         round_images=config.round_images,
         **provenance,
     )
     return {"protocol": protocol.as_dict(), "values": dict(values)}
-
-
-def _reference(config: EvaluationConfig) -> ReferenceFile | None:
-    """Returns the reference, read and extracted once as long as its file is the same."""
-    if config.reference is None:
-        return None
-    local = storage.local_path(config.reference)
-    if local is None:
-        return _read_reference(config.reference, 0, 0)
-    status = os.stat(local)
-    return _read_reference(os.path.abspath(local), status.st_mtime_ns, status.st_size)
-
-
-@functools.lru_cache(2)
-def _read_reference(path: str, changed: int, size: int) -> ReferenceFile:
-    del changed, size  # They tell files of one path apart.
-    return ReferenceFile(path)

@@ -1,15 +1,22 @@
-"""What an evaluation makes of a batch of samples: rows of features, and samples if they are needed.
+"""The metrics and networks of a protocol, and the rows that they keep of each sample.
 
-Images are taken as they would be saved: decoded if they are latents, clipped, and rounded if the
-protocol says so.
+Images are evaluated as they would be saved: decoded if they are latents, clipped, and rounded if
+the protocol says so.
 """
 
-__all__ = ["Evaluator", "build_extractor", "name_of"]
+__all__ = [
+    "DecodedImages",
+    "EvaluationError",
+    "Evaluator",
+    "build_extractor",
+    "compute_metrics",
+    "name_of",
+]
 
 import functools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,22 +24,35 @@ import torch
 from torch import Tensor
 
 from afmlib.config import ConfigError, EvaluationConfig
-from afmlib.data.decoded import decode
-from afmlib.interfaces import Autoencoder, FeatureExtractor, Metric
+from afmlib.interfaces import (
+    Autoencoder,
+    Dataset,
+    Evaluation,
+    EvaluationSetup,
+    FeatureExtractor,
+    Metric,
+)
 from afmlib.metrics.content_hash import content_hash
-from afmlib.metrics.evaluation import SMALL
+from afmlib.metrics.evaluation import MAX_REAL, SMALL
 from afmlib.metrics.extraction import extract_outputs
-from afmlib.registry import AUTOENCODERS, EXTRACTORS, METRICS
+from afmlib.metrics.reference_file import ReferenceFile, read_reference
+from afmlib.registry import AUTOENCODERS, EXTRACTORS, METRICS, ComponentRegistry
 from afmlib.sampling import to_uint8
-from afmlib.typing import Latents
+from afmlib.typing import Labels, Latents
 
 OUTPUTS = frozenset({"features", "spatial", "logits"})
 EXTRACTED_AT_ONCE = 64
+DECODED_AT_ONCE = 16
+"""For 256x256 images, an autoencoder then needs about a gigabyte."""
 
 
-@dataclass(frozen=True)
+class EvaluationError(RuntimeError):
+    """An evaluation fails: a metric or an extractor cannot use these samples or these data."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluator:
-    """The networks of a protocol, and what is kept of each sample."""
+    """The metrics and networks of a protocol."""
 
     metrics: tuple[Metric, ...]
     """The metrics."""
@@ -41,75 +61,152 @@ class Evaluator:
     """The features in which distributions are compared."""
 
     autoencoder: Autoencoder | None
-    """What decodes latents."""
+    """The decoder of latents."""
+
+    reference: ReferenceFile | None
+    """The real data, if they are not the training data."""
 
     round_images: bool
     """Whether images are rounded to 0 ... 255."""
 
     is_image: bool
-    """Whether samples are images, or are decoded to some."""
+    """Whether samples are images, possibly after decoding."""
 
     @classmethod
     def of(
         cls, config: EvaluationConfig, shape: Sequence[int] | None, latent_scale: float
     ) -> "Evaluator":
-        """Builds the networks and metrics of a protocol.
+        """Builds the metrics and networks of a protocol.
 
         Args:
             config: The protocol.
-            shape: That of a sample; None where unknown.
-            latent_scale: The scale of codes of an autoencoder; 1 for images and points.
+            shape: The shape of one sample; None if unknown.
+            latent_scale: The scale of the codes of an autoencoder; 1 for images and points.
 
         Raises:
-            ConfigError: If a metric asks for more than there is.
+            ConfigError: If a part cannot be built, or does not fit the samples.
         """
         is_latent = latent_scale != 1
         if config.autoencoder is not None and not is_latent:
-            raise ConfigError("evaluation.autoencoder: the samples are no latents to be decoded.")
-        judge = cls(
-            metrics=tuple(METRICS.build(spec) for spec in config.metrics),
-            extractor=None if config.extractor is None else build_extractor(config.extractor),
-            autoencoder=None
-            if config.autoencoder is None
-            else _build_autoencoder(_text(config.autoencoder)),
-            round_images=config.round_images,
-            is_image=len(shape or ()) == 3 and (not is_latent or config.autoencoder is not None),
-        )
-        judge._check_scale(latent_scale)
-        is_small = judge.autoencoder is None and math.prod(shape or (SMALL + 1,)) <= SMALL
-        for metric in judge.metrics:
-            judge._check(metric, is_latent, is_small)
-        return judge
-
-    def _check_scale(self, latent_scale: float) -> None:
-        if self.autoencoder is not None and self.autoencoder.latent_scale != latent_scale:
             raise ConfigError(
-                f"evaluation.autoencoder: its latent_scale is {self.autoencoder.latent_scale:g}, "
-                f"and that of the samples {latent_scale:g}."
+                "evaluation.autoencoder: the samples are not latents, so nothing is to be decoded."
             )
+        extractor = autoencoder = reference = None
+        try:
+            metrics = [METRICS.build(spec) for spec in config.metrics]
+        except (ImportError, ValueError) as error:
+            raise ConfigError(f"evaluation.metrics: {error}") from error
+        if config.extractor is not None:
+            try:
+                extractor = build_extractor(config.extractor)
+            except (ImportError, OSError, RuntimeError, ValueError) as error:
+                raise ConfigError(f"evaluation.extractor: {error}") from error
+        if config.autoencoder is not None:
+            try:
+                autoencoder = _build_once(AUTOENCODERS, json.dumps(config.autoencoder))
+            except (ImportError, OSError, RuntimeError, ValueError) as error:
+                raise ConfigError(f"evaluation.autoencoder: {error}") from error
+            if autoencoder.latent_scale != latent_scale:
+                raise ConfigError(
+                    f"evaluation.autoencoder: its latent_scale is {autoencoder.latent_scale:g}, "
+                    f"and that of the samples is {latent_scale:g}."
+                )
+        if config.reference is not None:
+            try:
+                reference = read_reference(config.reference)
+            except (OSError, ValueError) as error:
+                raise ConfigError(f"evaluation.reference: {error}") from error
+        return cls(
+            metrics=tuple(metrics),
+            extractor=extractor,
+            autoencoder=autoencoder,
+            reference=reference,
+            round_images=config.round_images,
+            is_image=len(shape or ()) == 3 and (not is_latent or autoencoder is not None),
+        )
 
-    def _check(self, metric: Metric, is_latent: bool, is_small: bool) -> None:
-        """Refuses before any work is done what would fail after all of it."""
-        outputs, name = metric.requires & OUTPUTS, type(metric).__name__
-        if self.extractor is None:
-            if outputs and not is_small:  # Of few numbers, some metrics compare these.
-                raise ConfigError(f"{name} compares features: name an evaluation.extractor.")
-            return
-        missing = sorted(outputs - self.extractor.outputs)
+    def check(
+        self,
+        shape: Sequence[int] | None,
+        latent_scale: float,
+        num_samples: int,
+        labels: Labels | None,
+        dataset: Dataset | None,
+    ) -> None:
+        """Checks that every metric can be computed, before any sample is made.
+
+        Args:
+            shape: The shape of one sample; None if unknown.
+            latent_scale: The scale of the codes of an autoencoder; 1 for images and points.
+            num_samples: The number of samples.
+            labels: The requested class of each sample; None if unknown.
+            dataset: The training data; None if there are none.
+
+        Raises:
+            ConfigError: Names the metric, and the key to change.
+        """
+        needs_decoder = latent_scale != 1 and self.autoencoder is None
+        is_small = self.autoencoder is None and math.prod(shape or (SMALL + 1,)) <= SMALL
+        compares_pixels = is_small and dataset is not None and self.reference is None
+        if self.reference is not None:
+            num_real = self.reference.num_images
+        else:
+            num_real = 0 if dataset is None else min(len(dataset), MAX_REAL)
+        setup = EvaluationSetup(num_samples, num_real, labels, dataset)
+        for metric in self.metrics:
+            name, outputs = type(metric).__name__, sorted(metric.requires & OUTPUTS)
+            if "classifier" in metric.requires:
+                raise ConfigError(
+                    f"evaluation.metrics: {name} evaluates a classifier, for runs of "
+                    "ClassifierTraining, and this model is sampled."
+                )
+            if outputs and self.extractor is None and not compares_pixels:
+                raise ConfigError(f"{name} compares features: set evaluation.extractor.")
+            if outputs and self.extractor is not None:
+                self._check_outputs(name, outputs, shape, needs_decoder, dataset)
+            try:
+                metric.check_setup(setup)
+                if self.reference and self.extractor and "statistics" in metric.requires:
+                    for output in self.reference.given.keys() & outputs:
+                        self.reference.statistics(output, self.extractor)
+            except ValueError as error:
+                reason = str(error).rstrip(".")
+                raise ConfigError(
+                    f"evaluation.metrics: {name} cannot be computed: {reason}."
+                ) from error
+
+    def _check_outputs(
+        self,
+        name: str,
+        outputs: Sequence[str],
+        shape: Sequence[int] | None,
+        needs_decoder: bool,
+        dataset: Dataset | None,
+    ) -> None:
+        assert self.extractor is not None
+        missing = [output for output in outputs if output not in self.extractor.outputs]
         if missing:
             raise ConfigError(
-                f"{name} needs {', '.join(missing)}; {type(self.extractor).__name__} has "
-                f"{', '.join(sorted(self.extractor.outputs))} only."
+                f"{name} needs {', '.join(missing)}; {type(self.extractor).__name__} has only "
+                f"{', '.join(sorted(self.extractor.outputs))}: set another evaluation.extractor."
             )
-        if outputs and is_latent and self.autoencoder is None:
+        if needs_decoder:
             raise ConfigError(
-                f"{name} compares features of images, and the samples are latents: say what "
-                "decodes them by evaluation.autoencoder."
+                f"{name} compares features of images, and the samples are latents: set "
+                "evaluation.autoencoder to decode them."
             )
+        if shape is not None and self.autoencoder is None:
+            try:
+                self.extractor.check_shape(shape)
+            except ValueError as error:
+                reason = str(error).rstrip(".")
+                raise ConfigError(f"evaluation.extractor: {reason}.") from error
+        if dataset is None and self.reference is None and outputs != ["logits"]:
+            raise ConfigError(f"{name} compares with real data: set evaluation.reference.")
 
     @property
     def requires(self) -> frozenset[str]:
-        """All that the metrics look at."""
+        """Everything that the metrics use."""
         return frozenset().union(*(metric.requires for metric in self.metrics))
 
     @property
@@ -128,9 +225,9 @@ class Evaluator:
         return self
 
     def decode(self, latents: Latents) -> Latents:
-        """Returns the images that are judged, or points as they are, on the CPU."""
+        """Returns images as they are evaluated, or points unchanged, on the CPU."""
         if self.autoencoder is not None:
-            latents = decode(self.autoencoder, latents)
+            latents = _decode(self.autoencoder, latents)
         if not self.is_image:
             return latents.float()
         if self.round_images:
@@ -138,39 +235,97 @@ class Evaluator:
         return latents.float().clamp(-1, 1)
 
     def rows_of(self, images: Latents) -> dict[str, Tensor]:
-        """Returns what is kept of each image: outputs of the extractor, and itself if need be."""
+        """Returns the rows to keep: outputs of the extractor, and the samples if required.
+
+        Raises:
+            EvaluationError: If the extractor fails.
+        """
         kept: dict[str, Tensor] = {}
-        if self.extractor is not None:
+        outputs = sorted(self.requires & OUTPUTS)
+        if self.extractor is not None and outputs:
             batches = torch.split(images, EXTRACTED_AT_ONCE)
-            kept |= extract_outputs(self.extractor, batches, sorted(self.requires & OUTPUTS))
+            try:
+                kept |= extract_outputs(self.extractor, batches, outputs)
+            except ValueError as error:
+                name = type(self.extractor).__name__
+                raise EvaluationError(f"{name} cannot extract features: {error}") from error
         if "samples" in self.requires or images[0].numel() <= SMALL:
             kept["samples"] = images
         return kept
 
 
+class DecodedImages(Dataset):
+    """The images of a dataset of latents.
+
+    Args:
+        latents: The dataset.
+        autoencoder: The decoder.
+    """
+
+    def __init__(self, latents: Dataset, autoencoder: Autoencoder) -> None:
+        self.latents = latents
+        self.autoencoder = autoencoder
+        self.num_classes = latents.num_classes
+        self.class_names = latents.class_names
+        stored, _ = latents.__getitems__([0])
+        self.latent_shape = tuple(self.augment(stored, None).shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Labels]:
+        return self.latents.__getitems__(indices)
+
+    def draw(self, size: int, generator: torch.Generator) -> Tensor:
+        """Draws the random part of the latents."""
+        return self.latents.draw(size, generator)
+
+    def augment(self, stored: Tensor, draws: Tensor | None) -> Latents:
+        """Decodes to images in [-1, 1]."""
+        return _decode(self.autoencoder, self.latents.augment(stored, draws)).float()
+
+    def held_out(self) -> Dataset | None:
+        """Returns the images of the held-out latents; None if there are none."""
+        kept = self.latents.held_out()
+        return None if kept is None else DecodedImages(kept, self.autoencoder)
+
+
+@torch.no_grad()
+def _decode(autoencoder: Autoencoder, latents: Latents) -> Tensor:
+    device = next((weights.device for weights in autoencoder.parameters()), None)
+    parts = torch.split(latents, DECODED_AT_ONCE)
+    return torch.cat([autoencoder.decode(part.to(device)).cpu() for part in parts])
+
+
+def compute_metrics(metrics: Iterable[Metric], evaluation: Evaluation) -> dict[str, float]:
+    """Computes the numbers of metrics.
+
+    Raises:
+        EvaluationError: Names the metric that cannot be computed, and the reason.
+    """
+    values: dict[str, float] = {}
+    for metric in metrics:
+        try:
+            values |= metric(evaluation)
+        except (ImportError, OSError, ValueError) as error:
+            name = type(metric).__name__
+            raise EvaluationError(f"{name} cannot be computed: {error}") from error
+    return values
+
+
 def build_extractor(spec: str | Mapping[str, Any]) -> FeatureExtractor:
-    """Builds an extractor; of the same spec it is the same one, for its weights may be large."""
-    return _build_extractor(_text(spec))
-
-
-def _text(spec: Any) -> str:
-    return json.dumps(spec)
+    """Builds an extractor once per spec, since its weights may be large."""
+    extractor: FeatureExtractor = _build_once(EXTRACTORS, json.dumps(spec))
+    return extractor
 
 
 @functools.lru_cache(4)
-def _build_extractor(spec: str) -> FeatureExtractor:
-    extractor: FeatureExtractor = EXTRACTORS.build(json.loads(spec))
-    return extractor.eval().requires_grad_(False)
-
-
-@functools.lru_cache(1)
-def _build_autoencoder(spec: str) -> Autoencoder:
-    autoencoder: Autoencoder = AUTOENCODERS.build(json.loads(spec))
-    return autoencoder.eval().requires_grad_(False)
+def _build_once(registry: ComponentRegistry, spec: str) -> Any:
+    return registry.build(json.loads(spec)).eval().requires_grad_(False)
 
 
 def name_of(spec: Any) -> str:
-    """Returns the name of a metric with the arguments that are given, as the protocol has it.
+    """Returns the name of a metric with its given arguments, for the protocol.
 
     Example:
         >>> name_of({"type": "PrecisionRecall", "k": 5})

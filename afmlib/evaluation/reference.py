@@ -1,16 +1,16 @@
-"""Making of a reference file: statistics of all images of a data set, and some of the images."""
+"""Writes reference files: statistics of all images of a dataset, and some of the images."""
 
 __all__ = ["write_reference"]
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import torch
 
 from afmlib.config import ConfigError, EvaluationConfig
-from afmlib.data.decoded import Decoded
-from afmlib.evaluation.evaluator import EXTRACTED_AT_ONCE, Evaluator
-from afmlib.evaluation.gather import telling
+from afmlib.evaluation.evaluator import EXTRACTED_AT_ONCE, DecodedImages, Evaluator
+from afmlib.evaluation.shards import show_progress
 from afmlib.interfaces import Dataset
 from afmlib.io import storage
 from afmlib.metrics.extraction import extract_outputs, read_images
@@ -28,40 +28,43 @@ def write_reference(
     device: torch.device | str = "cpu",
     progress: bool = False,
 ) -> int:
-    """Writes a file in ADM's form: see :class:`afmlib.metrics.reference_file.ReferenceFile`.
+    """Writes a file in the format of ADM: see :class:`afmlib.metrics.reference_file.ReferenceFile`.
 
-    All images are read once, rounded as in a file, and no more is kept of them than sums; of those
-    that go into the file, which are always the same, there is memory for all.
+    All images are read once and rounded as in a file. The statistics need constant memory. The
+    images that are stored are kept in memory; the choice is always the same.
 
     Args:
         path: The file: a path or a URL.
         dataset: The real data.
-        config: Names the extractor and, for latents, the autoencoder.
-        num_images: How many images go into it at most.
-        device: Where features are extracted.
-        progress: Whether to tell how far it is.
+        config: The protocol, with the extractor and, for latents, the autoencoder.
+        num_images: The maximum number of images to store.
+        device: The device of the extractor.
+        progress: Whether to show the progress.
 
     Returns:
         The number of images that were read.
 
     Raises:
-        ConfigError: If there is no extractor, or the data are no images.
+        ConfigError: If there is no extractor, or the data are not images.
         OSError: If the file cannot be written.
     """
-    judge = Evaluator.of(config, dataset.latent_shape, dataset.latent_scale).to(
-        torch.device(device)
-    )
-    extractor = judge.extractor
+    config = dataclasses.replace(config, metrics=(), reference=None)
+    evaluator = Evaluator.of(config, dataset.latent_shape, dataset.latent_scale)
+    extractor = evaluator.to(torch.device(device)).extractor
     if extractor is None:
-        raise ConfigError("Statistics are those of features: name an evaluation.extractor.")
-    if judge.autoencoder is not None:
-        dataset = Decoded(dataset, judge.autoencoder)
-    if not judge.is_image or dataset.latent_shape[0] not in (1, 3):
-        raise ConfigError(f"{type(dataset).__name__} is of no images, which a reference holds.")
+        raise ConfigError("A reference holds statistics of features: set evaluation.extractor.")
+    if evaluator.autoencoder is not None:
+        dataset = DecodedImages(dataset, evaluator.autoencoder)
+    if not evaluator.is_image or dataset.latent_shape[0] not in (1, 3):
+        raise ConfigError(f"A reference holds images, and {type(dataset).__name__} has none.")
+    try:
+        extractor.check_shape(dataset.latent_shape)
+    except ValueError as error:
+        raise ConfigError(f"evaluation.extractor: {error}") from error
     moments = {output: Moments() for output in STATISTICS if output in extractor.outputs}
     chosen = np.isin(np.arange(len(dataset)), permutation(len(dataset), 0)[:num_images])
     pixels, labels, done = [], [], 0
-    with telling(len(dataset), 0, progress) as advance:
+    with show_progress(len(dataset), 0, progress) as advance:
         for images, classes in read_images(dataset, EXTRACTED_AT_ONCE):
             rounded = to_uint8(images)
             found = extract_outputs(extractor, [rounded.float() / 127.5 - 1], moments)

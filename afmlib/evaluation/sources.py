@@ -1,4 +1,4 @@
-"""Where the samples of an evaluation come from: a model, or a file."""
+"""The samples of an evaluation: those of a model, or of a file."""
 
 __all__ = ["FileSource", "ModelSource", "SampleSource"]
 
@@ -21,22 +21,22 @@ from afmlib.typing import Labels, Latents
 
 
 class SampleSource(ABC):
-    """Samples by index, made when they are asked for."""
+    """Samples by index, made on demand."""
 
     count: int
-    """How many there are."""
+    """The number of samples."""
 
     labels: Labels | None
-    """Their classes; None where unknown."""
+    """Their classes; None if unknown."""
 
     shape: Sequence[int] | None
-    """The shape of one; None where unknown."""
+    """The shape of one sample; None if unknown."""
 
     latent_scale: float = 1.0
-    """The scale of codes of an autoencoder; 1 for images and points."""
+    """The scale of the codes of an autoencoder; 1 for images and points."""
 
     provenance: Mapping[str, Any]
-    """What the protocol says of how they were made: fields of `EvalProtocol`."""
+    """Fields of `EvalProtocol` that say how they were made."""
 
     @abstractmethod
     def make(self, rows: Sequence[int]) -> Latents:
@@ -44,24 +44,24 @@ class SampleSource(ABC):
 
     @abstractmethod
     def identity(self) -> Mapping[str, Any]:
-        """Returns plain data that differ if any sample does."""
+        """Returns plain data that differ if any sample differs."""
 
     @abstractmethod
     def noises(self) -> Tensor | None:
-        """Returns where the samples came from; None where unknown."""
+        """Returns the noise of each sample; None if unknown."""
 
 
 class ModelSource(SampleSource):
-    """The samples of a model, as often of each class, in an order that the seed fixes.
+    """The samples of a model, balanced over the classes, in an order that the seed fixes.
 
     Args:
         model: The model.
-        dataset: The data that it should fit; None if there are none.
+        dataset: The data that it must fit; None if there are none.
         config: The protocol.
-        nfe: The number of evaluations of a sample, instead of the protocol's.
+        nfe: The number of network evaluations per sample. Defaults to that of the protocol.
 
     Raises:
-        ValueError: If the model does not fit the data or cannot be sampled so.
+        ValueError: If the model does not fit the data, or does not support ``nfe``.
     """
 
     def __init__(
@@ -69,7 +69,15 @@ class ModelSource(SampleSource):
     ) -> None:
         conventions = model.conventions
         if dataset is not None:
-            _check_fit(model, dataset)
+            shape, num_classes = conventions.latent_shape, conventions.num_classes
+            for name, trained, given in (
+                ("latent_shape", shape and tuple(shape), tuple(dataset.latent_shape)),
+                ("num_classes", num_classes, dataset.num_classes),
+            ):
+                if trained is not None and trained != given:
+                    raise ValueError(
+                        f"The model does not fit the data: its {name} is {trained}, not {given}."
+                    )
         self.model = model
         self.nfe = model.check_nfe(config.nfe if nfe is None else nfe)
         self.seed = config.seed
@@ -94,7 +102,7 @@ class ModelSource(SampleSource):
         )
 
     def identity(self) -> Mapping[str, Any]:
-        """Returns a hash of the weights, and all else that the samples depend on."""
+        """Returns a hash of the weights, and everything else that the samples depend on."""
         return {
             "weights": content_hash(self.model.state_dict()),
             "architecture": _architecture(self.model),
@@ -105,21 +113,21 @@ class ModelSource(SampleSource):
         }
 
     def noises(self) -> Tensor | None:
-        """Draws the noises once more."""
+        """Draws the noises again."""
         if self.shape is None:
             return None
         return indexed_noises(self.seed, range(self.count), self.shape)
 
 
 class FileSource(SampleSource):
-    """The images in an ``.npz`` file in ADM's form, read batch by batch.
+    """The images of an ``.npz`` file in the format of ADM, read batch by batch.
 
     Args:
-        path: A path or a URL. ``arr_0`` are images, uint8, (N, height, width, channels), and
-            ``arr_1``, if it is there, their labels.
+        path: A path or a URL. ``arr_0`` are images, uint8, (N, height, width, channels).
+            ``arr_1``, which is optional, are their labels.
 
     Raises:
-        NpzError: If there are no images in it, or other numbers of images and labels.
+        NpzError: If it holds no images, or not one label per image.
         OSError: If it cannot be read.
     """
 
@@ -150,15 +158,15 @@ class FileSource(SampleSource):
         return {"file": self.file.digest()}
 
     def noises(self) -> Tensor | None:
-        """Returns None: a file does not tell."""
+        """Returns None, since a file does not hold them."""
         return None
 
 
 def _architecture(network: nn.Module) -> list[Any]:
-    """Returns the class and the settings of each module: what weights of one shape leave open.
+    """Returns the class and settings of each module, which equal weights do not determine.
 
-    Settings are the public attributes that are plain values, such as numbers of heads and repeats.
-    Not its representation: few modules show all that they were built with.
+    Settings are public attributes with plain values, such as numbers of heads and repeats. The
+    representation of a module would not do: few modules show all their settings.
     """
     return [
         [name, type(module).__qualname__, dict(filter(_is_setting, vars(module).items()))]
@@ -172,15 +180,3 @@ def _is_setting(attribute: tuple[str, Any]) -> bool:
         return False
     parts = value if isinstance(value, tuple | list) else [value]
     return all(part is None or isinstance(part, bool | int | float | str) for part in parts)
-
-
-def _check_fit(model: SampleModel, dataset: Dataset) -> None:
-    conventions = model.conventions
-    shape, num_classes = conventions.latent_shape, conventions.num_classes
-    wrong = None
-    if shape is not None and tuple(shape) != tuple(dataset.latent_shape):
-        wrong = f"latent_shape is {tuple(shape)}, not {tuple(dataset.latent_shape)}"
-    elif num_classes is not None and num_classes != dataset.num_classes:
-        wrong = f"num_classes is {num_classes}, not {dataset.num_classes}"
-    if wrong:
-        raise ValueError(f"The model does not fit the data: its {wrong}.")

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from afmlib.evaluation.pictures import image_grid
+from afmlib.evaluation import image_grid
 from afmlib.inspection.images import Decoder, as_images, png_of_array, require_images
 from afmlib.interfaces import SampleModel
 from afmlib.sampling import sample

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from afmlib.evaluation.pictures import image_grid
+from afmlib.evaluation import image_grid
 from afmlib.inspection.images import Decoder, as_images, png_of_array, require_images
 from afmlib.interfaces import SampleModel
 from afmlib.ops.seeding import indexed_noises

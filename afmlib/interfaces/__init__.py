@@ -22,6 +22,7 @@ __all__ = [
     "Discriminator",
     "Draws",
     "Evaluation",
+    "EvaluationSetup",
     "FeatureExtractor",
     "Generated",
     "Generator",
@@ -47,6 +48,7 @@ from afmlib.interfaces.data import (
 )
 from afmlib.interfaces.evaluation import (
     Evaluation,
+    EvaluationSetup,
     FeatureExtractor,
     Metric,
     Number,

@@ -1,6 +1,13 @@
 """Interfaces of evaluation: feature extractors, metrics, and what a metric is given."""
 
-__all__ = ["Evaluation", "FeatureExtractor", "Metric", "Number", "Statistics"]
+__all__ = [
+    "Evaluation",
+    "EvaluationSetup",
+    "FeatureExtractor",
+    "Metric",
+    "Number",
+    "Statistics",
+]
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -206,6 +213,43 @@ class Evaluation(ABC):
         return self.dataset
 
 
+@dataclass(frozen=True)
+class EvaluationSetup:
+    """What is known about an evaluation before any sample is made."""
+
+    num_samples: int
+    """The number of samples."""
+
+    num_real: int
+    """The number of single real images; 0 if only their statistics are given."""
+
+    labels: Labels | None = None
+    """The requested class of each sample; None if unknown."""
+
+    dataset: Dataset | None = None
+    """The training data; None if there are none."""
+
+    def need_dataset(self) -> Dataset:
+        """Returns the training data.
+
+        Raises:
+            ValueError: If there are none.
+        """
+        if self.dataset is None:
+            raise ValueError("it compares with training data, and there are none")
+        return self.dataset
+
+    def need_labels(self) -> Labels:
+        """Returns the requested class of each sample.
+
+        Raises:
+            ValueError: If they are unknown.
+        """
+        if self.labels is None:
+            raise ValueError("it needs the class of each sample, which is unknown")
+        return self.labels
+
+
 class Metric(ABC):
     """One or more numbers that compare samples with real data."""
 
@@ -221,8 +265,20 @@ class Metric(ABC):
     requires: ClassVar[frozenset[str]] = frozenset({"samples", "noises"})
     """What it uses: ``samples``, ``noises``, and outputs of an extractor (`FeatureExtractor`).
 
-    A large evaluation keeps only what its metrics require.
+    A large evaluation keeps only what its metrics require. A metric also lists ``statistics`` if it
+    uses `Evaluation.real_statistics`, and ``classifier`` if it evaluates a classifier of noisy
+    latents, for runs of `ClassifierTraining`.
     """
+
+    def check_setup(self, setup: EvaluationSetup) -> None:
+        """Raises if it cannot be computed in this setup. The default accepts any.
+
+        Called before training, so that a run does not fail at its first evaluation.
+
+        Raises:
+            ValueError: The reason, which completes the sentence "X cannot be computed: ...".
+        """
+        del setup
 
     @classmethod
     def describe(cls, name: str) -> Number | None:

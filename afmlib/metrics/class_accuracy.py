@@ -5,7 +5,7 @@ __all__ = ["ClassAccuracy"]
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
-from afmlib.interfaces import Dataset, Evaluation, Metric, Number
+from afmlib.interfaces import Dataset, Evaluation, EvaluationSetup, Metric, Number
 
 _CLASSIFIERS: WeakKeyDictionary[Dataset, dict[int, Any]] = WeakKeyDictionary()
 
@@ -36,6 +36,12 @@ class ClassAccuracy(Metric):
         if max_images < 1:
             raise ValueError(f"max_images must be at least 1, got {max_images}.")
         self.max_images = max_images
+
+    def check_setup(self, setup: EvaluationSetup) -> None:
+        """Raises if the data or the number of samples does not fit."""
+        setup.need_labels()
+        if setup.need_dataset().num_classes < 2:
+            raise ValueError("it needs data with at least two classes")
 
     def __call__(self, evaluation: Evaluation) -> dict[str, float]:
         """Computes ``class_accuracy``.

@@ -1,8 +1,9 @@
-"""Features of handwritten digits, from a small network that is trained on first use."""
+"""Features of handwritten digits, from a small network that is trained at first use."""
 
 __all__ = ["DigitsExtractor"]
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from jaxtyping import Float
@@ -28,12 +29,12 @@ logger = logging.getLogger("afmlib")
 class DigitsExtractor(FeatureExtractor):
     """64 features of 8x8 digits, with a mean variance of one on the training images.
 
-    ``spatial`` are the first 8 channels of its last feature map, of 4x4, and ``logits`` those of
-    the ten digits.
+    ``spatial`` are the first 8 channels of the last 4x4 feature map. ``logits`` are those of the
+    ten digits.
 
-    The network behind them classifies digits and was trained on the training images. Its weights
-    are kept in the folder that the environment variable ``AFMLIB_CACHE`` names, else in
-    ``~/.cache/afmlib``, and are made anew, in a few seconds, where they are missing or damaged.
+    The network classifies digits and is trained on the training images, in a few seconds. Its
+    weights are cached in the folder ``AFMLIB_CACHE`` (an environment variable), which defaults to
+    ``~/.cache/afmlib``. It is trained again if they are missing or corrupt.
     """
 
     scale: Tensor
@@ -48,8 +49,16 @@ class DigitsExtractor(FeatureExtractor):
         self.network.load_state_dict(weights, assign=True)
         self.requires_grad_(False).eval()
 
+    def check_shape(self, shape: Sequence[int]) -> None:
+        """Raises if an image is not 8x8 and gray."""
+        if tuple(shape) != (1, 8, 8):
+            raise ValueError(
+                f"DigitsExtractor needs 8x8 gray images, shape (1, 8, 8), got {tuple(shape)}: use "
+                "EfficientNetLiteExtractor or InceptionExtractor"
+            )
+
     def forward(self, images: Float[Tensor, " batch channels height width"]) -> Tensor:
-        """Returns 64 features per image; what is outside of [-1, 1] is clipped.
+        """Returns 64 features per image, which is clipped to [-1, 1].
 
         Raises:
             ValueError: If the images are not 8x8 and gray.
@@ -62,8 +71,7 @@ class DigitsExtractor(FeatureExtractor):
         Raises:
             ValueError: If the images are not 8x8 and gray.
         """
-        if images.shape[1:] != (1, 8, 8):
-            raise ValueError(f"Digits have shape (1, 8, 8), not {tuple(images.shape[1:])}.")
+        self.check_shape(images.shape[1:])
         layers: Any = self.network[0]
         maps = layers[:MAP_LAYERS](images.to(self.scale.dtype).clamp(-1, 1))
         features = layers[MAP_LAYERS:](maps)
@@ -81,12 +89,12 @@ def _weights() -> dict[str, Tensor]:
     except FileNotFoundError:
         logger.info("Training the digits extractor, once: a few seconds.")
     except (OSError, ValueError) as error:
-        logger.warning("Training the digits extractor again, because of %s: %s.", path, error)
+        logger.warning("Training the digits extractor again: %s: %s", path, error)
     weights = train_digits_network()
     try:
         storage.write_atomically(path, pack(weights))
     except OSError as error:
-        logger.warning("The digits extractor is not kept: %s", error)
+        logger.warning("The digits extractor is not cached: %s", error)
     return weights
 
 

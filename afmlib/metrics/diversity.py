@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pdist
 
-from afmlib.interfaces import Evaluation, Metric, Number
+from afmlib.interfaces import Evaluation, EvaluationSetup, Metric, Number
 from afmlib.typing import Labels, Latents
 
 MAX_IMAGES = 10_000
@@ -47,6 +47,15 @@ class Diversity(Metric):
         if max_per_class < 2:
             raise ValueError(f"max_per_class must be at least 2, got {max_per_class}.")
         self.max_per_class = max_per_class
+
+    def check_setup(self, setup: EvaluationSetup) -> None:
+        """Raises if the data or the number of samples does not fit."""
+        setup.need_dataset()
+        if setup.need_labels().bincount().max() < 2:
+            raise ValueError(
+                f"it needs two samples of one class, and there are {setup.num_samples} samples: "
+                "increase num_samples"
+            )
 
     def __call__(self, evaluation: Evaluation) -> dict[str, float]:
         """Computes ``diversity``.

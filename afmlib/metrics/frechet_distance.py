@@ -22,9 +22,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from afmlib.interfaces import Evaluation, Metric, Number
+from afmlib.interfaces import Evaluation, EvaluationSetup, Metric, Number
 from afmlib.metrics.evaluation import MAX_REAL, SMALL
-from afmlib.metrics.statistics import frechet_distance_of, statistics_of
+from afmlib.metrics.statistics import check_covariance, frechet_distance_of, statistics_of
 
 
 def frechet_distance(features: Tensor, real_features: Tensor) -> float:
@@ -58,7 +58,11 @@ class FrechetDistance(Metric):
         ),
     }
     distances = frozenset({"frechet_distance", "pixel_frechet_distance"})
-    requires = frozenset({"features"})
+    requires = frozenset({"features", "statistics"})
+
+    def check_setup(self, setup: EvaluationSetup) -> None:
+        """Raises if the data or the number of samples does not fit."""
+        check_covariance(setup.num_samples)
 
     def __call__(self, evaluation: Evaluation) -> dict[str, float]:
         """Computes ``frechet_distance`` and ``pixel_frechet_distance``.

@@ -12,8 +12,7 @@ One pass gives three things, named as in torch-fidelity and, in brackets, in the
   the order of TensorFlow, (height, width, channel), :math:`17 \cdot 17 \cdot 7 = 2023` numbers, so
   that ``mu_s`` and ``sigma_s`` of ADM's files fit.
 
-The weights are not at hand in the tests, which run on random ones: that the numbers agree with the
-TensorFlow graph's was not run here.
+The tests use random weights. They do not compare the numbers with those of the TensorFlow graph.
 
 References:
     | GANs Trained by a Two Time-Scale Update Rule (Heusel et al., 2017)
@@ -34,6 +33,7 @@ __all__ = ["INCEPTION", "InceptionExtractor"]
 import hashlib
 import os
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -42,13 +42,13 @@ from torch import Tensor
 
 from afmlib.interfaces import FeatureExtractor
 from afmlib.io import storage
-from afmlib.metrics.rgb import to_rgb_bytes
+from afmlib.metrics.rgb import check_rgb, to_rgb_bytes
 
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-"""Of the published weights, converted from the TensorFlow network of 2015-12-05."""
+"""The hash of the official weights, converted from the TensorFlow network of 2015-12-05."""
 
 INCEPTION = "inception-2015-12-05"
-"""How the names of these features begin; those of ADM's files, which do not say so, are these."""
+"""The prefix of the names of these features, which ADM's files have without saying so."""
 
 NUM_FEATURES = "2048"
 LOGITS = "logits_unbiased"
@@ -60,12 +60,13 @@ class InceptionExtractor(FeatureExtractor):
     """The 2048 pooled features of Inception, by torch-fidelity, resizing included.
 
     Args:
-        weights_path: The file ``pt_inception-2015-12-05-6726825d.pth`` or
-            ``weights-inception-2015-12-05-6726825d.pth``, which are the same: a path or a URL.
-            Unless given, it is downloaded to the cache of ``torch.hub``.
+        weights_path: The path or URL of ``weights-inception-2015-12-05-6726825d.pth``, which is
+            also known as ``pt_inception-2015-12-05-6726825d.pth``. Defaults to a download into the
+            cache of ``torch.hub``.
 
     Raises:
-        ValueError: If the file is another one. It would be unpickled, which can run code.
+        ValueError: If it is another file. It is not loaded, since unpickling can run code.
+        FileNotFoundError: If it cannot be downloaded. The message says where to get it.
         OSError: If it cannot be read.
     """
 
@@ -77,8 +78,12 @@ class InceptionExtractor(FeatureExtractor):
         self.name = f"{INCEPTION}-{NUM_FEATURES}-{SHA256[:16]}"
         self.requires_grad_(False).eval()
 
+    def check_shape(self, shape: Sequence[int]) -> None:
+        """Raises if an image is not gray or RGB."""
+        check_rgb(shape)
+
     def forward(self, images: Float[Tensor, " batch channels height width"]) -> Tensor:
-        """Returns 2048 features per image; images are rounded to 0 ... 255, as when saved."""
+        """Returns 2048 features per image, which is rounded to 0 ... 255 as in a file."""
         return self.extract(images)["features"]
 
     def extract(self, images: Float[Tensor, " batch channels height width"]) -> dict[str, Tensor]:
@@ -102,8 +107,8 @@ def _create(path: str) -> Any:
     found = hashlib.sha256(content).hexdigest()
     if found != SHA256:
         raise ValueError(
-            f"{path} is not the published Inception network: its SHA-256 is {found}, "
-            f"not {SHA256}. It is not loaded."
+            f"{path} is not the official Inception network and is not loaded: its SHA-256 is "
+            f"{found}, not {SHA256}."
         )
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
         copy = os.path.join(folder, "inception.pth")  # What was checked is what is loaded.
@@ -119,6 +124,13 @@ def _download() -> str:
 
     path = os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(URL_INCEPTION_V3))
     if not os.path.exists(path):
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        torch.hub.download_url_to_file(URL_INCEPTION_V3, path, hash_prefix=SHA256, progress=False)
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            torch.hub.download_url_to_file(URL_INCEPTION_V3, path, SHA256, progress=False)
+        except (OSError, RuntimeError) as error:  # Offline, or another file.
+            raise FileNotFoundError(
+                f"the weights of Inception are not at {path} and cannot be downloaded ({error}). "
+                f"Download {URL_INCEPTION_V3} elsewhere, and set evaluation.extractor to "
+                "{type: InceptionExtractor, weights_path: PATH}."
+            ) from error
     return path

@@ -19,7 +19,7 @@ __all__ = ["InceptionScore"]
 
 from typing import ClassVar
 
-from afmlib.interfaces import Evaluation, Metric, Number
+from afmlib.interfaces import Evaluation, EvaluationSetup, Metric, Number
 
 
 class InceptionScore(Metric):
@@ -47,6 +47,14 @@ class InceptionScore(Metric):
             raise ValueError(f"splits must be at least 1, got {splits}.")
         self.splits = splits
 
+    def check_setup(self, setup: EvaluationSetup) -> None:
+        """Raises if the data or the number of samples does not fit."""
+        self._check_number(setup.num_samples)
+
+    def _check_number(self, num_samples: int) -> None:
+        if num_samples < self.splits:
+            raise ValueError(f"{self.splits} splits need as many samples, got {num_samples}")
+
     def __call__(self, evaluation: Evaluation) -> dict[str, float]:
         """Computes ``inception_score`` and, over the parts, ``inception_score_std``.
 
@@ -60,8 +68,7 @@ class InceptionScore(Metric):
         )
 
         logits = evaluation.sample_output("logits")
-        if len(logits) < self.splits:
-            raise ValueError(f"{len(logits)} samples cannot be dealt into {self.splits} parts.")
+        self._check_number(len(logits))
         seed = evaluation.seed % 2**32
         values = isc_features_to_metric(logits, self.splits, shuffle=True, rng_seed=seed)
         return {

@@ -17,7 +17,7 @@ __all__ = ["KernelDistance"]
 
 from typing import ClassVar
 
-from afmlib.interfaces import Evaluation, Metric, Number
+from afmlib.interfaces import Evaluation, EvaluationSetup, Metric, Number
 
 
 class KernelDistance(Metric):
@@ -51,6 +51,17 @@ class KernelDistance(Metric):
         self.subsets = subsets
         self.subset_size = subset_size
 
+    def check_setup(self, setup: EvaluationSetup) -> None:
+        """Raises if the data or the number of samples does not fit."""
+        self._check_numbers(setup.num_samples, setup.num_real)
+
+    def _check_numbers(self, num_samples: int, num_real: int) -> None:
+        if min(num_samples, num_real) < self.subset_size:
+            raise ValueError(
+                f"subsets of {self.subset_size} need as many samples and real images, got "
+                f"{num_samples} and {num_real}: decrease subset_size"
+            )
+
     def __call__(self, evaluation: Evaluation) -> dict[str, float]:
         """Computes ``kernel_distance`` and, over the subsets, ``kernel_distance_std``.
 
@@ -64,12 +75,7 @@ class KernelDistance(Metric):
         )
 
         features, real_features = evaluation.sample_features, evaluation.real_features
-        count = min(len(features), len(real_features))
-        if count < self.subset_size:
-            raise ValueError(
-                f"Subsets of {self.subset_size} need as many samples and real images, and there "
-                f"are {len(features)} and {len(real_features)}: give a smaller subset_size."
-            )
+        self._check_numbers(len(features), len(real_features))
         values = kid_features_to_metric(
             features.double(),
             real_features.double(),

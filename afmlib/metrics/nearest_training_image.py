@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from afmlib.interfaces import Evaluation, Metric, Number
+from afmlib.interfaces import Evaluation, EvaluationSetup, Metric, Number
 
 
 class NearestTrainingImage(Metric):
@@ -29,6 +29,10 @@ class NearestTrainingImage(Metric):
         )
     }
     requires = frozenset({"samples"})
+
+    def check_setup(self, setup: EvaluationSetup) -> None:
+        """Raises if the data or the number of samples does not fit."""
+        setup.need_dataset()
 
     def __call__(self, evaluation: Evaluation) -> dict[str, float]:
         """Computes ``nearest_training_image``, in units of the images."""

@@ -34,6 +34,8 @@ class NoisedAccuracy(Metric):
         )
     }
 
+    requires = frozenset({"samples", "noises", "classifier"})
+
     def __init__(self, timesteps: Sequence[float] = (0.0, 0.25, 0.5, 0.75)) -> None:
         if not timesteps or not all(0 <= time <= 1 for time in timesteps):
             raise ValueError(f"timesteps are in [0, 1], got {list(timesteps)}.")

@@ -14,7 +14,7 @@ __all__ = ["PrecisionRecall"]
 
 from typing import ClassVar
 
-from afmlib.interfaces import Evaluation, Metric, Number
+from afmlib.interfaces import Evaluation, EvaluationSetup, Metric, Number
 
 BATCH_SIZE = 2000
 
@@ -40,6 +40,17 @@ class PrecisionRecall(Metric):
             raise ValueError(f"k must be at least 1, got {k}.")
         self.k = k
 
+    def check_setup(self, setup: EvaluationSetup) -> None:
+        """Raises if the data or the number of samples does not fit."""
+        self._check_numbers(setup.num_samples, setup.num_real)
+
+    def _check_numbers(self, num_samples: int, num_real: int) -> None:
+        if min(num_samples, num_real) <= self.k:
+            raise ValueError(
+                f"neighbor {self.k} needs more than {self.k} samples and real images, got "
+                f"{num_samples} and {num_real}"
+            )
+
     def __call__(self, evaluation: Evaluation) -> dict[str, float]:
         """Computes ``precision`` and ``recall``.
 
@@ -54,9 +65,7 @@ class PrecisionRecall(Metric):
 
         features = evaluation.sample_features.double()
         real_features = evaluation.real_features.double()
-        numbers = (len(features), len(real_features))
-        if min(numbers) <= self.k:
-            raise ValueError(f"The {self.k} nearest others need more samples than {numbers}.")
+        self._check_numbers(len(features), len(real_features))
         values = prc_features_to_metric(
             features,
             real_features,

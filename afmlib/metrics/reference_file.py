@@ -1,14 +1,14 @@
-"""Real data as an ``.npz`` file in the form of the ADM evaluation suite.
+"""Real data as an ``.npz`` file in the format of the ADM evaluation suite.
 
 Such a file holds statistics, images, or both:
 
 * ``mu``, ``sigma``: mean and covariance of the features, for the Frechet distance;
 * ``mu_s``, ``sigma_s``: those of the spatial features;
 * ``arr_0``: images, uint8, (N, height, width, channels), for precision, recall and the kernel
-  distance, which compare single images, and for the statistics where these are not given;
-* ``arr_1``: their labels, which nothing here needs;
-* ``extractor``: the name of the features of the statistics, in files that afmlib wrote. Files
-  without are ADM's, whose features are Inception's.
+  distance, which compare single images, and for statistics that are not given;
+* ``arr_1``: their labels, which are not used;
+* ``extractor``: the name of the features of the statistics. Files of ADM do not have it; their
+  features are those of Inception.
 
 References:
     | Diffusion Models Beat GANs on Image Synthesis (Dhariwal and Nichol, 2021)
@@ -22,10 +22,13 @@ __all__ = [
     "STATISTICS",
     "ReferenceFile",
     "images_of",
+    "read_reference",
     "real_outputs",
     "to_images",
 ]
 
+import functools
+import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -33,6 +36,7 @@ import torch
 from torch import Tensor
 
 from afmlib.interfaces import FeatureExtractor, Statistics
+from afmlib.io import storage
 from afmlib.io.npz import Header, NpzError, NpzFile
 from afmlib.metrics.extraction import extract_outputs
 from afmlib.metrics.inception_extractor import INCEPTION
@@ -44,18 +48,18 @@ STATISTICS = {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
 """The arrays that hold the statistics of each output of an extractor."""
 
 ASYMMETRY = 1e-6
-"""How much a covariance may differ from its transpose, relative to its largest number."""
+"""The maximum difference of a covariance and its transpose, relative to its largest entry."""
 
 
 class ReferenceFile:
-    """What samples are compared with, read from a file.
+    """Real data to compare with, read from a file.
 
     Args:
         path: A path or a URL.
-        batch_size: How many of its images are read and extracted at once.
+        batch_size: The number of images that are read and extracted at once.
 
     Raises:
-        NpzError: If it is no such file, or its statistics are none.
+        NpzError: If it is not such a file, or its statistics are invalid.
         OSError: If it cannot be read.
     """
 
@@ -76,35 +80,36 @@ class ReferenceFile:
         self._rows: dict[tuple[str, str], Tensor] = {}
 
     def __str__(self) -> str:
-        """Names the file by what is in it."""
+        """Returns the name of the file, and a hash of its content."""
         return f"{self.path.rsplit('/', 1)[-1]}, SHA-256 {self.digest[:16]}"
 
     def statistics(self, output: str, extractor: FeatureExtractor) -> Statistics:
-        """Returns mean and covariance of an output: those given, else those of the images.
+        """Returns mean and covariance of an output: the stored ones, or else those of the images.
 
         Raises:
-            ValueError: If they are of other features, or there are neither.
+            ValueError: If they are those of another extractor, or missing.
         """
         if output not in self.given:
             return statistics_of(self.rows(output, extractor))
         same = extractor.name == self.extractor
         if not same and not (self.extractor is None and extractor.name.startswith(INCEPTION)):
-            of = self.extractor or f"{INCEPTION}, as nothing else is said"
+            of = self.extractor or f"{INCEPTION} (the default)"
             raise ValueError(
-                f"The statistics in {self.path} are of the features {of}, not of {extractor.name}."
+                f"the statistics in {self.path} are those of the features {of}, not of "
+                f"{extractor.name}."
             )
         return self.given[output]
 
     def rows(self, output: str, extractor: FeatureExtractor) -> Tensor:
-        """Returns an output of each of the images, extracted once.
+        """Returns an output for each image, which is extracted once.
 
         Raises:
             ValueError: If there are no images.
         """
         if not self.num_images:
             raise ValueError(
-                f"{self.path} holds statistics alone: this metric compares single images, which "
-                f"would be in it as {IMAGES}."
+                f"{self.path} holds only statistics, and this metric compares single images, which "
+                f"would be stored as {IMAGES}"
             )
         if (extractor.name, output) not in self._rows:
             found = extract_outputs(extractor, self._batches(), real_outputs(extractor, output))
@@ -120,7 +125,7 @@ class ReferenceFile:
             return None
         header = self.file.header(EXTRACTOR)
         if header.dtype.kind != "U" or header.shape:
-            raise NpzError(f"{EXTRACTOR} in {self.path} is no text.")
+            raise NpzError(f"{EXTRACTOR} in {self.path} is not text.")
         return str(self.file.array(EXTRACTOR)[()])
 
     def _read_statistics(self, mu_name: str, sigma_name: str) -> Statistics:
@@ -131,30 +136,52 @@ class ReferenceFile:
                 f"{sigma.shape}; they are a mean (D,) and a covariance (D, D)."
             )
         if np.abs(sigma - sigma.T).max(initial=0) > ASYMMETRY * np.abs(sigma).max(initial=0):
-            raise NpzError(f"{sigma_name} in {self.path} is not symmetric: it is no covariance.")
+            raise NpzError(
+                f"{sigma_name} in {self.path} is not symmetric, so it is not a covariance."
+            )
         if (np.diag(sigma) < 0).any():
             raise NpzError(f"{sigma_name} in {self.path} has negative variances.")
         return Statistics(mu, sigma)
 
     def _read_numbers(self, name: str) -> np.ndarray:
         if self.file.header(name).dtype.kind != "f":
-            raise NpzError(f"{name} in {self.path} is not of floating-point numbers.")
+            raise NpzError(f"{name} in {self.path} does not hold floating-point numbers.")
         numbers = self.file.array(name).astype(np.float64)
         if not np.isfinite(numbers).all():
             raise NpzError(f"{name} in {self.path} is not finite.")
         return numbers
 
 
+def read_reference(path: str) -> ReferenceFile:
+    """Reads a reference once, as long as the file does not change.
+
+    Raises:
+        NpzError: If it is not such a file, or its statistics are invalid.
+        OSError: If it cannot be read.
+    """
+    local = storage.local_path(path)
+    if local is None:
+        return _read_once(path, 0, 0)
+    status = os.stat(local)
+    return _read_once(os.path.abspath(local), status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(2)
+def _read_once(path: str, modified: int, size: int) -> ReferenceFile:
+    del modified, size  # Part of the key of the cache.
+    return ReferenceFile(path)
+
+
 def real_outputs(extractor: FeatureExtractor, output: str) -> set[str]:
-    """Returns what is extracted of real images at once: an output, and what else is compared."""
+    """Returns the outputs to extract in one pass over real images."""
     return {output, *(extractor.outputs & {*STATISTICS})}
 
 
 def images_of(file: NpzFile) -> Header:
-    """Returns shape and type of the images in a file.
+    """Returns shape and dtype of the images in a file.
 
     Raises:
-        NpzError: If there are none, or they are no images as ADM writes them.
+        NpzError: If they are missing, or not in the format of ADM.
     """
     header = file.header(IMAGES)
     shape, dtype = header.shape, header.dtype
@@ -167,5 +194,5 @@ def images_of(file: NpzFile) -> Header:
 
 
 def to_images(pixels: np.ndarray) -> Tensor:
-    """Returns images in [-1, 1], channels first, of those in a file."""
+    """Converts pixels of a file to images in [-1, 1], channels first."""
     return torch.tensor(pixels).permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1

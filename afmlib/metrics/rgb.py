@@ -1,24 +1,35 @@
-"""Images as they would be saved: what extractors of photographs were trained on."""
+"""Images as they would be saved: the input of extractors that were trained on photographs."""
 
-__all__ = ["to_rgb_bytes"]
+__all__ = ["check_rgb", "to_rgb_bytes"]
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 
-def to_rgb_bytes(images: Tensor) -> Tensor:
-    """Rounds images in [-1, 1] to 0 ... 255 in three channels; gray ones get three equal ones.
-
-    What is outside of [-1, 1] is clipped, so that samples score as their saved files do.
+def check_rgb(shape: Sequence[int]) -> None:
+    """Raises if a shape is not that of a gray or color image.
 
     Raises:
-        ValueError: If they have neither one nor three channels.
+        ValueError: If it is not (1 or 3, height, width).
+    """
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        raise ValueError(f"images must have shape (1 or 3, height, width), got {tuple(shape)}")
+
+
+def to_rgb_bytes(images: Tensor) -> Tensor:
+    """Clips images to [-1, 1] and rounds them to 0 ... 255, in three channels.
+
+    The three channels of a gray image are equal.
+
+    Raises:
+        ValueError: If they do not have one or three channels.
 
     Example:
         >>> to_rgb_bytes(torch.tensor([-1.0, 0.0, 2.0]).reshape(1, 3, 1, 1)).flatten().tolist()
         [0, 128, 255]
     """
-    if images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise ValueError(f"Images have 1 or 3 channels, got shape {tuple(images.shape)}.")
+    check_rgb(images.shape[1:])
     scaled = ((images.to(torch.float32) + 1) * 127.5).round().clamp(0, 255)
     return scaled.to(torch.uint8).expand(-1, 3, -1, -1)

@@ -17,8 +17,8 @@ __all__ = ["SpatialFrechetDistance"]
 
 from typing import ClassVar
 
-from afmlib.interfaces import Evaluation, Metric, Number
-from afmlib.metrics.statistics import frechet_distance_of, statistics_of
+from afmlib.interfaces import Evaluation, EvaluationSetup, Metric, Number
+from afmlib.metrics.statistics import check_covariance, frechet_distance_of, statistics_of
 
 
 class SpatialFrechetDistance(Metric):
@@ -33,7 +33,11 @@ class SpatialFrechetDistance(Metric):
         )
     }
     distances = frozenset({"spatial_frechet_distance"})
-    requires = frozenset({"spatial"})
+    requires = frozenset({"spatial", "statistics"})
+
+    def check_setup(self, setup: EvaluationSetup) -> None:
+        """Raises if the data or the number of samples does not fit."""
+        check_covariance(setup.num_samples)
 
     def __call__(self, evaluation: Evaluation) -> dict[str, float]:
         """Computes ``spatial_frechet_distance``.

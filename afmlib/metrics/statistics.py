@@ -15,7 +15,7 @@ References:
     | http://i.stanford.edu/pub/cstr/reports/cs/tr/79/773/CS-TR-79-773.pdf
 """
 
-__all__ = ["Moments", "frechet_distance_of", "statistics_of"]
+__all__ = ["Moments", "check_covariance", "frechet_distance_of", "statistics_of"]
 
 import torch
 from torch import Tensor
@@ -55,10 +55,19 @@ class Moments:
         Raises:
             ValueError: If there are fewer than two rows.
         """
-        if self.count < 2:
-            raise ValueError(f"A covariance needs at least two samples, got {self.count}.")
+        check_covariance(self.count)
         covariance = self.scatter / (self.count - 1)
         return Statistics(self.mean.numpy(), ((covariance + covariance.T) / 2).numpy())
+
+
+def check_covariance(count: int) -> None:
+    """Raises if a number of rows has no covariance.
+
+    Raises:
+        ValueError: If there are fewer than two.
+    """
+    if count < 2:
+        raise ValueError(f"a covariance needs at least two samples, got {count}")
 
 
 def statistics_of(rows: Tensor) -> Statistics:

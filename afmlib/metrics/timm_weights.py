@@ -1,4 +1,4 @@
-"""Models of timm, and their weights out of files that hold tensors alone."""
+"""Models of timm, and their weights from files that hold tensors only."""
 
 __all__ = ["create_model", "load_weights"]
 
@@ -16,35 +16,44 @@ from afmlib.io import storage
 
 
 def create_model(model: str, pretrained: bool = False) -> Any:
-    """Creates a model, and draws nothing from the global generator for it.
+    """Creates a model without using the global random state.
 
     Raises:
-        ValueError: If timm has none of the name.
+        ValueError: If timm has no model of this name.
+        OSError: If its weights cannot be downloaded.
     """
     import timm
 
     if not timm.is_model(model):
         near = timm.list_models(f"*{model}*")[:5] or timm.list_models("*efficientnet_lite*")
         raise ValueError(f"timm has no model {model!r}. It has {', '.join(near)}, among others.")
-    with torch.random.fork_rng(devices=[]):
-        return timm.create_model(model, pretrained=pretrained)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return timm.create_model(model, pretrained=pretrained)
+    except (OSError, RuntimeError) as error:
+        if not pretrained:
+            raise
+        raise FileNotFoundError(
+            f"the weights of {model} cannot be downloaded ({error}): set weights to their path "
+            "instead of pretrained."
+        ) from error
 
 
 def load_weights(network: Any, path: str) -> bool:
-    """Loads weights, and tells whether they have a classifier; without, there will be none.
+    """Loads weights, and returns whether they have a classifier. Otherwise it is removed.
 
     Args:
         network: The model.
-        path: The file: safetensors, or one of torch that holds tensors alone. The names of timm and
-            those of ``efficientnet_lite_pytorch`` are known.
+        path: The file: safetensors, or a torch file with tensors only, with the names of timm or
+            of ``efficientnet_lite_pytorch``.
 
     Raises:
-        ValueError: If the weights are damaged or do not fit the model.
+        ValueError: If the weights are corrupt or do not fit the model.
         OSError: If they cannot be read.
     """
     config: Mapping[str, Any] = network.pretrained_cfg
     state = _read(path)
-    if "_conv_stem.weight" in state:  # efficientnet_lite_pytorch: another name for each, in order.
+    if "_conv_stem.weight" in state:  # efficientnet_lite_pytorch: other names, same order.
         state = dict(zip(network.state_dict(), state.values(), strict=False))
     classifiers = config.get("classifier") or ()
     classifiers = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
@@ -53,7 +62,7 @@ def load_weights(network: Any, path: str) -> bool:
         n: tensor.shape for n, tensor in network.state_dict().items() if n.startswith(beginnings)
     }
     has_classifier = bool(own) and own == {n: state[n].shape for n in own if n in state}
-    if not has_classifier:  # None, or one of other classes: the features are the same.
+    if not has_classifier:  # Missing, or for other classes: the features do not change.
         network.reset_classifier(0)
         state = {n: tensor for n, tensor in state.items() if not n.startswith(beginnings)}
     try:
@@ -70,8 +79,8 @@ def _read(path: str) -> dict[str, Tensor]:
             return load_safetensors(content)
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} is damaged, or holds more than tensors: {error}") from None
+        raise ValueError(f"{path} is corrupt, or does not hold tensors only: {error}") from None
     state = state.get("state_dict", state) if isinstance(state, dict) else None
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path} holds no weights by name.")
+        raise ValueError(f"{path} does not hold a state dict.")
     return state

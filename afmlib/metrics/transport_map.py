@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import torch
 
-from afmlib.interfaces import Dataset, Evaluation, Metric, Number, PointDataset
+from afmlib.interfaces import Dataset, Evaluation, EvaluationSetup, Metric, Number, PointDataset
 from afmlib.typing import Latents
 
 
@@ -93,6 +93,12 @@ class TransportMap(Metric):
             raise ValueError(f"max_points must be at least 1, got {max_points}.")
         self.max_points = max_points
 
+    def check_setup(self, setup: EvaluationSetup) -> None:
+        """Raises if the data or the number of samples does not fit."""
+        dataset = setup.need_dataset()
+        if not isinstance(dataset, PointDataset):
+            raise ValueError(f"the optimal transport to {type(dataset).__name__} is unknown")
+
     def __call__(self, evaluation: Evaluation) -> dict[str, float]:
         """Computes the numbers.
 
@@ -101,9 +107,9 @@ class TransportMap(Metric):
         """
         dataset, noises = evaluation.need_dataset(), evaluation.noises
         if not isinstance(dataset, PointDataset):
-            raise ValueError(f"The optimal transport to {type(dataset).__name__} is not known.")
+            raise ValueError(f"the optimal transport to {type(dataset).__name__} is unknown")
         if noises is None:
-            raise ValueError("A transport map is measured on samples whose noises are known.")
+            raise ValueError("the noises of the samples are unknown")
         count = len(noises)
         if not _on_line(noises):
             count = min(count, self.max_points)

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from afmlib import load_checkpoint, load_official, sample
 from afmlib.cli import main as afmlib
-from afmlib.evaluation.pictures import image_grid
+from afmlib.evaluation import image_grid
 
 ROOT = Path(__file__).parents[2]
 GAP, TITLE = 16, 26

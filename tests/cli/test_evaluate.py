@@ -11,7 +11,7 @@ import torch
 from afmlib import build_dataset, build_generator
 from afmlib.cli import main
 from afmlib.config import check_protocol, load_protocol
-from afmlib.evaluation.protocol import balanced_labels
+from afmlib.evaluation import balanced_labels
 from afmlib.interfaces import Autoencoder, Conventions, FeatureExtractor
 from afmlib.io.checkpoint import save_checkpoint
 from afmlib.registry import AUTOENCODERS, EXTRACTORS

@@ -138,7 +138,7 @@ def test_training_to_a_url(here, s3_folder):
         ("interpolation --checkpoint digits --labels 10", 2, "labels must be from 0 to 9, got 10"),
         ("interpolation --checkpoint digits --steps 1", 2, "steps at least 2"),
         ("interpolation --checkpoint line", 2, "inspect transport"),
-        ("interpolation --checkpoint digits --nfe 2", 2, "trained for nfe 1 alone"),
+        ("interpolation --checkpoint digits --nfe 2", 2, "trained for nfe 1 only"),
         ("interpolation --checkpoint digits --device no", 2, "There is no device 'no'"),
         ("interpolation --checkpoint nowhere", 1, "There is no checkpoint in nowhere"),
         ("compare --checkpoints digits line", 2, "Only models of the same data are compared"),

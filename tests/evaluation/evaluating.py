@@ -14,7 +14,8 @@ from torch import nn
 from afmlib import processes
 from afmlib.config import EvaluationConfig
 from afmlib.data.digits import Digits
-from afmlib.engine import evaluate_model, join_processes, leave_processes
+from afmlib.engine import join_processes, leave_processes
+from afmlib.evaluation import evaluate_model
 from afmlib.interfaces import (
     Autoencoder,
     Conventions,

@@ -14,11 +14,16 @@ import torch
 
 from afmlib.config import ConfigError
 from afmlib.data.digits import Digits
-from afmlib.engine import evaluate_file, evaluate_model, evaluate_samples
-from afmlib.evaluation import shards as parts_module
-from afmlib.evaluation.evaluate import EvaluationError
-from afmlib.evaluation.evaluator import _build_autoencoder, build_extractor
-from afmlib.evaluation.protocol import balanced_labels
+from afmlib.evaluation import (
+    EvaluationError,
+    balanced_labels,
+    build_extractor,
+    evaluate_file,
+    evaluate_model,
+    evaluate_samples,
+)
+from afmlib.evaluation import shards as shards_module
+from afmlib.evaluation.evaluator import _build_once
 from afmlib.evaluation.shards import key_of
 from afmlib.evaluation.sources import ModelSource
 from afmlib.interfaces import SampleModel
@@ -49,7 +54,7 @@ def whole():
 
 @pytest.fixture
 def small_parts(monkeypatch):
-    monkeypatch.setattr(parts_module, "PART_SIZE", 8)
+    monkeypatch.setattr(shards_module, "SHARD_SIZE", 8)
 
 
 def kept(folder):
@@ -139,7 +144,7 @@ def test_latents_are_decoded_in_batches_and_compared_with_decoded_data():
     data = evaluating.TensorData(torch.randn(60, 1, 8, 8), torch.arange(60) % 10)
     data.latent_scale = 2.0
     options = dict(extractor="FeaturesOnly", metrics=["FrechetDistance", "Diversity"])
-    _build_autoencoder.cache_clear()
+    _build_once.cache_clear()
 
     found = evaluate_model(
         evaluating.model(latent_scale=2.0),
@@ -153,7 +158,7 @@ def test_latents_are_decoded_in_batches_and_compared_with_decoded_data():
     assert found["values"] == pytest.approx(expected["values"], rel=1e-5)
     assert found["protocol"]["autoencoder"].startswith("Halving-")
     assert found["protocol"]["reference"] == "TensorData, 60 training samples"
-    assert _build_autoencoder('"Halving"').most <= 16
+    assert _build_once(evaluating.AUTOENCODERS, '"Halving"').most <= 16
 
 
 # --- Interrupted ---
@@ -165,7 +170,7 @@ def of_two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluating")
     child = os.fork()
     if not child:
-        parts_module.PART_SIZE = 8
+        shards_module.SHARD_SIZE = 8
         evaluating.evaluate(str(folder), dies_after=26)
         os._exit(0)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
@@ -229,9 +234,14 @@ def test_a_signal_loses_nothing_that_was_done(tmp_path, whole):
     assert not kept(tmp_path)
 
 
-def test_an_evaluation_that_is_done_but_for_its_numbers_makes_nothing(tmp_path):
-    with pytest.raises(EvaluationError, match="KernelDistance cannot be computed: Subsets of 44"):
-        evaluating.evaluate(str(tmp_path), metrics=["FrechetDistance", kid(44)])
+def test_evaluation_without_only_its_numbers_makes_nothing(tmp_path, monkeypatch):
+    def fail(self, evaluation):
+        raise ValueError("not today")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("afmlib.metrics.kernel_distance.KernelDistance.__call__", fail)
+        with pytest.raises(EvaluationError, match="KernelDistance cannot be computed: not today"):
+            evaluating.evaluate(str(tmp_path), metrics=["FrechetDistance", kid(43)])
 
     result, made, extracted = resume(tmp_path, metrics=["FrechetDistance", kid(43)])
 
@@ -315,7 +325,7 @@ def test_a_damaged_part_is_made_again(tmp_path, small_parts, whole, caplog):
 
     assert result == whole
     assert made == 43 - 24 + 8
-    assert "made again, because of" in caplog.text
+    assert "images of a shard are made again" in caplog.text
 
 
 def test_a_part_is_not_overwritten_unasked(tmp_path):
@@ -338,14 +348,17 @@ def test_parts_lie_on_an_object_store_as_well(s3_folder, whole):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(extractor=None, metrics=["PrecisionRecall"], latent=32), "name an evaluation.extr"),
-        (dict(autoencoder="Halving"), "the samples are no latents to be decoded"),
+        (dict(extractor=None, metrics=["PrecisionRecall"], latent=32), "set evaluation.extr"),
+        (dict(autoencoder="Halving"), "the samples are not latents"),
         (
             dict(autoencoder={"type": "Halving", "latent_scale": 3.0}, latent_scale=2.0),
-            "latent_scale is 3, and that of the samples 2",
+            "latent_scale is 3, and that of the samples is 2",
         ),
-        (dict(latent_scale=2.0), "the samples are latents: say what decodes them"),
-        (dict(extractor="FeaturesOnly"), "SpatialFrechetDistance needs spatial; .* has features"),
+        (dict(latent_scale=2.0), "the samples are latents: set evaluation.autoencoder"),
+        (
+            dict(extractor="FeaturesOnly"),
+            "SpatialFrechetDistance needs spatial; .* has only features",
+        ),
     ],
 )
 def test_what_would_fail_after_all_is_refused_before(options, message):
@@ -369,10 +382,10 @@ class FeaturesOnly(evaluating.FeatureExtractor):
         return images.flatten(1)
 
 
-def test_a_broken_reference_is_told_before_any_work(tmp_path):
+def test_missing_reference_raises_before_any_work(tmp_path):
     model = evaluating.model()
 
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ConfigError, match=r"evaluation.reference: .*nowhere.npz"):
         evaluate_model(model, None, evaluating.config(reference=str(tmp_path / "nowhere.npz")))
 
     assert model.generator.made == 0
@@ -381,9 +394,9 @@ def test_a_broken_reference_is_told_before_any_work(tmp_path):
 def test_metrics_that_need_what_a_file_does_not_tell_say_so(tmp_path):
     path = save_as_adm(tmp_path / "samples.npz", Digits().images[:40])
 
-    with pytest.raises(EvaluationError, match=r"Diversity cannot be computed: .* class"):
+    with pytest.raises(ConfigError, match=r"Diversity cannot be computed: .* class"):
         evaluate_file(path, Digits(), evaluating.config(metrics=["Diversity"]))
-    with pytest.raises(EvaluationError, match="training data, and there are none"):
+    with pytest.raises(ConfigError, match="training data, and there are none"):
         evaluate_file(path, None, evaluating.config(metrics=["NearestTrainingImage"]))
     np.savez(tmp_path / "samples.npz", arr_0=np.zeros((3, 8, 8, 1), np.uint8), arr_1=np.ones(2))
     with pytest.raises(NpzError, match=r"labels of 3 images are whole numbers of shape \(3,\)"):

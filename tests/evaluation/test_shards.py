@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from afmlib.evaluation import shards as module
-from afmlib.evaluation.shards import Parts
+from afmlib.evaluation.shards import Shards
 
 
 def record(rows):
@@ -18,12 +18,12 @@ def record(rows):
 def test_rows_come_out_in_order_however_they_went_in(tmp_path_factory, starts, size, stop):
     folder = str(tmp_path_factory.mktemp("parts"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "PART_SIZE", size)
-        first = Parts(folder)
+        patch.setattr(module, "SHARD_SIZE", size)
+        first = Shards(folder)
         for start in starts[:stop]:
             first.add(range(start, start + 4), record(range(start, start + 4)))
         first.close()
-        second = Parts(folder)
+        second = Shards(folder)
         second.load()
         assert sorted(second.done()) == sorted(r for s in starts[:stop] for r in range(s, s + 4))
         for start in starts[stop:]:
@@ -38,7 +38,7 @@ def test_rows_come_out_in_order_however_they_went_in(tmp_path_factory, starts, s
 
 def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    parts = Parts()
+    parts = Shards()
     parts.add(range(2000), record(range(2000)))
     parts.close()
     parts.remove()

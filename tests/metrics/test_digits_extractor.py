@@ -73,7 +73,7 @@ def test_one_pass_gives_features_a_map_and_logits(digits, digits_extractor):
 
 
 def test_other_images_are_refused(digits_extractor):
-    with pytest.raises(ValueError, match=r"\(1, 8, 8\), not \(3, 32, 32\)"):
+    with pytest.raises(ValueError, match=r"\(1, 8, 8\), got \(3, 32, 32\)"):
         digits_extractor(torch.zeros(2, 3, 32, 32))
 
 
@@ -115,7 +115,7 @@ def test_a_cache_that_cannot_be_written_does_no_harm(cache, monkeypatch, caplog)
     with caplog.at_level(logging.WARNING, "afmlib"):
         DigitsExtractor()
 
-    assert "is not kept" in caplog.text
+    assert "is not cached" in caplog.text
 
 
 def test_the_cache_is_in_the_home_unless_told(monkeypatch):

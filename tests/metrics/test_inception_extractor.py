@@ -21,7 +21,7 @@ def test_an_unknown_file_is_never_unpickled(tmp_path, capsys):
     path = tmp_path / "pt_inception-2015-12-05-6726825d.pth"
     path.write_bytes(pickle.dumps(Harmful()))
 
-    with pytest.raises(ValueError, match=r"is not the published Inception .* 6726825d0af5"):
+    with pytest.raises(ValueError, match=r"is not the official Inception .* 6726825d0af5"):
         InceptionExtractor(str(path))
 
     assert capsys.readouterr().out == ""

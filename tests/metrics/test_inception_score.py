@@ -64,7 +64,7 @@ def test_its_limits_are_reached():
 
 
 def test_what_cannot_be_is_refused(judge, tensors, identity):
-    with pytest.raises(ValueError, match="3 samples cannot be dealt into 10 parts"):
+    with pytest.raises(ValueError, match="10 splits need as many samples, got 3"):
         score(torch.zeros(3, 2), splits=10)
     with pytest.raises(ValueError, match="splits must be at least 1, got 0"):
         InceptionScore(splits=0)

@@ -77,7 +77,7 @@ def test_it_has_no_bias_where_distributions_are_the_same(distance):
 
 
 def test_what_cannot_be_is_refused(distance):
-    with pytest.raises(ValueError, match="there are 5 and 9: give a smaller subset_size"):
+    with pytest.raises(ValueError, match="got 5 and 9: decrease subset_size"):
         distance(torch.randn(5, 2), torch.randn(9, 2))
     for options in (dict(subsets=0), dict(subset_size=1)):
         with pytest.raises(ValueError, match="must be at least 1 and subset_size at least 2"):

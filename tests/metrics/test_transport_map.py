@@ -93,9 +93,9 @@ def test_the_assignment_is_the_best_of_all(seed):
 
 def test_it_is_for_points_whose_noises_are_known(digits, judge):
     noises = torch.randn(3, 1, 8, 8)
-    with pytest.raises(ValueError, match="The optimal transport to Digits is not known"):
+    with pytest.raises(ValueError, match="the optimal transport to Digits is unknown"):
         judge(TransportMap(), digits.images[:3], digits.labels[:3], noises=noises)
-    with pytest.raises(ValueError, match="whose noises are known"):
+    with pytest.raises(ValueError, match="noises of the samples are unknown"):
         measure(judge, FourGaussians(num_samples=10), torch.randn(3, 1), None)
     with pytest.raises(ValueError, match="max_points must be at least 1, got 0"):
         TransportMap(max_points=0)

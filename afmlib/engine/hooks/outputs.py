@@ -13,10 +13,7 @@ from PIL import Image
 from afmlib import processes
 from afmlib.config import EvaluationConfig
 from afmlib.engine.json_lines import JsonLines
-from afmlib.evaluation.classifier import evaluate_average
-from afmlib.evaluation.evaluate import EvaluationError
-from afmlib.evaluation.pictures import picture
-from afmlib.evaluation.sampling import sample_together
+from afmlib.evaluation import EvaluationError, evaluate_average, picture, sample_together
 from afmlib.interfaces import PointDataset
 from afmlib.io import storage
 

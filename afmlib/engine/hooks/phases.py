@@ -20,8 +20,7 @@ from afmlib.engine.phases.controller import (
 )
 from afmlib.engine.phases.fixed import DECISIONS
 from afmlib.engine.phases.snapshots import Snapshots
-from afmlib.evaluation.classifier import evaluate_average
-from afmlib.evaluation.evaluate import EvaluationError
+from afmlib.evaluation import EvaluationError, evaluate_average
 from afmlib.io import storage
 from afmlib.registry import METRICS
 

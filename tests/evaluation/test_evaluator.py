@@ -1,9 +1,9 @@
-"""Tests for afmlib.data.decoded."""
+"""Tests for afmlib.evaluation.evaluator."""
 
 import torch
 
-from afmlib.data.decoded import Decoded
 from afmlib.data.digits import Digits
+from afmlib.evaluation.evaluator import DecodedImages
 from afmlib.interfaces import Autoencoder
 from afmlib.testing import check_dataset
 
@@ -16,9 +16,9 @@ class Doubling(Autoencoder):
         return latents.repeat_interleave(2, -1).repeat_interleave(2, -2)
 
 
-def test_it_is_a_data_set_of_what_latents_decode_to():
+def test_decoded_images_are_a_dataset():
     latents = Digits()
-    images = Decoded(latents, Doubling())
+    images = DecodedImages(latents, Doubling())
 
     check_dataset(images)
     stored, labels = images.__getitems__([3, 5])
