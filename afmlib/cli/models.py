@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from afmlib import processes
-from afmlib.data.decoded import decode
+from afmlib.evaluation import decode_latents
 from afmlib.interfaces import SampleModel
 from afmlib.io import storage
 from afmlib.io.cache import copy_for_all
@@ -189,4 +189,4 @@ def decoder_of(
             f"The model was trained with latent scale {scale:g}, but {vae} has latent scale "
             f"{autoencoder.latent_scale:g}. Use the autoencoder of its training."
         )
-    return functools.partial(decode, autoencoder)
+    return functools.partial(decode_latents, autoencoder)

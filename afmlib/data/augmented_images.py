@@ -1,12 +1,11 @@
-r"""Images that are turned, magnified and shifted at random, for the classifier that guides.
+r"""Images with a random rotation, scale and shift, for the classifier of guidance.
 
-With probability :math:`p`, independently for each image, an affine change whose angle, scale and
-shift are uniform in their ranges; what comes in is the image itself, reflected at its border. The
-ranges of angle and shift are symmetric, so that it makes no difference whether an image is mirrored
-before or after.
+With probability :math:`p`, an image gets an affine change. Angle, scale and shift are uniform in
+their ranges. Missing pixels are reflected at the border. The ranges of angle and shift are
+symmetric, so mirroring commutes with the change.
 
-The paper changes images before they are resized. Images are read at one size; to have it so, read
-them larger than they are trained on, and give ``size``, to which they are shrunk after the change.
+The paper changes images before they are resized. To do the same, read images larger than needed and
+set ``size``, to which they are resized after the change.
 
 References:
     | Adversarial Flow Models (Lin et al., 2025), Sec. 3.5, App. F
@@ -26,23 +25,23 @@ from afmlib.interfaces import Dataset
 from afmlib.typing import Labels, Latents
 
 NUMBERS = 5
-"""The uniform numbers of an image: whether, angle, scale, right, down."""
+"""The uniform numbers of an image: whether it is changed, angle, scale, right, down."""
 
 
 class AugmentedImages(Dataset):
-    """The images of a data set with an affine change in training, and as they are without.
+    """The images of a dataset, with a random affine change in training.
 
     Args:
         images: The images.
-        probability: How often an image is changed.
+        probability: The probability that an image is changed.
         degrees: The largest angle, in both directions.
         shift: The largest shift, in all directions, as a share of each side.
         scale: The range of the magnification.
-        size: The side of the square to which images are shrunk after the change; as they are read,
-            unless given.
+        size: The side of the square to which images are resized after the change. Defaults to the
+            size at which they are read.
 
     Raises:
-        ValueError: If an argument is out of its domain, or what is to be changed are no images.
+        ValueError: If an argument is out of its domain, or the samples are not images.
 
     Example:
         >>> from afmlib.data.digits import Digits
@@ -66,9 +65,9 @@ class AugmentedImages(Dataset):
         if not 0 <= degrees <= 180:
             raise ValueError(f"degrees must be in [0, 180], got {degrees}.")
         if not 0 <= shift <= 1:
-            raise ValueError(f"shift is a share in [0, 1], got {shift}.")
+            raise ValueError(f"shift must be in [0, 1], got {shift}.")
         if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
-            raise ValueError(f"scale is a range 0 < low <= high, got {list(scale)}.")
+            raise ValueError(f"scale must be a range 0 < low <= high, got {list(scale)}.")
         _check_images(images, size)
         self.images = images
         self.probability = probability
@@ -86,16 +85,16 @@ class AugmentedImages(Dataset):
         return len(self.images)
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Labels]:
-        """Returns what is stored of some images, and their labels."""
+        """Returns stored images and their labels."""
         return self.images.__getitems__(indices)
 
     def draw(self, size: int, generator: torch.Generator) -> Tensor:
-        """Draws, for each image, what is random about it anyway, and the numbers of its change."""
+        """Draws the random part of the dataset, and the numbers of the change."""
         own = self.images.draw(size, generator)
         return torch.cat([own, torch.rand(size, NUMBERS, generator=generator)], dim=1)
 
     def augment(self, stored: Tensor, draws: Tensor | None) -> Latents:
-        """Returns images, changed by their draws; without, as they are."""
+        """Returns images, changed by their draws. Without draws, returns them unchanged."""
         if draws is None:
             return self._shrunk(self.images.augment(stored, None))
         images = self.images.augment(stored, draws[:, :-NUMBERS])
@@ -121,12 +120,12 @@ class AugmentedImages(Dataset):
         return interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
 
     def held_out(self) -> Dataset | None:
-        """Returns the part that is kept from training, of which no image is changed."""
+        """Returns the held-out images, which are not changed; None if there are none."""
         kept = self.images.held_out()
         return None if kept is None else AugmentedImages(kept, probability=0.0, size=self.size)
 
     def to(self, device: torch.device) -> "AugmentedImages":
-        """Moves the networks of the images, if there are any."""
+        """Moves the networks of the images."""
         self.images.to(device)
         return self
 
@@ -135,8 +134,8 @@ def _check_images(images: Dataset, size: int | None) -> None:
     shape = tuple(images.latent_shape)
     if len(shape) != 3 or images.latent_scale != 1:
         raise ValueError(
-            f"Images are to be changed, and a {type(images).__name__} has none: its samples are "
+            f"AugmentedImages needs images, and the samples of {type(images).__name__} are "
             f"{'latents' if len(shape) == 3 else 'points'} of shape {shape}."
         )
     if size is not None and not 1 <= size <= min(shape[1:]):
-        raise ValueError(f"size must be in [1, {min(shape[1:])}], as images are read, got {size}.")
+        raise ValueError(f"size must be in [1, {min(shape[1:])}], got {size}.")

@@ -1,9 +1,9 @@
-r"""The autoencoder of latent models, through diffusers: sd-vae-ft-mse and its kin.
+r"""The autoencoder of latent models, from diffusers: sd-vae-ft-mse and similar ones.
 
-An image is encoded as a Gaussian of mean :math:`\mu` and standard deviation :math:`\sigma`, of
-which a code is sampled, and multiplied by a scale :math:`s` that brings codes to unit variance:
-:math:`s \, (\mu + \sigma \epsilon)`. Of sd-vae-ft-mse it is 0.18215, and the code of an image of
-256 pixels has 4 channels of 32 x 32.
+An image is encoded as a Gaussian of mean :math:`\mu` and standard deviation :math:`\sigma`. The
+code is :math:`s \, (\mu + \sigma \epsilon)`, where the scale :math:`s` brings codes to unit
+variance. For sd-vae-ft-mse, :math:`s` is 0.18215, and the code of a 256x256 image has 4 channels of
+32x32.
 
 References:
     | High-Resolution Image Synthesis with Latent Diffusion Models (Rombach et al., 2021)
@@ -26,17 +26,17 @@ from afmlib.typing import Latents
 
 
 class DiffusersAutoencoder(Autoencoder):
-    """A frozen ``AutoencoderKL`` of diffusers, which the extra ``vae`` brings.
+    """A frozen ``AutoencoderKL`` of diffusers (``pip install 'afmlib[vae]'``).
 
     Args:
         path: A local folder with ``config.json`` and weights in safetensors, or the name of a
             repository of the Hugging Face hub, such as ``stabilityai/sd-vae-ft-mse``.
-        subfolder: Where in it the autoencoder is, if not at the top.
-        latent_scale: The scale of the codes; that of the autoencoder's own config unless given.
+        subfolder: The folder of the autoencoder in it. Defaults to the top.
+        latent_scale: The scale of the codes. Defaults to that of its config.
 
     Raises:
-        FileNotFoundError: If there is no such folder.
-        OSError: If diffusers is not installed, or there is no such autoencoder.
+        FileNotFoundError: If the folder does not exist.
+        OSError: If diffusers is not installed, or the autoencoder cannot be loaded.
         ValueError: If ``latent_scale`` is not positive.
     """
 
@@ -60,7 +60,7 @@ class DiffusersAutoencoder(Autoencoder):
 
     @property
     def reduction(self) -> int:
-        """How many times smaller than the image a code is, in each direction."""
+        """The ratio of the sides of an image and of its code."""
         return 2 ** (len(self.network.config.block_out_channels) - 1)
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,9 +69,9 @@ class DiffusersAutoencoder(Autoencoder):
         return found.mean, found.std
 
     def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Latents:
-        """Samples the codes of images in [-1, 1]; without a generator, they are the means.
+        """Samples the codes of images in [-1, 1]. Without a generator, returns their means.
 
-        The noise is drawn on the CPU, so that it is the same on every device.
+        The noise is drawn on the CPU, so that it does not depend on the device.
         """
         means, stds = self.posterior(images)
         if generator is None:
@@ -80,7 +80,7 @@ class DiffusersAutoencoder(Autoencoder):
         return self.latent_scale * (means + stds * noises.to(means))
 
     def decode(self, latents: Latents) -> Tensor:
-        """Decodes to images in [-1, 1]; what lies outside is clipped."""
+        """Decodes to images, clipped to [-1, 1]."""
         codes = latents.to(self.network.dtype) / self.latent_scale
         return self.network.decode(codes).sample.clamp(-1, 1)
 
@@ -94,10 +94,10 @@ def _load(path: str, subfolder: str | None) -> Any:
         ) from error
     is_local = os.path.isdir(path)
     if not is_local and not _is_hub_name(path):
-        raise FileNotFoundError(f"There is no autoencoder {path}: it is no folder.")
+        raise FileNotFoundError(f"The autoencoder {path} does not exist: it is not a folder.")
     options: dict[str, Any] = {} if subfolder is None else dict(subfolder=subfolder)
     try:
-        # Without the last it advises everybody to install another package.
+        # With low_cpu_mem_usage it would advise to install accelerate.
         return AutoencoderKL.from_pretrained(
             path,
             use_safetensors=True,  # Never a pickle.
@@ -105,12 +105,12 @@ def _load(path: str, subfolder: str | None) -> Any:
             low_cpu_mem_usage=False,
             **options,
         )
-    except Exception as error:  # What a foreign file makes of diffusers is up to it.
+    except Exception as error:  # diffusers may raise anything for a wrong file.
         text = " ".join(str(error).split())[:300] or type(error).__name__
         raise OSError(f"No autoencoder could be loaded from {path}: {text}") from error
 
 
 def _is_hub_name(path: str) -> bool:
-    """Tells the name of a repository, "who/what", from a path."""
+    """Returns whether a path is the name of a repository, "owner/name"."""
     parts = path.split("/")
     return len(parts) == 2 and all(parts) and not path.startswith((".", "~"))

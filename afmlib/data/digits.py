@@ -1,4 +1,4 @@
-"""Handwritten digits, 8x8 and gray: real images that are installed and never downloaded."""
+"""Handwritten digits, 8x8 and gray, which come with scikit-learn and need no download."""
 
 __all__ = ["Digits"]
 
@@ -16,15 +16,15 @@ from afmlib.typing import Labels, Latents
 class Digits(Dataset):
     """1437 training and 360 test images of the ten digits, in [-1, 1].
 
-    They are the copy that scikit-learn brings of Optical Recognition of Handwritten Digits
-    (E. Alpaydin and C. Kaynak, UCI Machine Learning Repository, CC BY 4.0). A mirrored digit is no
-    digit: nothing about them is random.
+    They are Optical Recognition of Handwritten Digits (E. Alpaydin and C. Kaynak, UCI Machine
+    Learning Repository, CC BY 4.0), in the copy of scikit-learn. They are not mirrored, since a
+    mirrored digit is not a digit.
 
     Args:
-        split: Which of the two parts.
+        split: ``train`` or ``test``.
 
     Raises:
-        ValueError: If there is no such part.
+        ValueError: If there is no such split.
 
     Example:
         >>> digits = Digits()
@@ -41,7 +41,7 @@ class Digits(Dataset):
 
     def __init__(self, split: Literal["train", "test"] = "train") -> None:
         if split not in ("train", "test"):
-            raise ValueError(f"The parts of the digits are 'train' and 'test', not {split!r}.")
+            raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
         self.images, self.labels = read_digits().part(split)
         self._held_out = Digits("test") if split == "train" else None
 
@@ -55,9 +55,9 @@ class Digits(Dataset):
         return self.images[rows], self.labels[rows]
 
     def augment(self, stored: Tensor, draws: Tensor | None) -> Latents:
-        """Returns the images as they are."""
+        """Returns the images unchanged."""
         return stored
 
     def held_out(self) -> "Digits | None":
-        """Returns the test images; None of the test images themselves."""
+        """Returns the test images; None if these are the test images."""
         return self._held_out

@@ -1,11 +1,9 @@
-r"""Images that an autoencoder encodes in the training step: latents of images that change.
+r"""Images that are encoded in the training step, so that they can be augmented.
 
-Latents that were computed once (`afmlib.data.latent_folder`) are quick to read and cannot be
-changed: the code of an image that is turned is not the turned code. Here an image is encoded when
-it is used, after what is random about it was applied, and a code
-:math:`s \, (\mu + \sigma \epsilon)` is sampled of the Gaussian that the autoencoder returns, with
-the noise :math:`\epsilon` of the sample's own draw.
-It costs a pass through the autoencoder in every step.
+Precomputed latents (`afmlib.data.latent_folder`) are fast to read, but cannot be augmented: the
+code of a rotated image is not the rotated code. Here an image is augmented first and then encoded.
+The code :math:`s \, (\mu + \sigma \epsilon)` is sampled with the noise :math:`\epsilon` of its
+draw. Every step costs a forward pass of the autoencoder.
 """
 
 __all__ = ["EncodedImages", "encode"]
@@ -20,15 +18,15 @@ from afmlib.interfaces import Autoencoder, Dataset
 from afmlib.typing import Labels, Latents
 
 ENCODED_AT_ONCE = 16
-"""Images of 256 pixels at which an autoencoder needs about a gigabyte."""
+"""For 256x256 images, an autoencoder then needs about a gigabyte."""
 
 
 @torch.no_grad()
 def encode(autoencoder: Autoencoder, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Encodes images a few at once, on the device of the autoencoder.
+    """Encodes images in small batches, on the device of the autoencoder.
 
     Returns:
-        Mean and standard deviation of the codes, not scaled, where the images are.
+        Unscaled mean and standard deviation of the codes, on the device of the images.
     """
     device = next((weights.device for weights in autoencoder.parameters()), images.device)
     parts = [
@@ -39,14 +37,14 @@ def encode(autoencoder: Autoencoder, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class EncodedImages(Dataset):
-    """The latents of a data set of images, encoded when they are used.
+    """The latents of a dataset of images, encoded on the fly.
 
     Args:
         images: The images, in [-1, 1].
-        autoencoder: What encodes them; it is frozen.
+        autoencoder: The encoder, which is frozen.
 
     Raises:
-        ValueError: If the samples of ``images`` are no images that the autoencoder can encode.
+        ValueError: If the autoencoder cannot encode the samples of ``images``.
     """
 
     def __init__(self, images: Dataset, autoencoder: Autoencoder) -> None:
@@ -64,16 +62,16 @@ class EncodedImages(Dataset):
         return len(self.images)
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Labels]:
-        """Returns what is stored of some images, and their labels."""
+        """Returns stored images and their labels."""
         return self.images.__getitems__(indices)
 
     def draw(self, size: int, generator: torch.Generator) -> Tensor:
-        """Draws, for each image, what is random about it, and the noise of its code."""
+        """Draws the random part of each image, and the noise of its code."""
         own = self.images.draw(size, generator)
         return torch.cat([own, torch.randn(size, self._num_noises, generator=generator)], dim=1)
 
     def augment(self, stored: Tensor, draws: Tensor | None) -> Latents:
-        """Samples the codes of images by their draws; without, returns the means of plain ones."""
+        """Samples codes by their draws. Without draws, returns the means of plain images."""
         if draws is None:
             means, _ = encode(self.autoencoder, self.images.augment(stored, None))
             return self.latent_scale * means
@@ -87,12 +85,12 @@ class EncodedImages(Dataset):
         return math.prod(self.latent_shape)
 
     def held_out(self) -> Dataset | None:
-        """Returns the latents of the part that is kept from training, if there is one."""
+        """Returns the latents of the held-out images; None if there are none."""
         kept = self.images.held_out()
         return None if kept is None else EncodedImages(kept, self.autoencoder)
 
     def to(self, device: torch.device) -> "EncodedImages":
-        """Moves the autoencoder, and the networks of the images, if there are any."""
+        """Moves the autoencoder, and the networks of the images."""
         self.images.to(device)
         self.autoencoder.to(device)
         return self
@@ -103,7 +101,7 @@ def _latent_shape(images: Dataset, autoencoder: Autoencoder) -> tuple[int, ...]:
     image = images.augment(stored, None)
     try:
         means, _ = encode(autoencoder, image)
-    except RuntimeError as error:  # What a network says to a shape that it is not made for.
+    except RuntimeError as error:  # The network does not fit this shape.
         raise ValueError(
             f"A {type(autoencoder).__name__} cannot encode images of shape "
             f"{tuple(image.shape[1:])}: {str(error).splitlines()[0]}"

@@ -1,14 +1,14 @@
-"""Images in one ``.npz`` file of NumPy, with their classes and a part that is held out.
+"""Images in one ``.npz`` file of NumPy, with their classes and a held-out part.
 
-The arrays of the file, of which only the first has to be there:
+The file holds these arrays. Only the first is required:
 
 * ``images``: uint8, (N, size, size, channels) with 1 or 3 channels, or (N, size, size) for gray;
-* ``labels``: whole numbers from 0, (N,); without, all images are of one class;
-* ``class_names``: text, (classes,); without, classes are called by their numbers;
+* ``labels``: whole numbers from 0, (N,). By default, all images are of one class;
+* ``class_names``: text, (classes,). By default, classes are named by their numbers;
 * ``held_out``: bool, (N,), true for images that are kept from training.
 
-Others, such as a name of each image, are left alone. Nothing in the file is unpickled. One is
-written by ``numpy.savez_compressed(path, images=images, labels=labels)``.
+Other arrays are ignored. Nothing in the file is unpickled. To write one:
+``numpy.savez_compressed(path, images=images, labels=labels)``.
 """
 
 __all__ = ["ImageArchive"]
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from afmlib.data.pixels import check_flip_probability, scale_and_mirror
+from afmlib.data.image_files import check_flip_probability, scale_and_mirror
 from afmlib.interfaces import Dataset
 from afmlib.io import storage
 from afmlib.io.npz import NpzError, NpzFile
@@ -32,24 +32,25 @@ Array = np.ndarray[Any, np.dtype[Any]]
 IMAGES, LABELS, CLASS_NAMES, HELD_OUT = "images", "labels", "class_names", "held_out"
 
 MAX_CLASSES = 100_000
-"""More are taken for labels that are something else."""
+"""More classes mean that the labels are something else."""
 
 IN_THE_REPOSITORY = {
     "emoji32.npz": "benchmarks/data/emoji32.npz, made by benchmarks/data/make_emoji.py"
 }
-"""Archives that shipped configs name."""
+"""Archives that shipped configs use."""
 
 
 class ImageArchive(Dataset):
-    """Images in [-1, 1] out of an ``.npz`` file, all of them in memory as uint8.
+    """Images in [-1, 1] of an ``.npz`` file, kept in memory as uint8.
 
     Args:
         path: The file: a path, relative to the working directory, or a URL.
-        split: Whether these are the images for training, or those that are held out.
-        horizontal_flip_prob: How often an image is mirrored in training. Not for text and digits.
+        split: ``train`` for the training images, ``test`` for those that are held out.
+        horizontal_flip_prob: The probability that an image is mirrored in training. Leave it at 0
+            for text and digits.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         ValueError: If it holds no such images, or an argument is out of its domain.
 
     Example:
@@ -68,7 +69,7 @@ class ImageArchive(Dataset):
         horizontal_flip_prob: float = 0.0,
     ) -> None:
         if split not in ("train", "test"):
-            raise ValueError(f"The parts of an archive are 'train' and 'test', not {split!r}.")
+            raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
         check_flip_probability(horizontal_flip_prob)
         self.path = str(path)
         self.horizontal_flip_prob = horizontal_flip_prob
@@ -76,7 +77,8 @@ class ImageArchive(Dataset):
         self.num_classes = len(self.class_names)
         rows = torch.from_numpy(np.flatnonzero(held_out == (split == "test")))
         if not len(rows):
-            raise ValueError(f"{path} has no images for {split}: {_whose(split)} is held out.")
+            held = "no image is" if split == "test" else "all images are"
+            raise ValueError(f"{path} has no images for split {split!r}: {held} held out.")
         self.images = torch.from_numpy(images)[rows].permute(0, 3, 1, 2).contiguous()
         self.labels = torch.from_numpy(labels)[rows]
         self.latent_shape = tuple(self.images.shape[1:])
@@ -93,7 +95,7 @@ class ImageArchive(Dataset):
         return self.images[rows], self.labels[rows]
 
     def draw(self, size: int, generator: torch.Generator) -> Tensor:
-        """Draws one number in [0, 1) for each image, which decides whether it is mirrored."""
+        """Draws a number in [0, 1) for each image, which decides whether it is mirrored."""
         return torch.rand(size, 1, generator=generator)
 
     def augment(self, stored: Tensor, draws: Tensor | None) -> Latents:
@@ -105,16 +107,17 @@ class ImageArchive(Dataset):
         return self._held_out
 
 
-def _whose(split: str) -> str:
-    return "none" if split == "test" else "every one"
-
-
 def _read(path: str) -> tuple[Array, Array, tuple[str, ...], Array]:
-    """Returns images with a channel axis, labels, class names, and which are held out."""
+    """Returns images with a channel axis, labels, class names, and the held-out mask."""
     try:
         file = NpzFile(path)
     except FileNotFoundError:
-        raise FileNotFoundError(_missing(path)) from None
+        message = f"The image archive {path} does not exist"
+        if storage.local_path(path) is not None and not os.path.isabs(path):
+            message += f" in {os.getcwd()}, where relative paths start"
+        shipped = IN_THE_REPOSITORY.get(os.path.basename(path))
+        hint = f" In the repository of afmlib it is {shipped}." if shipped else ""
+        raise FileNotFoundError(f"{message}.{hint}") from None
     except NpzError as error:
         raise ValueError(str(error)) from None
     try:
@@ -123,14 +126,6 @@ def _read(path: str) -> tuple[Array, Array, tuple[str, ...], Array]:
         return images, labels, _class_names(file, labels), _held_out(file, len(images))
     except NpzError as error:
         raise ValueError(str(error)) from None
-
-
-def _missing(path: str) -> str:
-    message = f"There is no archive of images {path}"
-    if storage.local_path(path) is not None and not os.path.isabs(path):
-        message += f" in {os.getcwd()}, where a relative path begins"
-    shipped = IN_THE_REPOSITORY.get(os.path.basename(path))
-    return f"{message}. In the repository of afmlib it is {shipped}." if shipped else f"{message}."
 
 
 def _images(file: NpzFile) -> Array:
@@ -151,7 +146,7 @@ def _labels(file: NpzFile, count: int) -> Array:
     header = file.header(LABELS)
     if header.dtype.kind not in "iu" or header.shape != (count,):
         raise ValueError(
-            f"{LABELS} in {file.path} must be whole numbers of shape ({count},), one of each "
+            f"{LABELS} in {file.path} must be whole numbers of shape ({count},), one per "
             f"image, got {header.dtype} of shape {header.shape}."
         )
     labels = file.array(LABELS)
@@ -170,7 +165,7 @@ def _class_names(file: NpzFile, labels: Array) -> tuple[str, ...]:
     header = file.header(CLASS_NAMES)
     if header.dtype.kind != "U" or len(header.shape) != 1 or header.shape[0] < count:
         raise ValueError(
-            f"{CLASS_NAMES} in {file.path} must be text, one of each of the {count} classes, got "
+            f"{CLASS_NAMES} in {file.path} must be text, one for each of {count} classes, got "
             f"{header.dtype} of shape {header.shape}."
         )
     return tuple(str(name) for name in file.array(CLASS_NAMES))
@@ -182,7 +177,7 @@ def _held_out(file: NpzFile, count: int) -> Array:
     header = file.header(HELD_OUT)
     if header.dtype != np.bool_ or header.shape != (count,):
         raise ValueError(
-            f"{HELD_OUT} in {file.path} must be bool of shape ({count},), one of each image, got "
+            f"{HELD_OUT} in {file.path} must be bool of shape ({count},), one per image, got "
             f"{header.dtype} of shape {header.shape}."
         )
     return file.array(HELD_OUT)

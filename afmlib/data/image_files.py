@@ -1,25 +1,32 @@
-"""Image files: which there are in a folder, and how one is decoded, shrunk and cropped.
+"""Image files: listing, decoding, resizing, and the pixels that training sees.
 
 References:
     | The resizing of guided diffusion (Dhariwal and Nichol, 2021), which DiT and AFM use
     | https://github.com/openai/guided-diffusion/blob/main/guided_diffusion/image_datasets.py
 """
 
-__all__ = ["EXTENSIONS", "FileListing", "decode", "list_files", "shrink_and_crop", "verify"]
+__all__ = [
+    "EXTENSIONS",
+    "FileListing",
+    "check_flip_probability",
+    "decode",
+    "list_files",
+    "scale_and_mirror",
+    "shrink_and_crop",
+    "verify",
+]
 
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from afmlib.io import storage
 from afmlib.io.file_systems import reaching
-
-if TYPE_CHECKING:
-    from PIL import Image
+from afmlib.typing import Latents
 
 EXTENSIONS = (
     ".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
@@ -28,10 +35,10 @@ EXTENSIONS = (
 
 @dataclass(frozen=True)
 class FileListing:
-    """What a folder holds, by paths relative to it; hidden files and folders are left out."""
+    """The content of a folder, by relative paths, without hidden files and folders."""
 
     images: list[str]
-    """The files that are images by their extension, sorted."""
+    """The files with the extension of an image, sorted."""
 
     others: list[str]
     """The other files, sorted."""
@@ -41,17 +48,17 @@ class FileListing:
 
 
 def list_files(path: str) -> FileListing:
-    """Lists a folder and all below it.
+    """Lists a folder recursively.
 
     Raises:
-        FileNotFoundError: If there is no such folder.
+        FileNotFoundError: If the folder does not exist.
         NotADirectoryError: If it is a file.
         OSError: If it, or a folder in it, cannot be read.
-        ValueError: If the path is a URL of an unknown kind.
+        ValueError: If the protocol of the URL is unknown.
     """
     if not storage.exists(path):
         raise FileNotFoundError(f"There is no folder {path}.")
-    # By default a local folder that must not be read looks empty.
+    # By default, a local folder without read permission looks empty.
     strict = {"on_error": "raise"} if storage.is_local(path) else {}
     with reaching(path) as (fs, root):
         if not fs.isdir(root):
@@ -73,15 +80,13 @@ def list_files(path: str) -> FileListing:
 def decode(content: bytes, size: int, channels: int) -> Tensor:
     """Decodes an image file to uint8 of shape (channels, size, size).
 
-    A photo is turned upright by its EXIF orientation, transparent parts become white, 16 bits
-    become 8, and of an animation the first image is taken.
+    The EXIF orientation is applied, transparent parts become white, and 16 bits become 8. Of an
+    animation, the first image is used.
 
     Raises:
-        OSError: If it is not an image, or is damaged.
-        ValueError: If it has a kind of pixels that are not colors.
+        OSError: If it is not an image, or is corrupt.
+        ValueError: If its pixels are not colors.
     """
-    from PIL import Image, ImageOps
-
     with Image.open(io.BytesIO(content)) as opened:
         image = ImageOps.exif_transpose(opened)
         image = _flatten(image, "L" if channels == 1 else "RGB")
@@ -90,22 +95,18 @@ def decode(content: bytes, size: int, channels: int) -> Tensor:
 
 
 def verify(content: bytes, size: int) -> None:
-    """Reads an image file to its end, at the least resolution that serves a size.
+    """Reads an image file to its end, at the lowest sufficient resolution.
 
     Raises:
-        OSError: If it is not an image, or is damaged.
-        ValueError: If it has a kind of pixels that are not colors.
+        OSError: If it is not an image, or is corrupt.
+        ValueError: If its pixels are not colors.
     """
-    from PIL import Image
-
     with Image.open(io.BytesIO(content)) as image:
-        image.draft(None, (size, size))  # Makes JPEG, which is most photos, several times faster.
+        image.draft(None, (size, size))  # Makes JPEG several times faster.
         _flatten(image, "RGB")
 
 
-def _flatten(image: "Image.Image", mode: str) -> "Image.Image":
-    from PIL import Image
-
+def _flatten(image: Image.Image, mode: str) -> Image.Image:
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers")
     if image.mode.startswith("I"):  # 16 bits; Pillow would clip them to 255.
@@ -118,13 +119,11 @@ def _flatten(image: "Image.Image", mode: str) -> "Image.Image":
     return image.convert(mode)
 
 
-def shrink_and_crop(image: "Image.Image", size: int) -> "Image.Image":
-    """Resizes the shorter side to ``size``, antialiased, and cuts out the centre.
+def shrink_and_crop(image: Image.Image, size: int) -> Image.Image:
+    """Resizes the shorter side to ``size``, with antialiasing, and crops the center.
 
-    It is halved by averaging as often as possible, and then resized by cubic interpolation.
+    It is halved by averaging as often as possible, and then resized by bicubic interpolation.
     """
-    from PIL import Image
-
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     scale = size / min(image.size)
@@ -133,3 +132,28 @@ def shrink_and_crop(image: "Image.Image", size: int) -> "Image.Image":
         image = image.resize(resized, Image.Resampling.BICUBIC)
     left, top = (image.width - size) // 2, (image.height - size) // 2
     return image.crop((left, top, left + size, top + size))
+
+
+def check_flip_probability(probability: float) -> None:
+    """Checks a probability.
+
+    Raises:
+        ValueError: If it is outside of [0, 1].
+    """
+    if not 0 <= probability <= 1:
+        raise ValueError(f"horizontal_flip_prob must be in [0, 1], got {probability}.")
+
+
+def scale_and_mirror(stored: Tensor, draws: Tensor | None, probability: float) -> Latents:
+    """Scales images to [-1, 1], and mirrors those whose draw is below the probability.
+
+    Args:
+        stored: Images, from 0 to 255.
+        draws: A number in [0, 1) for each image; None to mirror none.
+        probability: The probability that an image is mirrored.
+    """
+    images = stored.to(torch.float32) / 127.5 - 1
+    if draws is None:
+        return images
+    mirrored = draws < probability
+    return torch.where(mirrored.reshape(-1, 1, 1, 1), images.flip(-1), images)

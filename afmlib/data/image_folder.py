@@ -10,40 +10,51 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from afmlib.data.image_files import EXTENSIONS, FileListing, list_files
+from afmlib.data.image_files import (
+    EXTENSIONS,
+    FileListing,
+    check_flip_probability,
+    list_files,
+    scale_and_mirror,
+)
 from afmlib.data.image_store import ImageStore
-from afmlib.data.pixels import check_flip_probability, scale_and_mirror
 from afmlib.interfaces import Dataset
+from afmlib.io import storage
 from afmlib.typing import Labels, Latents
 
 MAX_NAMED = 5
-"""How many files a message names."""
+"""The number of files that a message names."""
+
+TRAIN = ("train", "training")
+HELD_OUT = ("val", "valid", "validation", "test", "testing")
+"""Names of folders that are parts of a dataset, not classes. The first held-out one is used."""
 
 logger = logging.getLogger("afmlib")
 
 
 class ImageFolder(Dataset):
-    """Images in [-1, 1], shrunk and cropped to a square; a class for each sub-folder, or none.
+    """Images in [-1, 1], resized and cropped to a square, with one class per sub-folder.
 
-    A file with the extension of an image that cannot be decoded is never passed over in silence.
+    If the sub-folders are ``train`` and ``val`` (or ``training``, ``validation``, ``test``), those
+    are not classes: the images in ``train`` are used, and those in ``val`` are held out.
 
     Args:
         path: The folder: a path, or a URL such as ``s3://bucket/folder``.
         size: The side of the square, in pixels.
         channels: 3 for color, 1 for gray.
-        labeled: Whether each sub-folder is a class, in the order of their names, to which the
-            images anywhere below it belong. If False, all images are of one class. Unless given,
-            they are labeled if there are images in sub-folders.
-        horizontal_flip_prob: How often an image is mirrored in training. Not for text and digits.
-        check: Whether each file is read once at the start, so that a bad one is found before
-            training and not in it.
-        skip_unreadable: Whether bad files found at the start are left out with a warning, instead
-            of an error.
-        cache_bytes: Decoded images stay in memory, as uint8, if all of them fit into so much.
+        labeled: Whether each sub-folder is a class, in alphabetical order. If False, all images are
+            of one class. By default, they are labeled if there are images in sub-folders.
+        horizontal_flip_prob: The probability that an image is mirrored in training. Leave it at 0
+            for text and digits.
+        check: Whether each file is read once at the start, to find unreadable ones before training.
+        skip_unreadable: Whether unreadable files found at the start are skipped with a warning.
+            By default, they raise an error.
+        cache_bytes: Decoded images stay in memory, as uint8, if all of them fit into this many
+            bytes.
 
     Raises:
         OSError: If the folder is missing or cannot be read.
-        ValueError: If it holds no images or bad ones, or an argument is out of its domain.
+        ValueError: If it holds no images or unreadable ones, or an argument is out of its domain.
     """
 
     def __init__(
@@ -65,17 +76,32 @@ class ImageFolder(Dataset):
         self.path = str(path)
         self.latent_shape = (channels, size, size)
         self.horizontal_flip_prob = horizontal_flip_prob
-        listing = list_files(self.path)
-        self.class_names = _class_names(self.path, listing, labeled)
+        folder, listing = self.path, list_files(self.path)
+        train, held_out = _parts(listing, labeled)
+        if train is not None:
+            folder = storage.join(self.path, train)
+            listing = list_files(folder)
+        self.class_names = _class_names(folder, listing, labeled)
         self.num_classes = len(self.class_names)
-        self._store = ImageStore(self.path, listing.images, self.latent_shape, cache_bytes)
+        self._held_out: ImageFolder | None = None
+        if held_out is not None:
+            part = storage.join(self.path, held_out)
+            self._held_out = ImageFolder(
+                part, size, channels, labeled, 0.0, check, skip_unreadable, cache_bytes
+            )
+            self._held_out._use_classes(self.class_names)
+            logger.warning(
+                "%s: training on %d images in %s; %d images in %s are held out.",
+                *(self.path, len(listing.images), train, len(self._held_out), held_out),
+            )
+        self._store = ImageStore(folder, listing.images, self.latent_shape, cache_bytes)
         if check:
             _leave_out(self._store, self._store.unreadable(), skip_unreadable)
         self.labels = _labels(self.files, self.class_names)
 
     @property
     def files(self) -> Sequence[str]:
-        """The paths of the images, relative to the folder."""
+        """The paths of the images, relative to the folder that holds the classes."""
         return self._store.files
 
     def __len__(self) -> int:
@@ -86,33 +112,58 @@ class ImageFolder(Dataset):
         """Returns images as uint8, and their classes.
 
         Raises:
-            ValueError: If a file cannot be decoded, which is found earlier with ``check``.
+            ValueError: If a file cannot be decoded. ``check`` finds such files earlier.
         """
         rows = torch.as_tensor(indices, dtype=torch.long)
         return self._store.read(rows), self.labels[rows]
 
     def draw(self, size: int, generator: torch.Generator) -> Tensor:
-        """Draws one number in [0, 1) for each image, which decides whether it is mirrored."""
+        """Draws a number in [0, 1) for each image, which decides whether it is mirrored."""
         return torch.rand(size, 1, generator=generator)
 
     def augment(self, stored: Tensor, draws: Tensor | None) -> Latents:
         """Scales images to [-1, 1], and mirrors those whose draw is below the probability."""
         return scale_and_mirror(stored, draws, self.horizontal_flip_prob)
 
+    def held_out(self) -> "ImageFolder | None":
+        """Returns the images in ``val``; None if there are none."""
+        return self._held_out
+
+    def _use_classes(self, class_names: Sequence[str]) -> None:
+        unknown = [name for name in self.class_names if name not in class_names]
+        if unknown:
+            raise ValueError(f"{self.path} has classes without training images: {_some(unknown)}.")
+        self.class_names, self.num_classes = tuple(class_names), len(class_names)
+        self.labels = _labels(self.files, self.class_names)
+
 
 UNLABELED = ("images",)
-"""The one class of images without labels."""
+"""The class of images without labels."""
+
+
+def _parts(listing: FileListing, labeled: bool | None) -> tuple[str | None, str | None]:
+    """Returns the folders of training and held-out images; None where there are none."""
+    folders = {name.split("/")[0].lower(): name.split("/")[0] for name in listing.images}
+    train = next((folders[name] for name in TRAIN if name in folders), None)
+    held_out = next((folders[name] for name in HELD_OUT if name in folders), None)
+    are_parts = folders.keys() <= {*TRAIN, *HELD_OUT}
+    if train is None or not are_parts:
+        return None, None
+    in_train = [name for name in listing.images if name.startswith(f"{train}/")]
+    if labeled and all(name.count("/") == 1 for name in in_train):
+        return None, None  # The user says that a folder "train" of images is a class.
+    return train, held_out
 
 
 def _class_names(path: str, listing: FileListing, labeled: bool | None) -> tuple[str, ...]:
     if not listing.images:
         raise ValueError(
-            f"There are no images in {path}: no file in it or below ends in one of "
+            f"There are no images in {path}: no file in it or its sub-folders ends in "
             f"{', '.join(EXTENSIONS)}.{_such_as(listing.others)}"
         )
     if listing.others:
         logger.warning(
-            "%d files in %s are not images by their extension and are not used: %s.",
+            "%d files in %s do not have the extension of an image and are ignored: %s.",
             *(len(listing.others), path, _some(listing.others)),
         )
     in_folders = Counter(name.split("/")[0] for name in listing.images if "/" in name)
@@ -121,12 +172,27 @@ def _class_names(path: str, listing: FileListing, labeled: bool | None) -> tuple
     beside = [name for name in listing.images if "/" not in name]
     if beside:
         raise ValueError(
-            f"{len(beside)} images in {path} are in no class folder: {_some(beside)}. "
-            "Move them, or give labeled=False."
+            f"{len(beside)} images in {path} are not in a class folder: {_some(beside)}. "
+            "Move them, or set labeled to false."
         )
     empty = [name for name in listing.folders if name not in in_folders]
     if empty:
-        logger.warning("No images, so no class, in these folders of %s: %s.", path, _some(empty))
+        logger.warning("Folders of %s without images are not classes: %s.", path, _some(empty))
+    below = {"/".join(name.split("/")[:2]) for name in listing.images if name.count("/") > 1}
+    flat = {name.split("/")[0] for name in listing.images if name.count("/") == 1}
+    if len(in_folders) == 1 and not flat:
+        only = next(iter(in_folders))
+        raise ValueError(
+            f"All images of {path} are in folders of {only}: {_some(sorted(below))}. To make these "
+            f"the classes, set path to {storage.join(path, only)}. For one class, set labeled to "
+            "false."
+        )
+    nested = sorted(name for name in below if name.split("/")[0] not in flat)
+    if nested:
+        logger.warning(
+            "The classes of %s are %s. The folders in them are not classes: %s.",
+            *(path, _some(sorted(in_folders)), _some(nested)),
+        )
     return tuple(sorted(in_folders))
 
 
@@ -146,8 +212,8 @@ def _leave_out(store: ImageStore, reasons: Mapping[int, str], skip_unreadable: b
     if not skip_unreadable:
         raise ValueError(f"{message} Remove them, or set skip_unreadable to true.")
     if len(bad) == len(store.files):
-        raise ValueError(f"{message} None are left.")
-    logger.warning("%s They are left out.", message)
+        raise ValueError(f"{message} No image is left.")
+    logger.warning("%s They are skipped.", message)
     store.keep([row for row in range(len(store.files)) if row not in reasons])
 
 

@@ -1,4 +1,4 @@
-"""Decoded image files by index: from memory if all of them fit into it, else from their files."""
+"""Decoded image files by index, cached in memory if all of them fit."""
 
 __all__ = ["ImageStore"]
 
@@ -14,20 +14,20 @@ from afmlib.data.image_files import decode, verify
 from afmlib.io import storage
 
 PROGRESS_FROM = 1000
-"""From how many files on the progress is shown."""
+"""The number of files from which progress is shown."""
 
 CHUNK = 256
-"""How many files are handed to the threads at once."""
+"""The number of files that are handed to the threads at once."""
 
 
 class ImageStore:
     """The images of some files, as uint8.
 
     Args:
-        folder: Where the files are.
+        folder: The folder of the files.
         files: Their paths, relative to the folder.
-        shape: Channels, height and width, which is the height.
-        cache_bytes: Images stay in memory, once decoded, if all of them fit into so much.
+        shape: Channels, height and width. Height and width are equal.
+        cache_bytes: Decoded images stay in memory if all of them fit into this many bytes.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class ImageStore:
         """Returns the images of some files, stacked.
 
         Raises:
-            ValueError: If one of them cannot be decoded; it is named.
+            ValueError: Names the file that cannot be decoded.
         """
         if self._images is None:
             return torch.stack([self._decode(row) for row in rows.tolist()])
@@ -53,12 +53,12 @@ class ImageStore:
         return self._images[rows]
 
     def unreadable(self) -> dict[int, str]:
-        """Reads every file, and returns why some cannot be decoded, by index."""
+        """Reads every file, and returns the reasons of failures by index."""
         failures = _track(self._failures(), len(self.files))
         return {row: reason for row, reason in enumerate(failures) if reason is not None}
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Forgets all files but some."""
+        """Keeps only some of the files."""
         self.files = [self.files[row] for row in rows]
         self._is_decoded = self._is_decoded[list(rows)]
         if self._images is not None:
@@ -76,7 +76,7 @@ class ImageStore:
                 verify(self._content(row), self.shape[-1])
             else:
                 self._remember(row)
-        except Exception as error:  # A decoder fed with garbage raises almost anything.
+        except Exception as error:  # A decoder may raise anything for garbage.
             return _reason(error)
         return None
 

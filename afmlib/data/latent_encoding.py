@@ -1,11 +1,11 @@
-r"""Encoding a folder of images into a `LatentFolder`, once, by any number of processes.
+r"""Encodes a folder of images into a `LatentFolder`, with any number of processes.
 
-Each image is encoded as it is and mirrored: mean and standard deviation of both codes are stored,
-so that training samples a fresh code each time, of either view. All of ImageNet is 42 GB in half
-precision, in which the rounding is far below the unit variance of the latents.
+Each image is encoded twice, plain and mirrored. Mean and standard deviation of both codes are
+stored, so that training samples a fresh code of either view. ImageNet takes 42 GB in half
+precision, whose rounding is far below the unit variance of the latents.
 
-What is done is noted batch by batch, after it is on the disk. So whoever is killed goes on where
-they were, also with another number of processes. Only when all is done, the arrays get their names.
+Finished batches are recorded after they are on disk, so a killed encoding resumes, also with
+another number of processes. The arrays get their final names when all batches are done.
 """
 
 __all__ = ["LatentEncoding"]
@@ -38,18 +38,18 @@ DONE, PLAN = "done.npy", "encoding.json"
 PART = ".part"
 VIEWS = 2
 AHEAD = 2
-"""Batches that each thread has decoded, or is at, before they are needed."""
+"""Batches that each thread decodes ahead."""
 
 
 class LatentEncoding:
-    """The encoding of a folder of images: begun by one process, done by several, finished by one.
+    """The encoding of a folder of images. The first process begins and finishes it.
 
     Args:
         path: The folder of the latents, on a local disk.
         images: The images.
-        autoencoder: What encodes them.
-        batch_size: Images that are encoded at once.
-        dtype: The precision in which codes are stored: "float16" or "float32".
+        autoencoder: The encoder.
+        batch_size: The number of images per batch.
+        dtype: The precision of stored codes: "float16" or "float32".
 
     Raises:
         ValueError: If the folder is not local, or an argument is out of its domain.
@@ -65,10 +65,13 @@ class LatentEncoding:
     ) -> None:
         local = storage.local_path(path)
         if local is None:
-            raise ValueError(f"Latents are encoded into a local folder, not {path}: copy it then.")
+            raise ValueError(
+                f"Latents are encoded into a local folder, not into {path}: copy it later."
+            )
         if batch_size < 1 or dtype not in ("float16", "float32"):
             raise ValueError(
-                f"batch_size is at least 1 and dtype float16 or float32, got {batch_size}, {dtype}."
+                f"batch_size must be at least 1 and dtype float16 or float32, got {batch_size} "
+                f"and {dtype}."
             )
         self.folder = Path(local)
         self.images = images
@@ -79,20 +82,20 @@ class LatentEncoding:
             range(start, min(start + batch_size, num)) for start in range(0, num, batch_size)
         ]
 
-    # --- The first process, before all ---
+    # --- The first process, at the start ---
 
     def begin(self, resume: bool = False) -> int:
-        """Makes the files, or finds those of an encoding that was killed.
+        """Creates the files, or opens those of a killed encoding.
 
         Returns:
-            How many images are encoded already.
+            The number of images that are already encoded.
 
         Raises:
-            FileExistsError: If the folder holds latents, or part of some and ``resume`` is not set.
-            ValueError: If the part is of other images, or another autoencoder or precision.
+            FileExistsError: If the folder holds latents, or unfinished ones without ``resume``.
+            ValueError: If the unfinished ones have other images, autoencoder or precision.
         """
         if (self.folder / CONVENTIONS).exists():
-            raise FileExistsError(f"{self.folder} holds latents already.")
+            raise FileExistsError(f"{self.folder} already holds latents.")
         plan, path = self._plan(), self.folder / PLAN
         if path.exists():
             self._check_resume(json.loads(path.read_text()), plan, resume)
@@ -109,17 +112,17 @@ class LatentEncoding:
     def _check_resume(self, there: dict[str, Any], plan: dict[str, Any], resume: bool) -> None:
         if not resume:
             raise FileExistsError(
-                f"{self.folder} holds a part of an encoding: go on with it by --resume."
+                f"{self.folder} holds an unfinished encoding: resume it with --resume."
             )
         for key, value in plan.items():
             if there.get(key) != value:
                 raise ValueError(
-                    f"The encoding in {self.folder} was begun with another {key}: "
+                    f"The encoding in {self.folder} was started with another {key}: "
                     f"{there.get(key)!r}, not {value!r}."
                 )
 
     def _plan(self) -> dict[str, Any]:
-        """Returns what must be the same when an encoding goes on."""
+        """Returns everything that must not change on resume."""
         with torch.inference_mode():
             means, _ = self._encode(self.images.__getitems__([0])[0])
         files = "\n".join(self.images.files)
@@ -144,22 +147,22 @@ class LatentEncoding:
         workers: int = 4,
         track: Callable[[Iterable[Any], int], Iterable[Any]] = lambda batches, total: batches,
     ) -> None:
-        """Encodes batches ``rank``, ``rank + size``, ..., as far as they are not done.
+        """Encodes the unfinished ones of the batches ``rank``, ``rank + size``, ...
 
         Args:
-            rank: Which process this is.
-            size: How many there are.
-            workers: Threads that decode image files.
-            track: What shows the progress over so many batches.
+            rank: The rank of this process.
+            size: The number of processes.
+            workers: The number of threads that decode image files.
+            track: Shows the progress over a number of batches.
 
         Raises:
-            ValueError: If a file cannot be decoded; it is named.
+            ValueError: Names the file that cannot be decoded.
         """
         means, stds, done = (
             np.load(self.folder / name, mmap_mode="r+")
             for name in (MEANS + PART, STDS + PART, DONE)
         )
-        # Not every size-th of those left: that would change while others make progress.
+        # Not every size-th unfinished batch: that set changes while others make progress.
         todo = [index for index in range(rank, len(self.batches), size) if not done[index]]
         for index, stored in track(self._decoded(todo, workers), len(todo)):
             rows = slice(self.batches[index].start, self.batches[index].stop)
@@ -167,11 +170,11 @@ class LatentEncoding:
                 means[rows], stds[rows] = (part.cpu().numpy() for part in self._encode(stored))
             means.flush()
             stds.flush()
-            done[index] = 1  # Once they are on the disk.
+            done[index] = 1  # Only after they are on disk.
             done.flush()
 
     def _decoded(self, todo: list[int], workers: int) -> Iterator[tuple[int, Tensor]]:
-        """Yields batches of images, while threads decode those that come next."""
+        """Yields batches of images, while threads decode the next ones."""
         with ThreadPoolExecutor(max(workers, 1)) as pool:
             waiting: list[tuple[int, Future[Any]]] = []
             for index in todo:
@@ -191,16 +194,16 @@ class LatentEncoding:
         means, stds = (torch.stack(part, dim=1) for part in zip(*parts, strict=True))
         return means, stds
 
-    # --- The first process, after all ---
+    # --- The first process, at the end ---
 
     def finish(self) -> None:
-        """Gives the arrays their names, and says what they mean.
+        """Renames the arrays, and writes labels and conventions.
 
         Raises:
-            RuntimeError: If a batch is not done.
+            RuntimeError: If a batch is not finished.
         """
         if not np.load(self.folder / DONE, mmap_mode="r").all():
-            raise RuntimeError(f"Not all of {self.folder} is encoded.")
+            raise RuntimeError(f"The encoding in {self.folder} is not finished.")
         for name in (MEANS, STDS):
             os.replace(self.folder / (name + PART), self.folder / name)
         folder = str(self.folder)

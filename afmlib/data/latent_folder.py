@@ -1,16 +1,16 @@
-r"""A folder of autoencoder latents, computed once: what training on large images reads.
+r"""A folder of precomputed autoencoder latents, for training on large images.
 
 An autoencoder encodes an image as a Gaussian with mean :math:`\mu` and standard deviation
-:math:`\sigma` per element. Both are stored, and a fresh latent
-:math:`s \, (\mu + \sigma \epsilon)` is sampled in each step, where the scale :math:`s` brings the
-latents to unit variance. Where images are to be mirrored at random, the code of the mirrored image
-is stored as a second view: a mirrored code is not the code of the mirrored image.
+:math:`\sigma` per element. Both are stored. Each step samples a fresh latent
+:math:`s \, (\mu + \sigma \epsilon)`, where the scale :math:`s` brings the latents to unit variance.
+For random mirroring, the code of the mirrored image is stored as a second view, since it is not the
+mirrored code.
 
 ============================  ====================  ==============================================
 ``means.npy``, ``stds.npy``   (N, views, C, H, W)   floating point
 ``labels.npy``                (N,)                  integers
 ``conventions.json``                                ``latent_scale``, ``num_classes``, ``time``, and
-                                                    if there are any, ``class_names``
+                                                    optionally ``class_names``
 ============================  ====================  ==============================================
 """
 
@@ -33,23 +33,23 @@ from afmlib.typing import Labels, Latents
 
 MEANS, STDS, LABELS, CONVENTIONS = "means.npy", "stds.npy", "labels.npy", "conventions.json"
 TIME = Conventions.time
-MAX_CLASSES = 10**6  # Each is named, so that a damaged number must not be believed.
+MAX_CLASSES = 10**6  # Each has a name, so a corrupt number would fill the memory.
 FLOATS = {np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)}
-"""What torch can read, in the order of bytes of this machine."""
+"""The types that torch reads, in the byte order of this machine."""
 
 
 class LatentFolder(Dataset):
     """Latents of unit variance, from the stored codes of an autoencoder.
 
-    Local files are mapped into memory and read as they are needed; others are read at once. What
-    is stored of a sample has the shape (views, 2, C, H, W): mean and standard deviation.
+    Local files are memory-mapped. Remote files are read at once. A stored sample has the shape
+    (views, 2, C, H, W), with mean and standard deviation.
 
     Args:
-        path: The folder, as `write_latents` makes it: a path or a URL.
+        path: The folder, written by `write_latents`: a path or a URL.
 
     Raises:
         FileNotFoundError: If the folder or one of its files is missing.
-        ValueError: If the files are damaged or do not fit together.
+        ValueError: If the files are corrupt or do not fit together.
     """
 
     def __init__(self, path: str) -> None:
@@ -61,9 +61,9 @@ class LatentFolder(Dataset):
         ]
         if missing:
             raise FileNotFoundError(
-                f"There are no latents in {path}: {', '.join(missing)} missing, where means.npy "
-                "and stds.npy of shape (N, views, C, H, W), labels.npy of shape (N,) and "
-                "conventions.json are expected, as afmlib encode makes them."
+                f"There are no latents in {path}: {', '.join(missing)} missing. Expected are "
+                "means.npy and stds.npy of shape (N, views, C, H, W), labels.npy of shape (N,) and "
+                "conventions.json, as written by afmlib encode."
             )
         self._means = _read_array(self.path, MEANS)
         self._stds = _read_array(self.path, STDS)
@@ -88,13 +88,13 @@ class LatentFolder(Dataset):
         return torch.stack(parts, dim=2).to(torch.float32), self.labels[torch.from_numpy(rows)]
 
     def draw(self, size: int, generator: torch.Generator) -> Tensor:
-        """Draws, for each sample, a number in [0, 1) that picks the view, and the noises."""
+        """Draws a number in [0, 1) that picks the view, and the noises, for each sample."""
         views = torch.rand(size, 1, generator=generator)
         noises = torch.randn(size, math.prod(self.latent_shape), generator=generator)
         return torch.cat([views, noises], dim=1)
 
     def augment(self, stored: Tensor, draws: Tensor | None) -> Latents:
-        """Samples latents from a view at random; without draws, returns the means of the first."""
+        """Samples latents from a random view. Without draws, returns means of the first view."""
         if draws is None:
             return self.latent_scale * stored[:, 0, 0]
         views = (draws[:, 0] * stored.shape[1]).long()
@@ -112,20 +112,20 @@ def write_latents(
     num_classes: int,
     class_names: Sequence[str] | None = None,
 ) -> None:
-    """Writes what `LatentFolder` reads; the conventions last, so that it is whole or refused.
+    """Writes a folder for `LatentFolder`. The conventions come last: without them it is invalid.
 
     Args:
         path: The folder: a path or a URL.
         means: The means, of shape (N, views, C, H, W).
         stds: The standard deviations, of the same shape.
         labels: The classes.
-        latent_scale: What latents are multiplied by to have unit variance.
+        latent_scale: The factor that brings latents to unit variance.
         num_classes: The number of classes.
         class_names: Their names.
 
     Raises:
         ValueError: If they do not fit together.
-        OSError: If there is no space or no permission.
+        OSError: If the disk is full or the permission is missing.
     """
     arrays = {MEANS: means, STDS: stds, LABELS: labels}
     plain = {name: tensor.detach().cpu().numpy() for name, tensor in arrays.items()}
@@ -146,7 +146,7 @@ def write_array(path: str, name: str, array: np.ndarray[Any, Any]) -> None:
 def write_conventions(
     path: str, latent_scale: float, num_classes: int, class_names: Sequence[str] | None
 ) -> None:
-    """Writes what the arrays of a folder mean: the last of its files, which makes it whole."""
+    """Writes the conventions, the last file of a folder, which makes it valid."""
     conventions: dict[str, Any] = dict(
         latent_scale=latent_scale, num_classes=num_classes, time=TIME
     )
@@ -166,10 +166,10 @@ def _read_array(folder: str, name: str) -> np.ndarray[Any, Any]:
             array = np.load(io.BytesIO(storage.read_bytes(path)), allow_pickle=False)
     except OSError:
         raise
-    except Exception as error:  # What a damaged header makes of numpy is anybody's guess.
-        raise ValueError(f"{path} is damaged or no plain array: {error}") from error
+    except Exception as error:  # NumPy may raise anything for a corrupt header.
+        raise ValueError(f"{path} is corrupt or not a plain array: {error}") from error
     if not isinstance(array, np.ndarray):
-        raise ValueError(f"{path} is damaged or no plain array: it is an archive.")
+        raise ValueError(f"{path} is corrupt or not a plain array: it is an archive.")
     return array
 
 
@@ -180,7 +180,7 @@ def _read_conventions(folder: str) -> dict[str, Any]:
         scale, num_classes = conventions["latent_scale"], conventions["num_classes"]
         time = conventions["time"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged or incomplete: {error}.") from None
+        raise ValueError(f"{path} is corrupt or incomplete: {error}.") from None
     if type(scale) not in (int, float) or not 0 < scale <= sys.float_info.max:
         raise ValueError(f"latent_scale must be positive in {path}, got {_shown(scale)}.")
     if type(num_classes) is not int or not 1 <= num_classes <= MAX_CLASSES:
@@ -189,7 +189,7 @@ def _read_conventions(folder: str) -> dict[str, Any]:
             f"got {_shown(num_classes)}."
         )
     if time != TIME:
-        raise ValueError(f"The time of {path} is {_shown(time)}; here it is {TIME!r}.")
+        raise ValueError(f"The time in {path} is {_shown(time)}, and must be {TIME!r}.")
     names = conventions.get("class_names")
     if names is not None and not (
         isinstance(names, list) and all(isinstance(name, str) for name in names)
@@ -199,7 +199,7 @@ def _read_conventions(folder: str) -> dict[str, Any]:
 
 
 def _shown(value: object) -> str:
-    return repr(value)[:80]  # Whatever stands in a file, the message is one line.
+    return repr(value)[:80]  # The message stays one line, whatever the file holds.
 
 
 def _check(
@@ -213,7 +213,7 @@ def _check(
     if means.ndim != 5 or means.shape != stds.shape or labels.shape != means.shape[:1]:
         raise ValueError(
             f"The latents of {path} do not fit together: means {means.shape}, stds {stds.shape}, "
-            f"labels {labels.shape}; (N, views, C, H, W), the same, and (N,) are expected."
+            f"labels {labels.shape}. Expected are (N, views, C, H, W), the same, and (N,)."
         )
     if 0 in means.shape or means.shape[1] > 2:
         raise ValueError(f"{path} needs at least one sample and 1 or 2 views, got {means.shape}.")

@@ -1,10 +1,10 @@
-r"""Classes that overlap: Gaussians in the plane, whose true classifier is known at every time.
+r"""Overlapping Gaussians in the plane, one per class, with a known classifier at every time.
 
 Class :math:`k` of :math:`K` is a Gaussian around :math:`c_k`, on a circle of radius :math:`r`,
 
 .. math:: x \mid k \sim \mathcal{N}(c_k, \sigma^2 I) , \qquad r^2 / 2 + \sigma^2 = 1 .
 
-At time :math:`t` of the flow, :math:`x_t = (1 - t) x + t z` is one of Gaussians, too, so that the
+At time :math:`t` of the flow, :math:`x_t = (1 - t) x + t z` is Gaussian given the class, so the
 probability of a class is known exactly:
 
 .. math::
@@ -12,8 +12,8 @@ probability of a class is known exactly:
     s_t^2 = (1 - t)^2 \sigma^2 + t^2 , \qquad
     p(k \mid x_t) \propto \exp \left( - \frac{\| x_t - (1 - t) c_k \|^2}{2 s_t^2} \right) .
 
-The optimal transport from noise to one class is :math:`z \mapsto c_k + \sigma z`. So what guidance
-does to a conditional generator can be told from what it should not do.
+The optimal transport from noise to one class is :math:`z \mapsto c_k + \sigma z`. This shows how
+guidance distorts a conditional generator.
 """
 
 __all__ = ["OverlappingGaussians"]
@@ -30,17 +30,17 @@ from afmlib.ops.seeding import generator_for
 from afmlib.typing import Labels, Latents, Timesteps
 
 HELD_OUT = 2**32
-"""How far away the seed of the held-out points is."""
+"""The offset of the seed of the held-out points."""
 
 
 class OverlappingGaussians(Dataset):
-    r"""Equal Gaussians on a circle, one per class; of three or more, the variance is 1 each way.
+    r"""Equal Gaussians on a circle, one per class. Three or more have unit variance together.
 
     Args:
         num_samples: The number of points.
-        seed: What they are drawn from.
-        std: The standard deviation :math:`\sigma` of each class, less than 1: the larger, the more
-            they overlap.
+        seed: The seed of the points.
+        std: The standard deviation :math:`\sigma` of each class, less than 1. Larger values
+            overlap more.
         num_classes: The number of classes, at least 2.
 
     Raises:
@@ -70,7 +70,7 @@ class OverlappingGaussians(Dataset):
         self.class_names = tuple(f"class {index}" for index in range(num_classes))
         angles = torch.arange(num_classes, dtype=torch.float64) * (2 * math.pi / num_classes)
         radius = math.sqrt(2 * (1 - std**2))
-        self.centres = radius * torch.stack([angles.cos(), angles.sin()], dim=1)
+        self.centers = radius * torch.stack([angles.cos(), angles.sin()], dim=1)
         generator = generator_for(seed)
         self.labels = torch.randint(num_classes, (num_samples,), generator=generator)
         noises = torch.randn((num_samples, 2), generator=generator, dtype=torch.float64)
@@ -86,11 +86,11 @@ class OverlappingGaussians(Dataset):
         return self.points[rows], self.labels[rows]
 
     def augment(self, stored: Tensor, draws: Tensor | None) -> Latents:
-        """Returns the points as they are."""
+        """Returns the points unchanged."""
         return stored
 
     def held_out(self) -> "OverlappingGaussians":
-        """Returns an independent draw of as many points."""
+        """Returns an independent draw of equally many points."""
         return self._held_out
 
     @cached_property
@@ -98,12 +98,12 @@ class OverlappingGaussians(Dataset):
         return OverlappingGaussians(len(self), self.seed + HELD_OUT, self.std, self.num_classes)
 
     def optimal_map(self, noises: Latents, labels: Labels) -> Latents:
-        """Returns where the optimal transport from noise to the class of each label ends: exact."""
-        return self.centres.to(noises)[labels.to(noises.device)] + self.std * noises
+        """Returns the exact optimal transport from noises to the classes of the labels."""
+        return self.centers.to(noises)[labels.to(noises.device)] + self.std * noises
 
     def log_posterior(self, latents: Latents, timesteps: Timesteps) -> Tensor:
         r"""Returns :math:`\log p(k \mid x_t)`, one column per class: the true classifier."""
         keep = (1 - timesteps).to(latents)[:, None]  # (N, 1)
         variances = (keep * self.std).square() + (1 - keep).square()
-        offsets = latents[:, None] - keep[..., None] * self.centres.to(latents)  # (N, K, 2)
+        offsets = latents[:, None] - keep[..., None] * self.centers.to(latents)  # (N, K, 2)
         return (-offsets.square().sum(2) / (2 * variances)).log_softmax(1)

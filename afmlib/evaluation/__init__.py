@@ -7,6 +7,7 @@ __all__ = [
     "balanced_labels",
     "build_extractor",
     "check_evaluation_setup",
+    "decode_latents",
     "evaluate_average",
     "evaluate_classifier",
     "evaluate_file",
@@ -27,7 +28,7 @@ from afmlib.evaluation.evaluate import (
     evaluate_model,
     evaluate_samples,
 )
-from afmlib.evaluation.evaluator import EvaluationError, build_extractor
+from afmlib.evaluation.evaluator import EvaluationError, build_extractor, decode_latents
 from afmlib.evaluation.pictures import image_grid, picture, save_picture
 from afmlib.evaluation.protocol import EvalProtocol, balanced_labels
 from afmlib.evaluation.reference import write_reference

@@ -90,7 +90,7 @@ def evaluate_average(
     Raises:
         EvaluationError: If a metric cannot be computed.
     """
-    model, average = objective.sample_model, objective.average
+    model, average = objective.sample_model, objective.ema
     if model is not None:
         return evaluate_model(model, dataset, config, **options)
     if not isinstance(average, Classifier):

@@ -10,6 +10,7 @@ __all__ = [
     "Evaluator",
     "build_extractor",
     "compute_metrics",
+    "decode_latents",
     "name_of",
 ]
 
@@ -227,7 +228,7 @@ class Evaluator:
     def decode(self, latents: Latents) -> Latents:
         """Returns images as they are evaluated, or points unchanged, on the CPU."""
         if self.autoencoder is not None:
-            latents = _decode(self.autoencoder, latents)
+            latents = decode_latents(self.autoencoder, latents)
         if not self.is_image:
             return latents.float()
         if self.round_images:
@@ -282,7 +283,7 @@ class DecodedImages(Dataset):
 
     def augment(self, stored: Tensor, draws: Tensor | None) -> Latents:
         """Decodes to images in [-1, 1]."""
-        return _decode(self.autoencoder, self.latents.augment(stored, draws)).float()
+        return decode_latents(self.autoencoder, self.latents.augment(stored, draws)).float()
 
     def held_out(self) -> Dataset | None:
         """Returns the images of the held-out latents; None if there are none."""
@@ -291,7 +292,12 @@ class DecodedImages(Dataset):
 
 
 @torch.no_grad()
-def _decode(autoencoder: Autoencoder, latents: Latents) -> Tensor:
+def decode_latents(autoencoder: Autoencoder, latents: Latents) -> Tensor:
+    """Decodes latents in small batches, on the device of the autoencoder.
+
+    Returns:
+        Images, on the CPU.
+    """
     device = next((weights.device for weights in autoencoder.parameters()), None)
     parts = torch.split(latents, DECODED_AT_ONCE)
     return torch.cat([autoencoder.decode(part.to(device)).cpu() for part in parts])

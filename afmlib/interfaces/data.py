@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from afmlib.typing import Labels, Latents
 
+MAX_SHOWN = 5
+"""The number of class names in the representation of a dataset."""
+
 
 class Dataset(ABC):
     """Samples by index, in two parts: stored tensors and random draws.
@@ -34,6 +37,14 @@ class Dataset(ABC):
     @abstractmethod
     def __len__(self) -> int:
         """The number of samples."""
+
+    def __repr__(self) -> str:
+        shape, names = tuple(self.latent_shape), list(self.class_names)
+        shown = ", ".join(map(repr, names[:MAX_SHOWN])) + (", ..." if names[MAX_SHOWN:] else "")
+        return (
+            f"{type(self).__name__}({len(self)} samples, latent_shape={shape}, "
+            f"num_classes={self.num_classes}, class_names=[{shown}])"
+        )
 
     @abstractmethod
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Labels]:

@@ -27,12 +27,12 @@ from typing import ClassVar
 
 import torch
 
-from afmlib.parameterizations import SIGMA_DATA, TrigFlowPrediction
 from afmlib.derivatives import ForwardModeJVP
 from afmlib.interfaces import DirectionalDerivative, Generator, Objective, Terms
 from afmlib.nn.attention import require_capabilities
 from afmlib.ops.drawing import normal_like, normal_numbers, same_draws
 from afmlib.ops.flow import expand
+from afmlib.parameterizations import SIGMA_DATA, TrigFlowPrediction
 from afmlib.typing import Labels, Latents, PerSample
 
 

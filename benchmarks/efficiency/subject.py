@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from afmlib.engine.layout import BatchLayout
 from torch import Tensor
 
 from afmlib import build_objective
 from afmlib.config import RunConfig, check_config, with_data_arguments, with_defaults
 from afmlib.engine.batches import PlayerBatches
-from afmlib.engine.layout import BatchLayout
 from afmlib.interfaces import Dataset, Objective
 from afmlib.registry import build_dataset
 

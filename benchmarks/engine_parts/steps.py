@@ -12,11 +12,11 @@ from typing import Any
 from unittest import mock
 
 import torch
+from afmlib.engine.training_metrics import Panel
 from torch import Tensor
 
 from afmlib.engine import objective_model, optimizers  # Before mmengine.
 from afmlib.engine.hooks import LogHook
-from afmlib.engine.training_metrics import Panel
 from afmlib.objectives import adversarial_flow
 
 from mmengine.hooks import Hook  # isort: skip

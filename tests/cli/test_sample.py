@@ -100,7 +100,7 @@ def test_latents_in_safetensors(run, tmp_path, capsys):
         (["--nfe", "2"], 2, "This model was trained for nfe 1 only, not for 2"),
         (["--repeats", "2"], 2, "without t_embedder: repeats is 1, not 2"),
         (["--online"], 2, "--online is for a run"),
-        (["--vae", "/no/such/vae"], 1, "There is no autoencoder /no/such/vae"),
+        (["--vae", "/no/such/vae"], 1, "The autoencoder /no/such/vae does not exist"),
     ],
 )
 def test_mistakes(options, status, message, run, tmp_path, capsys):

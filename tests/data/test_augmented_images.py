@@ -129,12 +129,12 @@ def test_the_images_are_moved():
     [
         (dict(probability=1.1), r"probability must be in \[0, 1\], got 1.1"),
         (dict(degrees=-1.0), r"degrees must be in \[0, 180\], got -1.0"),
-        (dict(shift=2.0), r"shift is a share in \[0, 1\], got 2.0"),
-        (dict(scale=(0.0, 1.0)), r"scale is a range 0 < low <= high, got \[0.0, 1.0\]"),
-        (dict(scale=(1.3, 1.0)), r"scale is a range 0 < low <= high, got \[1.3, 1.0\]"),
-        (dict(scale=(1.0,)), r"scale is a range 0 < low <= high, got \[1.0\]"),
-        (dict(size=9), r"size must be in \[1, 8\], as images are read, got 9"),
-        (dict(size=0), r"size must be in \[1, 8\], as images are read, got 0"),
+        (dict(shift=2.0), r"shift must be in \[0, 1\], got 2.0"),
+        (dict(scale=(0.0, 1.0)), r"scale must be a range 0 < low <= high, got \[0.0, 1.0\]"),
+        (dict(scale=(1.3, 1.0)), r"scale must be a range 0 < low <= high, got \[1.3, 1.0\]"),
+        (dict(scale=(1.0,)), r"scale must be a range 0 < low <= high, got \[1.0\]"),
+        (dict(size=9), r"size must be in \[1, 8\], got 9"),
+        (dict(size=0), r"size must be in \[1, 8\], got 0"),
     ],
 )
 def test_arguments_are_checked(options, message):
@@ -143,9 +143,9 @@ def test_arguments_are_checked(options, message):
 
 
 def test_points_and_latents_are_refused():
-    with pytest.raises(ValueError, match=r"EightGaussians has none: its samples are points"):
+    with pytest.raises(ValueError, match=r"the samples of EightGaussians are points"):
         AugmentedImages(EightGaussians(num_samples=8))
     latents = Mirrored()
     latents.latent_scale = 0.2
-    with pytest.raises(ValueError, match=r"Mirrored has none: its samples are latents of shape"):
+    with pytest.raises(ValueError, match=r"the samples of Mirrored are latents of shape"):
         AugmentedImages(latents)

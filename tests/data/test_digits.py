@@ -48,5 +48,5 @@ def test_rows_come_in_the_order_asked_for():
 
 def test_the_test_images_hold_nothing_out():
     assert Digits("test").held_out() is None
-    with pytest.raises(ValueError, match="'train' and 'test', not 'validation'"):
+    with pytest.raises(ValueError, match="split must be 'train' or 'test', got 'validation'"):
         Digits("validation")

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from afmlib.data.image_folder import ImageFolder
+from afmlib.testing import check_dataset
 
 
 def png(value=None, size=8):
@@ -74,7 +75,7 @@ def test_labels_can_be_refused_and_demanded(tmp_path):
     (tmp_path / "stray.png").write_bytes(png())
     assert len(ImageFolder(str(tmp_path), size=8, labeled=False)) == 3
     for labeled in (True, None):
-        with pytest.raises(ValueError, match=r"1 images in .* are in no class folder: stray\.png"):
+        with pytest.raises(ValueError, match=r"1 images .* not in a class folder: stray\.png"):
             ImageFolder(str(tmp_path), size=8, labeled=labeled)
 
 
@@ -110,7 +111,7 @@ def test_bad_files_are_left_out_with_a_warning(tmp_path, caplog, cache_bytes):
 def test_many_bad_files_make_a_short_message(tmp_path):
     fill(str(tmp_path), **{f"{i:02}.png": b"" for i in range(20)})
 
-    with pytest.raises(ValueError, match=r"20 of 20 .* and 15 more\. None are left"):
+    with pytest.raises(ValueError, match=r"20 of 20 .* and 15 more\. No image is left"):
         ImageFolder(str(tmp_path), size=8, skip_unreadable=True)
 
 
@@ -180,7 +181,7 @@ def test_what_is_not_used_is_said(tmp_path, caplog):
     assert data.class_names == ("a",)
     assert "1 files" in caplog.text
     assert "meta/a.json" in caplog.text
-    assert "No images, so no class, in these folders" in caplog.text
+    assert "without images are not classes: meta" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -194,3 +195,97 @@ def test_what_is_not_used_is_said(tmp_path, caplog):
 def test_arguments_out_of_their_domain_are_refused(tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         ImageFolder(str(tmp_path), **arguments)
+
+
+NESTED = {
+    "train/cat/1.png": png(0),
+    "train/dog/2.png": png(255),
+    "train/dog/3.png": png(255),
+    "val/dog/4.png": png(51),
+}
+
+
+def test_train_and_val_are_parts_and_not_classes(root, caplog):
+    fill(root, **NESTED)
+
+    with caplog.at_level(logging.WARNING, "afmlib"):
+        data = ImageFolder(root, size=4, horizontal_flip_prob=0.5)
+    held_out = data.held_out()
+
+    assert data.class_names == held_out.class_names == ("cat", "dog")
+    assert images_of(data)[1].tolist() == [0, 1, 1]
+    assert images_of(held_out)[1].tolist() == [1]
+    torch.testing.assert_close(images_of(held_out)[0].mean(), torch.tensor(-0.6))
+    assert held_out.held_out() is None
+    assert "training on 3 images in train; 1 images in val are held out" in caplog.text
+    check_dataset(data)
+
+
+@pytest.mark.parametrize(
+    ("names", "held_out"),
+    [
+        (("training", "validation"), "validation"),
+        (("Train", "Test"), "Test"),
+        (("train", "val", "test"), "val"),
+        (("train",), None),
+    ],
+)
+def test_other_names_of_parts(tmp_path, names, held_out):
+    fill(str(tmp_path), **{f"{name}/{kind}/1.png": png() for name in names for kind in "ab"})
+
+    data = ImageFolder(str(tmp_path), size=4)
+
+    assert data.class_names == ("a", "b")
+    assert len(data) == 2
+    assert (data.held_out() and data.held_out().path) == (
+        None if held_out is None else str(tmp_path / held_out)
+    )
+
+
+def test_parts_without_classes(tmp_path):
+    fill(str(tmp_path), **{"train/1.png": png(), "train/2.png": png(), "val/3.png": png()})
+
+    data = ImageFolder(str(tmp_path), size=4)
+
+    assert (data.num_classes, len(data), len(data.held_out())) == (1, 2, 1)
+    assert ImageFolder(str(tmp_path), size=4, labeled=True).class_names == ("train", "val")
+
+
+def test_train_beside_other_classes_is_a_class(tmp_path):
+    fill(str(tmp_path), **{"train/1.png": png(), "car/2.png": png()})
+
+    assert ImageFolder(str(tmp_path), size=4).class_names == ("car", "train")
+
+
+def test_held_out_class_without_training_images_raises(tmp_path):
+    fill(str(tmp_path), **NESTED, **{"val/fox/5.png": png()})
+
+    with pytest.raises(ValueError, match="val has classes without training images: fox"):
+        ImageFolder(str(tmp_path), size=4)
+
+
+def test_folder_around_the_classes_raises(tmp_path):
+    fill(str(tmp_path), **{"sub/cat/1.png": png(), "sub/dog/2.png": png()})
+
+    with pytest.raises(ValueError, match=r"in folders of sub: sub/cat, sub/dog.* path to .*/sub\."):
+        ImageFolder(str(tmp_path), size=4)
+    assert ImageFolder(str(tmp_path), size=4, labeled=False).num_classes == 1
+
+
+def test_folders_within_classes_are_named(tmp_path, caplog):
+    fill(str(tmp_path), **{"a/deep/1.png": png(), "b/2.png": png(), "b/more/3.png": png()})
+
+    with caplog.at_level(logging.WARNING, "afmlib"):
+        data = ImageFolder(str(tmp_path), size=4)
+
+    assert data.class_names == ("a", "b")
+    assert "are a, b. The folders in them are not classes: a/deep." in caplog.text
+
+
+def test_dataset_is_shown_in_one_line(tmp_path):
+    fill(str(tmp_path), **{f"{name}/1.png": png() for name in "abcdefg"})
+
+    assert repr(ImageFolder(str(tmp_path), size=4)) == (
+        "ImageFolder(7 samples, latent_shape=(3, 4, 4), num_classes=7, "
+        "class_names=['a', 'b', 'c', 'd', 'e', ...])"
+    )

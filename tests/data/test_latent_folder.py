@@ -113,17 +113,17 @@ def test_missing_files_are_named_in_one_sentence(tmp_path):
 def test_pickles_are_refused(tmp_path):
     write(str(tmp_path), *latents())
     np.save(tmp_path / "labels.npy", np.array([{}] * 6, dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match=r"labels\.npy is damaged or no plain array"):
+    with pytest.raises(ValueError, match=r"labels\.npy is corrupt or not a plain array"):
         LatentFolder(str(tmp_path))
     (tmp_path / "labels.npy").write_bytes(pickle.dumps([1, 2]))
-    with pytest.raises(ValueError, match=r"labels\.npy is damaged or no plain array"):
+    with pytest.raises(ValueError, match=r"labels\.npy is corrupt or not a plain array"):
         LatentFolder(str(tmp_path))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(time="0 noise, 1 data"), "is '0 noise, 1 data'; here it is '0 data, 1 noise'"),
+        (dict(time="0 noise, 1 data"), "is '0 noise, 1 data', and must be '0 data, 1 noise'"),
         (dict(latent_scale=0), "latent_scale must be positive"),
         (dict(num_classes=2), "labels of .* must be 0 to 1, got 0 to 2"),
         (dict(num_classes="three"), "num_classes must be at least 1"),
@@ -142,7 +142,7 @@ def test_incomplete_conventions_are_refused(tmp_path):
     write(str(tmp_path), *latents())
     for text in ("{", "[]", '{"latent_scale": 1}'):
         (tmp_path / "conventions.json").write_text(text)
-        with pytest.raises(ValueError, match=r"conventions\.json is damaged or incomplete"):
+        with pytest.raises(ValueError, match=r"conventions\.json is corrupt or incomplete"):
             LatentFolder(str(tmp_path))
 
 

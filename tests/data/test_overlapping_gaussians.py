@@ -22,7 +22,7 @@ def test_the_posterior_is_that_of_bayes_rule(seed, std, num_classes, time):
     found = data.log_posterior(points, torch.full((6,), time, dtype=torch.float64))
 
     covariance = ((1 - time) ** 2 * std**2 + time**2) * torch.eye(2, dtype=torch.float64)
-    laws = [MultivariateNormal((1 - time) * centre, covariance) for centre in data.centres]
+    laws = [MultivariateNormal((1 - time) * center, covariance) for center in data.centers]
     densities = torch.stack([law.log_prob(points) for law in laws], dim=1)
     expected = densities - densities.logsumexp(1, keepdim=True)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)

@@ -10,37 +10,37 @@ from torch.special import ndtr
 from afmlib.data.points import EightGaussians, FourGaussians, mixture_quantiles
 
 seeds = st.integers(0, 2**32 - 1)
-centres = st.lists(st.floats(-3, 3), min_size=1, max_size=4)
+centers = st.lists(st.floats(-3, 3), min_size=1, max_size=4)
 stds = st.floats(0.05, 2)
 kinds = pytest.mark.parametrize("kind", [FourGaussians, EightGaussians])
 
 
-def cumulative(x, centres, std):
-    return ndtr((x.unsqueeze(-1) - torch.tensor(centres, dtype=x.dtype)) / std).mean(-1)
+def cumulative(x, centers, std):
+    return ndtr((x.unsqueeze(-1) - torch.tensor(centers, dtype=x.dtype)) / std).mean(-1)
 
 
-@given(seeds, centres, stds)
-def test_quantiles_invert_the_cumulative_function(seed, centres, std):
+@given(seeds, centers, stds)
+def test_quantiles_invert_the_cumulative_function(seed, centers, std):
     generator = torch.Generator().manual_seed(seed)
     z = torch.randn(100, generator=generator, dtype=torch.float64)
 
-    x = mixture_quantiles(z, centres, std)
+    x = mixture_quantiles(z, centers, std)
 
-    torch.testing.assert_close(cumulative(x, centres, std), ndtr(z), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(cumulative(x, centers, std), ndtr(z), rtol=1e-9, atol=1e-12)
 
 
 @given(st.floats(-3, 3), stds, st.floats(-30, 30))
-def test_quantiles_of_one_gaussian_are_affine_however_far_out(centre, std, z):
-    x = mixture_quantiles(torch.tensor([z], dtype=torch.float64), [centre], std)
+def test_quantiles_of_one_gaussian_are_affine_however_far_out(center, std, z):
+    x = mixture_quantiles(torch.tensor([z], dtype=torch.float64), [center], std)
 
-    torch.testing.assert_close(x.item(), centre + std * z, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(x.item(), center + std * z, rtol=1e-9, atol=1e-9)
 
 
-@given(centres, stds)
-def test_quantiles_are_monotone(centres, std):
+@given(centers, stds)
+def test_quantiles_are_monotone(centers, std):
     z = torch.linspace(-12, 12, 1001, dtype=torch.float64)
 
-    steps = mixture_quantiles(z, centres, std).diff()
+    steps = mixture_quantiles(z, centers, std).diff()
 
     assert (steps > -1e-9).all()
 
@@ -51,7 +51,7 @@ def test_the_optimal_map_on_the_line_pushes_noise_to_the_data():
 
     targets = data.optimal_targets(z)
 
-    law = lambda x: cumulative(torch.from_numpy(x), data.centres, data.std).numpy()
+    law = lambda x: cumulative(torch.from_numpy(x), data.centers, data.std).numpy()
     assert targets.dtype == z.dtype
     assert kstest(targets.flatten().double().numpy(), law).pvalue > 0.01
     assert kstest(data.points.flatten().double().numpy(), law).pvalue > 0.01

@@ -156,7 +156,7 @@ def test_reference_must_be_of_the_same_features(tmp_path):
     np.savez(path, mu=np.zeros(2), sigma=np.eye(2), extractor=np.array("others"))
 
     with pytest.raises(
-        ConfigError, match="FrechetDistance cannot be .* features others, not of digits"
+        ConfigError, match=r"FrechetDistance cannot be .* features others, not of digits"
     ):
         check(Digits(), metrics=["FrechetDistance"], reference=path, **DIGITS)
     with pytest.raises(ConfigError, match="got 1000 and 0"):

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from afmlib.objectives.averaged import frozen
 from torch import Tensor
 
 from afmlib.networks.mlp import MLPDiscriminator, MLPGenerator
 from afmlib.objectives.adversarial_flow import AdversarialFlow
-from afmlib.objectives.averaged import frozen
 from afmlib.testing import check_objective
 
 SIZES = dict(in_channels=2, hidden_size=8, depth=1, num_classes=2)

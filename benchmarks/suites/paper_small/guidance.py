@@ -135,7 +135,7 @@ def draw_samples(evidence: Evidence) -> Any:
         for label, color in enumerate(("#0072b2", "#d55e00", "#008a66")):
             part = samples[labels == label][:300]
             each.scatter(*part.T, s=4, color=color, alpha=0.5, linewidths=0)
-        each.scatter(*data.centres.T, marker="+", color="black", s=40, linewidths=1)
+        each.scatter(*data.centers.T, marker="+", color="black", s=40, linewidths=1)
         each.set_title(f"({letter}) {name.split(',')[0]}", fontsize=7.5)
         each.set_xlim(-4.2, 4.2)
         each.set_ylim(-4.2, 4.2)
@@ -186,7 +186,7 @@ CLAIMS = [
         "what guidance along the flow adds.",
         judge=judge_clean,
         draw=draw_samples,
-        caption="Samples of seed 0, a color per class; crosses are the centres of the classes.",
+        caption="Samples of seed 0, a color per class; crosses are the centers of the classes.",
         limits=CHOSEN,
         **_COMMON,
     ),
