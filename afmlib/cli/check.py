@@ -264,7 +264,7 @@ def _evaluation() -> Any:
 
     from afmlib.data.digits import Digits
     from afmlib.interfaces import FeatureExtractor
-    from afmlib.metrics.evaluation import Evaluation
+    from afmlib.metrics.evaluation import EvaluationData
 
     class Pixels(FeatureExtractor):
         name = "pixels"
@@ -280,7 +280,7 @@ def _evaluation() -> Any:
     digits, stream = Digits(), torch.Generator().manual_seed(0)
     samples, labels = digits.__getitems__(range(128))
     noises = torch.randn(samples.shape, generator=stream)
-    return Evaluation(
+    return EvaluationData(
         samples=(samples + 0.1 * noises).clamp(-1, 1),
         labels=labels,
         dataset=digits,

@@ -30,14 +30,10 @@ from typing import ClassVar
 import torch
 
 from afmlib.interfaces import Discretization, Generator, Objective, Terms
-from afmlib.noise_levels import DoublingGrid
+from afmlib.noise_levels import SIGMA_DATA, DoublingGrid, time_of_level
 from afmlib.ops.drawing import normal_like, normal_numbers, same_draws
 from afmlib.ops.flow import interpolate
-from afmlib.parameterizations import (
-    SIGMA_DATA,
-    ConsistencyPrediction,
-    time_of_level,
-)
+from afmlib.parameterizations import ConsistencyPrediction
 from afmlib.typing import Labels, Latents, PerSample
 
 

@@ -30,9 +30,10 @@ import torch
 from afmlib.derivatives import ForwardModeJVP
 from afmlib.interfaces import DirectionalDerivative, Generator, Objective, Terms
 from afmlib.nn.attention import require_capabilities
+from afmlib.noise_levels import SIGMA_DATA
 from afmlib.ops.drawing import normal_like, normal_numbers, same_draws
 from afmlib.ops.flow import expand
-from afmlib.parameterizations import SIGMA_DATA, TrigFlowPrediction
+from afmlib.parameterizations import TrigFlowPrediction
 from afmlib.typing import Labels, Latents, PerSample
 
 
