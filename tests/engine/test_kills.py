@@ -1,7 +1,7 @@
-"""A run that is killed, at any moment, and started again ends as one that never was."""
+"""A run that is killed at any moment and resumed equals an uninterrupted run, bit by bit."""
 
+import itertools
 import json
-import os
 import random
 import shutil
 import signal
@@ -10,19 +10,22 @@ import sys
 import time
 from pathlib import Path
 
+import mortal
 import pytest
 import torch
+from forks import Fork
 
 from afmlib.io.checkpoint import find_checkpoint, load_training_state
 
-MORTAL = str(Path(__file__).with_name("mortal.py"))
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 MEASURED = {"images_per_second", "peak_memory_gib"}
+NEVER = ("never", 0)
 
 SETTINGS = {
     "objective.generator.hidden_size": 16,
+    "objective.generator.depth": 1,
     "objective.discriminator.hidden_size": 16,
+    "objective.discriminator.depth": 1,
     "global_batch": 8,
     "num_images": 96,
     "checkpoint_every": 24,
@@ -35,34 +38,36 @@ SETTINGS = {
 }
 
 
-def command(work_dir, kill=("never", 1), rank=0, torchrun=False, **settings):
-    """Returns the command that starts or resumes a run, to be killed or not."""
+def command(work_dir, settings):
     overrides = [f"--set={key}={value}" for key, value in {**SETTINGS, **settings}.items()]
-    launch = TORCHRUN if torchrun else []
     run = ["train", "afm_digits", "--device", "cpu", "--work-dir", str(work_dir), "--resume"]
-    return [sys.executable, *launch, MORTAL, kill[0], str(kill[1]), str(rank), *run, *overrides]
+    return [*run, *overrides]
 
 
-def start(work_dir, *args, **options):
-    line = command(work_dir, *args, **options)
-    return subprocess.run(line, capture_output=True, text=True, env=ENVIRONMENT, timeout=1200)
+def launch(work_dir, kill=NEVER, **settings):
+    """Starts or resumes a run in a fork."""
+    output = f"{work_dir}.txt"
+    return Fork(output, mortal.run, *kill, 0, *command(work_dir, settings))
 
 
-def launch(work_dir, **options):
-    line = command(work_dir, **options)
-    return subprocess.Popen(line, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+def finish(work_dir, **settings):
+    """Starts or resumes a run to its end; returns what it prints."""
+    run = launch(work_dir, **settings)
+    assert run.wait() == 0, run.output
+    return run.output
 
 
-def timed(work_dir, **options):
-    """Runs to the end; returns the seconds to its first entry of the log, and to its end."""
-    started = time.monotonic()
-    process = launch(work_dir, **options)
-    while not (work_dir / "log.jsonl").exists():
-        assert process.poll() is None
-        time.sleep(0.05)
-    begins = time.monotonic() - started
-    assert process.wait() == 0
-    return begins, time.monotonic() - started
+def is_killed(work_dir, kill, **settings):
+    """Starts or resumes a run that is to be killed; returns whether it was."""
+    run = launch(work_dir, kill, **settings)
+    assert run.wait() in (0, -signal.SIGKILL), run.output
+    return run.wait() != 0
+
+
+def launch_two(work_dir, kill=NEVER, rank=0, **settings):
+    """Starts or resumes a run of two processes by torchrun."""
+    line = [mortal.__file__, kill[0], str(kill[1]), str(rank), *command(work_dir, settings)]
+    return subprocess.Popen([sys.executable, *TORCHRUN, *line], stderr=subprocess.DEVNULL)
 
 
 def flat(tree, path=""):
@@ -75,8 +80,14 @@ def flat(tree, path=""):
         yield path, tree
 
 
+def entries(path):
+    """Returns a log without speed and memory."""
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{key: entry[key] for key in entry.keys() - MEASURED} for entry in found]
+
+
 def assert_same_run(one, other):
-    """Compares two work directories bit by bit; times and memory aside."""
+    """Compares two work directories bit by bit."""
     last, same = find_checkpoint(str(one)), find_checkpoint(str(other))
     assert Path(last).name == Path(same).name
     for path in Path(last).glob("*.safetensors"):
@@ -87,11 +98,9 @@ def assert_same_run(one, other):
         equal = torch.equal(value, there) if isinstance(value, torch.Tensor) else value == there
         assert equal, name
     for name in ("log.jsonl", "evaluations.jsonl"):
-        entries = [
-            [without_measured(json.loads(line)) for line in (folder / name).open()]
-            for folder in (one, other)
-        ]
-        assert entries[0] == entries[1]
+        assert (one / name).exists() == (other / name).exists()
+        if (one / name).exists():
+            assert entries(one / name) == entries(other / name)
     pictures = sorted(path.name for path in (one / "samples").iterdir())
     assert pictures == sorted(path.name for path in (other / "samples").iterdir())
     for name in pictures:
@@ -99,16 +108,11 @@ def assert_same_run(one, other):
     assert not list(other.rglob("*.part"))
 
 
-def without_measured(entry):
-    return {key: value for key, value in entry.items() if key not in MEASURED}
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A run that was never interrupted."""
     folder = tmp_path_factory.mktemp("kills") / "whole"
-    done = start(folder)
-    assert done.returncode == 0, done.stderr
+    finish(folder)
     return folder
 
 
@@ -126,67 +130,81 @@ KILLS = [
 ]
 
 
-def test_a_run_killed_again_and_again_is_the_run_that_never_was(whole, tmp_path):
+def test_many_kills(whole, tmp_path):
     for kill in KILLS:
-        done = start(tmp_path / "run", kill)
-        assert done.returncode == -signal.SIGKILL, done.stderr
-    done = start(tmp_path / "run")
+        assert is_killed(tmp_path / "run", kill), kill
+    finish(tmp_path / "run")
 
-    assert done.returncode == 0, done.stderr
     assert_same_run(whole, tmp_path / "run")
 
 
-def test_a_run_that_is_over_has_nothing_to_do(whole):
+@pytest.mark.parametrize("call", ["replace", pytest.param("fsync", marks=pytest.mark.slow)])
+def test_kill_at_every_write(tmp_path, call):
+    settings = {
+        "num_images": 16,
+        "checkpoint_every": 8,
+        "sample_every": 8,
+        "log.every": 8,
+        "evaluation.metrics": "[]",
+    }
+    finish(tmp_path / "whole", **settings)
+    for count in itertools.count(1):
+        folder = tmp_path / str(count)
+        if not is_killed(folder, (call, count), **settings):
+            break
+        finish(folder, **settings)
+        assert_same_run(tmp_path / "whole", folder)
+
+    files = len(list((tmp_path / "whole/checkpoints/000000008").iterdir()))
+    assert count > 2 * files >= 12  # Each file of both checkpoints.
+
+
+def test_resume_after_the_end_writes_nothing(whole):
     before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
 
-    done = start(whole)
+    output = finish(whole)
 
-    assert done.returncode == 0
-    assert "nothing to do: the run has its 96 images" in done.stderr
+    assert "96 images" in output
     assert before == {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
 
 
-def test_a_run_goes_on_in_another_place_from_its_first_checkpoint(whole, tmp_path):
+def test_resume_in_another_place(whole, tmp_path):
     shutil.copytree(whole, tmp_path / "moved")
-    first = sorted((tmp_path / "moved/checkpoints").iterdir())[0]
-    for folder in (tmp_path / "moved/checkpoints").iterdir():
-        if folder != first:
-            shutil.rmtree(folder)
+    first, *others = sorted((tmp_path / "moved/checkpoints").iterdir())
+    for folder in others:
+        shutil.rmtree(folder)
 
-    done = start(tmp_path / "moved")
+    output = finish(tmp_path / "moved")
 
-    assert done.returncode == 0, done.stderr
-    assert f"resuming from {first}" in done.stderr
+    assert str(first) in output
     assert_same_run(whole, tmp_path / "moved")
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(whole, tmp_path):
+def test_corrupt_checkpoint_is_named_and_skipped(whole, tmp_path):
     shutil.copytree(whole, tmp_path / "run")
     older, newest = sorted((tmp_path / "run/checkpoints").iterdir())
     content = bytearray((newest / "generator.safetensors").read_bytes())
     content[-1] ^= 1
     (newest / "generator.safetensors").write_bytes(content)
 
-    done = start(tmp_path / "run")
+    output = finish(tmp_path / "run")
 
-    assert done.returncode == 0, done.stderr
-    assert f"{newest.name}/generator.safetensors is corrupt" in done.stderr
-    assert f"resuming from {older}" in done.stderr
+    assert f"{newest.name}/generator.safetensors" in output
+    assert str(older) in output
     assert_same_run(whole, tmp_path / "run")
 
 
-def test_a_process_that_dies_ends_the_job(tmp_path):
-    line = command(tmp_path / "run", ("update", 5), rank=1, torchrun=True, num_images=10**7)
-    process = subprocess.Popen(line, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+def test_dead_process_ends_the_job(tmp_path):
+    job = launch_two(tmp_path / "run", ("update", 5), rank=1, num_images=10**7)
 
-    assert process.wait(timeout=120) != 0  # The starts of both included; by itself it never ends.
+    assert job.wait(timeout=120) != 0  # Without the kill it never ends.
 
 
 # --- Slow ---
 
 
 @pytest.mark.slow
-def test_twenty_kills_at_random_moments(tmp_path):
+def test_twenty_random_kills(tmp_path):
     settings = {
         "num_images": 60_000,
         "checkpoint_every": 400,
@@ -194,50 +212,39 @@ def test_twenty_kills_at_random_moments(tmp_path):
         "evaluate_every": 2000,
         "log.every": 240,
     }
-    begins, ends = timed(tmp_path / "whole", **settings)
+    started = time.monotonic()
+    run = launch(tmp_path / "whole", **settings)
+    run.wait_for((tmp_path / "whole/log.jsonl").exists)
+    begins = time.monotonic() - started
+    assert run.wait(1200) == 0
+    ends = time.monotonic() - started
     moments = random.Random(0)
     for _ in range(20):
-        process = launch(tmp_path / "run", **settings)
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(moments.uniform(0.8 * begins, begins + (ends - begins) / 15))
-        process.kill()
-        process.wait()
-    assert start(tmp_path / "run", **settings).returncode == 0
+        run = launch(tmp_path / "run", **settings)
+        assert run.wait(moments.uniform(0.8 * begins, begins + (ends - begins) / 25)) is None
+        run.kill()
+    assert launch(tmp_path / "run", **settings).wait(1200) == 0
     assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
 @pytest.mark.slow
-def test_a_kill_at_every_write_of_a_checkpoint(whole, tmp_path):
-    for count in range(1, 9):
-        for function in ("fsync", "replace"):
-            folder = tmp_path / f"{function}-{count}"
-            assert start(folder, (function, count)).returncode == -signal.SIGKILL
-            assert start(folder).returncode == 0
-            assert_same_run(whole, folder)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("distributed", ["ddp", "fsdp"])
-def test_two_processes_that_are_killed(tmp_path, distributed):
-    options = {"torchrun": True, "distributed": distributed}
-    assert start(tmp_path / "whole", **options).returncode == 0
+def test_kills_of_one_of_two_processes(tmp_path, distributed):
+    assert launch_two(tmp_path / "whole", distributed=distributed).wait() == 0
     for kill, rank in ((("update", 9), 1), (("fsync", 9), 0), (("metric", 1), 0)):
-        assert start(tmp_path / "run", kill, rank, **options).returncode != 0
-    assert start(tmp_path / "run", **options).returncode == 0
+        assert launch_two(tmp_path / "run", kill, rank, distributed=distributed).wait() != 0
+    assert launch_two(tmp_path / "run", distributed=distributed).wait() == 0
     assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_the_job_saves(tmp_path, number):
+def test_signal_to_the_job_saves(tmp_path, number):
     settings = {"num_images": 80_000, "checkpoint_every": "null", "evaluation.metrics": "[]"}
-    line = command(tmp_path / "run", torchrun=True, **settings)
-    process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    job = launch_two(tmp_path / "run", **settings)
     while not (tmp_path / "run/log.jsonl").exists():
         time.sleep(0.1)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=300)
+    job.send_signal(number)
 
-    assert process.returncode != 0
-    assert "stopped and saved" in errors
+    assert job.wait(timeout=300) != 0
     assert find_checkpoint(str(tmp_path / "run"))

@@ -1,0 +1,69 @@
+"""afmlib, killed at a given call of a given function, as on a machine that is lost.
+
+    python mortal.py FUNCTION COUNT RANK train afm_digits ...
+
+kills process RANK at its COUNT-th call of FUNCTION: "update" (a step of an optimizer), "fsync",
+"replace", "metric" or "entry" (of the log; half a line is written). COUNT 0 kills nothing.
+"""
+
+import os
+import signal
+import sys
+
+__all__ = ["run"]
+
+
+def run(function, count, rank, *argv):
+    """Runs a command line; returns its exit status, if it lives that long."""
+    from afmlib.cli import main
+    from afmlib.engine import Runner  # noqa: F401  # Before mmengine's own modules.
+
+    if count and os.environ.get("RANK", "0") == str(rank):
+        _kill_at(function, Countdown(count))
+    return main(argv)
+
+
+class Countdown:
+    def __init__(self, count):
+        self.count = count
+
+    def is_over(self):
+        self.count -= 1
+        return self.count == 0
+
+
+def _kill_at(function, countdown):
+    if function == "update":
+        from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+        register_optimizer_step_pre_hook(lambda *_: _die() if countdown.is_over() else None)
+        return
+    owner, name = _owner(function)
+    original = getattr(owner, name)
+
+    def mortal(*args, **kwargs):
+        if countdown.is_over():
+            if function == "entry":
+                with open(args[0].path, "a") as file:
+                    file.write('{"num_images": 1')
+            _die()
+        return original(*args, **kwargs)
+
+    setattr(owner, name, mortal)
+
+
+def _owner(function):
+    from afmlib.engine.json_lines import JsonLines
+    from afmlib.metrics.diversity import Diversity
+
+    owners = {"metric": (Diversity, "__call__"), "entry": (JsonLines, "append")}
+    return owners.get(function, (os, function))
+
+
+def _die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    function, count, rank, *argv = sys.argv[1:]
+    sys.exit(run(function, int(count), rank, *argv))
