@@ -1,36 +1,21 @@
 """Tests for afmlib.engine.distribution: two processes do what one does."""
 
-import importlib.util
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+import two_processes
+from forks import run_together
 
 from afmlib.config import ConfigError
 from afmlib.engine import Runner
 
-SCRIPT = Path(__file__).with_name("two_processes.py")
-LAUNCH = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-
-
-def _load_script():
-    spec = importlib.util.spec_from_file_location("two_processes", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-two_processes = _load_script()
 CASES = list(two_processes.CASES)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where runs lie; two are there that one process began, and a classifier that guides."""
+    """The runs, of which two were begun by one process; a classifier that guides; a model."""
     folder = tmp_path_factory.mktemp("distribution")
     two_processes.train("classifier", folder / "classifier", "optimizers.classifier.lr=0.1")
     two_processes.train("afm", folder / "model")
@@ -41,18 +26,20 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def of_two(folder):
-    """What each of two processes returns of all experiments."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *LAUNCH, str(SCRIPT), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
-    assert done.returncode == 0, done.stderr[-5000:]
+    """The results of all experiments in each of two processes."""
+    run_together(folder, two_processes.everything, str(folder))
     return [torch.load(folder / f"results-{rank}.pt") for rank in range(2)]
 
 
 @pytest.fixture(scope="module")
 def of_one(folder):
-    """What one process does, by case."""
+    """The results of one process, by case."""
     return {case: two_processes.gradients(case, folder / f"{case}-one") for case in CASES}
+
+
+@pytest.fixture(scope="module")
+def phases_of_one(folder):
+    return two_processes.phases(folder / "phases-one")
 
 
 def assert_close(one, other):
@@ -74,7 +61,7 @@ def test_two_processes_have_the_gradients_of_one(of_one, of_two, case, distribut
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("micro_batch", [2, 4])
-def test_parts_have_the_gradients_of_the_whole(of_one, case, micro_batch, folder):
+def test_micro_batches_have_the_gradients_of_the_batch(of_one, case, micro_batch, folder):
     run = folder / f"{case}-parts-{micro_batch}"
     parts = two_processes.gradients(case, run, f"micro_batch={micro_batch}")
 
@@ -83,28 +70,28 @@ def test_parts_have_the_gradients_of_the_whole(of_one, case, micro_batch, folder
     assert_close(of_one[case]["state"], parts["state"])
 
 
-@pytest.mark.parametrize("name", ["parts", "parts-fsdp"])
-def test_parts_in_two_processes_have_the_gradients_of_the_whole(of_one, of_two, name):
+@pytest.mark.parametrize("name", ["micro-ddp", "micro-fsdp"])
+def test_micro_batches_in_two_processes(of_one, of_two, name):
     for one, two in zip(of_one["afm"]["gradients"], of_two[0][name]["gradients"], strict=True):
         assert_close(one, two)
 
 
 @pytest.mark.parametrize("name", ["afm-ddp", "afm-fsdp", "deep-fsdp"])
-def test_the_average_is_the_same_in_every_process(of_two, name):
+def test_ema_is_the_same_in_every_process(of_two, name):
     first, second = (results[name]["state"] for results in of_two)
 
     assert any(key.startswith("generator_ema.") for key in first)
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_the_classifier_that_guides_lets_gradients_through(of_one):
+def test_guidance_has_gradients(of_one):
     for line in of_one["guided"]["log"].splitlines():
         assert json.loads(line)["generator/gradient_guidance"] > 1e-3
 
 
-@pytest.mark.parametrize("name", ["afm-ddp", "afm-fsdp", "guided-fsdp", "flow-ddp", "parts"])
-def test_the_log_is_that_of_one_process(of_one, of_two, name):
-    case = "afm" if name == "parts" else name.split("-")[0]
+@pytest.mark.parametrize("name", ["afm-ddp", "afm-fsdp", "guided-fsdp", "flow-ddp", "micro-ddp"])
+def test_log_is_that_of_one_process(of_one, of_two, name):
+    case = "afm" if name == "micro-ddp" else name.split("-")[0]
     one, two = (
         [json.loads(line) for line in text.splitlines()]
         for text in (of_one[case]["log"], of_two[0][name]["log"])
@@ -118,7 +105,7 @@ def test_the_log_is_that_of_one_process(of_one, of_two, name):
 
 
 @pytest.mark.parametrize("distributed", ["ddp", "fsdp"])
-def test_a_checkpoint_of_two_processes_goes_on_in_one(of_one, of_two, folder, distributed):
+def test_resume_two_processes_in_one(of_one, of_two, folder, distributed):
     assert [results[f"stopped-{distributed}"] for results in of_two] == [8, 8]
 
     resumed = two_processes.resume("afm", folder / f"stopped-{distributed}")
@@ -127,21 +114,21 @@ def test_a_checkpoint_of_two_processes_goes_on_in_one(of_one, of_two, folder, di
 
 
 @pytest.mark.parametrize("distributed", ["ddp", "fsdp"])
-def test_a_checkpoint_of_one_process_goes_on_in_two(of_one, of_two, distributed):
+def test_resume_one_process_in_two(of_one, of_two, distributed):
     for results in of_two:
         assert_close(of_one["afm"]["state"], results[f"resumed-{distributed}"])
 
 
 @pytest.mark.parametrize("distributed", ["ddp", "fsdp"])
-def test_two_processes_that_go_on_are_those_that_were_not_stopped(of_two, distributed):
+def test_resume_two_processes_in_two(of_two, distributed):
     for results in of_two:
         whole, resumed = results[f"afm-{distributed}"]["state"], results[f"both-{distributed}"]
         assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 @pytest.mark.parametrize("distributed", ["ddp", "fsdp"])
-def test_a_controller_takes_two_processes_through_the_phases_of_one(of_two, tmp_path, distributed):
-    one = two_processes.phases(tmp_path / "run")
+def test_phases_are_those_of_one_process(phases_of_one, of_two, distributed):
+    one = phases_of_one
     actions = [json.loads(line) for line in one["decisions"].splitlines()]
     assert {len(action["restore"]) for action in actions} == {0, 1, 3}
     assert any(action["reload_ema"] for action in actions)
@@ -152,19 +139,19 @@ def test_a_controller_takes_two_processes_through_the_phases_of_one(of_two, tmp_
         assert_close(one["state"], together["state"])
 
 
-def test_a_number_that_is_not_finite_in_one_process_stops_all(of_two):
+def test_nan_in_one_process_stops_all(of_two):
     for results in of_two:
         assert "is not finite after 8 images" in results["not finite"]
 
 
-def test_two_processes_make_the_samples_of_one(of_two, folder):
+def test_samples_are_those_of_one_process(of_two, folder):
     alone = two_processes.samples(str(folder / "model"))
 
     assert of_two[1]["samples"] is None
     assert torch.equal(of_two[0]["samples"], alone)
 
 
-def test_the_second_derivative_is_refused_under_fsdp(of_two):
+def test_fsdp_rejects_second_derivative(of_two):
     for results in of_two:
         assert "AutogradPenalty needs a second derivative" in results["refused"]
 
@@ -177,7 +164,7 @@ def test_the_second_derivative_is_refused_under_fsdp(of_two):
         (["distributed=dpp"], "distributed"),
     ],
 )
-def test_what_cannot_be_shared_is_refused(overrides, message, tmp_path):
+def test_bad_settings_are_rejected(overrides, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         Runner(two_processes.config_of("afm", *overrides), tmp_path / "run", device="cpu")
 

@@ -11,22 +11,30 @@ import sys
 import time
 from pathlib import Path
 
-__all__ = ["Fork", "run_afmlib"]
+from torch.distributed import TCPStore
+
+__all__ = ["Fork", "run_afmlib", "run_together"]
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["afmlib.cli.train", "afmlib.engine", "afmlib.networks", "matplotlib.pyplot", "sklearn.datasets"]
+    [
+        "afmlib.cli.train",
+        "afmlib.engine",
+        "afmlib.networks",
+        "matplotlib.pyplot",
+        "sklearn.datasets",
+        "torch.distributed.fsdp",
+    ]
 )
 
 
 class Fork:
     """Runs an importable function in a fork, whose output goes to a file."""
 
-    def __init__(self, output, function, *args, cwd="."):
+    def __init__(self, output, function, *args, cwd=".", environment=()):
         self.path = Path(output)
-        self.process = _context.Process(
-            target=_run, args=(str(self.path), str(cwd), function, args)
-        )
+        options = (str(self.path), str(cwd), dict(environment), function, args)
+        self.process = _context.Process(target=_run, args=options)
         self.process.start()
 
     def wait(self, seconds=300):
@@ -61,10 +69,36 @@ def run_afmlib(*argv):
     return main(argv)
 
 
-def _run(output, cwd, function, args):
+def run_together(folder, function, *args, size=2):
+    """Runs a function in several forks with the environment that torchrun makes for them."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # Any free port.
+    forks = []
+    for rank in range(size):
+        environment = {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(size),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(store.port),
+            "TORCHELASTIC_USE_AGENT_STORE": "True",
+        }
+        output = Path(folder, f"output-{rank}.txt")
+        forks.append(Fork(output, function, *args, environment=environment))
+    try:
+        while any(fork.wait(0.05) is None for fork in forks):
+            if any(fork.wait(0) for fork in forks):
+                break  # The others may wait for it.
+        assert not any(fork.wait(0) for fork in forks), "\n".join(fork.output for fork in forks)
+    finally:
+        for fork in forks:
+            fork.kill()
+
+
+def _run(output, cwd, environment, function, args):
     gc.freeze()  # Collecting what was imported takes longer than the rest of the start.
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.chdir(cwd)
+    os.environ.update(environment)
     sys.exit(function(*args))

@@ -3,16 +3,14 @@
 import io
 import itertools
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import uuid
-from pathlib import Path
 
+import mortal
 import pytest
 import torch
+from forks import Fork
 from mmengine.hooks import Hook
 from rich.console import Console
 
@@ -153,17 +151,10 @@ def test_it_does_so_in_the_middle_of_a_trial_wherever_fsspec_reaches(automatic):
 
 
 def start(folder, function, count):
-    """Starts the run in a process of its own, which dies at some call of a function."""
-    mortal = Path(__file__).parents[1] / "mortal.py"
+    """Runs in a fork that dies at some call of a function; returns its exit status."""
     settings = [f"--set={override}" for override in [*TINY, AUTOMATIC, "checkpoint_every=24"]]
     command = ["train", "afm_digits", *settings, "--work-dir", str(folder), "--resume"]
-    return subprocess.run(
-        [sys.executable, str(mortal), function, str(count), "0", *command, "--device", "cpu"],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return Fork(f"{folder}.txt", mortal.run, function, count, 0, *command, "--device=cpu").wait()
 
 
 def assert_same_run(automatic, folder):
@@ -180,7 +171,7 @@ def test_a_run_killed_in_a_snapshot_and_in_a_line_of_decisions_is_the_run_that_n
     automatic, tmp_path
 ):
     # After the config, a snapshot at 16 and a checkpoint at 24: the third file of a snapshot at 32.
-    assert start(tmp_path, "replace", 16).returncode == -signal.SIGKILL
+    assert start(tmp_path, "replace", 16) == -signal.SIGKILL
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [f"{24:09d}"]
     assert not (tmp_path / "snapshots" / f"{32:09d}" / "manifest.json").exists()
     with (tmp_path / "decisions.jsonl").open("a") as file:
@@ -194,10 +185,10 @@ def test_a_run_killed_in_a_snapshot_and_in_a_line_of_decisions_is_the_run_that_n
 def test_a_kill_at_every_write(automatic, tmp_path):
     """One after another, each in the run that the last one left."""
     for count in itertools.count(1):
-        done = start(tmp_path, "replace", count)
-        if done.returncode == 0:
+        status = start(tmp_path, "replace", count)
+        if status == 0:
             break
-        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert status == -signal.SIGKILL
 
     assert count > 10
     assert_same_run(automatic, tmp_path)

@@ -1,21 +1,21 @@
-"""What two processes do together; run by torchrun in the tests of the distribution.
+"""What two processes do together, for tests/engine/test_distribution.py.
 
-Each function is one experiment. What it returns, in each process, is compared in the tests with
-what one process does by itself: they call the same functions.
+Each function is one experiment. The tests compare what it returns in each process with what it
+returns in one process.
 """
 
-import sys
 from pathlib import Path
 
 import torch
 from mmengine.hooks import Hook
+from torch.distributed.tensor import DTensor
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from afmlib import load_checkpoint, processes
 from afmlib.config import ConfigError, load_config
 from afmlib.engine import (
     Runner,
     TrainingError,
-    evaluate_model,
     join_processes,
     leave_processes,
     sample_together,
@@ -31,16 +31,16 @@ TINY = [
     "evaluation.metrics=[]",
     "evaluation.extractor=null",
     "checkpoint_every=null",
-    "sample_every=8",
+    "sample_every=null",
     "precision=float64",
     "objective.gp_fraction=0.5",
-    # Some gradients are zero but for rounding, of which Adam would make steps of full length.
+    # Adam would turn the rounding errors of gradients that are zero into full steps.
     "optimizers.generator.eps=1e-3",
     "optimizers.discriminator.eps=1e-3",
 ]
 
 CASES = {
-    "afm": ("afm_digits", []),
+    "afm": ("afm_digits", ["sample_every=8"]),
     "clipped": ("afm_digits", ["optimizers.generator.clip_grad_norm=1e-3"]),
     "any": ("afm_any_digits", ["objective.prediction=velocity"]),
     "deep": ("afm_deep_digits", []),
@@ -82,51 +82,40 @@ def train(case, work_dir, *overrides, hooks=(), **options):
     return runner
 
 
-def whole(runner, tensors):
-    gather = runner.step.distribution.gather
-    return {name: gather(tensor.detach()).clone() for name, tensor in tensors.items()}
-
-
-class KeepGradients:
-    """Keeps what each optimizer of a run is given, by wrapping its step."""
-
-    def __init__(self, runner):
-        self.kept = []
-        for player in runner.objective.players:
-            self._wrap(runner, player)
-
-    def _wrap(self, runner, player):
-        optimizer = runner.step.optimizers[player]
-        step = optimizer.step
-
-        def keep_and_step():
-            gradients = {str(i): g for i, g in enumerate(optimizer.gradients)}
-            self.kept.append(whole(runner, gradients))
-            step()
-
-        optimizer.step = keep_and_step
+def whole(tensors):
+    """Returns copies of tensors, gathered from all processes if they are sharded."""
+    gathered = (t.full_tensor() if isinstance(t, DTensor) else t for t in tensors.values())
+    return dict(zip(tensors, (t.detach().clone() for t in gathered), strict=True))
 
 
 def gradients(case, work_dir, *overrides):
-    """Returns the gradient of every update of a run, and what it ends with.
+    """Returns the gradients of every step of an optimizer, the last state and the log of a run.
 
-    A classifier that guides lies beside the run.
+    The classifier that guides lies beside the run.
     """
     if case == "guided":
         classifier = Path(work_dir).parent / "classifier"
         overrides = (f"objective.guidance.classifier.checkpoint={classifier}", *overrides)
-    runner = Runner(config_of(case, *overrides), work_dir, device=CPU)
-    keep = KeepGradients(runner)
-    runner.train()
+    kept = []
+
+    def keep(optimizer, args, kwargs):
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        kept.append(whole({str(i): p.grad for i, p in enumerate(parameters) if p.grad is not None}))
+
+    handle = register_optimizer_step_pre_hook(keep)
+    try:
+        runner = train(case, work_dir, *overrides)
+    finally:
+        handle.remove()
     return {
-        "gradients": keep.kept,
-        "state": whole(runner, runner.objective.state_dict()),
+        "gradients": kept,
+        "state": whole(runner.objective.state_dict()),
         "log": (Path(work_dir) / "log.jsonl").read_text(),
     }
 
 
 class StopAt(Hook):
-    """Asks for the end of a run, as a signal does, in one process."""
+    """Stops a run in one process, as a signal does."""
 
     def __init__(self, num_images, rank):
         self.num_images = num_images
@@ -138,7 +127,7 @@ class StopAt(Hook):
 
 
 def stop_and_save(case, work_dir, *overrides):
-    """Runs until the last process is asked to stop, and saves."""
+    """Trains until the last process is stopped, and saves."""
     hook = StopAt(8, rank=processes.size() - 1)
     runner = train(case, work_dir, *overrides, hooks=[hook])
     runner.save()
@@ -146,13 +135,13 @@ def stop_and_save(case, work_dir, *overrides):
 
 
 def resume(case, work_dir, *overrides):
-    """Goes on to the end."""
+    """Resumes a run and trains to its end."""
     runner = train(case, work_dir, *overrides, resume=True)
-    return whole(runner, runner.objective.state_dict())
+    return whole(runner.objective.state_dict())
 
 
 class SpoilOneProcess(Hook):
-    """Puts a NaN into the generator of one process."""
+    """Puts a NaN into the discriminator of one process."""
 
     def before_train_iter(self, runner, **kwargs):
         if processes.rank() == 1 and runner.train_loop.num_images == 8:
@@ -169,14 +158,14 @@ PHASES = [
 
 
 def phases(work_dir, *overrides):
-    """Returns the decisions of a controller and what a run ends with."""
+    """Returns the decisions of a controller and the last state of its run."""
     runner = train("afm", work_dir, *PHASES, *overrides)
     text = (Path(work_dir) / "decisions.jsonl").read_text()
-    return {"decisions": text, "state": whole(runner, runner.objective.state_dict())}
+    return {"decisions": text, "state": whole(runner.objective.state_dict())}
 
 
 def not_finite(work_dir):
-    """Returns what the error says."""
+    """Returns the message of the error."""
     try:
         train("gan", work_dir, hooks=[SpoilOneProcess()])
     except TrainingError as error:
@@ -185,7 +174,7 @@ def not_finite(work_dir):
 
 
 def second_derivative_under_fsdp(work_dir):
-    """Returns what the error says."""
+    """Returns the message of the error."""
     overrides = ("objective.penalty=AutogradPenalty", "distributed=fsdp")
     try:
         Runner(config_of("afm", *overrides), work_dir, device=CPU)
@@ -195,44 +184,30 @@ def second_derivative_under_fsdp(work_dir):
 
 
 def samples(checkpoint):
-    """Returns samples of a model, batches of which do not come out even."""
+    """Returns samples of a model; the last batch is smaller."""
     return sample_together(load_checkpoint(checkpoint), torch.arange(23) % 10, batch_size=3, seed=4)
 
 
-def numbers(checkpoint, runner):
-    """Returns an evaluation of a model."""
-    model = load_checkpoint(checkpoint)
-    return evaluate_model(model, runner.dataset, runner.run_config.evaluation)
-
-
 def everything(folder):
-    """Runs all experiments of two processes."""
+    """Runs all experiments of two processes, and saves the results of each process."""
     join_processes(CPU)
     results = {}
-    for case in CASES:
-        for distributed in ("ddp", "fsdp"):
-            name = f"{case}-{distributed}"
-            option = f"distributed={distributed}"
-            results[name] = gradients(case, f"{folder}/{name}", option)
-    results["parts"] = gradients("afm", f"{folder}/parts", "micro_batch=2")
-    results["parts-fsdp"] = gradients(
-        "afm", f"{folder}/parts-fsdp", "micro_batch=2", "distributed=fsdp"
-    )
     for distributed in ("ddp", "fsdp"):
         option = f"distributed={distributed}"
-        work_dir = f"{folder}/stopped-{distributed}"
-        results[f"stopped-{distributed}"] = stop_and_save("afm", work_dir, option)
-        results[f"resumed-{distributed}"] = resume("afm", f"{folder}/of-one-{distributed}", option)
-        both = f"{folder}/both-{distributed}"
-        stop_and_save("afm", both, option)
-        results[f"both-{distributed}"] = resume("afm", both, option)
-        results[f"phases-{distributed}"] = phases(f"{folder}/phases-{distributed}", option)
+
+        def path(name, distributed=distributed):
+            return f"{folder}/{name}-{distributed}"
+
+        for case in CASES:
+            results[f"{case}-{distributed}"] = gradients(case, path(case), option)
+        results[f"micro-{distributed}"] = gradients("afm", path("micro"), "micro_batch=2", option)
+        results[f"stopped-{distributed}"] = stop_and_save("afm", path("stopped"), option)
+        results[f"resumed-{distributed}"] = resume("afm", path("of-one"), option)
+        stop_and_save("afm", path("both"), option)
+        results[f"both-{distributed}"] = resume("afm", path("both"), option)
+        results[f"phases-{distributed}"] = phases(path("phases"), option)
     results["not finite"] = not_finite(f"{folder}/not-finite")
     results["refused"] = second_derivative_under_fsdp(f"{folder}/refused")
     results["samples"] = samples(f"{folder}/model")
-    return results
-
-
-if __name__ == "__main__":
-    torch.save(everything(sys.argv[1]), f"{sys.argv[1]}/results-{processes.rank()}.pt")
+    torch.save(results, f"{folder}/results-{processes.rank()}.pt")
     leave_processes()
