@@ -21,12 +21,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from plots import Plot
-from templates.files import stale_files, write_files
-from templates.marks import replace_between_marks
-from templates.page import render_page
-from templates.terminal import print_table
-from templates.text import page_text, table_text
+if not __package__:  # Run as a file: it becomes part of the package.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    __package__ = "benchmarks"
+
+from .reporting.files import stale_files, write_files
+from .reporting.marks import replace_between_marks
+from .reporting.page import render_page
+from .reporting.plots import Plot
+from .reporting.terminal import print_table
+from .reporting.text import page_text, table_text
 
 SCHEMAS = (1, 2)
 """Those that are read. What one of them lacks counts as none."""
@@ -88,7 +92,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _report_suite(results: Mapping[str, Any], folder: Path, arguments: argparse.Namespace) -> int:
-    from suites import report
+    from .suites import report
 
     if not arguments.check:
         print(report.write_report(results, folder, arguments.page))
@@ -116,8 +120,8 @@ def _no_drawing(plot: Plot) -> str:
 
 
 def _pages(arguments: argparse.Namespace) -> dict[Path, str]:
-    from templates.literature import literature_text
-    from templates.schema import schema_text
+    from .reporting.literature import literature_text
+    from .reporting.schema import schema_text
 
     pages = [
         (arguments.literature, "the published numbers", literature_text),

@@ -18,18 +18,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from contenders import (
+from rich.console import Console
+
+from afmlib.registry import load_plugin_file
+
+if not __package__:  # Run as a file: it becomes part of the package.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    __package__ = "benchmarks"
+
+from .compare.jobs import Job
+from .compare.results import ResultsFile
+from .contenders import (
     Contender,
     check_contenders,
     parse_budget,
     parse_checkpoint,
     parse_contender,
 )
-from results_file import ResultsFile
-from rich.console import Console
-from rows import Job
-
-from afmlib.registry import load_plugin_file
 
 USAGE, INTERRUPTED = 2, 130
 
@@ -87,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"benchmarks/run.py: {error}", file=sys.stderr)
         return USAGE
     if suite is not None:
-        from suites.program import run_suite
+        from .suites.program import run_suite
 
         return run_suite(suite, console)
     return _compare(arguments, contenders, results, console)
@@ -100,7 +105,7 @@ def _compare(
     console: Console,
 ) -> int:
     """Runs contenders and returns the exit status: 0 if none failed."""
-    from efficiency.program import measure_efficiency
+    from .efficiency.program import measure_efficiency
 
     out, content = results.path.parent, results.content
     jobs = _jobs(arguments, contenders, results)
@@ -133,7 +138,7 @@ def _suite(arguments: argparse.Namespace) -> Any:
     if bool(arguments.contenders or arguments.checkpoint) == bool(arguments.suite):
         raise ValueError("Name contenders, or a suite with --suite: one of the two.")
     if arguments.suite:
-        from suites.program import prepare
+        from .suites.program import prepare
 
         return prepare(arguments)
     if arguments.claim:
@@ -202,8 +207,8 @@ def _run(
     jobs: list[Job], contenders: list[Contender], results: ResultsFile, console: Console
 ) -> None:
     """Runs the jobs, those of one seed at a time; each row is written when it is there."""
-    from run_progress import RunProgress
-    from turns import run_in_turns
+    from .compare.progress import RunProgress
+    from .compare.turns import run_in_turns
 
     order = [contender.name for contender in contenders]
     with RunProgress(jobs, console) as progress:
@@ -224,7 +229,7 @@ def _references(
     contenders: list[Contender], known: list[dict[str, Any]], out: Path
 ) -> list[dict[str, Any]]:
     """Returns the rows of reference of the contenders, and those that are known already."""
-    from references import reference_rows
+    from .compare.references import reference_rows
 
     def key(*parts: Any) -> str:
         return json.dumps(parts, sort_keys=True)
@@ -247,7 +252,7 @@ def _references(
 
 
 def _report(results: dict[str, Any], out: Path, console: Console) -> None:
-    from report import print_table, write_report
+    from .report import print_table, write_report
 
     page = write_report(results, out)
     print_table(results, console)

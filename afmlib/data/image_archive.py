@@ -35,7 +35,7 @@ MAX_CLASSES = 100_000
 """More classes mean that the labels are something else."""
 
 IN_THE_REPOSITORY = {
-    "emoji32.npz": "benchmarks/data/emoji32.npz, made by benchmarks/data/make_emoji.py"
+    "emoji32.npz": "benchmarks/data/emoji32.npz, made by benchmarks/studies/make_emoji.py"
 }
 """Archives that shipped configs use."""
 

@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 from afmlib.interfaces import Objective, SampleModel
-from efficiency.counting import count_forward, count_parameters, count_sample, count_update
-from efficiency.gauge import Gauge
-from efficiency.matmul import matmul_peak
-from efficiency.memory import forward_memory, free_memory, size_of
-from efficiency.sampling import compute_sample, measure_sample
-from efficiency.subject import Subject
-from efficiency.training import TrainingPlan, measure_training
+
+from .counting import count_forward, count_parameters, count_sample, count_update
+from .gauge import Gauge
+from .matmul import matmul_peak
+from .memory import forward_memory, free_memory, size_of
+from .sampling import compute_sample, measure_sample
+from .subject import Subject
+from .training import TrainingPlan, measure_training
 
 NFE = (1, 2, 4)
 """Network evaluations of a sample, besides the model's own number."""

@@ -4,7 +4,7 @@ __all__ = ["matmul_peak"]
 
 import torch
 
-from efficiency.clock import median_seconds
+from .clock import median_seconds
 
 SIZES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192)}
 """Rows and columns of the matrices: the best of them counts."""

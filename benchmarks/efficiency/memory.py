@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from afmlib.config import OptimizerConfig
 from afmlib.interfaces import Minibatch, Objective
 from afmlib.testing.memory import saved_bytes
-from efficiency.counting import on_meta, pass_through
+
+from .counting import on_meta, pass_through
 
 MIB, GIB = 2**20, 2**30
 MOMENTS = {"AdamW": 2, "Adam": 2, "RAdam": 2, "SGD": 0}

@@ -8,11 +8,10 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from contenders import is_missing_plugin
-from lifetime import end_with_parent
-from rows import one_line
-
-from efficiency.entries import empty_entry
+from ..compare.jobs import one_line
+from ..contenders import is_missing_plugin
+from ..lifetime import end_with_parent
+from .entries import empty_entry
 
 
 def work(
@@ -42,9 +41,9 @@ def _fill(
 
     import torch
 
-    from efficiency.contender import count, measure
-    from efficiency.counting import on_meta
-    from efficiency.subject import subject_of
+    from .contender import count, measure
+    from .counting import on_meta
+    from .subject import subject_of
 
     subject = subject_of(config)
     with on_meta(), warnings.catch_warnings():

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from contenders import Contender
 from rich.console import Console
 
-from efficiency.entries import empty_entry
-from efficiency.process import work
-from efficiency.progress import EfficiencyProgress
+from ..contenders import Contender
+from .entries import empty_entry
+from .process import work
+from .progress import EfficiencyProgress
 
 PATIENCE = 60.0
 """Seconds of a sample or an iteration above which it is computed and not measured."""

@@ -9,9 +9,10 @@ import torch
 
 from afmlib import sample
 from afmlib.interfaces import SampleModel
-from efficiency.clock import median_seconds
-from efficiency.gauge import Gauge
-from efficiency.memory import MIB, Growth, size_of
+
+from .clock import median_seconds
+from .gauge import Gauge
+from .memory import MIB, Growth, size_of
 
 MAX_BATCH = 256
 ENOUGH = 0.5

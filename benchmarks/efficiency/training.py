@@ -15,10 +15,11 @@ from afmlib.engine.objective_model import ObjectiveModel
 
 from afmlib.engine.optimizers import build_optimizers
 from afmlib.interfaces import Objective
-from efficiency.clock import median_seconds
-from efficiency.gauge import Gauge
-from efficiency.memory import GIB, MIB, Growth, size_of, training_memory
-from efficiency.subject import Subject
+
+from .clock import median_seconds
+from .gauge import Gauge
+from .memory import GIB, MIB, Growth, size_of, training_memory
+from .subject import Subject
 
 SMALLEST = 4
 ENOUGH = 1.0

@@ -9,9 +9,9 @@ import importlib
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from suites.claim import Claim, Suite, Untestable
+from .claim import Claim, Suite, Untestable
 
-SUITES = {"paper-small": "suites.paper_small"}
+SUITES = {"paper-small": "benchmarks.suites.paper_small"}
 """The modules of the suites."""
 
 

@@ -21,12 +21,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from contenders import Contender, parse_contender
+from ..contenders import Contender, parse_contender
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from suites.evidence import Evidence
+    from .evidence import Evidence
 
 REPRODUCES = "reproduces"
 FAILS = "does not reproduce at this scale"

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from contenders import parse_contender
+
+from ..contenders import parse_contender
 
 DONE, DIVERGED = "done", "diverged"
 

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lifetime import end_with_parent
-
-from suites.claim import Run
-from suites.evidence import DIVERGED, DONE, record_path, run_folder, samples_path
+from ..lifetime import end_with_parent
+from .claim import Run
+from .evidence import DIVERGED, DONE, record_path, run_folder, samples_path
 
 NEEDED = "needed-{}"
 """What stands, in the overrides of a run, for the folder of a run that it needs."""
@@ -60,7 +59,8 @@ def _train(
     """Trains to the end and fills the record; returns False if it was told to stop before."""
     from afmlib.config import check_config
     from afmlib.engine import Runner
-    from suites.share_hook import ShareHook
+
+    from .share_hook import ShareHook
 
     config = _config(run, seed, out, share)
     protocol = check_config(config).evaluation
@@ -121,7 +121,8 @@ def _evaluate(
 
     from afmlib import sample
     from afmlib.engine import evaluate_model
-    from suites.noises import fixed_labels, fixed_noises
+
+    from .noises import fixed_labels, fixed_noises
 
     model, data = runner.objective.sample_model, runner.dataset
     entry: dict[str, Any] = {"nfe": nfe, "protocol": {}, "values": {}}

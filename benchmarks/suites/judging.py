@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from suites.claim import NOT_RUN, NOT_TESTABLE, Claim, Suite, Untestable, Verdict
-from suites.evidence import Evidence, MissingRunError
+from .claim import NOT_RUN, NOT_TESTABLE, Claim, Suite, Untestable, Verdict
+from .evidence import Evidence, MissingRunError
 
 
 def measure_all(suite: Suite, evidence: Evidence) -> list[dict[str, Any]]:

@@ -5,10 +5,9 @@ __all__ = ["claims_table", "suite_text"]
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from templates.markdown import escape
-
-from suites.claim import NOT_TESTABLE, Claim, Suite, Untestable
-from suites.words import how_it_was_run, number_line, tally
+from ..reporting.markdown import escape
+from .claim import NOT_TESTABLE, Claim, Suite, Untestable
+from .words import how_it_was_run, number_line, tally
 
 
 def suite_text(results: Mapping[str, Any], suite: Suite) -> str:

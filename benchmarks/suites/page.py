@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from templates.document import render_document
-from templates.elements import Entry, escape, fold, plain_table, terms
-from templates.records import clean
-
-from suites.claim import FAILS, NOT_RUN, NOT_TESTABLE, REPRODUCES, Claim, Suite, Untestable
-from suites.pictures import picture_path
-from suites.words import budget_words, how_it_was_run, number_line, tally
+from ..reporting.document import render_document
+from ..reporting.elements import Entry, escape, fold, plain_table, terms
+from ..reporting.records import clean
+from .claim import FAILS, NOT_RUN, NOT_TESTABLE, REPRODUCES, Claim, Suite, Untestable
+from .pictures import picture_path
+from .words import budget_words, how_it_was_run, number_line, tally
 
 CLASSES = {REPRODUCES: "yes", FAILS: "no", NOT_TESTABLE: "open", NOT_RUN: "open"}
 

@@ -4,8 +4,8 @@ __all__ = ["draw_all", "picture_path"]
 
 from pathlib import Path
 
-from suites.claim import Claim, Suite
-from suites.evidence import Evidence, MissingRunError
+from .claim import Claim, Suite
+from .evidence import Evidence, MissingRunError
 
 
 def picture_path(folder: Path, claim_id: str) -> Path:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
 from typing import Any
 
-from suites.claim import Run
-from suites.job import work
+from .claim import Run
+from .job import work
 
 GRACE = 15.0
 """Seconds that a stopped run has to save."""

@@ -13,16 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from machine import describe_machine, describe_versions
 from rich.console import Console
 
 from afmlib.config import check_config
-from suites import load_suite
-from suites.claim import Run, Suite
-from suites.evidence import DIVERGED, DONE, Evidence, record_path
-from suites.judging import measure_all
-from suites.pool import Pool
-from suites.progress import SuiteProgress
+
+from ..machine import describe_machine, describe_versions
+from . import load_suite
+from .claim import Run, Suite
+from .evidence import DIVERGED, DONE, Evidence, record_path
+from .judging import measure_all
+from .pool import Pool
+from .progress import SuiteProgress
 
 SCHEMA = 1
 SEEDS = 3
@@ -175,8 +176,8 @@ def _train(tasks: Tasks, run: SuiteRun, console: Console) -> None:
 def _write(
     results: dict[str, Any], suite: Suite, evidence: Evidence, out: Path, console: Console
 ) -> None:
-    from suites.pictures import draw_all
-    from suites.report import print_verdicts, write_report
+    from .pictures import draw_all
+    from .report import print_verdicts, write_report
 
     draw_all(suite, evidence, out / "pictures")
     (out / "results.json").write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")

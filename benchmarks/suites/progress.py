@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from suites.claim import Run
+from .claim import Run
 
 
 class SuiteProgress:

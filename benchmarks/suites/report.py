@@ -8,14 +8,14 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from templates.files import stale_files, write_files
-from templates.marks import replace_between_marks
 
-from suites import load_suite
-from suites.claim import FAILS, REPRODUCES, Suite
-from suites.judging import judge_again
-from suites.markdown import claims_table, suite_text
-from suites.page import render_suite
+from ..reporting.files import stale_files, write_files
+from ..reporting.marks import replace_between_marks
+from . import load_suite
+from .claim import FAILS, REPRODUCES, Suite
+from .judging import judge_again
+from .markdown import claims_table, suite_text
+from .page import render_suite
 
 PAGE = "report.html"
 STYLES = {REPRODUCES: "green", FAILS: "red"}

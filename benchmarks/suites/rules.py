@@ -5,7 +5,7 @@ __all__ = ["all_below", "mean", "written"]
 import math
 from collections.abc import Sequence
 
-from templates.metrics import write_number
+from ..reporting.metrics import write_number
 
 
 def mean(values: Sequence[float]) -> float:

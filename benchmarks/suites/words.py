@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from templates.metrics import Cell, summarize, write_number
-from templates.records import clean
-
-from suites.claim import FAILS, NOT_RUN, NOT_TESTABLE, REPRODUCES
+from ..reporting.metrics import Cell, summarize, write_number
+from ..reporting.records import clean
+from .claim import FAILS, NOT_RUN, NOT_TESTABLE, REPRODUCES
 
 ORDER = (REPRODUCES, FAILS, NOT_TESTABLE, NOT_RUN)
 

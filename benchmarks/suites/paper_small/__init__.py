@@ -7,7 +7,7 @@ References:
 
 __all__ = ["ABOUT", "CLAIMS", "TITLE"]
 
-from suites.paper_small import (
+from . import (
     any_step,
     appendix_g,
     digits,

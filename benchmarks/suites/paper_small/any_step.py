@@ -4,11 +4,11 @@ __all__ = ["CLAIMS"]
 
 from typing import Any
 
-from suites.claim import Claim, Numbers, Run, Verdict
-from suites.drawing import by_setting, panels
-from suites.evidence import Evidence
-from suites.paper_small.figure_1 import MAPS
-from suites.rules import all_below, written
+from ..claim import Claim, Numbers, Run, Verdict
+from ..drawing import by_setting, panels
+from ..evidence import Evidence
+from ..rules import all_below, written
+from .figure_1 import MAPS
 
 ANY = "afm_any_gaussians2d"
 ONE, TWO = "afm_gaussians2d", "afm_2nfe_gaussians2d"

@@ -4,10 +4,10 @@ __all__ = ["CLAIMS"]
 
 from typing import Any
 
-from suites.claim import Claim, Numbers, Run, Verdict
-from suites.drawing import COLORS, panels
-from suites.evidence import Evidence
-from suites.rules import mean, written
+from ..claim import Claim, Numbers, Run, Verdict
+from ..drawing import COLORS, panels
+from ..evidence import Evidence
+from ..rules import mean, written
 
 LENGTH = 256_000
 KEY = "generator/gradient_adversarial"

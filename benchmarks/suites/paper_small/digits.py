@@ -4,9 +4,9 @@ __all__ = ["AFM", "CLAIMS"]
 
 from typing import Any
 
-from suites.claim import Claim, Numbers, Run, Verdict
-from suites.paper_small.grid import MetricGrid
-from suites.rules import all_below, written
+from ..claim import Claim, Numbers, Run, Verdict
+from ..rules import all_below, written
+from .grid import MetricGrid
 
 AFM = Run("afm_digits", seconds=110)
 GAN = Run("gan_digits", seconds=110)

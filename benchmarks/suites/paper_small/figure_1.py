@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from afmlib import build_dataset
-from suites.claim import Claim, Numbers, Run, Verdict
-from suites.drawing import COLORS, GRAY, panels, scatter_maps
-from suites.evidence import Evidence
-from suites.noises import fixed_noises
-from suites.rules import all_below, written
+
+from ..claim import Claim, Numbers, Run, Verdict
+from ..drawing import COLORS, GRAY, panels, scatter_maps
+from ..evidence import Evidence
+from ..noises import fixed_noises
+from ..rules import all_below, written
 
 LINE = ("afm_gaussians1d", "gan_gaussians1d")
 PLANE = ("afm_gaussians2d", "gan_gaussians2d")

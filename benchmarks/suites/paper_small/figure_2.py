@@ -8,11 +8,11 @@ __all__ = ["CLAIMS"]
 
 from typing import Any
 
-from suites.claim import Claim, Numbers, Run, Verdict
-from suites.drawing import by_setting, panels
-from suites.evidence import Evidence
-from suites.paper_small.figure_1 import MAPS
-from suites.rules import all_below, mean, written
+from ..claim import Claim, Numbers, Run, Verdict
+from ..drawing import by_setting, panels
+from ..evidence import Evidence
+from ..rules import all_below, mean, written
+from .figure_1 import MAPS
 
 SCALES = (0.0, 0.005, 0.05, 0.2, 1.0, 5.0)
 GOOD, LARGE = 0.05, 5.0

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from suites.drawing import by_setting, panels
-from suites.evidence import Evidence
+from ..drawing import by_setting, panels
+from ..evidence import Evidence
 
 
 @dataclass(frozen=True)

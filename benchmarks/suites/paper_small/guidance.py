@@ -15,11 +15,12 @@ import numpy as np
 import torch
 
 from afmlib import build_dataset
-from suites.claim import Claim, Numbers, Run, Verdict
-from suites.drawing import by_setting, panels
-from suites.evidence import Evidence
-from suites.noises import fixed_labels, fixed_noises
-from suites.rules import all_below, written
+
+from ..claim import Claim, Numbers, Run, Verdict
+from ..drawing import by_setting, panels
+from ..evidence import Evidence
+from ..noises import fixed_labels, fixed_noises
+from ..rules import all_below, written
 
 STD = 0.35
 DATA = f"data.std={STD}"

@@ -2,7 +2,7 @@
 
 __all__ = ["CLAIMS"]
 
-from suites.claim import Untestable
+from ..claim import Untestable
 
 IMAGENET = "It needs latents of ImageNet at 256 x 256 and weeks of GPUs."
 

@@ -7,10 +7,10 @@ __all__ = ["CLAIMS", "LENGTH"]
 
 from typing import Any
 
-from suites.claim import Claim, Numbers, Run, Verdict
-from suites.drawing import COLORS, by_setting, panels
-from suites.evidence import Evidence
-from suites.rules import mean, written
+from ..claim import Claim, Numbers, Run, Verdict
+from ..drawing import COLORS, by_setting, panels
+from ..evidence import Evidence
+from ..rules import mean, written
 
 OT_SCALES = (0.0, 0.1, 0.5, 2.0)
 GP_SCALES = (0.01, 0.05, 0.25)

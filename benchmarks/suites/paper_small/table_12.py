@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from efficiency.counting import count_forward, count_update, on_meta
 
 from afmlib import build_objective
 from afmlib.interfaces import Minibatch
-from suites.claim import Claim, Numbers, Verdict
-from suites.drawing import panels
-from suites.evidence import Evidence
+
+from ...efficiency.counting import count_forward, count_update, on_meta
+from ..claim import Claim, Numbers, Verdict
+from ..drawing import panels
+from ..evidence import Evidence
 
 SIZES = ("B/2", "XL/2")
 BATCH = 4

@@ -4,11 +4,11 @@ __all__ = ["CLAIMS"]
 
 from typing import Any
 
-from suites.claim import Claim, Numbers, Run, Verdict
-from suites.drawing import by_setting, panels
-from suites.evidence import Evidence
-from suites.paper_small.figure_1 import MAPS
-from suites.rules import all_below, mean, written
+from ..claim import Claim, Numbers, Run, Verdict
+from ..drawing import by_setting, panels
+from ..evidence import Evidence
+from ..rules import all_below, mean, written
+from .figure_1 import MAPS
 
 DECAYED = "decayed from 0.5 to 0.1"
 START = "constant at 0.5"

@@ -6,10 +6,10 @@ Two passes through the blocks in one step cost what two steps of the plain netwo
 __all__ = ["CLAIMS"]
 
 
-from suites.claim import Claim, Numbers, Run, Verdict
-from suites.paper_small.digits import AFM
-from suites.paper_small.grid import MetricGrid
-from suites.rules import all_below, written
+from ..claim import Claim, Numbers, Run, Verdict
+from ..rules import all_below, written
+from .digits import AFM
+from .grid import MetricGrid
 
 DEEP = Run("afm_deep_digits", seconds=150)
 STEPS = Run("afm_2nfe_digits", nfes=(2,), seconds=110)

@@ -1,0 +1,153 @@
+"""Elements of the page. Whatever comes from the results is escaped: it may hold anything."""
+
+__all__ = ["Entry", "escape", "fold", "named", "plain_table", "table_section", "terms"]
+
+import html
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .metrics import Cell
+from .plots import NUM_COLORS, symbol
+from .records import clean
+from .tables import Line, Table
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What stands in a place of a table that is not made of contenders."""
+
+    html: str
+    """Its content."""
+
+    value: Any = None
+    """What it is sorted by; None for the end, whichever way."""
+
+    kind: str = "head"
+    """``head`` for text, ``note`` for a reason, ``number`` for a number."""
+
+
+def escape(text: Any) -> str:
+    """Returns text that is nothing but text, in an element or in an attribute."""
+    return html.escape(clean(text))
+
+
+def named(name: str, names: Sequence[str]) -> str:
+    """Returns a name that may break behind its punctuation, a contender's behind its symbol."""
+    text = re.sub(r"([:._=])", r"\1<wbr>", escape(name))
+    if name not in names:
+        return text
+    index = names.index(name)
+    color = f"var(--contender-{index % NUM_COLORS})"
+    mark = f'<span style="color: {color}" aria-hidden="true">{symbol(index)}</span>'
+    return f'<span class="name">{mark}{text}</span>'
+
+
+def fold(summary: str, content: str) -> str:
+    """Returns content that is folded away under a summary."""
+    return f"<details><summary>{escape(summary)}</summary>{content}</details>"
+
+
+def terms(pairs: Mapping[str, Any]) -> str:
+    """Returns a list of terms and what is said of them."""
+    rows = (f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in pairs.items())
+    return f"<dl>{''.join(rows)}</dl>"
+
+
+def table_section(table: Table, names: Sequence[str]) -> str:
+    """Returns a table under its title, with a legend of its columns."""
+    about = f'<p class="about">{escape(table.about)}</p>' if table.about else ""
+    return f"<h3>{escape(table.title)}</h3>{about}{_table(table, names)}{_legend(table)}"
+
+
+def _table(table: Table, names: Sequence[str]) -> str:
+    names_of_heads = table.heads if table.columns else (*table.heads[:-1], "reason")
+    heads = "".join(f'<th scope="col" class="head">{escape(head)}</th>' for head in names_of_heads)
+    for column in table.columns:
+        goal = f'<span class="goal">{escape(column.goal.arrow)}</span>' if column.goal.arrow else ""
+        heads += (
+            f'<th scope="col" title="{escape(column.legend)}">{escape(column.label)}{goal}</th>'
+        )
+    lines = "".join(_line(line, table, names) for line in table.lines)
+    references = ""
+    if table.references:
+        span = len(table.heads) + len(table.columns)
+        references = (
+            f'<tbody class="references"><tr class="group"><th scope="rowgroup" colspan="{span}">'
+            "for comparison, by the same protocol: no contenders</th></tr>"
+            f"{''.join(_line(line, table, []) for line in table.references)}</tbody>"
+        )
+    return _frame(f"{table.title}: table", heads, f"<tbody>{lines}</tbody>{references}")
+
+
+def plain_table(label: str, heads: Sequence[str], lines: Iterable[Sequence[Entry]]) -> str:
+    """Returns a table with a name in front of each line, which its heads sort.
+
+    Args:
+        label: What it is, for who cannot see it.
+        heads: The names of the columns.
+        lines: The entries of each line, the name first.
+    """
+    lines = list(lines)
+    kinds = [entry.kind for entry in lines[0]] if lines else ["head"] * len(heads)
+    columns = "".join(
+        f'<th scope="col"{"" if kind == "number" else _HEAD}>{escape(head)}</th>'
+        for head, kind in zip(heads, kinds, strict=True)
+    )
+    rows = "".join(f"<tr>{_name(line[0])}{''.join(map(_entry, line[1:]))}</tr>" for line in lines)
+    return _frame(label, columns, f"<tbody>{rows}</tbody>")
+
+
+_HEAD = ' class="head"'
+
+
+def _frame(label: str, heads: str, bodies: str) -> str:
+    return (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}">'
+        f'<table class="sortable"><thead><tr>{heads}</tr></thead>{bodies}</table></div>'
+    )
+
+
+def _name(entry: Entry) -> str:
+    return f'<th scope="row"{_value(entry.value)}>{entry.html}</th>'
+
+
+def _entry(entry: Entry) -> str:
+    kind = "" if entry.kind == "number" else f' class="{entry.kind}"'
+    content = f"<span>{entry.html}</span>" if entry.kind == "note" else entry.html
+    return f"<td{kind}{_value(entry.value)}>{content}</td>"
+
+
+def _value(value: Any) -> str:
+    return "" if value is None else f' data-value="{escape(value)}"'
+
+
+def _line(line: Line, table: Table, names: Sequence[str]) -> str:
+    name, *others = line.heads
+    parts = [_name(Entry(named(name, names), name))]
+    parts += [_entry(Entry(escape(o).replace(" (", "&nbsp;("), _sorted_by(o))) for o in others]
+    if line.note:  # It says what the last head says, and more.
+        span = 1 + len(table.columns)
+        parts.pop()
+        parts.append(f'<td class="note" colspan="{span}"><span>{escape(line.note)}</span></td>')
+    kind = ' class="silent"' if line.note else ""
+    return f"<tr{kind}>{''.join(parts)}{''.join(map(_cell, line.cells))}</tr>"
+
+
+def _sorted_by(head: str) -> str:
+    """Returns the number that a head begins with, as nfe do; else the head."""
+    match = re.fullmatch(r"(\d+)( \(own\))?", head)
+    return match[1] if match else head
+
+
+def _cell(cell: Cell) -> str:
+    value = None if cell.value is None else repr(cell.value)
+    mean = f"<strong>{escape(cell.mean)}</strong>" if cell.best else escape(cell.mean)
+    spread = f' <span class="spread">{escape(cell.spread)}</span>' if cell.spread else ""
+    return _entry(Entry(mean + spread, value, "number"))
+
+
+def _legend(table: Table) -> str:
+    pairs = {column.label: column.legend for column in table.columns}
+    return fold("What the columns mean", terms(pairs)) if pairs else ""

@@ -1,0 +1,229 @@
+"""What a repetition of the depth takes in memory, with and without activation checkpointing.
+
+    python benchmarks/studies/depth.py [--repeats 1 2 4 8] [--wrapper RepeatDepth] [--out DIR]
+
+Each measurement is a process of its own, which makes one update of the generator of adversarial
+flow on random latents of 4 x 32 x 32: forward and backward pass through the repeated generator and
+a discriminator of normal depth, and a step of AdamW. Two numbers say what it took:
+
+* the bytes that the generator's forward pass keeps for its backward pass, counted tensor by tensor,
+  which are exact and the same on every machine;
+* by how much the update makes the process grow beyond what it needed before, networks included, as
+  the operating system sees it. The C library is told to give back what is freed
+  (``MALLOC_MMAP_THRESHOLD_``), or this would be its fragmentation as well.
+
+What is left is ``depth.json``, ``depth.md`` and ``depth.png``.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import resource
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from afmlib import build_objective
+from afmlib.interfaces import Objective
+from afmlib.testing.memory import saved_bytes
+
+if not __package__:  # Run as a file: it becomes part of the package.
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+    __package__ = "benchmarks.studies"
+
+
+SCHEMA = 1
+LATENT_SHAPE, NUM_CLASSES, SEED = (4, 32, 32), 10, 0
+SIZES = {"input_size": 32, "in_channels": 4, "num_classes": NUM_CLASSES, "patch_size": 2}
+MIB = 2**20
+GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536"}
+WAYS = {False: "activations kept", True: "computed again"}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Builds the parser."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--repeats", type=int, nargs="+", default=[1, 2, 4, 8], metavar="R")
+    parser.add_argument("--wrapper", default="RepeatDepth", help="a registered depth wrapper")
+    parser.add_argument("--depth", type=int, default=4, help="blocks of both networks [4]")
+    parser.add_argument("--hidden-size", type=int, default=384, help="of both networks [384]")
+    parser.add_argument("--batch", type=int, default=8, help="images of the update [8]")
+    parser.add_argument("--out", default="runs/depth", help="the folder of the results")
+    parser.add_argument("--one", help=argparse.SUPPRESS)  # A measurement, in a process of its own.
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the benchmark and returns the exit status."""
+    arguments = build_parser().parse_args(argv)
+    if arguments.one:
+        print(json.dumps(measure(**json.loads(arguments.one))))
+        return 0
+    words = sys.argv[1:] if argv is None else argv
+    settings = {key: getattr(arguments, key) for key in ("wrapper", "depth", "hidden_size")}
+    settings["batch"] = arguments.batch
+    try:
+        results = _describe(words, settings)
+        results["rows"] = list(_rows(arguments.repeats, settings))
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"benchmarks/depth.py: {error}", file=sys.stderr)
+        return 1
+    write(results, Path(arguments.out))
+    print(table_text(results))
+    return 0
+
+
+# --- One measurement ---
+
+
+def build(
+    wrapper: str, repeats: int, checkpointing: bool, depth: int, hidden_size: int
+) -> Objective:
+    """Builds adversarial flow with a generator of repeated depth."""
+    network = dict(depth=depth, hidden_size=hidden_size, num_heads=hidden_size // 64 or 1, **SIZES)
+    torch.manual_seed(SEED)
+    objective: Objective = build_objective(
+        dict(
+            type="AdversarialFlow",
+            generator=dict(
+                type=wrapper,
+                repeats=repeats,
+                activation_checkpointing=checkpointing,
+                generator=dict(type="DiTGenerator", **network),
+            ),
+            discriminator=dict(type="DiTDiscriminator", **network),
+        )
+    )
+    objective.num_images, objective.total_images = 0, 1
+    return objective
+
+
+def measure(batch: int, **arguments: Any) -> dict[str, Any]:
+    """Makes one update of the generator and returns what it took."""
+    objective = build(**arguments)
+    generator = objective.generator
+    optimizer = torch.optim.AdamW([p for p in generator.parameters() if p.requires_grad], lr=1e-4)
+    latents = torch.randn(batch, *LATENT_SHAPE)
+    labels = torch.arange(batch) % NUM_CLASSES
+    draws = objective.draw(latents)
+    before = _peak()
+    start = time.process_time()
+    sum(objective.terms("generator", latents, labels, draws).values()).backward()
+    optimizer.step()
+    seconds = time.process_time() - start  # However busy the machine is.
+    grown = _peak() - before
+    own = [*generator.parameters(), latents, labels]
+    kept = saved_bytes(lambda: generator(latents, labels), own)
+    return {"kept_mib": kept / MIB, "grown_mib": grown / MIB, "processor_seconds": seconds}
+
+
+def _peak() -> int:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+# --- All of them ---
+
+
+def _rows(repeats: Sequence[int], settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    console = Console(stderr=True)
+    for count in repeats:
+        for checkpointing in (False, True):
+            what = {**settings, "repeats": count, "checkpointing": checkpointing}
+            command = [sys.executable, __file__, "--one", json.dumps(what)]
+            done = subprocess.run(
+                command, capture_output=True, text=True, env={**os.environ, **GIVE_BACK}
+            )
+            if done.returncode:
+                raise RuntimeError(done.stderr.strip().rpartition("\n")[2])
+            row = {"repeats": count, "checkpointing": checkpointing, **json.loads(done.stdout)}
+            console.print(f"{count} x, {WAYS[checkpointing]}: {row['grown_mib']:.0f} MiB")
+            yield row
+
+
+def _describe(words: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    from ..machine import describe_machine, describe_versions
+
+    return {
+        "schema": SCHEMA,
+        "command": shlex.join(["python", "benchmarks/depth.py", *words]),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "machine": describe_machine(),
+        "versions": describe_versions(),
+        "settings": {**settings, "latents": "x".join(map(str, LATENT_SHAPE)), "seed": SEED},
+    }
+
+
+# --- What is left ---
+
+
+def write(results: Mapping[str, Any], out: Path) -> None:
+    """Writes numbers, table and plot."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "depth.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    (out / "depth.md").write_text(table_text(results), encoding="utf-8", newline="\n")
+    plot(results).savefig(out / "depth.png", dpi=100)
+
+
+def table_text(results: Mapping[str, Any]) -> str:
+    """Returns the table in GitHub's Markdown, with what it was made by."""
+    listed = {
+        key: ", ".join(f"{name} {value}" for name, value in results[key].items())
+        for key in ("machine", "versions", "settings")
+    }
+    lines = [
+        "# Memory of repeated depth",
+        "",
+        f"* command: `{results['command']}`",
+        f"* date: {results['date']}",
+        *(f"* {key}: {text}" for key, text in listed.items()),
+        "",
+        "One update of the generator. Kept is what its forward pass keeps for its backward pass; "
+        "grown is by how much the update made the process grow. The time is that of the "
+        "update, the first of its process.",
+        "",
+        "| repeats | layers | activations | kept, MiB | grown, MiB | processor seconds |",
+        "| ---: | ---: | --- | ---: | ---: | ---: |",
+    ]
+    for row in results["rows"]:
+        layers = row["repeats"] * results["settings"]["depth"]
+        lines.append(
+            f"| {row['repeats']} | {layers} | {WAYS[row['checkpointing']]} "
+            f"| {row['kept_mib']:.1f} | {row['grown_mib']:.0f} | {row['processor_seconds']:.1f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def plot(results: Mapping[str, Any]) -> Figure:
+    """Draws both numbers against the repeats."""
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    titles = {"kept_mib": "kept for the backward pass", "grown_mib": "growth of the process"}
+    for axes, (key, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
+        for checkpointing, marker in ((False, "o"), (True, "s")):
+            rows = [row for row in results["rows"] if row["checkpointing"] is checkpointing]
+            axes.plot(
+                [row["repeats"] for row in rows],
+                [row[key] for row in rows],
+                marker=marker,
+                label=WAYS[checkpointing],
+            )
+        axes.set(title=title, xlabel="repeats", ylabel="MiB")
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend()
+    return figure
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

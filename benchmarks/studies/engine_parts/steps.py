@@ -1,0 +1,210 @@
+"""Training steps with the panel and without, in turns."""
+
+__all__ = ["Turns", "without_panel"]
+
+import contextlib
+import functools
+import itertools
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from unittest import mock
+
+import torch
+from afmlib.engine.training_metrics import Panel
+from torch import Tensor
+
+from afmlib.engine import objective_model, optimizers  # Before mmengine.
+from afmlib.engine.hooks import LogHook
+from afmlib.objectives import adversarial_flow
+
+from mmengine.hooks import Hook  # isort: skip
+
+from .rows import now, ratios, table_row
+
+KINDS = WITH, WITHOUT, DISSECTED, WARM_UP = "with", "without", "dissected", "warm-up"
+NUM_WARM_UP, NUM_DISSECTED, MIN_ROUNDS = 1, 3, 3
+
+
+class NoPanel:
+    """Stands in for `Panel` and gathers nothing."""
+
+    def __init__(self, player: str) -> None:
+        del player
+
+    def add_terms(self, terms: Mapping[str, Tensor]) -> None:
+        """Adds nothing."""
+
+    def add_observations(self, observations: Mapping[str, Tensor]) -> None:
+        """Adds nothing."""
+
+    def finish(self, gradient_norm: Tensor) -> dict[str, Tensor]:
+        """Returns nothing, and checks nothing."""
+        del gradient_norm
+        return {}
+
+    def first_wrong(self) -> str:
+        """Knows of nothing."""
+        return ""
+
+
+@contextlib.contextmanager
+def without_panel() -> Iterator[None]:
+    """Takes the panel out of the engine, and all that is computed for it alone.
+
+    What stays is the mean of the signs of the real logits: as many additions as images.
+    """
+    with contextlib.ExitStack() as stack:
+        for owner, name, replacement in (
+            (objective_model, "Panel", NoPanel),
+            (optimizers, "get_total_norm", lambda gradients: torch.zeros(())),
+            (adversarial_flow, "observe_gradient", lambda latents, seen, name: latents),
+            (adversarial_flow, "_observed_logits", lambda logits_real, logits_fake: {}),
+        ):
+            stack.enter_context(mock.patch.object(owner, name, replacement))
+        yield
+
+
+PIECES = {
+    "sums, means, the check that all is finite": (
+        (Panel, "add_terms"),
+        (Panel, "add_observations"),
+        (Panel, "finish"),
+    ),
+    "norms of the players' gradients": ((optimizers, "get_total_norm"),),
+    "logits, and norms of the gradient of each sample": (
+        (adversarial_flow, "observe_gradient"),
+        (adversarial_flow, "_observed_logits"),
+    ),
+    "sums for the log": ((LogHook, "after_train_iter"),),
+}
+"""What the panel is made of, and where it is computed."""
+
+
+class Stopwatch:
+    """Takes the time of the pieces of the panel within a step."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, float]] = []
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Surrounds a step."""
+        self.steps.append(dict.fromkeys(PIECES, 0.0))
+        with contextlib.ExitStack() as stack:
+            for piece, places in PIECES.items():
+                for owner, name in places:
+                    timed = self.timed(piece, getattr(owner, name))
+                    stack.enter_context(mock.patch.object(owner, name, timed))
+            # The norms of the samples are computed where the backward pass comes by.
+            register = torch.Tensor.register_hook
+            piece = next(name for name in PIECES if "each sample" in name)
+            stack.enter_context(
+                mock.patch.object(
+                    torch.Tensor,
+                    "register_hook",
+                    lambda tensor, hook: register(tensor, self.timed(piece, hook)),
+                )
+            )
+            yield
+
+    def timed(self, piece: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            start = now()
+            result = function(*args, **kwargs)
+            self.steps[-1][piece] += now() - start
+            return result
+
+        return timed
+
+
+class Turns(Hook):
+    """Lets steps with and without the panel take turns, then takes a few apart, and ends the run.
+
+    Which of a pair is first changes from pair to pair.
+
+    Args:
+        rounds: How many pairs; as many as the seconds allow for if None.
+        seconds: How long, if it is not said how many.
+        show: Is told the share that is done.
+    """
+
+    priority = "VERY_LOW"  # Its clock starts after, and stops after, what all other hooks do.
+
+    def __init__(self, rounds: int | None, seconds: float, show: Callable[[float], None]) -> None:
+        self.rounds = rounds
+        self.budget = seconds
+        self.show = show
+        self.seconds: dict[str, list[float]] = defaultdict(list)
+        self.processor: dict[str, list[float]] = defaultdict(list)
+        self.stopwatch = Stopwatch()
+        self.surroundings = {WITHOUT: without_panel, DISSECTED: self.stopwatch}
+        self.around = contextlib.ExitStack()
+        self.plan = self._plan()
+        self.kind: str | None = next(self.plan)
+
+    def _plan(self) -> Iterator[str]:
+        yield from itertools.repeat(WARM_UP, NUM_WARM_UP)
+        start = time.monotonic()
+        for done in itertools.count():
+            used = (time.monotonic() - start) / self.budget
+            share = used if self.rounds is None else done / self.rounds
+            if share >= 1 and done >= (self.rounds or MIN_ROUNDS):
+                break
+            self.show(0.9 * min(share, 1.0))
+            yield from (WITH, WITHOUT) if done % 2 else (WITHOUT, WITH)
+        yield from itertools.repeat(DISSECTED, NUM_DISSECTED)
+
+    def __enter__(self) -> "Turns":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.around.close()
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        """Starts the clock of a step."""
+        assert self.kind is not None
+        surrounding = self.surroundings.get(self.kind, contextlib.nullcontext)
+        self.around.enter_context(surrounding())
+        self.start, self.processor_start = now(), time.process_time()
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Stops the clock of a step, and ends the run after the last one."""
+        assert self.kind is not None
+        self.seconds[self.kind].append(now() - self.start)
+        self.processor[self.kind].append(time.process_time() - self.processor_start)
+        self.around.close()
+        self.kind = next(self.plan, None)
+        if self.kind is None:
+            self.show(1.0)
+            runner.stop()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Returns what was measured."""
+        own, other = self.seconds[WITH], self.seconds[WITHOUT]
+        row = functools.partial(table_row, "A training step")
+        rows = [
+            row("with the panel", "s", own),
+            row("without it", "s", other),
+            row("with / without, in turns", "ratio", ratios(own, other)),
+        ]
+        own, other = self.processor[WITH], self.processor[WITHOUT]
+        rows += [
+            row("processor time with the panel", "s", own),
+            row("processor time without it", "s", other),
+            row("processor time with / without, in turns", "ratio", ratios(own, other)),
+        ]
+        row = functools.partial(table_row, "Where the panel's time goes")
+        steps = self.stopwatch.steps
+        rows += [row(name, "ms", [1e3 * step[name] for step in steps]) for name in PIECES]
+        sums = [sum(step.values()) for step in steps]
+        shares = [100 * share for share in ratios(sums, self.seconds[DISSECTED])]
+        return [
+            *rows,
+            row("all of it", "ms", [1e3 * seconds for seconds in sums]),
+            row("all of it, of a step", "%", shares),
+        ]

@@ -1,0 +1,143 @@
+"""Schedules of adversarial flow on the digits: fixed ones of a small sweep, and the automatic one.
+
+python benchmarks/studies/schedules.py
+
+Every schedule gets the same number of images, but for the recipe that is run too long on purpose.
+All are judged alike, by samples of noises that nothing was chosen by: the automatic schedule
+watches others. A run that was stopped goes on. What comes of it is written to
+``benchmarks/results/schedules``: results.json, table.md and curves.png.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from afmlib.config import load_config
+from afmlib.engine import Runner
+
+if not __package__:  # Run as a file: it becomes part of the package.
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+    __package__ = "benchmarks.studies"
+
+from ..machine import describe_machine, describe_versions
+from .schedules_report import write_report
+
+HERE = Path(__file__).parents[1]
+ENDS = (0.04, 0.08, 0.16)
+IMAGES, LONG = 64_000, 96_000
+
+PROTOCOL = (
+    "evaluation.num_samples=1000",
+    "evaluation.seed=0",
+    "evaluate_every=10_000",
+    "checkpoint_every=8_000",
+    "sample_every=null",
+)
+"""What all runs have in common."""
+
+SCHEDULES: dict[str, tuple[str, list[str]]] = {
+    f"fixed, 0.2 to {end:g}": (
+        "afm_digits",
+        [f"objective.ot_scale.end={end}", f"num_images={IMAGES}"],
+    )
+    for end in ENDS
+} | {
+    "fixed, 0.2 to 0.005, too long": (
+        "afm_digits",
+        ["objective.ot_scale.end=0.005", f"num_images={LONG}"],
+    ),
+    "automatic": ("afm_auto_digits", [f"num_images={IMAGES}"]),
+}
+"""Name -> config and what is set in it."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs what is not there yet, and writes the report after each run."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", choices=list(SCHEDULES), default=list(SCHEDULES))
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument("--report", action="store_true", help="train nothing; report what is there")
+    parser.add_argument("--work-dir", type=Path, default=Path("runs/schedules"))
+    parser.add_argument("--out", type=Path, default=HERE / "results/schedules")
+    words = sys.argv[1:] if argv is None else argv
+    options = parser.parse_args(words)
+    results = {
+        "command": shlex.join(["python", "benchmarks/schedules.py", *words]),
+        "machine": describe_machine(),
+        "versions": describe_versions(),
+        "schedules": list(SCHEDULES),
+        "rows": [],
+    }
+    rows = run_all(options.only, options.seeds, options.overrides, options.work_dir, options.report)
+    for row in rows:
+        results["rows"].append(row)
+        write_report(results, options.out)
+    return 0
+
+
+def run_all(
+    names: Sequence[str],
+    seeds: Iterable[int],
+    more: Sequence[str],
+    work_dir: Path,
+    only_report: bool,
+) -> Iterator[dict[str, Any]]:
+    """Trains seed by seed, so that what there is of a sweep that was stopped is balanced."""
+    console = Console()
+    for seed in seeds:
+        for name in names:
+            config, overrides = SCHEDULES[name]
+            folder = work_dir / f"{name.replace(', ', '-').replace(' ', '-')}-seed{seed}"
+            overrides = [*PROTOCOL, *overrides, *more]
+            loaded = load_config(config, [*overrides, f"seed={seed}"])
+            if not only_report:
+                train(loaded, folder, console)
+            elif not is_complete(folder, loaded["num_images"]):
+                continue
+            yield {"schedule": name, "seed": seed, "config": config, "set": overrides} | read(
+                folder
+            )
+
+
+def train(config: dict[str, Any], folder: Path, console: Console) -> None:
+    """Trains a run, or goes on with it, or does nothing if it is complete."""
+    Runner(config, folder, folder.name, resume=True, console=console).train()
+
+
+def is_complete(folder: Path, num_images: int) -> bool:
+    """Tells whether a run has its length, or was ended by its controller, and was evaluated."""
+    ended = [decision["at"] for decision in lines(folder / "decisions.jsonl") if decision["stop"]]
+    last = min([num_images, *ended])
+    return any(entry["num_images"] >= last for entry in lines(folder / "evaluations.jsonl"))
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Returns what a run has left."""
+    evaluations, measured = lines(folder / "evaluations.jsonl"), lines(folder / "measured.jsonl")
+    return {
+        "images": evaluations[-1]["num_images"],
+        "protocol": evaluations[-1]["protocol"],
+        "values": evaluations[-1]["values"],
+        "measured_by": measured[-1]["protocol"] if measured else None,
+        "curve": [{"num_images": e["num_images"], **e["values"]} for e in evaluations],
+        "measured": [{"num_images": e["num_images"], **e["values"]} for e in measured],
+        "decisions": lines(folder / "decisions.jsonl"),
+    }
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """Returns the entries of a file, none if it is not there."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
