@@ -1,8 +1,8 @@
-"""Who takes part: a config by name, with overrides of its own.
+"""Contenders: a config with overrides, or a checkpoint.
 
 ``afm_digits:objective.discriminator.type=MyDiscriminator`` is the config ``afm_digits`` with one
-key replaced; further ones are joined by further colons. ``afm_digits=runs/mine`` is a trained
-model, evaluated as that config says.
+override; more overrides follow after more colons. ``afm_digits=runs/mine`` is a checkpoint,
+evaluated by the protocol of that config.
 """
 
 __all__ = [
@@ -22,38 +22,46 @@ from dataclasses import dataclass
 from typing import Any
 
 from afmlib.config import ConfigError, check_config, load_config
-from afmlib.registry import InterfaceError, MissingPluginError, PluginError
+from afmlib.registry import InterfaceError, MissingPluginError, PluginError, load_plugin_file
 
 LONGEST_SLUG = 150
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A config and overrides."""
+    """A config with overrides, or a checkpoint."""
 
     name: str
-    """As it was asked for; what tables call it."""
+    """As typed by the user."""
 
     config: str
-    """The config's name or path."""
+    """A name or path."""
 
     overrides: tuple[str, ...]
-    """Keys that are replaced."""
-
     checkpoint: str | None = None
-    """A trained model, which is evaluated in place of training one: a path or URL."""
+    """A path or URL of a model, which is evaluated instead of trained."""
 
-    def load(self, *further: str) -> dict[str, Any]:
+    def load(self, *more: str, plugins: Sequence[str] = ()) -> dict[str, Any]:
         """Returns the config with all overrides.
 
+        Args:
+            more: More overrides.
+            plugins: Plugin files. They are loaded first, since the config may name what they
+                register, and become part of the config.
+
         Raises:
-            ConfigError: If there is none of the name; names the nearest.
+            ConfigError: If there is no such config; names the nearest.
         """
-        return load_config(self.config, [*self.overrides, *further])
+        for plugin in plugins:
+            load_plugin_file(plugin)
+        config = load_config(self.config, [*self.overrides, *more])
+        if plugins:
+            config["plugins"] = [*(config.get("plugins") or []), *plugins]
+        return config
 
     @property
     def slug(self) -> str:
-        """A name for files."""
+        """The name, as part of a file name."""
         slug = re.sub(r"[^A-Za-z0-9_.-]+", "-", self.name)
         if len(slug) <= LONGEST_SLUG:
             return slug
@@ -62,13 +70,12 @@ class Contender:
 
 @dataclass(frozen=True)
 class Budget:
-    """What each contender may use for training; each config's own length if both are None."""
+    """The training of each contender; each config's own length if both are None."""
 
     images: int | None = None
     """Images seen by the generator."""
 
     seconds: float | None = None
-    """Seconds of training."""
 
     @property
     def text(self) -> str:
@@ -86,25 +93,25 @@ def parse_contender(text: str) -> Contender:
     Raises:
         ConfigError: If an override is not ``key=value``.
     """
-    # A colon inside a value, as in {type: HingeLoss}, is no separator.
+    # A colon inside a value, as in {type: HingeLoss}, does not separate.
     config, *overrides = re.split(r":(?=[A-Za-z_][\w.]*=)", text)
     if ":" in config:
         raise ConfigError(f"In {text!r}, {config.split(':')[1]!r} is not an override key=value.")
     for override in overrides:
         if override.startswith("seed="):
-            raise ConfigError(f"In {text!r}: seeds are for --seeds to say.")
+            raise ConfigError(f"In {text!r}: set seeds with --seeds.")
     return Contender(text, config, tuple(overrides))
 
 
 def parse_checkpoint(text: str, names: Collection[str]) -> Contender:
-    """Parses ``NAME=PATH_OR_URL``, a trained model with the contender that says how it is judged.
+    """Parses ``NAME=PATH_OR_URL``: a checkpoint, evaluated by the protocol of contender ``NAME``.
 
     Args:
-        text: What is parsed.
-        names: The contenders there are, whose overrides have equals signs, too.
+        text: The text.
+        names: The names of the contenders. Their overrides have equals signs, too.
 
     Raises:
-        ConfigError: If it is not of this form.
+        ConfigError: If the text does not have this form.
     """
     known = [name for name in names if text.startswith(f"{name}=")]
     name = max(known, key=len, default=text.partition("=")[0])
@@ -117,11 +124,11 @@ def parse_checkpoint(text: str, names: Collection[str]) -> Contender:
     return Contender(text, judged_as.config, judged_as.overrides, checkpoint)
 
 
-def check_contenders(contenders: Sequence[Contender]) -> None:
-    """Checks all that can be checked before anything runs.
+def check_contenders(contenders: Sequence[Contender], plugins: Sequence[str] = ()) -> None:
+    """Checks all configs before anything runs.
 
     Raises:
-        ConfigError: If a config is wrong, or the files of two contenders would have one name.
+        ConfigError: If a config is wrong, or two contenders would write the same files.
     """
     slugs: dict[str, str] = {}
     for contender in contenders:
@@ -129,20 +136,16 @@ def check_contenders(contenders: Sequence[Contender]) -> None:
         if other != contender.name:
             raise ConfigError(f"{other!r} and {contender.name!r} would write the same files.")
         try:
-            check_config(contender.load())
+            check_config(contender.load(plugins=plugins))
         except ConfigError as error:
-            if not _is_trouble_of_a_plugin(error):
-                raise  # One of a plugin becomes its row, and harms no other.
+            kinds = (MissingPluginError, PluginError, InterfaceError)
+            if not any(isinstance(cause, kinds) for cause in _causes(error)):
+                raise  # A broken plugin becomes a row of the results.
 
 
 def is_missing_plugin(error: BaseException) -> bool:
-    """Tells whether something failed since one of our plugins is not installed."""
+    """Returns whether an error says that one of our plugins is not installed."""
     return any(isinstance(cause, MissingPluginError) for cause in _causes(error))
-
-
-def _is_trouble_of_a_plugin(error: BaseException) -> bool:
-    kinds = (MissingPluginError, PluginError, InterfaceError)
-    return any(isinstance(cause, kinds) for cause in _causes(error))
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:

@@ -1,84 +1,76 @@
-"""The numbers, the speed and a picture of a model, for each number of network evaluations.
+"""Numbers, speed and a picture of a model, for each number of network evaluations (nfe).
 
-Every contender is asked for one, two and four evaluations and for its method's own number; what its
-model refuses is "not run" and what goes wrong is "failed", with the reason, and the others are done
-all the same. Noises and labels are the same for all.
+Every contender is evaluated with one, two and four network evaluations and with its own number. An
+nfe that a model does not support is "not run". If one step of an evaluation fails, the others are
+kept. Noises and labels are the same for all contenders.
+
+Two rows of reference stand beside them: "real test split" scores held-out images against the
+training data, which is the floor. "Class means" repeats one blurred image per class. It does well
+on distances of features and on accuracy, and badly on recall and diversity.
 """
 
-__all__ = ["Subject", "evaluate_all"]
+__all__ = ["EvaluationTarget", "evaluate_all", "reference_rows"]
 
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from afmlib.config import EvaluationConfig
+import torch
+from torch import Tensor
 
-from .jobs import Job, one_line
-from .turn import EVALUATION, Turn
+from afmlib import build_dataset, sample
+from afmlib.config import EvaluationConfig, check_config
+from afmlib.evaluation import evaluate_model, evaluate_samples, save_picture
+from afmlib.interfaces import Dataset, PointDataset, SampleModel
+
+from .results import Job, one_line
+from .turns import EVALUATION, Turn
 
 NFES = (1, 2, 4)
-"""The numbers of evaluations that everyone is asked for."""
-
 OVERHEAD = 4
-"""What features and metrics of a sample cost, roughly, in network evaluations."""
+"""The cost of features and metrics of a sample, roughly, in network evaluations."""
 
 TIMED_BATCHES = (1, 16, 256)
-"""The batches whose sampling is timed, as long as the next is expected to be done soon enough."""
-
 LONG_SECONDS = 60.0
-"""What takes longer is made smaller: a timed batch, a picture."""
+"""Timed batches and pictures that would take longer are made smaller."""
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What is evaluated."""
+class EvaluationTarget:
+    """A model with its data and protocol."""
 
-    model: Any
-    """The `SampleModel`; None of what trains no generator."""
+    model: SampleModel | None
+    """None for an objective that trains no generator."""
 
-    dataset: Any
-    """The training data; None where they are not at hand."""
+    dataset: Dataset | None
+    """The training data; None if they are missing."""
 
     protocol: EvaluationConfig
-    """How it is evaluated."""
-
     reason: str | None = None
-    """Why there can be no numbers of quality, if so."""
-
-    @property
-    def num_classes(self) -> int:
-        """The number of classes."""
-        if self.dataset is not None:
-            return int(self.dataset.num_classes)
-        return self.model.conventions.num_classes or 1
+    """Why there are no numbers of quality, if so."""
 
 
-def evaluate_all(subject: Subject, job: Job, turn: Turn, row: dict[str, Any]) -> None:
-    """Evaluates with one, two and four network evaluations and with the model's own number.
+def evaluate_all(target: EvaluationTarget, job: Job, turn: Turn, row: dict[str, Any]) -> None:
+    """Evaluates with every nfe. Each entry is in the row as soon as it is done.
 
-    Each is in the row as soon as it is done. The row has failed if one of them has.
-
-    Args:
-        subject: What is evaluated.
-        job: Whose model it is.
-        turn: Gives way after each.
-        row: The row that is filled.
+    The row has failed if an evaluation has.
 
     Raises:
-        Stopped: If it was told to stop.
+        Stopped: If the worker was asked to stop.
     """
-    if subject.model is None:
-        row["evaluations"] = [_entry(1, False, subject.reason)]
+    if target.model is None:
+        row["evaluations"] = [_entry(1, False, target.reason)]
         return
-    own = subject.model.conventions.nfe
+    own = target.model.conventions.nfe
     numbers = sorted({*NFES, own})
     total = sum(nfe + OVERHEAD for nfe in numbers)
     done = 0
     for nfe in numbers:
         picture = job.out / "pictures" / f"{job.stem}-nfe{nfe}.png"
-        entry = _evaluate(subject, nfe, nfe == own, picture, job.debug)
+        entry = _evaluate(target, target.model, nfe, nfe == own, picture, job.debug)
         row["evaluations"].append(entry)
         if entry["status"] == "failed":
             reason = f"The evaluation with nfe {nfe} failed: {entry['reason']}"
@@ -94,21 +86,23 @@ def _entry(nfe: int, own: bool, reason: str | None) -> dict[str, Any]:
     return entry | {"protocol": {}, "values": {}, "picture": None}
 
 
-def _evaluate(subject: Subject, nfe: int, own: bool, picture: Path, debug: bool) -> dict[str, Any]:
+def _evaluate(
+    target: EvaluationTarget, model: SampleModel, nfe: int, own: bool, picture: Path, debug: bool
+) -> dict[str, Any]:
     try:
-        subject.model.check_nfe(nfe)
+        model.check_nfe(nfe)
     except ValueError as error:
         return _entry(nfe, own, str(error))
-    entry = _entry(nfe, own, subject.reason)
+    entry = _entry(nfe, own, target.reason)
     steps = (
-        lambda: _judge(subject, nfe),
-        lambda: _time_samples(subject, nfe),
-        lambda: _draw(subject, nfe, picture, entry.get("images_per_second", 1.0)),
+        lambda: _judge(target, model, nfe),
+        lambda: _time_samples(target, model, nfe),
+        lambda: _draw(target, model, nfe, picture, entry.get("images_per_second", 1.0)),
     )
     for step in steps:
         try:
             entry |= step()
-        except Exception as error:  # What the others give is kept.
+        except Exception as error:
             if debug:
                 traceback.print_exc()
             if entry["status"] != "failed":
@@ -116,24 +110,28 @@ def _evaluate(subject: Subject, nfe: int, own: bool, picture: Path, debug: bool)
     return entry
 
 
-def _judge(subject: Subject, nfe: int) -> dict[str, Any]:
-    from afmlib.engine import evaluate_model
-
-    if subject.reason is not None or not subject.protocol.metrics:
+def _judge(target: EvaluationTarget, model: SampleModel, nfe: int) -> dict[str, Any]:
+    if target.reason is not None or not target.protocol.metrics:
         return {}
     try:
-        return evaluate_model(subject.model, subject.dataset, subject.protocol, nfe) or {}
-    except OSError as error:  # An autoencoder, an extractor or a reference is not at hand.
+        return dict(evaluate_model(model, target.dataset, target.protocol, nfe) or {})
+    except OSError as error:  # An autoencoder, an extractor or a reference is missing.
         return {"status": "not run", "reason": str(error)}
 
 
-def _time_samples(subject: Subject, nfe: int) -> dict[str, float]:
+def _time_samples(target: EvaluationTarget, model: SampleModel, nfe: int) -> dict[str, Any]:
     """Returns the throughput of a full batch and the latency of a single sample."""
     seconds: dict[int, float] = {}
     for last, size in zip((0, *TIMED_BATCHES), TIMED_BATCHES, strict=False):
         if last and seconds[last] * size / last > LONG_SECONDS:
             break
-        seconds[size] = _seconds(subject, size, nfe)
+        labels = [index % _num_classes(target, model) for index in range(size)]
+        times: list[float] = []
+        while len(times) < 3 and sum(times) < LONG_SECONDS / 12:
+            start = time.perf_counter()
+            sample(model, labels, nfe=nfe)
+            times.append(time.perf_counter() - start)
+        seconds[size] = min(times)
     batch = max(seconds)
     return {
         "batch": batch,
@@ -142,29 +140,61 @@ def _time_samples(subject: Subject, nfe: int) -> dict[str, float]:
     }
 
 
-def _seconds(subject: Subject, size: int, nfe: int) -> float:
-    """Returns the shortest time of three; of one, if that is long."""
-    from afmlib import sample
-
-    labels = [index % subject.num_classes for index in range(size)]
-    times: list[float] = []
-    while len(times) < 3 and sum(times) < LONG_SECONDS / 12:
-        start = time.perf_counter()
-        sample(subject.model, labels, nfe=nfe)
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
-def _draw(subject: Subject, nfe: int, path: Path, images_per_second: float) -> dict[str, Any]:
-    """Draws the same noises and labels for every contender; fewer where it would take long."""
-    from afmlib import sample
-    from afmlib.evaluation import save_picture
-
-    shape = subject.model.conventions.latent_shape or subject.dataset.latent_shape
-    classes = min(subject.num_classes, 10)
+def _draw(
+    target: EvaluationTarget, model: SampleModel, nfe: int, path: Path, images_per_second: float
+) -> dict[str, Any]:
+    """Draws samples of the same noises and labels for every contender."""
+    shape = model.conventions.latent_shape
+    if shape is None and target.dataset is not None:
+        shape = target.dataset.latent_shape
+    is_image = shape is not None and len(shape) == 3
+    classes = min(_num_classes(target, model), 10)
     rows = 8 if 80 / images_per_second < LONG_SECONDS else 1
     columns = classes if classes > 1 else 10
-    is_image = len(shape) == 3
     labels = [index % classes for index in range(rows * columns if is_image else 2000)]
-    save_picture(sample(subject.model, labels, nfe=nfe), path, columns)
+    save_picture(sample(model, labels, nfe=nfe), path, columns)
     return {"picture": f"{path.parent.name}/{path.name}"}
+
+
+def _num_classes(target: EvaluationTarget, model: SampleModel) -> int:
+    if target.dataset is not None:
+        return int(target.dataset.num_classes)
+    return model.conventions.num_classes or 1
+
+
+# --- Rows of reference ---
+
+
+def reference_rows(config: Mapping[str, Any], out: Path) -> list[dict[str, Any]]:
+    """Evaluates real data and class means by the protocol of a config; none for points."""
+    checked = check_config(config)
+    dataset: Dataset = build_dataset(checked.data)
+    held_out = dataset.held_out()
+    if isinstance(dataset, PointDataset) or held_out is None or not checked.evaluation.metrics:
+        return []
+    real, labels = _first(held_out, min(checked.evaluation.num_samples, len(held_out)))
+    training, training_labels = _first(dataset, len(dataset))
+    classes = range(dataset.num_classes)
+    means = torch.stack([training[training_labels == label].mean(0) for label in classes])
+    rows = []
+    for name, samples in (("real test split", real), ("class means", means[labels])):
+        data = str(checked.data["type"])
+        picture = out / "pictures" / f"{data}-{name.replace(' ', '-')}.png"
+        by_class = [samples[labels == label][:8] for label in classes]
+        height = min(map(len, by_class))
+        grid = torch.stack([part[:height] for part in by_class], 1).flatten(0, 1)
+        save_picture(grid, picture, dataset.num_classes)
+        rows.append(
+            {
+                "name": name,
+                "data": data,
+                "picture": f"{picture.parent.name}/{picture.name}",
+                **evaluate_samples(samples, labels, dataset, checked.evaluation),
+            }
+        )
+    return rows
+
+
+def _first(dataset: Dataset, count: int) -> tuple[Tensor, Tensor]:
+    stored, labels = dataset.__getitems__(list(range(count)))
+    return dataset.augment(stored, None), labels

@@ -1,28 +1,65 @@
-"""A contender that trains: its run, which goes on where it was, and what is made of it."""
+"""The worker of one contender: trains it, or opens its checkpoint, and fills its row.
 
-__all__ = ["train_and_evaluate"]
+A run is resumed from its last checkpoint. A checkpoint is evaluated like a trained contender; if
+the data of its config are missing, it is sampled, shown and timed only.
+"""
+
+__all__ = ["evaluate_pretrained", "train_and_evaluate", "work"]
 
 import json
 import resource
 import sys
+import traceback
 from collections.abc import Mapping
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from afmlib import build_dataset, build_objective, load_checkpoint, load_official
 from afmlib.config import check_config
 from afmlib.engine import Runner
+from afmlib.interfaces import Objective, SampleModel
 
-from .evaluations import Subject, evaluate_all
-from .jobs import Job
-from .turn import TRAINING, Turn
+from ..contenders import is_missing_plugin
+from .evaluations import EvaluationTarget, evaluate_all
+from .results import Job, empty_row, one_line
 from .turn_hook import NUM_POINTS, TurnHook
+from .turns import TRAINING, Stopped, Turn
+
+WEIGHTS_FILES = (".pth", ".pt", ".safetensors")
+"""Official checkpoints are files; those of afmlib are folders."""
+
+
+def work(connection: Connection, job: Job) -> None:
+    """Runs in the process of a contender. Any error becomes its row."""
+    row = empty_row(job)
+    turn = Turn(connection, job.slice_seconds)
+    try:
+        turn.require_running()
+        if job.contender.checkpoint is None:
+            train_and_evaluate(job, turn, row)
+        else:
+            evaluate_pretrained(job, turn, row)
+    except Stopped:
+        return
+    except Exception as error:
+        if job.debug:
+            traceback.print_exc()
+        status = "not run" if is_missing_plugin(error) else "failed"
+        row |= {"status": status, "reason": one_line(error)}
+    turn.finish(row)
+
+
+# --- A contender that trains ---
 
 
 def train_and_evaluate(job: Job, turn: Turn, row: dict[str, Any]) -> None:
-    """Trains to the end of the budget, evaluates, and fills the row.
+    """Trains until the budget is used, evaluates, and fills the row.
 
     Raises:
-        Stopped: If it was told to stop; what there is of the run is saved.
+        Stopped: If the worker was asked to stop; the run is saved.
     """
     config = _config(job)
     row["objective"] = config["objective"]["type"]
@@ -31,41 +68,60 @@ def train_and_evaluate(job: Job, turn: Turn, row: dict[str, Any]) -> None:
     try:
         runner = Runner(config, folder, name=job.contender.name, resume=True, hooks=[hook])
     except FileNotFoundError as error:
-        row |= {"status": "not run", "reason": str(error), "parameters": _count_on_meta(config)}
+        with torch.device("meta"):
+            objective = build_objective(config["objective"])
+        row |= {"status": "not run", "reason": str(error), "parameters": _count(objective)}
         return
-    row["parameters"] = _count(runner.objective)
+    objective = runner.objective
+    row["parameters"] = _count(objective)
     runner.stateful["turns"] = hook
-    turn.give_way(TRAINING, 0.0)  # What comes now is as fast as what follows.
+    turn.give_way(TRAINING, 0.0)  # The slices before this one are slower: everything is built.
     turn.require_running()
     try:
         runner.train()
         if not runner.train_loop.has_ended:
             runner.save()
-    finally:  # Also if it fails on the way, or in the evaluation at its end.
+    finally:  # Also if training or its last evaluation fails.
         row |= _course(runner, hook, folder)
     turn.require_running()
-    _evaluate(runner, job, turn, row)
+    reason = None
+    if objective.sample_model is None:
+        reason = f"{type(objective).__name__} trains no generator: there is nothing to sample."
+    target = EvaluationTarget(
+        objective.sample_model, runner.dataset, runner.run_config.evaluation, reason
+    )
+    evaluate_all(target, job, turn, row)
 
 
 def _config(job: Job) -> dict[str, Any]:
-    """Returns the config with the seed, the budget and points for a curve."""
+    """Returns the config with seed, budget, plugins and points of the curve."""
     overrides = [f"seed={job.seed}"]
     if job.budget.images is not None:
         overrides.append(f"num_images={job.budget.images}")
-    config = job.contender.load(*overrides)
-    config["plugins"] = [*(config.get("plugins") or []), *job.plugins]
+    config = job.contender.load(*overrides, plugins=job.plugins)
     checked = check_config(config)
-    is_length_known = job.budget.seconds is None  # Otherwise the hook spaces them.
+    is_length_known = job.budget.seconds is None  # Otherwise the hook spaces the points.
     if is_length_known and checked.evaluation.metrics and checked.evaluate_every is None:
         config["evaluate_every"] = max(checked.num_images // NUM_POINTS, 1)
     return config
 
 
 def _course(runner: Any, hook: TurnHook, folder: Path) -> dict[str, Any]:
-    """Returns what there is to tell of a training, which may have failed."""
-    is_whole = runner.train_loop.has_ended and hook.seconds > 0
+    """Returns cost, log and curve of a training, which may have failed."""
+    trained = None
+    loop = runner.train_loop
+    if loop.has_ended and hook.seconds > 0:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        trained = {
+            "num_images": loop.num_images,
+            "updates": loop.iter,
+            "seconds": round(hook.seconds, 2),
+            "images_per_second": round(loop.num_images / hook.seconds, 1),
+            "threads": torch.get_num_threads(),
+            "peak_memory_mib": round(peak / (2**20 if sys.platform == "darwin" else 2**10)),
+        }
     return {
-        "trained": _trained(runner, hook.seconds) if is_whole else None,
+        "trained": trained,
         "log": _lines(folder / "log.jsonl"),
         "curve": [
             {**line, "seconds": hook.seconds_at(line["num_images"])}
@@ -74,45 +130,56 @@ def _course(runner: Any, hook: TurnHook, folder: Path) -> dict[str, Any]:
     }
 
 
-def _evaluate(runner: Any, job: Job, turn: Turn, row: dict[str, Any]) -> None:
-    objective, protocol = runner.objective, runner.run_config.evaluation
-    model, reason = objective.sample_model, None
-    if model is None:
-        reason = f"{type(objective).__name__} trains no generator: there is nothing to sample."
-    evaluate_all(Subject(model, runner.dataset, protocol, reason), job, turn, row)
-
-
-def _count(objective: Any) -> dict[str, int]:
+def _count(objective: Objective) -> dict[str, int]:
     return {
         player: sum(parameter.numel() for parameter in objective.get_submodule(player).parameters())
         for player in objective.players
     }
 
 
-def _count_on_meta(config: Mapping[str, Any]) -> dict[str, int]:
-    """Counts parameters without memory for them; sizes are those of the presets."""
-    import torch
-
-    from afmlib import build_objective
-
-    with torch.device("meta"):
-        return _count(build_objective(config["objective"]))
-
-
-def _trained(runner: Any, seconds: float) -> dict[str, Any]:
-    import torch
-
-    loop = runner.train_loop
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {
-        "num_images": loop.num_images,
-        "updates": loop.iter,
-        "seconds": round(seconds, 2),
-        "images_per_second": round(loop.num_images / seconds, 1),
-        "threads": torch.get_num_threads(),
-        "peak_memory_mib": round(peak / (2**20 if sys.platform == "darwin" else 2**10)),
-    }
-
-
 def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+# --- A contender that is a checkpoint ---
+
+
+def evaluate_pretrained(job: Job, turn: Turn, row: dict[str, Any]) -> None:
+    """Evaluates the model of a checkpoint and fills the row.
+
+    Raises:
+        CheckpointError: If the checkpoint is missing or corrupt, or makes no samples.
+        OSError: If it cannot be read.
+        ValueError: If it does not fit the data.
+        Stopped: If the worker was asked to stop.
+    """
+    config = job.contender.load(plugins=job.plugins)
+    checked = check_config(config)
+    if checked.num_threads is not None:
+        torch.set_num_threads(checked.num_threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = _load(str(job.contender.checkpoint), config).to(device)
+    row["objective"] = model.conventions.objective
+    row["parameters"] = {"generator": sum(weights.numel() for weights in model.parameters())}
+    dataset, reason = None, None
+    try:
+        dataset = build_dataset(checked.data).to(device)
+    except FileNotFoundError as error:
+        reason = str(error)
+    evaluate_all(EvaluationTarget(model, dataset, checked.evaluation, reason), job, turn, row)
+
+
+def _load(checkpoint: str, config: Mapping[str, Any]) -> SampleModel:
+    if not checkpoint.lower().endswith(WEIGHTS_FILES):
+        return load_checkpoint(checkpoint)
+    model = load_official(checkpoint, num_heads=_num_heads(config["objective"].get("generator")))
+    if not isinstance(model, SampleModel):
+        raise ValueError(f"{checkpoint} holds a {type(model).__name__}, which makes no samples.")
+    return model
+
+
+def _num_heads(spec: Any) -> int | None:
+    """Returns the heads of a generator in the config. Weights of unusual sizes do not tell."""
+    if not isinstance(spec, Mapping):
+        return None
+    return spec.get("num_heads", _num_heads(spec.get("generator")))

@@ -1,45 +1,45 @@
-"""A hook that pauses a run when its turn is over, and keeps its budget, also when it is resumed."""
+"""The hook that divides a run into time slices and keeps its budget, also after a resume."""
 
-__all__ = ["TurnHook"]
+__all__ = ["NUM_POINTS", "TurnHook"]
 
 import operator
 import time
 from collections.abc import Mapping
 from typing import Any
 
-from afmlib.engine.hooks import EvaluationHook  # Before mmengine, for which it mends OpenCV.
+from afmlib.engine import EvaluationHook  # Before mmengine: this makes OpenCV importable.
 
 # isort: split
 from mmengine.hooks import Hook
 
-from .turn import TRAINING, Turn
+from .turns import TRAINING, Turn
 
 WARMUP_SHARE = 0.1
-"""The share of a budget of seconds after which its length in images is known."""
+"""The share of a budget of seconds after which its length in images is fixed."""
 
 NUM_POINTS, NUM_LINES = 8, 100
-"""Evaluations and lines of the log in the course of a run whose config leaves them open."""
+"""Evaluations and log lines of a run whose config does not set them."""
 
 SAVE_SECONDS = 60.0
-"""A run is saved when it has worked so long since the last time, but ..."""
+"""Seconds of training between two checkpoints, but ..."""
 
 SAVE_SHARE = 0.05
-"""... saving takes no more than this share of the time."""
+"""... saving takes at most this share of the time."""
 
 
-class TurnHook(Hook):  # type: ignore[misc]
-    """Pauses a run when its slice is over, and ends it when its budget is.
+class TurnHook(Hook):
+    """Pauses a run when its slice is over, and ends it when its budget is used up.
 
-    A budget of seconds is a length in images, which the speed tells: as long as that is measured,
-    the share of the budget that is used is that of the run, to schedules as well; then the length
-    is settled, be it more or less than the config's.
+    A budget of seconds becomes a length in images by the measured speed. Until
+    :data:`WARMUP_SHARE` of it is used, schedules see the share of the seconds as the share of the
+    run. Then the length is fixed, whatever the config says.
 
-    Its state goes into the checkpoints of the run: one that goes on has used the seconds that what
-    it goes on from took.
+    Its state is part of the checkpoints of the run, so a resumed run has used the seconds that its
+    checkpoint took.
 
     Args:
-        turn: What tells when a slice is over.
-        budget_seconds: What training may take; None for the config's length.
+        turn: Says when a slice is over.
+        budget_seconds: The seconds of training; None for the config's length.
     """
 
     priority = "VERY_HIGH"  # Before pictures and evaluations, which are not training.
@@ -52,10 +52,9 @@ class TurnHook(Hook):  # type: ignore[misc]
         self.history: dict[int, float] = {}
         self.waited = 0.0
         self.save_seconds = 0.0
-        self.first_share = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what the budget has been used for so far."""
+        """Returns the used part of the budget."""
         return {
             "seconds": self.seconds,
             "total_images": self.total_images,
@@ -63,7 +62,7 @@ class TurnHook(Hook):  # type: ignore[misc]
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on with a budget."""
+        """Restores the used part of the budget."""
         total = state["total_images"]
         self.seconds = float(state["seconds"])
         self.total_images = None if total is None else operator.index(total)
@@ -72,14 +71,13 @@ class TurnHook(Hook):  # type: ignore[misc]
         }
 
     def before_train(self, runner: Any) -> None:
-        """Gives the run the length that was settled before it was interrupted."""
+        """Sets the length that was fixed before a resume."""
         (self.evaluation,) = (hook for hook in runner.hooks if isinstance(hook, EvaluationHook))
-        self._give_length(runner)
-        self.first_share = self._share(runner)
+        self._set_length(runner)
         self.last_save = self._clock()
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        """Saves, if it was long ago, and starts the clock of an iteration."""
+        """Saves if the last checkpoint is old, and starts the clock of an iteration."""
         start = self._clock()
         if start - self.last_save > max(SAVE_SECONDS, self.save_seconds / SAVE_SHARE):
             runner.save()
@@ -98,25 +96,21 @@ class TurnHook(Hook):  # type: ignore[misc]
             self.history[loop.num_images] = self.seconds
         if self.turn.is_over:
             start = time.monotonic()
-            self.turn.give_way(TRAINING, self._share(runner), self.first_share)
+            self.turn.give_way(TRAINING, loop.num_images / loop.total_images)
             self.waited += time.monotonic() - start
             if self.turn.is_stopped:
                 runner.stop()
 
     def seconds_at(self, num_images: int) -> float:
-        """Returns how long training had taken at an evaluation; a controller may end a run."""
+        """Returns the seconds of training before an evaluation; of all training if unknown."""
         return round(self.history.get(num_images, self.seconds), 2)
 
     def _clock(self) -> float:
-        """Returns the time without what others had of it."""
+        """Returns the time without the slices of others."""
         return time.monotonic() - self.waited
 
-    def _share(self, runner: Any) -> float:
-        loop = runner.train_loop
-        return float(loop.num_images / loop.total_images)
-
     def _keep_budget(self, runner: Any) -> None:
-        """Settles the length when the speed is known, and ends a run that has used its budget."""
+        """Fixes the length when the speed is known, and ends a run that used its budget."""
         if self.budget_seconds is None:
             return
         share, num_images = self.seconds / self.budget_seconds, runner.train_loop.num_images
@@ -124,24 +118,20 @@ class TurnHook(Hook):  # type: ignore[misc]
             self.total_images = max(round(num_images / share), num_images)
         if share >= 1:
             self.total_images = num_images
-        self._give_length(runner)
+        self._set_length(runner)
 
-    def _give_length(self, runner: Any) -> None:
-        """Gives the run, and with it the schedules, the length that the budget allows for."""
+    def _set_length(self, runner: Any) -> None:
+        """Gives the run, and so its schedules, the length that the budget allows."""
         if self.budget_seconds is None:
             return
         total = self.total_images
         if total is not None:
-            self._space(runner, total)
-        elif self.seconds > 0:  # The speed so far; the config's length may be over long before.
+            config = runner.run_config
+            if config.evaluate_every is None:
+                self.evaluation.every = -(-total // NUM_POINTS)  # The last one is at the end.
+            if config.log.every is None:
+                runner.log.every = -(-total // NUM_LINES)
+        elif self.seconds > 0:  # By the speed so far, or a short config would end too early.
             total = round(runner.train_loop.num_images * self.budget_seconds / self.seconds)
         if total is not None:
             runner.objective.total_images = total
-
-    def _space(self, runner: Any, total: int) -> None:
-        """Spreads over the run what the config leaves open: points of a curve, lines of a log."""
-        config = runner.run_config
-        if config.evaluate_every is None:
-            self.evaluation.every = -(-total // NUM_POINTS)  # The last is the end.
-        if config.log.every is None:
-            runner.log.every = -(-total // NUM_LINES)

@@ -1,154 +1,142 @@
-"""Contenders take turns, so that a machine that drifts drifts for all of them."""
+"""Contenders train in time slices, round-robin, so that a drifting machine is fair to all of them.
 
-__all__ = ["run_in_turns"]
+Each contender has a worker. The program sends it ``GO``, the worker trains for one slice and sends
+``PAUSE``. At its end it sends ``ROW`` with its row of the results.
+"""
 
-import multiprocessing
-import signal
+__all__ = ["EVALUATION", "TRAINING", "Stopped", "Turn", "run_in_turns"]
+
 import sys
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
 from typing import Any
 
-from .jobs import Job, empty_row
-from .turn import GO, PAUSE, ROW, STOP
-from .worker import work
+from ..workers import CtrlC, Worker
+from .results import Job, empty_row
 
-OnProgress = Callable[[int, str, float, float, float], None]
-OnRow = Callable[[int, dict[str, Any]], None]
+GO, STOP = "go", "stop"
+PAUSE, ROW = "pause", "row"
+TRAINING, EVALUATION = "training", "evaluation"
+TRAINING_SHARE = 0.9
+"""The share of training in the work of a contender, for the progress bar."""
+
+Work = Callable[[Connection, Job], None]
 
 
-def run_in_turns(jobs: Sequence[Job], on_progress: OnProgress, on_row: OnRow) -> None:
-    """Starts a process for each contender and lets them work in turns until all are done.
+# --- In the worker ---
 
-    When it is interrupted, those that are not done save and end.
+
+class Stopped(BaseException):
+    """Raised when the worker is asked to stop; the run can be resumed."""
+
+
+class Turn:
+    """Gives way when a slice is over.
 
     Args:
-        jobs: The contenders with what they are to do.
-        on_progress: Called with the index of a contender, what it is at, how far it was with that
-            when it began and is now, and how many seconds its turn took.
-        on_row: Called with the index of a contender and its row.
+        connection: To the program.
+        slice_seconds: The length of a slice.
     """
-    processes: dict[int, tuple[Any, Any]] = {}
+
+    def __init__(self, connection: Connection, slice_seconds: float) -> None:
+        self.connection = connection
+        self.slice_seconds = slice_seconds
+        self.is_stopped = False
+        self._wait()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the slice is used up."""
+        return time.monotonic() - self.start > self.slice_seconds
+
+    def give_way(self, stage: str, share: float) -> None:
+        """Reports the share of a stage that is done, and waits for the next slice or a stop."""
+        self.connection.send((PAUSE, (stage, share)))
+        self._wait()
+
+    def require_running(self) -> None:
+        """Raises `Stopped` if the worker was asked to stop."""
+        if self.is_stopped:
+            raise Stopped
+
+    def finish(self, row: dict[str, Any]) -> None:
+        """Sends the row of the results."""
+        self.connection.send((ROW, row))
+
+    def _wait(self) -> None:
+        self.is_stopped = self.connection.recv() == STOP
+        self.start = time.monotonic()
+
+
+# --- In the program ---
+
+
+def run_in_turns(
+    jobs: Sequence[Job],
+    work: Work,
+    on_progress: Callable[[int, str, float], None],
+    on_row: Callable[[int, dict[str, Any]], None],
+) -> None:
+    """Runs a worker per job until all are done. On Ctrl-C, unfinished ones save and stop.
+
+    Args:
+        jobs: The contenders.
+        work: The function of the workers.
+        on_progress: Called with the index of a job, its stage, and its share of all its work.
+        on_row: Called with the index of a job and its row.
+    """
+    workers: dict[int, Worker] = {}
     try:
-        with _CtrlC() as ctrl_c:
-            _start(jobs, processes)
-            while processes:
-                for index in list(processes):
-                    start = time.monotonic()
-                    kind, content = _turn(*processes[index], ctrl_c)
+        with CtrlC() as ctrl_c:
+            for index, job in enumerate(jobs):
+                workers[index] = Worker(work, job)
+            while workers:
+                for index, worker in list(workers.items()):
+                    kind, content = _turn(worker, ctrl_c)
                     if kind == PAUSE:
-                        on_progress(index, *content, time.monotonic() - start)
-                    else:
-                        process, _ = processes[index]
-                        on_row(index, content or _died(jobs[index], process))
-                        process.join()
-                        del processes[index]
+                        stage, share = content
+                        before = 0.0 if stage == TRAINING else TRAINING_SHARE
+                        weight = TRAINING_SHARE if stage == TRAINING else 1 - TRAINING_SHARE
+                        on_progress(index, stage, before + weight * share)
+                        continue
+                    if content is None:
+                        content = empty_row(jobs[index], "failed", worker.cause_of_death())
+                    on_row(index, content)
+                    workers.pop(index).end(grace=60.0)
     except KeyboardInterrupt:
-        _stop(processes, on_row)
+        _stop(workers, on_row)
         raise
     finally:
-        for process, _ in processes.values():
-            process.kill()
-        for process, _ in processes.values():
-            process.join()
+        for worker in workers.values():
+            worker.end()
 
 
-class _CtrlC:
-    """Lets Ctrl-C interrupt nothing but waiting, so that no row is lost on its way.
-
-    A second one interrupts whatever there is.
-    """
-
-    def __init__(self) -> None:
-        self.is_welcome = self.is_pending = False
-
-    def __enter__(self) -> "_CtrlC":
-        self.before = signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def __exit__(self, kind: object, *error: object) -> None:
-        signal.signal(signal.SIGINT, self.before)
-        if kind is None:
-            self.heed()
-
-    def _note(self, number: int, frame: Any) -> None:
-        is_second, self.is_pending = self.is_pending, True
-        if self.is_welcome or is_second:
-            raise KeyboardInterrupt
-
-    def wait(self, connection: Any) -> None:
-        """Waits until there is something to receive, or the other end is closed.
-
-        Raises:
-            KeyboardInterrupt: By Ctrl-C, now or since the last time.
-        """
-        self.is_welcome = True
-        try:
-            self.heed()
-            connection.poll(None)
-        finally:
-            self.is_welcome = False
-
-    def heed(self) -> None:
-        """Raises KeyboardInterrupt if there was a Ctrl-C."""
-        if self.is_pending:
-            raise KeyboardInterrupt
-
-
-def _start(jobs: Sequence[Job], processes: dict[int, tuple[Any, Any]]) -> None:
-    """Starts a process for each job, and notes it with our end of its connection."""
-    context = multiprocessing.get_context("spawn")
-    # They are told to stop by us, and not by Ctrl-C, which a terminal sends to everyone.
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _turn(worker: Worker, ctrl_c: CtrlC) -> tuple[str, Any]:
+    """Gives a worker a slice and returns its message; ``(ROW, None)`` if the worker died."""
+    ctrl_c.check()
     try:
-        for index, job in enumerate(jobs):
-            ours, theirs = context.Pipe()
-            # No daemon, which might not start processes that load its data. See `turn` for its end.
-            process = context.Process(target=work, args=(theirs, job), daemon=False)
-            process.start()
-            theirs.close()
-            processes[index] = (process, ours)
-    finally:
-        signal.signal(signal.SIGINT, handler)
-
-
-def _turn(process: Any, connection: Any, ctrl_c: _CtrlC) -> tuple[str, Any]:
-    """Gives a turn, and waits for its end."""
-    ctrl_c.heed()
-    try:
-        connection.send(GO)
-        ctrl_c.wait(connection)
-        kind, content = connection.recv()
+        worker.send(GO)
+        ctrl_c.wait(worker.connection)
+        kind, content = worker.receive()
         return kind, content
-    except (EOFError, OSError):  # The process is dead.
+    except (EOFError, OSError):
         return ROW, None
 
 
-def _stop(processes: dict[int, tuple[Any, Any]], on_row: OnRow) -> None:
-    """Lets those who are at work save, however long it takes, and takes the rows of others."""
-    print("Interrupted: waiting for runs to be saved; once more ends at once.", file=sys.stderr)
-    for _, connection in processes.values():
+def _stop(workers: dict[int, Worker], on_row: Callable[[int, dict[str, Any]], None]) -> None:
+    """Lets workers save, however long it takes, and takes the rows of finished ones."""
+    print("Interrupted: saving runs. Press Ctrl-C again to exit at once.", file=sys.stderr)
+    for worker in workers.values():
         try:
-            connection.send(STOP)
-        except OSError:
+            worker.send(STOP)
+        except EOFError:
             continue
-    for index, (process, connection) in processes.items():
+    for index, worker in workers.items():
         try:
             while True:
-                kind, content = connection.recv()
+                kind, content = worker.receive()
                 if kind == ROW:
                     on_row(index, content)
-        except (EOFError, OSError):
-            process.join(1)
-
-
-def _died(job: Job, process: Any) -> dict[str, Any]:
-    """Returns the row of one whose process has ended without one."""
-    process.join()
-    code = process.exitcode
-    reason = f"The process died with status {code}."
-    if code < 0:
-        name = signal.Signals(-code).name
-        guess = ", probably out of memory" if -code == signal.SIGKILL else ""
-        reason = f"The process was killed by {name}{guess}."
-    return empty_row(job, "failed", reason)
+        except EOFError:
+            continue

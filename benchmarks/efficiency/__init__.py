@@ -1,8 +1,6 @@
-"""What contenders cost and how fast they are, before anything is trained.
+"""The cost and speed of contenders, before training.
 
-Each is counted and measured in a process of its own (:mod:`efficiency.process`), one after the
-other (:mod:`efficiency.program`). What is counted are parameters and floating-point operations, on
-tensors without memory (:mod:`efficiency.counting`); what is measured are samples
-(:mod:`efficiency.sampling`) and iterations of training (:mod:`efficiency.training`). What would not
-fit into memory or take too long is computed instead, from the count, and marked.
+A worker per contender (:mod:`.program`) counts parameters and floating-point operations on meta
+tensors (:mod:`.counting`), then measures samples and iterations of training (:mod:`.measuring`).
+What does not fit into memory, or takes too long, is not measured; the results say why.
 """

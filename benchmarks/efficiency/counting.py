@@ -1,26 +1,26 @@
 r"""Floating-point operations of forward passes, samples and updates, counted on meta tensors.
 
-A matrix product of :math:`(n, k)` with :math:`(k, m)`, and a convolution as the product that it is,
-take :math:`2 n k m` operations, and everything else is left out. Tensors on the meta device have
-shapes and no numbers, so that a network of any size is counted in seconds and without memory, in
-the code that trains it: passes forward, backward, forward-mode derivatives, what is computed twice
-to save memory, and what is computed without a gradient.
-
-Attention counts as its two products, whatever kernel computes them.
+A matrix product of :math:`(n, k)` with :math:`(k, m)` takes :math:`2 n k m` operations. A
+convolution counts as its matrix product, attention as two, and everything else as nothing. Meta
+tensors have shapes but no numbers, so a network of any size is counted in seconds, without memory,
+by the code that trains it: forward and backward passes, JVPs, activation checkpointing, and passes
+without gradient.
 """
 
 __all__ = [
+    "count",
     "count_forward",
     "count_parameters",
     "count_sample",
     "count_update",
     "flops_of",
     "on_meta",
-    "pass_through",
+    "run_forward",
+    "update_of",
 ]
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -28,14 +28,16 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from afmlib.interfaces import Classifier, Minibatch, Objective, SampleModel
+from afmlib.interfaces import Classifier, Objective, SampleModel
+
+from .workload import Workload
+
+NFES = (1, 2, 4)
+"""Network evaluations of a sample that are counted, besides the model's own number."""
 
 
 class _ReadAsOne(TorchDispatchMode):
-    """Answers who asks for the number in a meta tensor, which has none: it is 1, or true.
-
-    So checks that numbers are finite pass, which would not run otherwise.
-    """
+    """Reads every number of a meta tensor as 1, so that checks for finite numbers pass."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
@@ -44,9 +46,9 @@ class _ReadAsOne(TorchDispatchMode):
 
 
 class _Counter(TorchDispatchMode):
-    """Adds up the operations of what torch has a formula for.
+    """Adds up the operations for which torch has a formula.
 
-    Torch's own counter follows modules by hooks, which the gradient of a gradient does not bear.
+    Torch's own counter tracks modules by hooks, which fail on the gradient of a gradient.
     """
 
     def __init__(self) -> None:
@@ -56,7 +58,7 @@ class _Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         formula = flop_registry.get(func._overloadpacket)
-        if formula is None:  # It may be made of others, as attention is.
+        if formula is None:  # It may decompose into others, as attention does.
             with self:
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
@@ -69,7 +71,7 @@ class _Counter(TorchDispatchMode):
 
 @contextlib.contextmanager
 def on_meta() -> Iterator[None]:
-    """Lets tensors be made on the meta device, and their numbers be asked for."""
+    """Context manager that makes tensors on the meta device and reads their numbers as 1."""
     with torch.device("meta"), _ReadAsOne():
         yield
 
@@ -89,41 +91,86 @@ def flops_of(function: Callable[[], Any]) -> int:
     return counter.total
 
 
-def count_forward(network: nn.Module, latents: Tensor, labels: Tensor) -> int:
-    """Counts a forward pass of a generator or of a classifier, on meta tensors."""
-    with on_meta(), torch.no_grad():
-        return flops_of(lambda: pass_through(network, latents, labels))
-
-
-def pass_through(network: nn.Module, latents: Tensor, labels: Tensor) -> Tensor:
-    """Takes latents at time 1 through a generator or a classifier."""
+def run_forward(network: nn.Module, latents: Tensor, labels: Tensor) -> Tensor:
+    """Runs a generator or a classifier on latents at time 1."""
     times = torch.ones(len(latents))
     given = (times,) if isinstance(network, Classifier) else (labels, times, times)
-    return network(latents, *given)
+    output: Tensor = network(latents, *given)
+    return output
+
+
+def count_forward(network: nn.Module, latents: Tensor, labels: Tensor) -> int:
+    """Counts a forward pass of a generator or a classifier, on meta tensors."""
+    with on_meta(), torch.no_grad():
+        return flops_of(lambda: run_forward(network, latents, labels))
 
 
 def count_sample(model: SampleModel, latents: Tensor, labels: Tensor, nfe: int) -> int:
-    """Counts the making of samples, on meta tensors.
+    """Counts the operations of samples, on meta tensors.
 
     Raises:
-        ValueError: If the model cannot be sampled with ``nfe`` evaluations.
+        ValueError: If the model does not support ``nfe`` network evaluations.
     """
     with on_meta(), torch.no_grad():
         return flops_of(lambda: model(latents, labels, nfe, lambda step: torch.randn_like(latents)))
 
 
-def count_update(objective: Objective, player: str, parts: Sequence[Minibatch]) -> int:
-    """Counts all that one update of a player computes, on meta tensors.
+def update_of(
+    objective: Objective, player: str, batch: int, shape: tuple[int, ...]
+) -> Callable[[], Tensor]:
+    """Returns the function that computes a player's loss on a batch of meta tensors."""
+    with on_meta():
+        latents, labels = torch.randn(batch, *shape), torch.zeros(batch, dtype=torch.long)
+        draws = objective.draw(latents)
+    return lambda: torch.stack(
+        list(objective.terms(player, latents, labels, draws).values())
+    ).sum()
+
+
+def count_update(objective: Objective, player: str, batch: int, shape: tuple[int, ...]) -> int:
+    """Counts the forward and backward passes of one update of a player, on meta tensors.
 
     Args:
-        objective: What is trained.
-        player: Whose update.
-        parts: The batch, in the parts that are taken through the networks one after the other.
+        objective: The objective, on the meta device.
+        player: The player.
+        batch: The number of images.
+        shape: The shape of a latent.
     """
-
-    def update() -> None:
-        for compute in objective.terms_of_parts(player, parts):
-            torch.stack(list(compute().values())).sum().backward()
-
+    compute = update_of(objective, player, batch, shape)
     with on_meta():
-        return flops_of(update)
+        return flops_of(lambda: compute().backward())
+
+
+def count(workload: Workload, objective: Objective) -> dict[str, Any]:
+    """Counts parameters and operations; those of updates are per image.
+
+    Args:
+        workload: The contender.
+        objective: Its objective on the meta device.
+    """
+    batch, shape = workload.run.global_batch, workload.latent_shape
+    one = torch.empty(1, *shape, device="meta"), torch.zeros(1, dtype=torch.long, device="meta")
+    updates = {
+        player: count_update(objective, player, batch, shape) / batch
+        for player in objective.players
+    }
+    forward = count_forward(objective.get_submodule(objective.averaged_player), *one)
+    total = sum(times * updates[player] for player, times in objective.players.items())
+    per_image = total / objective.players[objective.averaged_player]
+    samples: dict[str, int | None] = {}
+    model = objective.sample_model
+    for nfe in sorted({*NFES, model.conventions.nfe}) if model is not None else ():
+        try:
+            samples[str(nfe)] = count_sample(model, *one, nfe)
+        except ValueError:  # The model does not support this nfe.
+            samples[str(nfe)] = None
+    return {
+        "parameters": count_parameters(objective),
+        "flops": {
+            "forward": forward,
+            "sample": samples,
+            "updates": updates,
+            "per_image": per_image,
+            "forward_passes": per_image / forward,
+        },
+    }

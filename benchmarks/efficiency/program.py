@@ -1,27 +1,39 @@
-"""Contenders one after the other, each in a process of its own and for a limited time."""
+"""Measures contenders one after the other, each in a worker with a time limit."""
 
-__all__ = ["LIMIT", "PATIENCE", "measure_contenders", "measure_efficiency"]
+__all__ = ["LIMIT", "empty_entry", "measure_efficiency", "work"]
 
-import multiprocessing
 import time
+import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from multiprocessing.connection import Connection
 from typing import Any
 
 from rich.console import Console
 
-from ..contenders import Contender
-from .entries import empty_entry
-from .process import work
-from .progress import EfficiencyProgress
-
-PATIENCE = 60.0
-"""Seconds of a sample or an iteration above which it is computed and not measured."""
+from ..contenders import Contender, is_missing_plugin
+from ..progress import TaskProgress
+from ..workers import Worker
 
 LIMIT = 420.0
-"""Seconds after which a contender is given up, with what it has got so far."""
+"""Seconds after which a contender is given up. Its finished measurements are kept."""
 
 Entry = dict[str, Any]
+
+
+def empty_entry(name: str, status: str = "done", reason: str | None = None) -> Entry:
+    """Returns an entry of the results without numbers."""
+    return {
+        "contender": name,
+        "status": status,
+        "reason": reason,
+        "parameters": {},
+        "flops": None,
+        "measured": None,
+    }
+
+
+# --- In the program ---
 
 
 def measure_efficiency(
@@ -29,97 +41,108 @@ def measure_efficiency(
     plugins: Sequence[str],
     entries: list[Entry],
     console: Console,
-    patience: float = PATIENCE,
+    patience: float,
     debug: bool = False,
+    limit: float = LIMIT,
 ) -> None:
-    """Counts and measures contenders; there is an entry of each at the end, also by Ctrl-C.
+    """Measures contenders. Afterwards each has an entry, also on Ctrl-C, which is passed on.
 
     Args:
         contenders: The contenders.
-        plugins: Files of components.
-        entries: What is there already. What is done stays, the others are measured again.
-        console: Where progress is shown.
-        patience: Seconds of a sample or an iteration above which it is computed.
-        debug: Whether tracebacks are shown.
+        plugins: Plugin files.
+        entries: Known entries. Finished ones are kept, the others are replaced.
+        console: Where to show progress.
+        patience: The longest time of a sample or an iteration that is measured, in seconds.
+        debug: Whether to show tracebacks.
+        limit: Seconds per contender.
     """
     order = [contender.name for contender in contenders]
     entries[:] = [e for e in entries if e["status"] == "done" or e["contender"] not in order]
     done = {entry["contender"] for entry in entries}
-    configs = {}
-    for contender in contenders:
-        if contender.name not in done:
-            config = configs[contender.name] = contender.load()
-            further = [str(Path(plugin).resolve()) for plugin in plugins]
-            config["plugins"] = [*(config.get("plugins") or []), *further]
-    with EfficiencyProgress(list(configs), console) as progress:
-        measure_contenders(configs, entries, progress.show, progress.end, patience, debug=debug)
-    entries.sort(key=lambda entry: [*order, entry["contender"]].index(entry["contender"]))
-
-
-def measure_contenders(
-    configs: Mapping[str, Mapping[str, Any]],
-    entries: list[Entry],
-    on_progress: Callable[[str, float], None],
-    on_entry: Callable[[Entry], None],
-    patience: float = PATIENCE,
-    limit: float = LIMIT,
-    debug: bool = False,
-) -> None:
-    """Adds an entry of each config, also by Ctrl-C, which is passed on.
-
-    Args:
-        configs: The config of each contender, by its name.
-        entries: What they are added to.
-        on_progress: Called with a name and the share that is done.
-        on_entry: Called with each entry.
-        patience: Seconds of a sample or an iteration above which it is computed.
-        limit: Seconds for each.
-        debug: Whether tracebacks are shown.
-    """
-    waiting = list(configs)
+    waiting = [contender for contender in contenders if contender.name not in done]
+    names = [f"{contender.name}, efficiency" for contender in waiting]
+    ended = 0
     try:
-        while waiting:
-            name = waiting[0]
-            arguments = (name, configs[name], patience, debug)
-            entry = _measure(arguments, on_progress, limit)
-            entries.append(entry)
-            waiting.pop(0)
-            on_entry(entry)
+        with TaskProgress(names, console) as progress:
+            for index, contender in enumerate(waiting):
+
+                def show(share: float, index: int = index) -> None:
+                    progress.show(index, share)
+
+                entry = _measure(contender, plugins, patience, debug, limit, show)
+                entries.append(entry)
+                ended += 1
+                progress.end(index, entry["status"], entry["reason"])
     finally:
-        entries += [empty_entry(name, "not run", "interrupted") for name in waiting]
+        for contender in waiting[ended:]:
+            entries.append(empty_entry(contender.name, "not run", "interrupted"))
+        entries.sort(key=lambda entry: [*order, entry["contender"]].index(entry["contender"]))
 
 
 def _measure(
-    arguments: tuple[Any, ...], on_progress: Callable[[str, float], None], limit: float
+    contender: Contender,
+    plugins: Sequence[str],
+    patience: float,
+    debug: bool,
+    limit: float,
+    show: Callable[[float], None],
 ) -> Entry:
-    """Returns the entry of one contender, whatever happens to its process."""
-    name = arguments[0]
-    context = _context()
-    ours, theirs = context.Pipe()
-    process = context.Process(target=work, args=(theirs, *arguments), daemon=True)
-    process.start()
-    theirs.close()
-    entry, deadline = empty_entry(name), time.monotonic() + limit
-    reason = f"It was not done after {limit:g} s."
+    """Returns the entry of a contender, whatever happens to its worker."""
+    worker = Worker(work, contender, plugins, patience, debug)
+    entry, deadline = empty_entry(contender.name), time.monotonic() + limit
     try:
-        while ours.poll(max(deadline - time.monotonic(), 0)):
-            kind, share, entry = ours.recv()
-            if kind == "done":
+        while True:
+            is_done, share, entry = worker.receive(max(deadline - time.monotonic(), 0))
+            if is_done:
                 return entry
-            on_progress(name, share)
-    except (EOFError, OSError):  # The process is dead.
-        process.join()
-        reason = f"The process died with status {process.exitcode}."
+            show(share)
+    except TimeoutError:
+        reason = f"It was not done after {limit:g} s."
+    except EOFError:
+        reason = worker.cause_of_death()
     finally:
-        process.kill()
-        process.join()
+        worker.end()
     return entry | {"status": "failed", "reason": reason}
 
 
-def _context() -> Any:
-    """Returns what starts processes: where there is one, a server that has imported torch once."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["afmlib.engine"])
-    return context
+# --- In the worker ---
+
+
+def work(
+    connection: Connection,
+    contender: Contender,
+    plugins: Sequence[str],
+    patience: float,
+    debug: bool,
+) -> None:
+    """Counts and measures; sends ``(is done, share, entry)`` after each step."""
+    from ..compare.results import one_line
+
+    entry = empty_entry(contender.name)
+    try:
+        config = contender.load(plugins=plugins)
+        _fill(entry, config, patience, lambda share: connection.send((False, share, entry)))
+    except FileNotFoundError as error:
+        entry |= {"status": "not run", "reason": str(error)}
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        status = "not run" if is_missing_plugin(error) else "failed"
+        entry |= {"status": status, "reason": one_line(error)}
+    connection.send((True, 1.0, entry))
+
+
+def _fill(
+    entry: Entry, config: Mapping[str, Any], patience: float, show: Callable[[float], None]
+) -> None:
+    from .counting import count, on_meta
+    from .measuring import measure
+    from .workload import Workload
+
+    workload = Workload.of(config)
+    with on_meta(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "for .* copying from a non-meta parameter")
+        blueprint = workload.build()
+    entry |= count(workload, blueprint)
+    show(0.2)
+    measure(workload, blueprint, entry, patience, show)

@@ -1,6 +1,6 @@
-"""Suites: questions that many runs together answer, as one command.
+"""Suites: claims that many runs together test, as one command.
 
-A suite is a module with ``CLAIMS``, in the order of its report; its name is here.
+A suite is a module with ``TITLE``, ``ABOUT`` and ``CLAIMS``, in the order of its report.
 """
 
 __all__ = ["SUITES", "load_suite"]
@@ -20,10 +20,10 @@ def load_suite(name: str, only: Sequence[str] = ()) -> Suite:
 
     Args:
         name: Its name.
-        only: The claims by their ids; all of them, if there are none.
+        only: The ids of the claims. Defaults to all.
 
     Raises:
-        ValueError: If there is no such suite or claim; names the nearest.
+        ValueError: If there is no such suite or claim; names the nearest one.
     """
     if name not in SUITES:
         raise ValueError(f"There is no suite {name!r}{_nearest(name, list(SUITES))}.")

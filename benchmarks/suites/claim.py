@@ -1,7 +1,7 @@
-"""A claim: what somebody says, the runs that test it, and the rule by which it is judged.
+"""A claim: a statement of the paper, the runs that test it, and the rule that judges it.
 
-The rule is a function of numbers alone, and stands beside them in words. It is written before the
-runs are made, and never changed to suit them.
+The rule is a function of numbers only, and also stated in words. It is written before the runs are
+made, and not changed to fit them.
 """
 
 __all__ = [
@@ -15,18 +15,21 @@ __all__ = [
     "Suite",
     "Untestable",
     "Verdict",
+    "all_below",
+    "mean",
+    "written",
 ]
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
+
+from matplotlib.figure import Figure
 
 from ..contenders import Contender, parse_contender
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from .evidence import Evidence
+from ..reporting.numbers import write_number
+from .evidence import Evidence
 
 REPRODUCES = "reproduces"
 FAILS = "does not reproduce at this scale"
@@ -34,30 +37,24 @@ NOT_TESTABLE = "not testable here"
 NOT_RUN = "not run"
 
 Numbers: TypeAlias = Mapping[str, Sequence[float]]
-"""What is measured, by a name in plain words: a number per seed, or per pair of seeds.
-
-Infinity stands for a run that diverged.
-"""
+"""Measured numbers by name: one per seed, or per pair of seeds; infinity for a diverged run."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What is trained, at every seed, and how it is sampled afterwards.
-
-    Claims that name the same run share it.
-    """
+    """A training run at every seed, and how it is sampled. Claims share equal runs."""
 
     text: str
-    """A config with overrides: what ``benchmarks/run.py`` calls a contender."""
+    """A config with overrides, as ``benchmarks/run.py`` parses a contender."""
 
     nfes: tuple[int, ...] = (1,)
     """The numbers of network evaluations of a sample."""
 
     needs: tuple[str, ...] = ()
-    """Runs of the same seed that have to be there before, for the weights that it loads."""
+    """Runs of the same seed that must be done before, since this run loads their weights."""
 
     seconds: float = 20.0
-    """About what it takes, for the time that is left."""
+    """Its approximate time, for the progress bar."""
 
     @property
     def contender(self) -> Contender:
@@ -67,14 +64,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a rule says of numbers, and why."""
+    """The result of a rule, and the reason."""
 
     name: str
     because: str
 
     @classmethod
     def of(cls, holds: bool, because: str) -> "Verdict":
-        """Returns that the claim reproduces, or that it does not."""
+        """Returns the verdict of a claim whose rule holds or not."""
         return cls(REPRODUCES if holds else FAILS, because)
 
 
@@ -83,45 +80,45 @@ class Claim:
     """A claim that runs at a small scale can test."""
 
     id: str
-    """What it is called in commands and addresses."""
+    """Its name in commands and addresses."""
 
     source: str
-    """Where it stands in the paper."""
+    """Its place in the paper."""
 
     title: str
-    """What it is about, for a heading."""
+    """A heading."""
 
     statement: str
-    """What the paper says, in our words."""
+    """The statement of the paper, in our words."""
 
     here: str
-    """What is done here instead of the paper's experiment."""
+    """The experiment that is done here."""
 
     rule: str
-    """When it reproduces, in words: what ``judge`` computes."""
+    """The rule that ``judge`` computes, in words."""
 
-    measure: "Callable[[Evidence], Mapping[str, Sequence[float]]]"
-    """Takes the numbers from the runs."""
+    measure: Callable[[Evidence], Mapping[str, Sequence[float]]]
+    """Reads the numbers from the runs."""
 
     judge: Callable[[Numbers], Verdict]
     """Applies the rule to the numbers."""
 
     runs: tuple[Run, ...] = ()
-    """What it rests on."""
+    """The runs that it needs."""
 
-    draw: "Callable[[Evidence], Figure] | None" = None
+    draw: Callable[[Evidence], Figure] | None = None
     """Draws its figure."""
 
     caption: str = ""
-    """What the figure shows."""
+    """The caption of the figure."""
 
     limits: str = ""
-    """What the verdict does not say."""
+    """The limits of the verdict."""
 
 
 @dataclass(frozen=True)
 class Untestable:
-    """A claim that nothing here can test, and why."""
+    """A claim that cannot be tested at a small scale, and the reason."""
 
     id: str
     source: str
@@ -146,7 +143,7 @@ class Suite:
 
     @property
     def runs(self) -> list[Run]:
-        """Each run that a claim rests on, once, sampled in each way that one of them asks for.
+        """Each run of the claims once, with the nfes of all claims.
 
         Raises:
             ValueError: If a run needs another that no claim names before it.
@@ -162,3 +159,24 @@ class Suite:
                 if needed not in list(found)[: list(found).index(text)]:
                     raise ValueError(f"{text} needs {needed}, which no claim names before it.")
         return [Run(text, **entry) for text, entry in found.items()]
+
+
+# --- Rules, on a number per seed ---
+
+
+def mean(values: Sequence[float]) -> float:
+    """Returns the mean; infinite if a value is."""
+    return math.fsum(values) / len(values) if all(map(math.isfinite, values)) else math.inf
+
+
+def all_below(values: Sequence[float], others: Sequence[float], factor: float = 1.0) -> bool:
+    """Returns whether each of the values is below ``factor`` times each of the others.
+
+    Without a difference, three seeds against three are so by chance once in twenty times.
+    """
+    return max(values) < factor * min(others)
+
+
+def written(values: Sequence[float]) -> str:
+    """Formats values for a sentence."""
+    return ", ".join("diverged" if math.isinf(v) else write_number(v) for v in values)

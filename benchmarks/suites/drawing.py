@@ -1,14 +1,17 @@
-"""Figures of claims: the same look for all, on a white page."""
+"""Figures of claims, in one style, on a white page."""
 
-__all__ = ["COLORS", "by_setting", "panels", "scatter_maps"]
+__all__ = ["COLORS", "GRAY", "MetricGrid", "by_setting", "panels", "scatter_maps"]
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from .evidence import Evidence
 
 COLORS = ("#0072b2", "#d55e00", "#008a66", "#b4568b", "#a87400", "#6b6b6b")
 """Okabe and Ito's, as on the pages."""
@@ -92,3 +95,40 @@ def scatter_maps(
     axes.set_aspect("equal")
     axes.set_xticks([])
     axes.set_yticks([])
+
+
+@dataclass(frozen=True)
+class MetricGrid:
+    """Several settings by several metrics: their numbers, and a panel per metric."""
+
+    settings: Mapping[str, tuple[str, int]]
+    """A run and a number of steps of its samples, by a name in plain words."""
+
+    metrics: Mapping[str, str]
+    """The words for each metric."""
+
+    labels: Sequence[str]
+    """A short name of each setting, to stand below its column."""
+
+    def name(self, setting: str, metric: str) -> str:
+        """Returns the name of a number."""
+        return f"{setting}: {self.metrics[metric]}"
+
+    def measure(self, evidence: Evidence) -> dict[str, list[float]]:
+        """Returns each metric of each setting."""
+        return {
+            self.name(setting, metric): evidence.values(text, metric, nfe)
+            for metric in self.metrics
+            for setting, (text, nfe) in self.settings.items()
+        }
+
+    def draw(self, evidence: Evidence) -> Any:
+        """Draws a panel per metric."""
+        figure, axes = panels(len(self.metrics), 2.6, 2.5)
+        for each, (metric, words) in zip(axes, self.metrics.items(), strict=True):
+            settings = {
+                label: evidence.values(text, metric, nfe)
+                for label, (text, nfe) in zip(self.labels, self.settings.values(), strict=True)
+            }
+            by_setting(each, settings, words)
+        return figure

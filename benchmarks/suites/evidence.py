@@ -1,6 +1,16 @@
-"""What the runs left: their records, samples and logs, as claims ask for them."""
+"""The outputs of runs, as claims read them: records, samples and logs."""
 
-__all__ = ["Evidence", "MissingRunError", "record_path", "run_folder", "samples_path"]
+__all__ = [
+    "DIVERGED",
+    "DONE",
+    "Evidence",
+    "MissingRunError",
+    "fixed_labels",
+    "fixed_noises",
+    "record_path",
+    "run_folder",
+    "samples_path",
+]
 
 import itertools
 import json
@@ -10,33 +20,45 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..contenders import parse_contender
 
 DONE, DIVERGED = "done", "diverged"
+NUM_SAMPLES = 2000
 
 
 class MissingRunError(LookupError):
-    """A claim asks for a run that is not done."""
+    """Raised if a claim needs a run that is not done."""
+
+
+def fixed_noises(shape: Sequence[int]) -> torch.Tensor:
+    """Returns the standard normal noises of every run, so that maps can be compared."""
+    return torch.randn((NUM_SAMPLES, *shape), generator=torch.Generator().manual_seed(0))
+
+
+def fixed_labels(num_classes: int) -> torch.Tensor:
+    """Returns the labels of these noises: each class in turn."""
+    return torch.arange(NUM_SAMPLES) % num_classes
 
 
 def run_folder(out: Path, text: str, seed: int) -> Path:
-    """Returns where a run lies."""
+    """Returns the folder of a run."""
     return out / "runs" / f"{parse_contender(text).slug}-seed{seed}"
 
 
 def record_path(out: Path, text: str, seed: int) -> Path:
-    """Returns where the record of a run lies; it is there when the run is done."""
+    """Returns the record of a run; the file exists when the run is done."""
     return run_folder(out, text, seed) / "record.json"
 
 
 def samples_path(out: Path, text: str, seed: int, nfe: int) -> Path:
-    """Returns where the samples of a run lie, made of the same noises for every run."""
+    """Returns the file of a run's samples, from the same noises for every run."""
     return run_folder(out, text, seed) / f"samples-nfe{nfe}.npy"
 
 
 class Evidence:
-    """The runs of a suite, by the text of a run.
+    """The runs of a suite, by their text.
 
     Args:
         out: The folder of the results.
@@ -82,7 +104,7 @@ class Evidence:
         ]
 
     def curve(self, text: str, seed: int, key: str) -> tuple[list[float], list[float]]:
-        """Returns images and a number that was logged after so many."""
+        """Returns image counts and the logged numbers at them."""
         self.record(text, seed)
         lines = (run_folder(self.out, text, seed) / "log.jsonl").read_text().splitlines()
         entries = [json.loads(line) for line in lines]
@@ -92,8 +114,7 @@ class Evidence:
         """Returns the samples of a run; row i belongs to noise i of every run.
 
         Raises:
-            MissingRunError: If there are none to be seen, as of a run that diverged: numbers of
-                samples are taken by `values_of_samples`.
+            MissingRunError: If the run has no samples, for instance because it diverged.
         """
         self.record(text, seed)
         path = samples_path(self.out, text, seed, nfe)
@@ -127,7 +148,7 @@ class Evidence:
             MissingRunError: If a run is missing, or there is only one seed.
         """
         if len(self.seeds) < 2:
-            raise MissingRunError(f"{text}: there is only one seed, and no pair of them")
+            raise MissingRunError(f"{text}: only one seed, so no pair of seeds")
         pairs = itertools.combinations(self._samples_of_seeds(text, nfe), 2)
         return [math.inf if a is None or b is None else _distance(a, b) for a, b in pairs]
 

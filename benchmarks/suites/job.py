@@ -1,4 +1,4 @@
-"""One run of a suite, in a process of its own: trains, samples, evaluates, writes its record."""
+"""The worker of one run of a suite: trains, samples, evaluates, and writes the record of the run."""
 
 __all__ = ["work"]
 
@@ -7,29 +7,45 @@ import os
 import signal
 import time
 from collections.abc import Mapping
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from ..lifetime import end_with_parent
+import numpy as np
+
+from afmlib import sample
+from afmlib.config import EvaluationConfig, check_config
+from afmlib.engine import Runner, TrainingError  # Before mmengine: this makes OpenCV importable.
+from afmlib.evaluation import evaluate_model
+
+# isort: split
+from mmengine.hooks import Hook
+
 from .claim import Run
-from .evidence import DIVERGED, DONE, record_path, run_folder, samples_path
+from .evidence import (
+    DIVERGED,
+    DONE,
+    fixed_labels,
+    fixed_noises,
+    record_path,
+    run_folder,
+    samples_path,
+)
 
 NEEDED = "needed-{}"
-"""What stands, in the overrides of a run, for the folder of a run that it needs."""
+"""The placeholder, in the overrides of a run, for the folder of a run that it needs."""
 
 
-def work(connection: Any, run: Run, seed: int, out: str, share: float) -> None:
+def work(connection: Connection, run: Run, seed: int, out: str, share: float) -> None:
     """Runs in the process of a run.
 
     Args:
-        connection: Where shares of the run that are done go.
+        connection: Receives the share of the run that is done, about once a second.
         run: The run.
         seed: Its seed.
         out: The folder of the results.
-        share: The share of its length that it is given.
+        share: The length of the run, as a share of the config's.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The process that started us ends us.
-    end_with_parent()
     record: dict[str, Any] = {
         "run": run.text,
         "seed": seed,
@@ -41,32 +57,43 @@ def work(connection: Any, run: Run, seed: int, out: str, share: float) -> None:
     }
     try:
         if not _train(connection, run, seed, Path(out), share, record):
-            return  # It was stopped, has saved, and goes on another time.
+            return  # It was stopped and has saved; --resume continues it.
+    except TrainingError as error:
+        record |= {"status": DIVERGED, "reason": f"TrainingError: {error}"}
     except Exception as error:
         record |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
-        if type(error).__name__ == "TrainingError":
-            record["status"] = DIVERGED
     path = record_path(Path(out), run.text, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(record) + "\n")
-    os.replace(partial, path)  # A record is there as a whole or not at all.
+    os.replace(partial, path)  # A record is complete or missing.
+
+
+class _ShareHook(Hook):
+    """Sends the share of the run that is done, once a second."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.last = time.monotonic()
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        now = time.monotonic()
+        if now - self.last >= 1.0:
+            self.last = now
+            self.connection.send(runner.train_loop.num_images / runner.train_loop.total_images)
 
 
 def _train(
-    connection: Any, run: Run, seed: int, out: Path, share: float, record: dict[str, Any]
+    connection: Connection, run: Run, seed: int, out: Path, share: float, record: dict[str, Any]
 ) -> bool:
-    """Trains to the end and fills the record; returns False if it was told to stop before."""
-    from afmlib.config import check_config
-    from afmlib.engine import Runner
-
-    from .share_hook import ShareHook
-
+    """Trains to the end and fills the record; returns False if it was stopped before."""
     config = _config(run, seed, out, share)
     protocol = check_config(config).evaluation
-    config["evaluation"] = {}  # It is evaluated below, with each number of steps.
+    config["evaluation"] = {}  # It is evaluated below, with each nfe.
     folder = run_folder(out, run.text, seed)
-    hook = ShareHook(connection)
+    hook = _ShareHook(connection)
     runner = Runner(config, folder, name=run.text, resume=True, device="cpu", hooks=[hook])
     signal.signal(signal.SIGTERM, lambda signum, frame: runner.stop())
     start = time.monotonic()
@@ -86,7 +113,7 @@ def _train(
 
 
 def _config(run: Run, seed: int, out: Path, share: float) -> dict[str, Any]:
-    """Returns the config of a run, with the seed, the length and the paths of what it needs."""
+    """Returns the config of a run, with seed, length and the folders of the runs that it needs."""
     config = run.contender.load(f"seed={seed}")
     config["num_images"] = max(round(share * config["num_images"]), config["global_batch"])
     config["sample_every"] = config["evaluate_every"] = None
@@ -97,13 +124,13 @@ def _config(run: Run, seed: int, out: Path, share: float) -> dict[str, Any]:
     return dict(_fill(config, folders))
 
 
-def _fill(value: Any, paths: Mapping[str, str]) -> Any:
-    """Replaces what stands for a run by its folder."""
+def _fill(value: Any, folders: Mapping[str, str]) -> Any:
+    """Replaces the placeholders of runs by their folders."""
     if isinstance(value, Mapping):
-        return {key: _fill(part, paths) for key, part in value.items()}
+        return {key: _fill(part, folders) for key, part in value.items()}
     if isinstance(value, list):
-        return [_fill(part, paths) for part in value]
-    return paths.get(value, value) if isinstance(value, str) else value
+        return [_fill(part, folders) for part in value]
+    return folders.get(value, value) if isinstance(value, str) else value
 
 
 def _second_half(path: Path) -> dict[str, float]:
@@ -115,19 +142,13 @@ def _second_half(path: Path) -> dict[str, float]:
 
 
 def _evaluate(
-    runner: Any, protocol: Any, run: Run, seed: int, out: Path, nfe: int
+    runner: Runner, protocol: EvaluationConfig, run: Run, seed: int, out: Path, nfe: int
 ) -> dict[str, Any]:
-    import numpy as np
-
-    from afmlib import sample
-    from afmlib.engine import evaluate_model
-
-    from .noises import fixed_labels, fixed_noises
-
     model, data = runner.objective.sample_model, runner.dataset
+    assert model is not None, f"{run.text} names nfes and makes no samples"
     entry: dict[str, Any] = {"nfe": nfe, "protocol": {}, "values": {}}
     if protocol.metrics:
-        entry |= evaluate_model(model, data, protocol, nfe)
+        entry |= evaluate_model(model, data, protocol, nfe) or {}
     noises, labels = fixed_noises(data.latent_shape), fixed_labels(data.num_classes)
     samples = sample(model, labels, nfe=nfe, noises=noises)
     np.save(samples_path(out, run.text, seed, nfe), samples.numpy())

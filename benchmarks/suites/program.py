@@ -1,14 +1,13 @@
-"""The program behind ``run.py --suite NAME``: trains what is missing, judges and reports."""
+"""The program behind ``run.py --suite NAME``: trains missing runs, judges, and reports."""
 
 __all__ = ["SuiteRun", "prepare", "run_suite"]
 
 import argparse
 import datetime
 import json
+import os
 import re
-import shlex
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,30 +16,35 @@ from rich.console import Console
 
 from afmlib.config import check_config
 
+from ..compare.results import utc_now
 from ..machine import describe_machine, describe_versions
+from ..progress import TaskProgress
+from ..workers import Worker, ready_workers
 from . import load_suite
 from .claim import Run, Suite
 from .evidence import DIVERGED, DONE, Evidence, record_path
-from .judging import measure_all
-from .pool import Pool
-from .progress import SuiteProgress
+from .judging import draw_all, measure_all
 
 SCHEMA = 1
 SEEDS = 3
 FAILED, INTERRUPTED = 1, 130
+GRACE = 15.0
+"""Seconds that a stopped run has to save."""
 
-Tasks = list[tuple[Run, int]]
+Task = tuple[Run, int]
+"""A run with a seed."""
 
 
 @dataclass(frozen=True)
 class SuiteRun:
-    """A suite that is about to be run, with all that can be checked before checked."""
+    """A checked command line."""
 
     suite: Suite
     seeds: list[int]
     share: float
     jobs: int
     out: Path
+    command: str
 
 
 def prepare(arguments: argparse.Namespace) -> SuiteRun:
@@ -48,84 +52,39 @@ def prepare(arguments: argparse.Namespace) -> SuiteRun:
 
     Raises:
         ValueError: If an argument is wrong.
-        OSError: If the folder of the results is not free.
+        OSError: If the folder holds other results.
     """
     suite = load_suite(arguments.suite, arguments.claim)
     seeds = list(range(SEEDS if arguments.seeds is None else arguments.seeds))
-    share = _share(arguments.budget)
-    _check(suite, seeds, arguments)
-    return SuiteRun(suite, seeds, share, arguments.jobs, _folder(arguments, suite, share))
-
-
-def run_suite(run: SuiteRun, console: Console) -> int:
-    """Makes the runs that are missing, judges and reports.
-
-    Returns:
-        The exit status: 0 if every run was made.
-    """
-    started = datetime.datetime.now(datetime.timezone.utc)
-    interrupted = False
-    try:
-        _train(_missing(run), run, console)
-    except KeyboardInterrupt:
-        interrupted = True
-        console.print("Interrupted: the report holds what is done; --resume goes on.")
-    records = [_record(run.out, each, seed) for each in run.suite.runs for seed in run.seeds]
-    evidence = Evidence(run.out, run.seeds, records)
-    results = {
-        "schema": SCHEMA,
-        "suite": run.suite.name,
-        "command": shlex.join(["python", "benchmarks/run.py", *sys.argv[1:]]),
-        "date": started.isoformat(timespec="seconds"),
-        "minutes": round(sum(_seconds(record) for record in records) / run.jobs / 60, 1),
-        "machine": describe_machine(),
-        "versions": describe_versions(),
-        "jobs": run.jobs,
-        "budget": run.share,
-        "seeds": run.seeds,
-        "claims": measure_all(run.suite, evidence),
-        "runs": records,
-    }
-    _write(results, run.suite, evidence, run.out, console)
-    failed = any(record["status"] == "failed" for record in records)
-    return INTERRUPTED if interrupted else FAILED * failed
-
-
-def _seconds(record: dict[str, Any]) -> float:
-    return float(record["trained"]["seconds"]) if record["trained"] else 0.0
-
-
-def _share(budget: str | None) -> float:
-    """Parses ``10%``; everything if None."""
-    if budget is None:
-        return 1.0
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)%", budget)
-    if match is None or not 0 < float(match[1]) <= 100:
-        raise ValueError(f"--budget of a suite is a share such as 10%, got {budget!r}.")
-    return float(match[1]) / 100
-
-
-def _check(suite: Suite, seeds: Sequence[int], arguments: argparse.Namespace) -> None:
-    """Checks all that can be checked before anything runs."""
+    share = 1.0
+    if arguments.budget is not None:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)%", arguments.budget)
+        if match is None or not 0 < float(match[1]) <= 100:
+            raise ValueError(
+                f"--budget of a suite is a share such as 10%, got {arguments.budget!r}."
+            )
+        share = float(match[1]) / 100
     if not seeds or arguments.jobs < 1:
         raise ValueError("--seeds and --jobs must be positive.")
     if arguments.resume and not arguments.out:
-        raise ValueError("--resume goes on with the results in --out, which is missing.")
+        raise ValueError("--resume needs --out: the folder of the results.")
     if arguments.plugin:
-        raise ValueError("A suite takes no --plugin: its claims are about what is built in.")
+        raise ValueError("A suite takes no --plugin: its claims are about built-in components.")
     for run in suite.runs:
         check_config(run.contender.load())
+    out = _folder(arguments, suite, share)
+    return SuiteRun(suite, seeds, share, arguments.jobs, out, arguments.command)
 
 
 def _folder(arguments: argparse.Namespace, suite: Suite, share: float) -> Path:
-    """Returns the folder of the results, which is free or holds the same suite."""
+    """Returns the folder of the results, which is new or holds the same suite."""
     date = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     out = Path(arguments.out or f"runs/{suite.name}-{date}").resolve()
     settings = {"suite": suite.name, "budget": share}
     path = out / "runs" / "suite.json"
     if path.exists() or (out / "results.json").exists():
         if not arguments.resume:
-            raise FileExistsError(f"{out} holds results already: --resume goes on with them.")
+            raise FileExistsError(f"{out} holds results already: resume them with --resume.")
         if not path.exists() or json.loads(path.read_text()) != settings:
             raise FileExistsError(f"{out} holds no runs of {suite.name} with this budget.")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,8 +93,50 @@ def _folder(arguments: argparse.Namespace, suite: Suite, share: float) -> Path:
     return out
 
 
+def run_suite(run: SuiteRun, console: Console) -> int:
+    """Trains the missing runs, judges and reports.
+
+    Returns:
+        The exit status: 0 if every run was made.
+    """
+    from ..reporting.suite import print_verdicts, write_suite_report
+
+    date = utc_now()
+    interrupted = False
+    try:
+        _train(run, console)
+    except KeyboardInterrupt:
+        interrupted = True
+        console.print("Interrupted: the report holds what is done. Resume with --resume.")
+    records = [_record(run.out, each, seed) for each in run.suite.runs for seed in run.seeds]
+    seconds = sum(float(r["trained"]["seconds"]) for r in records if r["trained"])
+    evidence = Evidence(run.out, run.seeds, records)
+    results = {
+        "schema": SCHEMA,
+        "suite": run.suite.name,
+        "command": run.command,
+        "date": date,
+        "minutes": round(seconds / run.jobs / 60, 1),
+        "machine": describe_machine(),
+        "versions": describe_versions(),
+        "jobs": run.jobs,
+        "budget": run.share,
+        "seeds": run.seeds,
+        "claims": measure_all(run.suite, evidence),
+        "runs": records,
+    }
+    draw_all(run.suite, evidence, run.out / "pictures")
+    content = json.dumps(results, indent=1, allow_nan=False) + "\n"
+    (run.out / "results.json").write_text(content)
+    page = write_suite_report(results, run.out)
+    print_verdicts(results, console)
+    console.print(f"report: {page}", highlight=False, soft_wrap=True)
+    failed = any(record["status"] == "failed" for record in records)
+    return INTERRUPTED if interrupted else FAILED * failed
+
+
 def _record(out: Path, run: Run, seed: int) -> dict[str, Any]:
-    """Returns the record of a run, as its process left it, or says that there is none."""
+    """Returns the record that the worker of a run wrote, or one that says "not run"."""
     path = record_path(out, run.text, seed)
     if path.exists():
         return dict(json.loads(path.read_text()))
@@ -143,44 +144,74 @@ def _record(out: Path, run: Run, seed: int) -> dict[str, Any]:
     return {"run": run.text, "seed": seed, "status": "not run", "reason": "not run"} | empty
 
 
-def _missing(run: SuiteRun) -> Tasks:
-    """Returns the runs that are to be made; those that failed are tried again."""
-    return [
-        (each, seed)
-        for each in run.suite.runs
-        for seed in run.seeds
-        if not _is_done(_record(run.out, each, seed), each)
+def _train(run: SuiteRun, console: Console) -> None:
+    """Makes the missing runs; those that failed are tried again."""
+
+    def is_done(each: Run, seed: int) -> bool:
+        record = _record(run.out, each, seed)
+        sampled = {entry["nfe"] for entry in record["evaluations"]}
+        is_sampled = sampled >= set(each.nfes)
+        return record["status"] == DIVERGED or (record["status"] == DONE and is_sampled)
+
+    tasks = [
+        (each, seed) for each in run.suite.runs for seed in run.seeds if not is_done(each, seed)
     ]
+    names = [f"{each.text}, seed {seed}" for each, seed in tasks]
+    weights = [each.seconds for each, _ in tasks]
+    with TaskProgress(names, console, weights) as progress:
 
-
-def _is_done(record: dict[str, Any], run: Run) -> bool:
-    sampled = {entry["nfe"] for entry in record["evaluations"]}
-    return record["status"] == DIVERGED or (record["status"] == DONE and sampled >= set(run.nfes))
-
-
-def _train(tasks: Tasks, run: SuiteRun, console: Console) -> None:
-    with SuiteProgress(tasks, console) as progress:
-
-        def end(each: Run, seed: int) -> None:
+        def end(index: int, cause: str) -> None:
+            each, seed = tasks[index]
             record = _record(run.out, each, seed)
             if record["status"] == "not run":
-                record |= {"status": "failed", "reason": "Its process died."}
+                record |= {"status": "failed", "reason": cause}
                 path = record_path(run.out, each.text, seed)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(json.dumps(record) + "\n")
-            progress.end(each, seed, record)
+            progress.end(index, record["status"], record["reason"])
 
-        Pool(run.jobs, progress.show, end).work(tasks, str(run.out), run.share)
+        run_side_by_side(tasks, run, progress.show, end)
 
 
-def _write(
-    results: dict[str, Any], suite: Suite, evidence: Evidence, out: Path, console: Console
+def run_side_by_side(
+    tasks: list[Task],
+    run: SuiteRun,
+    on_share: Callable[[int, float], None],
+    on_end: Callable[[int, str], None],
 ) -> None:
-    from .pictures import draw_all
-    from .report import print_verdicts, write_report
+    """Runs a worker per task, ``run.jobs`` at a time, each after the runs that it needs.
 
-    draw_all(suite, evidence, out / "pictures")
-    (out / "results.json").write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
-    page = write_report(results, out)
-    print_verdicts(results, console)
-    console.print(f"report: {page}", highlight=False, soft_wrap=True)
+    Args:
+        tasks: The tasks; the runs that a run needs stand before it.
+        run: The suite.
+        on_share: Called with the index of a task and the share of it that is done.
+        on_end: Called with the index of a task when its worker has ended, and how it ended.
+    """
+    from .job import work  # Imports the engine.
+
+    os.environ["OMP_NUM_THREADS"] = "1"  # For the workers, which share the cores.
+    waiting, active = list(range(len(tasks))), dict[int, Worker]()
+    try:
+        while waiting or active:
+            for index in list(waiting):
+                each, seed = tasks[index]
+                open_ = {(tasks[i][0].text, tasks[i][1]) for i in (*waiting, *active)}
+                is_ready = not any((needed, seed) in open_ for needed in each.needs)
+                if is_ready and len(active) < run.jobs:
+                    waiting.remove(index)
+                    active[index] = Worker(work, each, seed, str(run.out), run.share)
+            ready = ready_workers(active.values())
+            for index, worker in list(active.items()):
+                if worker not in ready:
+                    continue
+                try:
+                    on_share(index, worker.receive())
+                except EOFError:
+                    cause = worker.cause_of_death()
+                    active.pop(index).end()
+                    on_end(index, cause)
+    finally:
+        for worker in active.values():
+            worker.terminate()  # It saves and ends.
+        for worker in active.values():
+            worker.end(GRACE)

@@ -17,7 +17,6 @@ from . import (
     not_testable,
     table_1,
     table_2,
-    table_7,
     table_12,
 )
 
@@ -34,7 +33,6 @@ CLAIMS = [
     *table_2.CLAIMS,
     *any_step.CLAIMS,
     *digits.CLAIMS,
-    *table_7.CLAIMS,
     *appendix_g.CLAIMS,
     *table_12.CLAIMS,
     *not_testable.CLAIMS,

@@ -7,7 +7,7 @@ from typing import Any
 from ..claim import Claim, Numbers, Run, Verdict
 from ..drawing import by_setting, panels
 from ..evidence import Evidence
-from ..rules import all_below, written
+from ..claim import all_below, written
 from .figure_1 import MAPS
 
 ANY = "afm_any_gaussians2d"

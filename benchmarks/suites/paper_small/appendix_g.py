@@ -7,7 +7,7 @@ from typing import Any
 from ..claim import Claim, Numbers, Run, Verdict
 from ..drawing import COLORS, panels
 from ..evidence import Evidence
-from ..rules import mean, written
+from ..claim import mean, written
 
 LENGTH = 256_000
 KEY = "generator/gradient_adversarial"

@@ -16,8 +16,8 @@ from afmlib import build_dataset
 from ..claim import Claim, Numbers, Run, Verdict
 from ..drawing import COLORS, GRAY, panels, scatter_maps
 from ..evidence import Evidence
-from ..noises import fixed_noises
-from ..rules import all_below, written
+from ..evidence import fixed_noises
+from ..claim import all_below, written
 
 LINE = ("afm_gaussians1d", "gan_gaussians1d")
 PLANE = ("afm_gaussians2d", "gan_gaussians2d")

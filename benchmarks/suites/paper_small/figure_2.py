@@ -11,7 +11,7 @@ from typing import Any
 from ..claim import Claim, Numbers, Run, Verdict
 from ..drawing import by_setting, panels
 from ..evidence import Evidence
-from ..rules import all_below, mean, written
+from ..claim import all_below, mean, written
 from .figure_1 import MAPS
 
 SCALES = (0.0, 0.005, 0.05, 0.2, 1.0, 5.0)

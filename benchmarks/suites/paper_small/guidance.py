@@ -19,8 +19,8 @@ from afmlib import build_dataset
 from ..claim import Claim, Numbers, Run, Verdict
 from ..drawing import by_setting, panels
 from ..evidence import Evidence
-from ..noises import fixed_labels, fixed_noises
-from ..rules import all_below, written
+from ..evidence import fixed_labels, fixed_noises
+from ..claim import all_below, written
 
 STD = 0.35
 DATA = f"data.std={STD}"

@@ -7,7 +7,7 @@ from typing import Any
 from ..claim import Claim, Numbers, Run, Verdict
 from ..drawing import by_setting, panels
 from ..evidence import Evidence
-from ..rules import all_below, mean, written
+from ..claim import all_below, mean, written
 from .figure_1 import MAPS
 
 DECAYED = "decayed from 0.5 to 0.1"
