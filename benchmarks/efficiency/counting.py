@@ -122,9 +122,7 @@ def update_of(
     with on_meta():
         latents, labels = torch.randn(batch, *shape), torch.zeros(batch, dtype=torch.long)
         draws = objective.draw(latents)
-    return lambda: torch.stack(
-        list(objective.terms(player, latents, labels, draws).values())
-    ).sum()
+    return lambda: torch.stack(list(objective.terms(player, latents, labels, draws).values())).sum()
 
 
 def count_update(objective: Objective, player: str, batch: int, shape: tuple[int, ...]) -> int:

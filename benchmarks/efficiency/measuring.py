@@ -4,7 +4,7 @@ A time is the median of three to ten runs after a warm-up run, or of fewer if th
 is what torch allocates on CUDA, and what the process holds on a CPU.
 """
 
-__all__ = ["Growth", "Meter", "Unmeasured", "measure"]
+__all__ = ["Growth", "Meter", "UnmeasuredError", "measure"]
 
 import ctypes
 import gc
@@ -38,7 +38,7 @@ SMALLEST = 4
 """The smallest training batch, so that shares of it are exact."""
 
 
-class Unmeasured(Exception):
+class UnmeasuredError(Exception):
     """Raised with the reason why something is not measured."""
 
 
@@ -64,15 +64,15 @@ class Meter:
         return flops / (self.speed or self.peak)
 
     def require(self, what: str, bytes_needed: int, flops: float) -> None:
-        """Raises `Unmeasured` if something does not fit into memory or takes too long."""
+        """Raises `UnmeasuredError` if something does not fit into memory or takes too long."""
         if bytes_needed > self.usable:
-            raise Unmeasured(
+            raise UnmeasuredError(
                 f"{what} needs {bytes_needed / GIB:.1f} GiB, more than {USABLE:.0%} of the free "
                 f"{self.usable / USABLE / GIB:.1f} GiB"
             )
         seconds = self.expect(flops)
         if seconds > self.patience:
-            raise Unmeasured(f"{what} would take at least {seconds:.2g} s")
+            raise UnmeasuredError(f"{what} would take at least {seconds:.2g} s")
 
     def share(self, flops: float, seconds: float) -> float:
         """Records a measurement and returns its share of the peak."""
@@ -123,7 +123,7 @@ def measure(
         autocast = torch.bfloat16 if run.precision == "bfloat16" else None
         try:
             made = measure_sample(workload, model, int(nfe), flops, meter, autocast)
-        except Unmeasured as error:
+        except UnmeasuredError as error:
             made = _empty("latency_ms", str(error))
         measured["sample"][nfe] = made
         show(0.3 + 0.4 * done / len(counts))
@@ -151,7 +151,7 @@ def _build(
         meter.require(
             f"an iteration of {smallest} images", needed, smallest * updates * flops_per_image
         )
-    except Unmeasured as error:
+    except UnmeasuredError as error:
         return None, str(error)
     torch.manual_seed(workload.run.seed)
     with meter.device:
@@ -180,7 +180,7 @@ def measure_sample(
         autocast: The type of the autocast, if any.
 
     Raises:
-        Unmeasured: If a sample does not fit into memory or takes too long.
+        UnmeasuredError: If a sample does not fit into memory or takes too long.
     """
     tensors = [*model.parameters(), *model.buffers()]
     weights = size_of(tensors)
@@ -365,8 +365,8 @@ def free_in_container(group: Path) -> int | None:
     limit, used = numbers
     cache = 0  # Cached files, which the kernel drops first, count as free.
     if (group / "memory.stat").exists():
-        lines = (line.split() for line in (group / "memory.stat").read_text().splitlines())
-        cache = int({key: value for key, value in lines}.get("inactive_file", 0))
+        lines = (line.split(maxsplit=1) for line in (group / "memory.stat").read_text().splitlines())
+        cache = int(dict(lines).get("inactive_file", 0))
     return max(limit - used + cache, 0)
 
 

@@ -1,1 +1,1 @@
-"""What a report is made of: its metrics, its tables, and the page they are drawn on."""
+"""The report writer: tables and pages of comparisons, suites and studies, from their results."""

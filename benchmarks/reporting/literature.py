@@ -1,10 +1,10 @@
-"""Published numbers: what ``literature.json`` holds, and its tables in Markdown.
+"""Published numbers of ``literature.json``, in Markdown and in HTML.
 
-Nobody measured them here. They stand in tables of their own, each with its protocol and source, and
-what no paper or readme of the project itself says carries a remark that says so.
+They were not measured here. They stand in their own tables, with protocol and source. A remark
+marks those that are not from the paper or readme of the project.
 """
 
-__all__ = ["HEADS", "NOT_COMPARABLE", "Record", "by_dataset", "literature_text"]
+__all__ = ["Result", "by_dataset", "literature_text", "published_numbers"]
 
 import json
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from . import html
 from .markdown import escape
 
 PATH = Path(__file__).parents[1] / "literature.json"
@@ -32,7 +33,7 @@ MARKS = {
     "third party": "quoted by a third party",
     "secondary": "unverified: from a secondary table",
 }
-"""What is said of a number, by where it was read."""
+"""The remark of a number, by its kind of source."""
 
 LABELS = {
     "inception_score": "inception score",
@@ -43,22 +44,22 @@ LABELS = {
 
 
 @dataclass(frozen=True)
-class Record:
+class Result:
     """One published result."""
 
     fields: dict[str, Any]
-    """As ``literature.json`` has it."""
+    """The object of ``literature.json``."""
 
     @property
     def numbers(self) -> tuple[float | None, ...]:
-        """The nfe, parameters in millions, epochs and FID, of a range its middle."""
+        """The nfe, parameters in millions, epochs and FID; the middle of a range."""
         fid = self.fields["values"]["fid"]
         middle = fmean(fid) if isinstance(fid, list) else fid
         return (*(self.fields[key] for key in ("nfe", "parameters_m", "epochs")), middle)
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """What stands in each column."""
+        """The text of each column."""
         fields, protocol = self.fields, self.fields["protocol"]
         values = dict(fields["values"])
         fid = values.pop("fid")
@@ -84,11 +85,11 @@ class Record:
         return f"{source['title']}, arXiv {source['arxiv']}"
 
 
-def by_dataset() -> dict[str, list[Record]]:
+def by_dataset() -> dict[str, list[Result]]:
     """Returns the records of each data set, in their order."""
-    found: dict[str, list[Record]] = {}
+    found: dict[str, list[Result]] = {}
     for fields in _read()["records"]:
-        found.setdefault(fields["dataset"], []).append(Record(fields))
+        found.setdefault(fields["dataset"], []).append(Result(fields))
     return found
 
 
@@ -116,3 +117,25 @@ def _read() -> dict[str, Any]:
 
 def _written(fid: float) -> str:
     return f"{fid:.2f}"
+
+
+def published_numbers() -> str:
+    """Returns a folded HTML table for each data set."""
+    tables = "".join(
+        html.fold(
+            f"{dataset}, as published ({len(records)})",
+            html.plain_table(f"{dataset}, published: table", HEADS, map(_entries, records)),
+        )
+        for dataset, records in by_dataset().items()
+    )
+    return f'<p class="about">{html.escape(NOT_COMPARABLE)}</p>{tables}'
+
+
+def _entries(record: Result) -> list[html.Entry]:
+    name, *texts = record.texts
+    numbers = [
+        html.Entry(html.escape(text), value, "number")
+        for text, value in zip(texts, record.numbers, strict=False)
+    ]
+    others = [html.Entry(html.escape(text), text or None) for text in texts[len(numbers) :]]
+    return [html.Entry(html.escape(name), name), *numbers, *others]

@@ -1,39 +1,41 @@
-"""The page of a report.
-
-The words are here, the elements in :mod:`templates.elements`, the frame in
-:mod:`templates.document`.
-"""
+"""The page of a comparison: its sections and their words."""
 
 __all__ = ["render_page"]
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
-from .document import render_document
-from .elements import Entry, escape, fold, named, plain_table, table_section, terms
-from .grids import sample_grids
+from .html import (
+    Entry,
+    escape,
+    fold,
+    named,
+    plain_table,
+    render_document,
+    table_section,
+    terms,
+)
+from .literature import published_numbers
 from .plots import Plot, loss_plots, quality_plots
-from .published import published_numbers
-from .records import REAL, by_contender, failures, resumptions
-from .sections import sections
-from .tables import Table, seed_tables
+from .records import REAL, Record, by_contender, failures, resumptions
+from .samples import sample_grids
+from .tables import Table, sections, seed_tables
 
 MAX_HEADING = 60
-"""The most characters of a heading with names in it. They stand below it in any case."""
+"""The longest heading with names, which also stand below it."""
 
 
 Draw = Callable[[Plot], str]
 
 
-def render_page(results: Mapping[str, Any], folder: Path, draw: Draw = Plot.draw) -> str:
+def render_page(results: Record, folder: Path, draw: Draw = Plot.draw) -> str:
     """Returns the page as HTML.
 
     Args:
-        results: What ``results.json`` holds.
-        folder: Where its pictures are.
-        draw: Returns a plot as SVG, or nothing where the words of the page are all that is asked.
+        results: The content of ``results.json``.
+        folder: The folder of the results.
+        draw: Returns a plot as SVG. A check compares words only and draws nothing.
     """
     names, tables = list(by_contender(results)), sections(results)
     title = f"Benchmark: {', '.join(names)}" if names else "Benchmark without contenders"
@@ -53,7 +55,7 @@ def render_page(results: Mapping[str, Any], folder: Path, draw: Draw = Plot.draw
     )
 
 
-def _lead(results: Mapping[str, Any]) -> str:
+def _lead(results: Record) -> str:
     machine, count = results["machine"], len(by_contender(results))
     seeds = len(results["seeds"])
     parts = [
@@ -73,8 +75,8 @@ def _quality(tables: list[Table], names: list[str]) -> str:
     return (
         '<p class="about">Mean ± sample standard deviation over n seeds; the best mean of each '
         "column is bold, and a lead smaller than the spread means little. nfe: network "
-        "evaluations per sample, (own) where it is the number that the model is sampled with by "
-        "default. The head of a column sorts by it, once more the other way round."
+        "evaluations per sample, (own) where it is the model's default. Click the head of a column "
+        "to sort by it, and again to reverse the order."
         f"</p>{drawn}"
     )
 
@@ -89,7 +91,7 @@ def _names(names: Iterable[str], further: str = "") -> str:
     return f'<ul class="names">{items}{further}</ul>'
 
 
-def _curves(results: Mapping[str, Any], names: list[str], draw: Draw) -> str:
+def _curves(results: Record, names: list[str], draw: Draw) -> str:
     groups, (losses, further) = quality_plots(results), loss_plots(results)
     if not groups and not losses:
         return "<p>Nothing was recorded.</p>"
@@ -115,7 +117,7 @@ def _curves(results: Mapping[str, Any], names: list[str], draw: Draw) -> str:
     return "".join(parts)
 
 
-def _floor(results: Mapping[str, Any]) -> str:
+def _floor(results: Record) -> str:
     floors = [entry for entry in results["references"] if entry["name"] == REAL]
     counts = dict.fromkeys(entry["protocol"]["num_samples"] for entry in floors)
     count = f", N = {' or '.join(map(str, counts))}" if counts else ""
@@ -131,7 +133,7 @@ def _figures(plots: Iterable[Plot], draw: Draw) -> str:
     return f'<div class="plots">{"".join(figures)}</div>'
 
 
-def _failures(results: Mapping[str, Any], names: list[str]) -> str:
+def _failures(results: Record, names: list[str]) -> str:
     found = failures(results)
     if not found:
         return "<p>Nothing: every contender was run at every seed.</p>"
@@ -146,7 +148,7 @@ def _failures(results: Mapping[str, Any], names: list[str]) -> str:
     return plain_table("Failures: table", ("contender", "part", "reason"), lines)
 
 
-def _details(results: Mapping[str, Any], names: list[str]) -> str:
+def _details(results: Record, names: list[str]) -> str:
     run = {key: results[key] for key in ("date", "budget")}
     run["seeds"] = ", ".join(map(str, results["seeds"]))
     configs = {
@@ -171,7 +173,7 @@ def _details(results: Mapping[str, Any], names: list[str]) -> str:
     )
 
 
-def _resumption(time: Mapping[str, Any]) -> str:
+def _resumption(time: Record) -> str:
     return fold(
         f"Resumed {time['date']}: command, machine and versions",
         f"<p><code>{escape(time['command'])}</code></p>{terms(time['machine'])}"

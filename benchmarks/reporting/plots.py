@@ -1,8 +1,8 @@
-"""The plots of a report, as SVG that takes its colors and fonts from the page around it.
+"""The plots of a report, as SVG with the colors and fonts of the page.
 
-Matplotlib draws in colors that stand for something (the text, the grid, contender 3), and what
-they stand for is put in their place afterwards, so that the same picture fits a light and a dark
-page. No text of the results goes into a picture: names and titles are the page's.
+Matplotlib draws in placeholder colors for text, grid and contenders. They are then replaced by
+variables of the page, so that a picture fits a light and a dark page. Names and titles are in the
+page, not in the picture.
 """
 
 __all__ = ["NUM_COLORS", "SYMBOLS", "Plot", "loss_plots", "quality_plots", "symbol"]
@@ -13,16 +13,16 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from .metrics import metric, write_number
+from .numbers import describe, head, write_number
 from .records import (
     REAL,
     Protocol,
+    Record,
     by_contender,
     clean,
     evaluations,
@@ -30,16 +30,13 @@ from .records import (
     protocols,
 )
 
-MAIN = ("frechet_distance", "recall", "diversity", "class_accuracy")
-MAIN_POINTS = ("wasserstein", "map_rmse", "transport_cost")
-
 NUM_COLORS = 8
 SYMBOLS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖", "*": "★"}
-"""Markers of matplotlib and the characters that look like them."""
+"""Markers of Matplotlib and similar characters."""
 
 TEXT, GRID, BOUND = "#010101", "#020202", "#030303"
 MAX_POINTS = 150
-"""The most points of a line of losses; of more, means of neighbors are drawn."""
+"""The most points of a line of losses; if there are more, neighbors are averaged."""
 
 Curve = list[tuple[float, float]]
 
@@ -55,26 +52,24 @@ class Series:
 
 @dataclass(frozen=True)
 class Scale:
-    """What a curve is drawn against."""
+    """A horizontal axis."""
 
     unit: str
-    """Its name."""
-
     key: str
-    """Which number of a point it is."""
+    """The key of a point of the curve."""
 
     factors: Mapping[str, float] | None = None
-    """What that is multiplied by, for each contender that is drawn; None for all, by one."""
+    """A factor for each contender that is drawn; None draws all."""
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A picture, and what it says in words."""
+    """A picture, and its words for those who cannot see it."""
 
     title: str
     words: str
     key: str
-    """What no other plot of the page has."""
+    """A key that is unique on the page."""
 
     series: Sequence[Series]
     unit: str
@@ -87,13 +82,14 @@ class Plot:
 
 
 def symbol(contender: int) -> str:
-    """Returns the character of a contender; with its color, it is its own up to 64 of them."""
+    """Returns the symbol of a contender; symbol and color differ for up to 64 of them."""
     return list(SYMBOLS.values())[_symbol(contender)]
 
 
-def quality_plots(results: Mapping[str, Any]) -> list[tuple[Protocol, dict[str, list[Plot]]]]:
-    """Returns, per protocol, plots of the main metrics against images, seconds and, where they were
-    counted, operations of training.
+def quality_plots(results: Record) -> list[tuple[Protocol, dict[str, list[Plot]]]]:
+    """Returns, per protocol, plots of numbers against images, seconds and FLOPs of training.
+
+    They are the numbers with a better direction, or all if there are none.
     """
     curves = [point for row in results["rows"] for point in row["curve"]]
     groups = []
@@ -101,17 +97,18 @@ def quality_plots(results: Mapping[str, Any]) -> list[tuple[Protocol, dict[str, 
         found = dict.fromkeys(
             name for point in evaluations(curves, protocol) for name in point["values"]
         )
-        names = [name for name in (*MAIN, *MAIN_POINTS) if name in found] or list(found)
+        numbers = {name: describe(clean(name), protocol.metrics) for name in found}
+        names = [name for name, n in numbers.items() if n.better or n.best is not None]
         plots = {
-            scale.unit: [_quality_plot(results, protocol, name, scale) for name in names]
+            scale.unit: [_quality_plot(results, protocol, name, scale) for name in names or found]
             for scale in _scales(results)
         }
         groups.append((protocol, plots))
     return groups
 
 
-def loss_plots(results: Mapping[str, Any]) -> tuple[list[Plot], list[Plot]]:
-    """Returns a plot of each player's loss against images, and of each further term of them."""
+def loss_plots(results: Record) -> tuple[list[Plot], list[Plot]]:
+    """Returns a plot of each player's loss against images, and of each term of the losses."""
     lines = [line for row in results["rows"] for line in row["log"]]
     keys = dict.fromkeys(key for line in lines for key in line if "/" in key)
     keys = [key for key in keys if not key.endswith("/lr")]
@@ -120,14 +117,14 @@ def loss_plots(results: Mapping[str, Any]) -> tuple[list[Plot], list[Plot]]:
     return losses, [plot for key, plot in plots.items() if not key.endswith("/loss")]
 
 
-def _scales(results: Mapping[str, Any]) -> list[Scale]:
+def _scales(results: Record) -> list[Scale]:
     scales = [Scale("images", "num_images"), Scale("seconds", "seconds")]
     factors = flops_per_image(results)
     return scales + ([Scale("FLOPs", "num_images", factors)] if factors else [])
 
 
-def _quality_plot(results: Mapping[str, Any], protocol: Protocol, name: str, scale: Scale) -> Plot:
-    known = metric(clean(name))
+def _quality_plot(results: Record, protocol: Protocol, name: str, scale: Scale) -> Plot:
+    known = describe(clean(name), protocol.metrics)
     curves = {
         contender: [
             (row["status"], _curve(evaluations(row["curve"], protocol), name, scale, contender))
@@ -137,17 +134,16 @@ def _quality_plot(results: Mapping[str, Any], protocol: Protocol, name: str, sca
     }
     series, ends = _series(curves)
     bound = _bound(results, protocol, name)
-    title = f"{known.label} {known.goal.arrow}".strip()
     words = f"{known.label} against {scale.unit} of training: {ends}."
     words += f" The dashed line is at {write_number(bound)}." if bound is not None else ""
     key = f"{protocol.key} {name} {scale.unit}"
-    return Plot(title, words, key, series, scale.unit, known.log, bound)
+    return Plot(head(known), words, key, series, scale.unit, known.log, bound)
 
 
 def _series(
     curves: Mapping[str, Sequence[tuple[str, Curve]]],
 ) -> tuple[list[Series], str]:
-    """Returns the lines of all contenders, and in words where they end.
+    """Returns the lines of all contenders, and their ends in words.
 
     Args:
         curves: For each contender, per seed, the status of its row and its curve.
@@ -167,7 +163,7 @@ def _series(
     return series, "; ".join(ends) or "no points"
 
 
-def _curve(points: Iterable[Mapping[str, Any]], name: str, scale: Scale, contender: str) -> Curve:
+def _curve(points: Iterable[Record], name: str, scale: Scale, contender: str) -> Curve:
     factor = 1 if scale.factors is None else scale.factors.get(contender)
     if factor is None:
         return []
@@ -177,27 +173,22 @@ def _curve(points: Iterable[Mapping[str, Any]], name: str, scale: Scale, contend
 
 
 def _mean_curve(curves: Sequence[Curve]) -> Curve:
-    """Returns the mean over the seeds, as far as all of them got."""
+    """Returns the mean over the seeds, up to the shortest curve."""
     return [
         (fmean(x for x, _ in points), fmean(y for _, y in points))
         for points in zip(*curves, strict=False)
     ]
 
 
-def _bound(results: Mapping[str, Any], protocol: Protocol, name: str) -> float | None:
-    """Returns how good a number can be: what real data score, or what the optimum is."""
-    other = metric(name).bound
-    if other is None:
-        entries = [entry for entry in results["references"] if entry["name"] == REAL]
-        values = [entry["values"].get(name) for entry in evaluations(entries, protocol)]
-    else:
-        entries = [entry for row in results["rows"] for entry in row["evaluations"]]
-        values = [entry["values"].get(other) for entry in evaluations(entries, protocol)]
+def _bound(results: Record, protocol: Protocol, name: str) -> float | None:
+    """Returns the number of real data."""
+    entries = [entry for entry in results["references"] if entry["name"] == REAL]
+    values = [entry["values"].get(name) for entry in evaluations(entries, protocol)]
     values = [value for value in values if value is not None and math.isfinite(value)]
     return fmean(values) if values else None
 
 
-def _loss_plot(results: Mapping[str, Any], key: str) -> Plot:
+def _loss_plot(results: Record, key: str) -> Plot:
     curves = {
         contender: [(row["status"], _losses(row["log"], key)) for row in rows]
         for contender, rows in by_contender(results).items()
@@ -207,7 +198,7 @@ def _loss_plot(results: Mapping[str, Any], key: str) -> Plot:
     return Plot(clean(key), words, key, series, "images")
 
 
-def _losses(lines: Iterable[Mapping[str, Any]], key: str) -> Curve:
+def _losses(lines: Iterable[Record], key: str) -> Curve:
     pairs = [(line["num_images"], line[key]) for line in lines if line.get(key) is not None]
     return _thin_out([pair for pair in pairs if all(map(math.isfinite, pair))])
 
@@ -265,7 +256,7 @@ def _draw(
 
 
 def _subs(values: Sequence[float]) -> tuple[float, ...]:
-    """Returns which multiples of the powers of ten are ticks: the more, the nearer the values."""
+    """Returns the ticks between powers of ten: more for closer values."""
     decades = math.log10(max(values) / min(values))
     return (1,) if decades > 3 else (1, 3) if decades > 1.5 else (1, 2, 3, 5, 7)
 
@@ -278,7 +269,7 @@ def _short(number: float) -> str:
 
 
 def _to_svg(figure: Figure, key: str) -> str:
-    """Returns an element for a page: no prologue, nobody else's ids, the page's colors."""
+    """Returns an SVG element without prologue and ids, in the colors of the page."""
     stream = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": key}):

@@ -1,15 +1,16 @@
-"""Reading ``results.json``: who took part, by which protocols, and what was not done and why."""
+"""Reads ``results.json``: contenders, protocols, and what failed or was not run, and why."""
 
 __all__ = [
     "REAL",
     "Protocol",
+    "Record",
     "by_contender",
     "by_nfe",
     "clean",
     "evaluations",
     "failures",
     "flops_per_image",
-    "is_trained_before",
+    "is_checkpoint",
     "protocols",
     "reasons",
     "reference_name",
@@ -21,39 +22,47 @@ __all__ = [
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
+
+Record: TypeAlias = Mapping[str, Any]
+"""An object of ``results.json``."""
 
 REAL = "real test split"
-"""The reference that says how good a number can be."""
+"""The name of the reference that is the floor."""
 
 FREE = ("nfe", "seed")
-"""What may differ between the numbers of one table."""
+"""Fields that may differ between the numbers of one table."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How numbers that may be compared were made."""
+    """A protocol; numbers of equal protocols are comparable."""
 
     key: str
     """Equal for equal protocols."""
 
-    fields: Mapping[str, Any]
-    """The record itself, without what may differ."""
+    fields: Record
+    """The record without these fields."""
 
     @classmethod
-    def of(cls, fields: Mapping[str, Any]) -> "Protocol":
+    def of(cls, fields: Record) -> "Protocol":
         """Returns the protocol of a record."""
         kept = {name: value for name, value in fields.items() if name not in FREE}
         return cls(json.dumps(kept, sort_keys=True), kept)
 
     @property
+    def metrics(self) -> list[str]:
+        """The registered names of its metrics."""
+        return [str(name) for name in self.fields.get("metrics") or []]
+
+    @property
     def title(self) -> str:
-        """What the samples are compared with."""
+        """The reference of the samples."""
         return clean(self.fields.get("reference") or "Unnamed reference")
 
     @property
     def words(self) -> str:
-        """All of it, in words."""
+        """The protocol in words."""
         fields = dict(self.fields)
         known = (
             ("num_samples", "{} samples"),
@@ -75,7 +84,7 @@ class Protocol:
 
 
 def clean(value: Any) -> str:
-    """Returns text on one line and without control characters, of a list its members.
+    """Returns text on one line without control characters; a list becomes its members.
 
     Example:
         >>> clean(["two  words", 3])
@@ -87,27 +96,25 @@ def clean(value: Any) -> str:
     return "".join(char if char.isprintable() else "�" for char in text)
 
 
-def by_contender(results: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+def by_contender(results: Record) -> dict[str, list[Record]]:
     """Returns the rows of each contender, one per seed, in their order."""
-    contenders: dict[str, list[Mapping[str, Any]]] = {}
+    contenders: dict[str, list[Record]] = {}
     for row in results["rows"]:
         contenders.setdefault(clean(row["contender"]), []).append(row)
     return contenders
 
 
-def by_nfe(rows: Iterable[Mapping[str, Any]]) -> dict[int, list[Mapping[str, Any]]]:
+def by_nfe(rows: Iterable[Record]) -> dict[int, list[Record]]:
     """Returns the evaluations of each number of network evaluations, one per seed."""
-    found: dict[int, list[Mapping[str, Any]]] = {}
+    found: dict[int, list[Record]] = {}
     for row in rows:
         for entry in row["evaluations"]:
             found.setdefault(entry["nfe"], []).append(entry)
     return dict(sorted(found.items()))
 
 
-def evaluations(
-    entries: Iterable[Mapping[str, Any]], protocol: Protocol
-) -> list[Mapping[str, Any]]:
-    """Returns those of the entries that hold numbers by a protocol."""
+def evaluations(entries: Iterable[Record], protocol: Protocol) -> list[Record]:
+    """Returns the entries that hold numbers of a protocol."""
     return [
         entry
         for entry in entries
@@ -115,56 +122,56 @@ def evaluations(
     ]
 
 
-def protocols(entries: Iterable[Mapping[str, Any]]) -> list[Protocol]:
+def protocols(entries: Iterable[Record]) -> list[Protocol]:
     """Returns the protocols of entries with numbers, each once."""
     found = [Protocol.of(entry.get("protocol") or {}) for entry in entries if entry.get("values")]
     return list({protocol.key: protocol for protocol in found}.values())
 
 
-def seeds_text(results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], done: int) -> str:
-    """Says of how many seeds a number is the mean or, of none, what became of them.
+def seeds_text(results: Record, rows: Sequence[Record], done: int) -> str:
+    """Returns the number of seeds behind a mean, or the statuses if no seed is done.
 
-    A trained model is one, whatever seeds the others were asked for.
+    A checkpoint counts as one, whatever the seeds of the others.
     """
     asked = max(len(rows), len(results["seeds"]))
     if not done:
         return statuses(rows)
-    if is_trained_before(rows):
+    if is_checkpoint(rows):
         return "a checkpoint, no spread"
     if done == 1:
         return "one seed, no spread" if asked == 1 else f"one seed of {asked}, no spread"
     return f"n = {done}" if done == asked else f"n = {done} of {asked}"
 
 
-def is_trained_before(rows: Iterable[Mapping[str, Any]]) -> bool:
-    """Tells whether the rows of a contender are those of a checkpoint, which has no seeds."""
+def is_checkpoint(rows: Iterable[Record]) -> bool:
+    """Returns whether the rows belong to a checkpoint, which has no seeds."""
     return any(row.get("checkpoint") for row in rows)
 
 
-def resumptions(results: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """Returns command, date, machine and versions of each time that a comparison was resumed."""
-    found: Sequence[Mapping[str, Any]] = results.get("resumed") or []
+def resumptions(results: Record) -> Sequence[Record]:
+    """Returns command, date, machine and versions of each resume."""
+    found: Sequence[Record] = results.get("resumed") or []
     return found
 
 
-def statuses(entries: Iterable[Mapping[str, Any]]) -> str:
-    """Says what became of entries, each word once."""
+def statuses(entries: Iterable[Record]) -> str:
+    """Returns the statuses of entries, each once."""
     return " and ".join(dict.fromkeys(clean(entry["status"]) for entry in entries))
 
 
-def reasons(entries: Iterable[Mapping[str, Any]]) -> str:
-    """Says why entries hold no numbers."""
+def reasons(entries: Iterable[Record]) -> str:
+    """Returns why entries hold no numbers."""
     return " ".join(dict.fromkeys(_reason(entry) for entry in entries))
 
 
-def _reason(entry: Mapping[str, Any]) -> str:
+def _reason(entry: Record) -> str:
     if entry["status"] == "done":
         return "Done; its config names no metric."
     return f"{clean(entry['status'])}: {clean(entry['reason'] or 'no reason was given.')}"
 
 
-def reference_name(entry: Mapping[str, Any]) -> str:
-    """Returns what a reference is called: real data with their number, since they are the floor.
+def reference_name(entry: Record) -> str:
+    """Returns the name of a reference, for real data with their number.
 
     Example:
         >>> reference_name({"name": "real test split", "protocol": {"num_samples": 360}})
@@ -175,16 +182,16 @@ def reference_name(entry: Mapping[str, Any]) -> str:
     return clean(entry["name"]) + (f" (the floor, N = {count})" if floor else "")
 
 
-def flops_per_image(results: Mapping[str, Any]) -> dict[str, float]:
-    """Returns what a contender's training computes per image, of those of which it was counted."""
+def flops_per_image(results: Record) -> dict[str, float]:
+    """Returns the operations of training per image, for contenders that were counted."""
     found = {
         clean(entry["contender"]): (entry.get("flops") or {}).get("per_image")
-        for entry in results.get("efficiency") or []
+        for entry in results["efficiency"]
     }
     return {name: float(count) for name, count in found.items() if count is not None}
 
 
-def failures(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def failures(results: Record) -> list[tuple[str, str, str]]:
     """Returns what failed or was not run: the contender, which part of it, and the reason."""
     found: dict[tuple[str, str, str], list[int | None]] = {}
     for name, rows in by_contender(results).items():
@@ -192,13 +199,13 @@ def failures(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             for entry in (row, *row["evaluations"]):
                 if entry["status"] != "done":
                     part = f"nfe {entry['nfe']}, " if "nfe" in entry else ""
-                    seed = None if is_trained_before([row]) else row["seed"]
+                    seed = None if is_checkpoint([row]) else row["seed"]
                     found.setdefault((name, part, _reason(entry)), []).append(seed)
     return [
         (name, f"{part}{_seeds(seeds)}", reason) for (name, part, reason), seeds in found.items()
     ] + [
         (clean(entry["contender"]), "efficiency", _reason(entry))
-        for entry in results.get("efficiency") or []
+        for entry in results["efficiency"]
         if entry["status"] != "done"
     ]
 

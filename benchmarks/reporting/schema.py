@@ -1,8 +1,7 @@
-"""The keys of ``results.json`` as tables of Markdown, written from its JSON Schema.
+"""The keys of ``results.json`` as tables in Markdown, written from its JSON Schema.
 
-The schema is the one description of the results: a test validates the committed results and those
-of a fresh run against it, and the page of the documentation is made of it. A key may have a
-``unit``, which JSON Schema does not know and validation leaves alone.
+Tests validate the committed results and those of a new run against the schema. A key may have a
+``unit``, which validation ignores.
 """
 
 __all__ = ["SCHEMA_PATH", "read_schema", "schema_text"]
@@ -45,7 +44,7 @@ def _kind(name: str, node: Node) -> Iterator[str]:
 
 
 def _keys(node: Node, prefix: str) -> Iterator[str]:
-    """Yields a line per key; an object without a name of its own is unfolded below its key."""
+    """Yields a line per key; the keys of an unnamed object follow its own."""
     required = node.get("required", ())
     for key, child in node.get("properties", {}).items():
         meaning = escape(child["description"]) + ("" if key in required else " May be absent.")

@@ -4,31 +4,24 @@ Numbers of different protocols never share a table. A contender without numbers 
 a note that says why.
 """
 
-__all__ = [
-    "Column",
-    "Line",
-    "Table",
-    "count_cell",
-    "quality_tables",
-    "sampling_table",
-    "seed_tables",
-    "size_table",
-]
+__all__ = ["Line", "Table", "sections", "seed_tables"]
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .metrics import HIGHER, LOWER, UNJUDGED, Cell, Goal, metric, summarize
+from afmlib.interfaces import Number
+
+from .numbers import Cell, describe, distance_to_best, summarize, write_number
 from .records import (
-    REAL,
     Protocol,
+    Record,
     by_contender,
     by_nfe,
     clean,
     evaluations,
-    is_trained_before,
+    is_checkpoint,
     protocols,
     reasons,
     reference_name,
@@ -37,25 +30,6 @@ from .records import (
 )
 
 HEADS = ("contender", "nfe", "seeds")
-
-
-@dataclass(frozen=True)
-class Column:
-    """The head of a column of numbers."""
-
-    label: str
-    words: str
-    goal: Goal = UNJUDGED
-
-    @property
-    def head(self) -> str:
-        """The label, with an arrow to what is better."""
-        return f"{self.label} {self.goal.arrow}".strip()
-
-    @property
-    def legend(self) -> str:
-        """What the numbers are, and which way is better, if any."""
-        return "; ".join(filter(None, (self.words, self.goal.words))) + "."
 
 
 @dataclass(frozen=True)
@@ -69,33 +43,41 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """Lines of contenders and, set apart from them, of references."""
+    """Lines of contenders, and lines of references below them."""
 
     title: str
     about: str
     heads: tuple[str, ...]
-    columns: tuple[Column, ...]
+    columns: tuple[Number, ...]
     lines: tuple[Line, ...]
     references: tuple[Line, ...] = ()
 
 
-def quality_tables(results: Mapping[str, Any]) -> list[Table]:
-    """Returns a table per protocol, with a line per contender and number of evaluations.
+def sections(results: Record) -> dict[str, list[Table]]:
+    """Returns the tables of each section of a report, by its heading."""
+    return {"Quality": quality_tables(results), "Speed and size": speed_tables(results)}
 
-    Contenders without numbers stand in the table of the only protocol there is, else in their own.
+
+# --- Quality ---
+
+
+def quality_tables(results: Record) -> list[Table]:
+    """Returns a table per protocol, with a line per contender and nfe.
+
+    Contenders without numbers stand in the table of the only protocol, else in one of their own.
     """
     contenders = by_contender(results)
-    own = protocols(_entries(results))
+    own = protocols(_entries(results["rows"]))
     tables = []
     for protocol in own:
-        members = [
-            name
+        lines = [
+            line
             for name, rows in contenders.items()
-            if len(own) == 1 or evaluations(_entries({"rows": rows}), protocol)
+            if len(own) == 1 or evaluations(_entries(rows), protocol)
+            for line in _lines(results, name, protocol)
         ]
-        lines = [line for name in members for line in _lines(results, name, protocol)]
         tables.append(_quality_table(results, protocol, lines))
-    silent = [name for name, rows in contenders.items() if not protocols(_entries({"rows": rows}))]
+    silent = [name for name, rows in contenders.items() if not protocols(_entries(rows))]
     if silent and len(own) != 1:
         lines = [line for name in silent for line in _lines(results, name, None)]
         tables.append(Table("Without numbers", "", HEADS, (), tuple(lines)))
@@ -103,110 +85,53 @@ def quality_tables(results: Mapping[str, Any]) -> list[Table]:
     return tables + [_quality_table(results, protocol, []) for protocol in others]
 
 
-def seed_tables(results: Mapping[str, Any]) -> list[Table]:
-    """Returns a table per protocol, with a line per contender, number of evaluations and seed."""
+def seed_tables(results: Record) -> list[Table]:
+    """Returns a table per protocol, with a line per contender, nfe and seed."""
     tables = []
-    for protocol in protocols(_entries(results)):
-        names = _metrics(results, protocol)
+    for protocol in protocols(_entries(results["rows"])):
+        names = _names(results, protocol)
         lines = [
-            Line((name, _nfe([entry]), _seed(row)), _cells([entry], names))
+            Line(
+                (name, _nfe([entry]), "–" if is_checkpoint([row]) else str(row["seed"])),
+                _cells([entry], names),
+            )
             for name, rows in by_contender(results).items()
             for row in rows
             for entry in evaluations(row["evaluations"], protocol)
         ]
-        columns = tuple(_column(name) for name in names)
+        columns = _columns(names, protocol)
         heads = ("contender", "nfe", "seed")
         tables.append(Table(protocol.title, protocol.words, heads, columns, tuple(lines)))
     return tables
 
 
-def _seed(row: Mapping[str, Any]) -> str:
-    return "–" if is_trained_before([row]) else str(row["seed"])
+def _entries(rows: Iterable[Record]) -> list[Record]:
+    return [entry for row in rows for entry in row["evaluations"]]
 
 
-def size_table(results: Mapping[str, Any]) -> Table:
-    """Returns the table of parameters and training, with a line per contender."""
-    networks = list(dict.fromkeys(name for row in results["rows"] for name in row["parameters"]))
-    columns = [
-        *(Column(f"{clean(name)}, M", "parameters in millions") for name in networks),
-        Column("images", "images that training has seen"),
-        Column("updates", "updates of the networks"),
-        Column("seconds", "seconds of training, without evaluations"),
-        Column("images/s", "images that training sees per second", HIGHER),
-        Column("peak MiB", "the most memory of the process, in MiB", LOWER),
-    ]
-    fields = ("num_images", "updates", "seconds", "images_per_second", "peak_memory_mib")
-    lines = []
-    for name, rows in by_contender(results).items():
-        counts = next((row["parameters"] for row in rows if row["parameters"]), {})
-        trained = [row["trained"] for row in rows if row["trained"]]
-        cells = [summarize([counts[key] / 1e6], 3) if key in counts else Cell() for key in networks]
-        cells += [count_cell([run.get(field) for run in trained]) for field in fields]
-        objective = next((clean(row["objective"]) for row in rows if row["objective"]), "–")
-        heads = (name, objective, seeds_text(results, rows, len(trained)))
-        lines.append(Line(heads, tuple(cells)))
-    about = "Parameters of each network in millions; training as it ran on this machine."
-    table = Table(
-        "Size and training", about, ("contender", "objective", "seeds"), tuple(columns), ()
-    )
-    return replace(table, lines=tuple(lines))
-
-
-def sampling_table(results: Mapping[str, Any]) -> Table:
-    """Returns the table of sampling speed, a line per contender and number of evaluations."""
-    columns = (
-        Column("images/s", "images per second, in full batches", HIGHER),
-        Column("latency, ms", "milliseconds for a single image", LOWER),
-    )
-    lines = []
-    for name, rows in by_contender(results).items():
-        for entries in _told(rows):
-            timed = [entry for entry in entries if entry.get("images_per_second") is not None]
-            if timed:
-                heads = (name, _nfe(entries), seeds_text(results, rows, len(timed)))
-                fields = ("images_per_second", "latency_ms")
-                cells = tuple(summarize([entry.get(field) for entry in timed]) for field in fields)
-                lines.append(Line(heads, cells))
-            else:
-                lines.append(_note(name, _nfe(entries), entries))
-    about = "Samples as they were made on this machine, per number of network evaluations (nfe)."
-    return Table("Sampling", about, HEADS, columns, tuple(lines))
-
-
-def _entries(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [entry for row in results["rows"] for entry in row["evaluations"]]
-
-
-def _metrics(results: Mapping[str, Any], protocol: Protocol | None) -> list[str]:
-    """Returns the names of the numbers by a protocol, in the order of their first appearance."""
+def _names(results: Record, protocol: Protocol | None) -> list[str]:
+    """Returns the names of the numbers of a protocol, in the order of their first appearance."""
     if protocol is None:
         return []
-    entries = evaluations([*_entries(results), *results["references"]], protocol)
+    entries = evaluations([*_entries(results["rows"]), *results["references"]], protocol)
     return list(dict.fromkeys(name for entry in entries for name in entry["values"]))
 
 
-def _column(name: str) -> Column:
-    known = metric(clean(name))
-    return Column(known.label, known.words, known.goal)
+def _columns(names: Iterable[str], protocol: Protocol) -> tuple[Number, ...]:
+    return tuple(describe(clean(name), protocol.metrics) for name in names)
 
 
-def _cells(entries: Sequence[Mapping[str, Any]], names: Iterable[str]) -> tuple[Cell, ...]:
-    return tuple(
-        summarize([entry["values"].get(name) for entry in entries], metric(name).decimals)
-        for name in names
-    )
+def _cells(entries: Sequence[Record], names: Iterable[str]) -> tuple[Cell, ...]:
+    return tuple(summarize([entry["values"].get(name) for entry in entries]) for name in names)
 
 
-def count_cell(values: Sequence[float | None]) -> Cell:
-    """Writes what is the same for all seeds in full, without a spread."""
-    if len(set(values)) == 1 and isinstance(values[0], int):
-        return summarize(values[:1], 0)
-    return summarize(values)
-
-
-def _lines(results: Mapping[str, Any], name: str, protocol: Protocol | None) -> list[Line]:
-    rows, names, lines = by_contender(results)[name], _metrics(results, protocol), []
-    for entries in _told(rows):
+def _lines(results: Record, name: str, protocol: Protocol | None) -> list[Line]:
+    rows, names = by_contender(results)[name], _names(results, protocol)
+    groups = list(by_nfe(rows).values())
+    # An nfe that the model does not support is listed once, among what was not run.
+    tried = [group for group in groups if statuses(group) != "not run"]
+    lines = []
+    for entries in tried or groups:
         done = evaluations(entries, protocol) if protocol else []
         if done:
             heads = (name, _nfe(entries), seeds_text(results, rows, len(done)))
@@ -216,56 +141,202 @@ def _lines(results: Mapping[str, Any], name: str, protocol: Protocol | None) -> 
     return lines or [_note(name, "–", rows)]
 
 
-def _told(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
-    """Returns the evaluations of each nfe, without those that a model was not made for.
-
-    If it can be evaluated at all, they stand among what was not run, not in every table.
-    """
-    groups = list(by_nfe(rows).values())
-    tried = [group for group in groups if statuses(group) != "not run"]
-    return tried or groups
-
-
-def _nfe(entries: Sequence[Mapping[str, Any]]) -> str:
-    """Writes a number of network evaluations, and whether it is the model's own."""
+def _nfe(entries: Sequence[Record]) -> str:
+    """Writes an nfe, and whether it is the model's own."""
     own = any(entry["own"] for entry in entries)
     return f"{entries[0]['nfe']}{' (own)' if own else ''}"
 
 
-def _note(name: str, nfe: str, entries: Sequence[Mapping[str, Any]]) -> Line:
+def _note(name: str, nfe: str, entries: Sequence[Record]) -> Line:
     return Line((name, nfe, statuses(entries)), (), reasons(entries))
 
 
-def _quality_table(results: Mapping[str, Any], protocol: Protocol, lines: list[Line]) -> Table:
-    names = _metrics(results, protocol)
-    entries = evaluations(results["references"], protocol)
+def _quality_table(results: Record, protocol: Protocol, lines: list[Line]) -> Table:
+    names = _names(results, protocol)
     references = tuple(
-        Line((reference_name(entry), "–", "–"), _cells([entry], names)) for entry in entries
+        Line((reference_name(entry), "–", "–"), _cells([entry], names))
+        for entry in evaluations(results["references"], protocol)
     )
-    real = next((entry["values"] for entry in entries if entry["name"] == REAL), {})
-    columns = tuple(_column(name) for name in names)
-    table = Table(protocol.title, protocol.words, HEADS, columns, tuple(lines), references)
-    return _with_best(table, names, real)
+    columns = _columns(names, protocol)
+    marked = _with_best(lines, columns)
+    return Table(protocol.title, protocol.words, HEADS, columns, marked, references)
 
 
-def _with_best(table: Table, names: Sequence[str], real: Mapping[str, float]) -> Table:
+def _with_best(lines: Sequence[Line], columns: Sequence[Number]) -> tuple[Line, ...]:
     """Marks the best number of each column."""
-    lines = [list(line.cells) for line in table.lines]
-    named = [dict(zip(names, (cell.value for cell in cells), strict=False)) for cells in lines]
-    for index, column in enumerate(table.columns):
-        distances = {
-            row: column.goal.distance(cells[index].value, named[row], real)
-            for row, cells in enumerate(lines)
-            if cells and cells[index].value is not None
+    cells = [list(line.cells) for line in lines]
+    for index, column in enumerate(columns):
+        values = {
+            row: value
+            for row, line in enumerate(cells)
+            if line and (value := line[index].value) is not None
         }
+        distances = {row: distance_to_best(column, value) for row, value in values.items()}
         distances = {row: far for row, far in distances.items() if math.isfinite(far)}
         if len(distances) < 2:  # The only one is not the best of anything.
             continue
-        best = lines[min(distances, key=lambda row: distances[row])][index]
+        best = cells[min(distances, key=lambda row: distances[row])][index]
         for row in distances:
-            if lines[row][index].mean == best.mean:  # As good as it, once written.
-                lines[row][index] = replace(lines[row][index], best=True)
-    marked = (
-        replace(line, cells=tuple(cells)) for line, cells in zip(table.lines, lines, strict=True)
+            if cells[row][index].mean == best.mean:  # Equal, once written.
+                cells[row][index] = replace(cells[row][index], best=True)
+    return tuple(replace(line, cells=tuple(new)) for line, new in zip(lines, cells, strict=True))
+
+
+# --- Cost and speed ---
+
+
+def speed_tables(results: Record) -> list[Table]:
+    """Returns the tables of cost, sampling and training."""
+    entries = results["efficiency"]
+    objectives = {  # Rows that were not run do not know theirs.
+        clean(row["contender"]): clean(row["objective"])
+        for row in results["rows"]
+        if row["objective"]
+    }
+    tables = [_cost_table(entries, objectives), _sampling_table(entries)] if entries else []
+    return tables + ([_training_table(results, objectives)] if entries or results["rows"] else [])
+
+
+def _cost_table(entries: Sequence[Record], objectives: Mapping[str, str]) -> Table:
+    networks = _keys(entry["parameters"] for entry in entries)
+    counted = [entry["flops"] for entry in entries if entry["flops"]]
+    steps = sorted(_keys(flops["sample"] for flops in counted), key=int)
+    players = _keys(flops["updates"] for flops in counted)
+    columns = [
+        *(Number(f"{clean(name)}, M", meaning="parameters in millions") for name in networks),
+        Number("forward, GFLOPs", meaning="one forward pass of the generator, per image"),
+        *(Number(f"nfe {clean(nfe)}, GFLOPs", meaning="one sample with this nfe") for nfe in steps),
+        *(
+            Number(f"{clean(name)} update, GFLOPs", meaning="one update, per image")
+            for name in players
+        ),
+        Number("training, GFLOPs", meaning="the updates of all players, per image"),
+        Number("forward passes", "lower", meaning="the same, in forward passes of the generator"),
+    ]
+    lines = []
+    for entry in entries:
+        name, flops = clean(entry["contender"]), entry["flops"]
+        heads = (name, objectives.get(name, "–"), "counted" if flops else clean(entry["status"]))
+        if not flops:
+            lines.append(Line(heads, (), _why(entry)))
+            continue
+        numbers = [
+            flops["forward"],
+            *(flops["sample"].get(nfe) for nfe in steps),
+            *(flops["updates"].get(name) for name in players),
+            flops["per_image"],
+        ]
+        cells = [
+            *(_cell(entry["parameters"].get(name), 1e6) for name in networks),
+            *(_cell(number, 1e9) for number in numbers),
+            _cell(flops["forward_passes"]),
+        ]
+        lines.append(Line(heads, tuple(cells)))
+    about = (
+        "Counted before training: the operations of matrix products and convolutions. A product of "
+        "(n, k) with (k, m) counts as 2nkm. FLOPs are operations, not operations per second."
     )
-    return replace(table, lines=tuple(marked))
+    return Table("Cost", about, ("contender", "objective", "status"), tuple(columns), tuple(lines))
+
+
+PEAK = Number("of peak, %", meaning="operations per second, relative to the fastest matrix product")
+
+
+def _sampling_table(entries: Sequence[Record]) -> Table:
+    columns = (
+        Number("latency, ms", "lower", meaning="milliseconds for a single sample"),
+        Number("images/s", "higher", meaning="samples per second, in batches"),
+        Number("peak MiB", "lower", meaning="memory of weights and samples, in MiB"),
+        PEAK,
+    )
+    lines = []
+    for entry in entries:
+        name = clean(entry["contender"])
+        samples = (entry["measured"] or {"sample": {}})["sample"]
+        for nfe, made in samples.items():
+            if made["batch"] is None:
+                lines.append(Line((name, clean(nfe), "–"), (), clean(made["reason"])))
+                continue
+            cells = [_cell(made[key]) for key in ("latency_ms", "images_per_second")]
+            cells += [_cell(made["peak_memory_mib"]), _cell(made["share_of_peak"], 0.01, 1)]
+            lines.append(Line((name, clean(nfe), f"batch {made['batch']}"), tuple(cells)))
+        if not samples:
+            lines.append(Line((name, "–", clean(entry["status"])), (), _why(entry)))
+    about = f"Samples, with untrained weights. {_devices(entries)}".strip()
+    return Table("Sampling", about, ("contender", "nfe", "batch"), columns, tuple(lines))
+
+
+def _training_table(results: Record, objectives: Mapping[str, str]) -> Table:
+    columns = (
+        Number("step, s", "lower", meaning="an iteration: the updates of all players"),
+        Number("batch", meaning="images of this iteration"),
+        Number("images/s", "higher", meaning="images per second at this speed"),
+        Number("peak MiB", "lower", meaning="memory of networks, optimizers and activations"),
+        PEAK,
+        Number("images", meaning="images that the run has seen"),
+        Number("updates", meaning="iterations of the run"),
+        Number("seconds", meaning="seconds of the run, without evaluations"),
+    )
+    contenders, lines = by_contender(results), []
+    entries = {clean(entry["contender"]): entry for entry in results["efficiency"]}
+    for name in dict.fromkeys([*entries, *contenders]):
+        entry, rows = entries.get(name), contenders.get(name, [])
+        runs = [row["trained"] for row in rows if row["trained"]]
+        step = ((entry or {}).get("measured") or {}).get("update")
+        is_measured = step is not None and step["batch"] is not None
+        objective = objectives.get(name, "–")
+        if not is_measured and not runs:
+            why = clean(step["reason"]) if step else _why(entry) if entry else reasons(rows)
+            status = clean(entry["status"]) if entry else statuses(rows)
+            lines.append(Line((name, objective, status), (), why))
+            continue
+        cells = [Cell()] * 5
+        if step is not None and is_measured:
+            cells = [_cell(step["seconds"]), summarize([step["batch"]], 0)]
+            cells += [_cell(step["images_per_second"]), _cell(step["peak_memory_mib"])]
+            cells += [_cell(step["share_of_peak"], 0.01, 1)]
+        for key in ("num_images", "updates", "seconds"):
+            values = [run.get(key) for run in runs]
+            is_same = len(set(values)) == 1 and isinstance(values[0], int)
+            cells.append(summarize(values[:1], 0) if is_same else summarize(values))
+        heads = (name, objective, seeds_text(results, rows, len(runs)) if rows else "–")
+        lines.append(Line(heads, tuple(cells)))
+    about = (
+        "Left, a single iteration on random latents in memory; right, the runs, in time slices on "
+        "this machine."
+    )
+    heads = ("contender", "objective", "seeds")
+    return Table("Training", about, heads, columns, tuple(lines))
+
+
+def _keys(mappings: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Returns the keys of mappings, each once, in the order of their first appearance."""
+    return list(dict.fromkeys(key for mapping in mappings for key in mapping))
+
+
+def _cell(value: float | None, unit: float = 1.0, decimals: int | None = None) -> Cell:
+    return Cell() if value is None else summarize([value / unit], decimals)
+
+
+def _why(entry: Record) -> str:
+    if entry["reason"]:
+        return f"{clean(entry['status'])}: {clean(entry['reason'])}"
+    return "It makes no samples." if entry["flops"] else clean(entry["status"])
+
+
+def _devices(entries: Sequence[Record]) -> str:
+    """Returns the devices of the measurements and their fastest matrix products."""
+    found: dict[str, list[float]] = {}
+    for measured in (entry["measured"] for entry in entries if entry["measured"]):
+        threads = f"{measured['threads']} thread{'s' * (measured['threads'] != 1)}"
+        on_cpu = f", {threads}" if measured["device"] == "cpu" else ""
+        words = f"{clean(measured['device'])}{on_cpu}, {clean(measured['dtype'])}"
+        found.setdefault(words, []).append(measured["matmul_peak_flops"] / 1e9)
+
+    def parts() -> Iterator[str]:
+        for words, peaks in found.items():
+            low, high = write_number(min(peaks)), write_number(max(peaks))
+            peak = low if low == high else f"{low} to {high}"
+            yield f"{words}: matrix products of {peak} GFLOP/s."
+
+    return f"On {' '.join(parts())}" if found else ""

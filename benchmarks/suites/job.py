@@ -1,4 +1,4 @@
-"""The worker of one run of a suite: trains, samples, evaluates, and writes the record of the run."""
+"""The worker of one run of a suite: trains, samples, evaluates, and writes its record."""
 
 __all__ = ["work"]
 

@@ -4,10 +4,9 @@ __all__ = ["CLAIMS"]
 
 from typing import Any
 
-from ..claim import Claim, Numbers, Run, Verdict
+from ..claim import Claim, Numbers, Run, Verdict, all_below, written
 from ..drawing import by_setting, panels
 from ..evidence import Evidence
-from ..claim import all_below, written
 from .figure_1 import MAPS
 
 ANY = "afm_any_gaussians2d"

@@ -4,10 +4,9 @@ __all__ = ["CLAIMS"]
 
 from typing import Any
 
-from ..claim import Claim, Numbers, Run, Verdict
+from ..claim import Claim, Numbers, Run, Verdict, mean, written
 from ..drawing import COLORS, panels
 from ..evidence import Evidence
-from ..claim import mean, written
 
 LENGTH = 256_000
 KEY = "generator/gradient_adversarial"

@@ -7,8 +7,7 @@ __all__ = ["CLAIMS"]
 
 from typing import Any
 
-from ..claim import Claim, Numbers, Run, Verdict
-from ..claim import all_below, written
+from ..claim import Claim, Numbers, Run, Verdict, all_below, written
 from ..drawing import MetricGrid
 
 AFM = Run("afm_digits", seconds=110)

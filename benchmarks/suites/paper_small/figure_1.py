@@ -13,11 +13,9 @@ import numpy as np
 
 from afmlib import build_dataset
 
-from ..claim import Claim, Numbers, Run, Verdict
+from ..claim import Claim, Numbers, Run, Verdict, all_below, written
 from ..drawing import COLORS, GRAY, panels, scatter_maps
-from ..evidence import Evidence
-from ..evidence import fixed_noises
-from ..claim import all_below, written
+from ..evidence import Evidence, fixed_noises
 
 LINE = ("afm_gaussians1d", "gan_gaussians1d")
 PLANE = ("afm_gaussians2d", "gan_gaussians2d")

@@ -8,10 +8,9 @@ __all__ = ["CLAIMS"]
 
 from typing import Any
 
-from ..claim import Claim, Numbers, Run, Verdict
+from ..claim import Claim, Numbers, Run, Verdict, all_below, mean, written
 from ..drawing import by_setting, panels
 from ..evidence import Evidence
-from ..claim import all_below, mean, written
 from .figure_1 import MAPS
 
 SCALES = (0.0, 0.005, 0.05, 0.2, 1.0, 5.0)

@@ -16,11 +16,9 @@ import torch
 
 from afmlib import build_dataset
 
-from ..claim import Claim, Numbers, Run, Verdict
+from ..claim import Claim, Numbers, Run, Verdict, all_below, written
 from ..drawing import by_setting, panels
-from ..evidence import Evidence
-from ..evidence import fixed_labels, fixed_noises
-from ..claim import all_below, written
+from ..evidence import Evidence, fixed_labels, fixed_noises
 
 STD = 0.35
 DATA = f"data.std={STD}"

@@ -7,10 +7,9 @@ __all__ = ["CLAIMS", "LENGTH"]
 
 from typing import Any
 
-from ..claim import Claim, Numbers, Run, Verdict
+from ..claim import Claim, Numbers, Run, Verdict, mean, written
 from ..drawing import COLORS, by_setting, panels
 from ..evidence import Evidence
-from ..claim import mean, written
 
 OT_SCALES = (0.0, 0.1, 0.5, 2.0)
 GP_SCALES = (0.01, 0.05, 0.25)

@@ -4,10 +4,9 @@ __all__ = ["CLAIMS"]
 
 from typing import Any
 
-from ..claim import Claim, Numbers, Run, Verdict
+from ..claim import Claim, Numbers, Run, Verdict, all_below, mean, written
 from ..drawing import by_setting, panels
 from ..evidence import Evidence
-from ..claim import all_below, mean, written
 from .figure_1 import MAPS
 
 DECAYED = "decayed from 0.5 to 0.1"

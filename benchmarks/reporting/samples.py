@@ -3,25 +3,23 @@
 __all__ = ["sample_grids"]
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .elements import escape, fold, named
-from .metrics import metric, write_number
-from .records import Protocol, by_contender, reference_name
+from .html import escape, fold, named
+from .numbers import describe, write_number
+from .records import Protocol, Record, by_contender, reference_name
 
 PNG = b"\x89PNG\r\n\x1a\n"
-CAPTION = ("frechet_distance", "wasserstein")
-"""The numbers that stand below a picture."""
 
 
-def sample_grids(results: Mapping[str, Any], folder: Path) -> str:
-    """Returns the pictures of the first seed, and folded away those of the others.
+def sample_grids(results: Record, folder: Path) -> str:
+    """Returns the pictures of the first seed, and those of other seeds folded.
 
     Args:
-        results: What ``results.json`` holds.
-        folder: Where the paths of its pictures begin.
+        results: The content of ``results.json``.
+        folder: The folder of the results.
     """
     shown = _shown(results)
     if not shown:
@@ -40,8 +38,8 @@ def sample_grids(results: Mapping[str, Any], folder: Path) -> str:
     return "".join(parts)
 
 
-def _shown(results: Mapping[str, Any]) -> list[tuple[str, Protocol, int, int, str, Any]]:
-    """Returns key, protocol, nfe, seed, contender and entry of whatever should have a picture."""
+def _shown(results: Record) -> list[tuple[str, Protocol, int, int, str, Any]]:
+    """Returns key, protocol, nfe, seed, contender and entry of evaluations with pictures."""
     found = []
     for name, rows in by_contender(results).items():
         for row in rows:
@@ -52,12 +50,12 @@ def _shown(results: Mapping[str, Any]) -> list[tuple[str, Protocol, int, int, st
     return found
 
 
-def _references(results: Mapping[str, Any], protocol: Protocol, folder: Path) -> str:
+def _references(results: Record, protocol: Protocol, folder: Path) -> str:
     figures = [
         _figure(
             folder,
             entry,
-            f"Pictures of the {reference_name(entry)}, which no contender made.",
+            f"Pictures of the {reference_name(entry)}, for comparison.",
             f"{escape(reference_name(entry))}{_number(entry)}",
         )
         for entry in results["references"]
@@ -84,11 +82,13 @@ def _by_seed(
     return f"<h4>{escape(evaluations)}</h4>{_grid(first.values())}{further if others else ''}"
 
 
-def _number(entry: Mapping[str, Any]) -> str:
-    for name in CAPTION:
-        if (value := entry["values"].get(name)) is not None:
-            known = metric(name)
-            return f"; {escape(known.label)} {escape(write_number(value, known.decimals))}"
+def _number(entry: Record) -> str:
+    """Returns the first number that has a better direction, for a caption."""
+    metrics = Protocol.of(entry.get("protocol") or {}).metrics
+    for name, value in entry["values"].items():
+        number = describe(name, metrics)
+        if number.better:
+            return f"; {escape(number.label)} {escape(write_number(value))}"
     return ""
 
 
@@ -96,7 +96,7 @@ def _grid(figures: Iterable[str]) -> str:
     return f'<div class="grids">{"".join(figures)}</div>'
 
 
-def _figure(folder: Path, entry: Mapping[str, Any], alt: str, caption: str) -> str:
+def _figure(folder: Path, entry: Record, alt: str, caption: str) -> str:
     picture = _embed(folder, entry.get("picture"))
     if picture is None:
         path = escape(entry.get("picture") or "none was drawn")

@@ -1,40 +1,87 @@
-"""Elements of the page. Whatever comes from the results is escaped: it may hold anything."""
+"""HTML: the frame of a page, and its elements. All text from results is escaped.
 
-__all__ = ["Entry", "escape", "fold", "named", "plain_table", "table_section", "terms"]
+A page is one file that needs no network, for any screen, light or dark. Its look is in
+``page.css``, its frame in ``page.html``.
+"""
+
+__all__ = [
+    "Entry",
+    "escape",
+    "fold",
+    "named",
+    "plain_table",
+    "render_document",
+    "table_section",
+    "terms",
+]
 
 import html
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from string import Template
 from typing import Any
 
-from .metrics import Cell
+from .numbers import Cell, arrow, legend
 from .plots import NUM_COLORS, symbol
 from .records import clean
 from .tables import Line, Table
 
+FOLDER = Path(__file__).parent
+HEAD = ' class="head"'
+
+
+def render_document(title: str, heading: str, lead: str, sections: Mapping[str, str]) -> str:
+    """Returns a page as HTML.
+
+    Args:
+        title: The title of the window, as text.
+        heading: The heading, as text.
+        lead: The HTML below the heading.
+        sections: The HTML of each section, by its heading.
+    """
+    return Template(_read("page.html")).substitute(
+        title=escape(title),
+        heading=escape(heading),
+        lead=lead,
+        style=_read("page.css"),
+        script=_read("page.js"),
+        sections="\n".join(_section(name, content) for name, content in sections.items()),
+    )
+
+
+def _section(heading: str, content: str) -> str:
+    anchor = escape(heading.lower().replace(" ", "-"))
+    return (
+        f'<section aria-labeledby="{anchor}">\n<h2 id="{anchor}">{escape(heading)}</h2>\n'
+        f"{content}\n</section>"
+    )
+
+
+def _read(name: str) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8").strip()
+
 
 @dataclass(frozen=True)
 class Entry:
-    """What stands in a place of a table that is not made of contenders."""
+    """A cell of a table that does not list contenders."""
 
     html: str
-    """Its content."""
-
     value: Any = None
-    """What it is sorted by; None for the end, whichever way."""
+    """The value to sort by; None sorts last in both directions."""
 
     kind: str = "head"
     """``head`` for text, ``note`` for a reason, ``number`` for a number."""
 
 
 def escape(text: Any) -> str:
-    """Returns text that is nothing but text, in an element or in an attribute."""
+    """Escapes text for an element or an attribute."""
     return html.escape(clean(text))
 
 
 def named(name: str, names: Sequence[str]) -> str:
-    """Returns a name that may break behind its punctuation, a contender's behind its symbol."""
+    """Returns a name that may break after punctuation; a contender's begins with its symbol."""
     text = re.sub(r"([:._=])", r"\1<wbr>", escape(name))
     if name not in names:
         return text
@@ -45,12 +92,12 @@ def named(name: str, names: Sequence[str]) -> str:
 
 
 def fold(summary: str, content: str) -> str:
-    """Returns content that is folded away under a summary."""
+    """Returns folded content under a summary."""
     return f"<details><summary>{escape(summary)}</summary>{content}</details>"
 
 
 def terms(pairs: Mapping[str, Any]) -> str:
-    """Returns a list of terms and what is said of them."""
+    """Returns a list of terms and their descriptions."""
     rows = (f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in pairs.items())
     return f"<dl>{''.join(rows)}</dl>"
 
@@ -65,9 +112,9 @@ def _table(table: Table, names: Sequence[str]) -> str:
     names_of_heads = table.heads if table.columns else (*table.heads[:-1], "reason")
     heads = "".join(f'<th scope="col" class="head">{escape(head)}</th>' for head in names_of_heads)
     for column in table.columns:
-        goal = f'<span class="goal">{escape(column.goal.arrow)}</span>' if column.goal.arrow else ""
+        goal = f'<span class="goal">{escape(arrow(column))}</span>' if arrow(column) else ""
         heads += (
-            f'<th scope="col" title="{escape(column.legend)}">{escape(column.label)}{goal}</th>'
+            f'<th scope="col" title="{escape(legend(column))}">{escape(column.label)}{goal}</th>'
         )
     lines = "".join(_line(line, table, names) for line in table.lines)
     references = ""
@@ -75,31 +122,28 @@ def _table(table: Table, names: Sequence[str]) -> str:
         span = len(table.heads) + len(table.columns)
         references = (
             f'<tbody class="references"><tr class="group"><th scope="rowgroup" colspan="{span}">'
-            "for comparison, by the same protocol: no contenders</th></tr>"
+            "for comparison, by the same protocol</th></tr>"
             f"{''.join(_line(line, table, []) for line in table.references)}</tbody>"
         )
     return _frame(f"{table.title}: table", heads, f"<tbody>{lines}</tbody>{references}")
 
 
 def plain_table(label: str, heads: Sequence[str], lines: Iterable[Sequence[Entry]]) -> str:
-    """Returns a table with a name in front of each line, which its heads sort.
+    """Returns a sortable table with a name in front of each line.
 
     Args:
-        label: What it is, for who cannot see it.
+        label: A description for screen readers.
         heads: The names of the columns.
         lines: The entries of each line, the name first.
     """
     lines = list(lines)
     kinds = [entry.kind for entry in lines[0]] if lines else ["head"] * len(heads)
     columns = "".join(
-        f'<th scope="col"{"" if kind == "number" else _HEAD}>{escape(head)}</th>'
+        f'<th scope="col"{"" if kind == "number" else HEAD}>{escape(head)}</th>'
         for head, kind in zip(heads, kinds, strict=True)
     )
     rows = "".join(f"<tr>{_name(line[0])}{''.join(map(_entry, line[1:]))}</tr>" for line in lines)
     return _frame(label, columns, f"<tbody>{rows}</tbody>")
-
-
-_HEAD = ' class="head"'
 
 
 def _frame(label: str, heads: str, bodies: str) -> str:
@@ -127,7 +171,7 @@ def _line(line: Line, table: Table, names: Sequence[str]) -> str:
     name, *others = line.heads
     parts = [_name(Entry(named(name, names), name))]
     parts += [_entry(Entry(escape(o).replace(" (", "&nbsp;("), _sorted_by(o))) for o in others]
-    if line.note:  # It says what the last head says, and more.
+    if line.note:  # It replaces the last head.
         span = 1 + len(table.columns)
         parts.pop()
         parts.append(f'<td class="note" colspan="{span}"><span>{escape(line.note)}</span></td>')
@@ -136,7 +180,7 @@ def _line(line: Line, table: Table, names: Sequence[str]) -> str:
 
 
 def _sorted_by(head: str) -> str:
-    """Returns the number that a head begins with, as nfe do; else the head."""
+    """Returns the number of an nfe, or the whole head."""
     match = re.fullmatch(r"(\d+)( \(own\))?", head)
     return match[1] if match else head
 
@@ -149,5 +193,5 @@ def _cell(cell: Cell) -> str:
 
 
 def _legend(table: Table) -> str:
-    pairs = {column.label: column.legend for column in table.columns}
+    pairs = {column.label: legend(column) for column in table.columns}
     return fold("What the columns mean", terms(pairs)) if pairs else ""
