@@ -95,7 +95,7 @@ class Worker:
 def ready_workers(workers: Iterable[Worker]) -> list[Worker]:
     """Waits until a worker has sent a message or has ended, and returns all of which this holds."""
     by_connection = {worker.connection: worker for worker in workers}
-    return [by_connection[ready] for ready in wait(list(by_connection))]  # type: ignore[index]
+    return [by_connection[ready] for ready in wait(list(by_connection))]
 
 
 class CtrlC:

@@ -157,11 +157,12 @@ def count(workload: Workload, objective: Objective) -> dict[str, Any]:
     per_image = total / objective.players[objective.averaged_player]
     samples: dict[str, int | None] = {}
     model = objective.sample_model
-    for nfe in sorted({*NFES, model.conventions.nfe}) if model is not None else ():
-        try:
-            samples[str(nfe)] = count_sample(model, *one, nfe)
-        except ValueError:  # The model does not support this nfe.
-            samples[str(nfe)] = None
+    if model is not None:
+        for nfe in sorted({*NFES, model.conventions.nfe}):
+            try:
+                samples[str(nfe)] = count_sample(model, *one, nfe)
+            except ValueError:  # The model does not support this nfe.
+                samples[str(nfe)] = None
     return {
         "parameters": count_parameters(objective),
         "flops": {

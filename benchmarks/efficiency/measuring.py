@@ -120,6 +120,7 @@ def measure(
     model = (objective or blueprint).sample_model
     counts = {nfe: flops for nfe, flops in entry["flops"]["sample"].items() if flops is not None}
     for done, (nfe, flops) in enumerate(counts.items(), start=1):
+        assert model is not None  # Or nothing would have been counted.
         autocast = torch.bfloat16 if run.precision == "bfloat16" else None
         try:
             made = measure_sample(workload, model, int(nfe), flops, meter, autocast)
@@ -365,7 +366,9 @@ def free_in_container(group: Path) -> int | None:
     limit, used = numbers
     cache = 0  # Cached files, which the kernel drops first, count as free.
     if (group / "memory.stat").exists():
-        lines = (line.split(maxsplit=1) for line in (group / "memory.stat").read_text().splitlines())
+        lines = (
+            line.split(maxsplit=1) for line in (group / "memory.stat").read_text().splitlines()
+        )
         cache = int(dict(lines).get("inactive_file", 0))
     return max(limit - used + cache, 0)
 

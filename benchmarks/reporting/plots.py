@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -110,8 +111,7 @@ def quality_plots(results: Record) -> list[tuple[Protocol, dict[str, list[Plot]]
 def loss_plots(results: Record) -> tuple[list[Plot], list[Plot]]:
     """Returns a plot of each player's loss against images, and of each term of the losses."""
     lines = [line for row in results["rows"] for line in row["log"]]
-    keys = dict.fromkeys(key for line in lines for key in line if "/" in key)
-    keys = [key for key in keys if not key.endswith("/lr")]
+    keys = {key for line in lines for key in line if "/" in key and not key.endswith("/lr")}
     plots = {key: _loss_plot(results, key) for key in sorted(keys)}
     losses = [plot for key, plot in plots.items() if key.endswith("/loss")]
     return losses, [plot for key, plot in plots.items() if not key.endswith("/loss")]
@@ -167,9 +167,12 @@ def _curve(points: Iterable[Record], name: str, scale: Scale, contender: str) ->
     factor = 1 if scale.factors is None else scale.factors.get(contender)
     if factor is None:
         return []
-    pairs = [(point.get(scale.key), point["values"].get(name)) for point in points]
-    pairs = [pair for pair in pairs if None not in pair and all(map(math.isfinite, pair))]
-    return [(factor * x, y) for x, y in pairs]
+    curve = []
+    for point in points:
+        x, y = point.get(scale.key), point["values"].get(name)
+        if x is not None and y is not None and math.isfinite(x) and math.isfinite(y):
+            curve.append((factor * x, y))
+    return curve
 
 
 def _mean_curve(curves: Sequence[Curve]) -> Curve:
@@ -224,7 +227,9 @@ def _draw(
     axes = figure.subplots()
     for line in series:
         every = max(len(line.points) // 8, 1)
-        marks = dict(marker=list(SYMBOLS)[_symbol(line.contender)], markersize=4, markevery=every)
+        marks: dict[str, Any] = dict(
+            marker=list(SYMBOLS)[_symbol(line.contender)], markersize=4, markevery=every
+        )
         axes.plot(
             *zip(*line.points, strict=True),
             color=_color(line.contender),
@@ -275,7 +280,7 @@ def _to_svg(figure: Figure, key: str) -> str:
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": key}):
         figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", stream.getvalue(), flags=re.DOTALL)
-    view = re.search(r'viewBox="[^"]*"', svg)[0]
+    (view,) = re.findall(r'viewBox="[^"]*"', svg)
     svg = re.sub(
         r".*?<svg[^>]*>", f'<svg {view} aria-hidden="true">', svg, count=1, flags=re.DOTALL
     )

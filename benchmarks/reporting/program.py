@@ -4,7 +4,6 @@ __all__ = ["PAGE", "check_files", "print_table", "report_texts", "write_files", 
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from itertools import chain
 from pathlib import Path
 
 import rich.table
@@ -16,7 +15,7 @@ from .numbers import head
 from .page import render_page
 from .plots import Plot
 from .records import Record, failures
-from .tables import Line, Table, sections
+from .tables import Line, Table, quality_tables
 
 PAGE = "report.html"
 
@@ -78,12 +77,9 @@ def check_files(contents: Mapping[Path, str]) -> list[Path]:
 
 
 def print_table(results: Record, console: Console) -> None:
-    """Prints the tables on a terminal."""
-    for table in chain(*sections(results).values()):
-        console.print()
-        console.print(Text(table.title, style="bold"))
-        if table.about:
-            console.print(Text(table.about, style="dim"))
+    """Prints the tables of quality on a terminal. Cost and speed are in ``table.md``."""
+    for table in quality_tables(results):
+        console.print(Text(f"\n{table.title}", style="bold"))
         console.print(_rich_table(table))
     for name, part, reason in failures(results):
         console.print(Text(f"{name}, {part}: {reason}", style="red"), soft_wrap=True)
@@ -91,8 +87,10 @@ def print_table(results: Record, console: Console) -> None:
 
 def _rich_table(table: Table) -> rich.table.Table:
     drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in table.heads:
-        drawn.add_column(Text(name), overflow="fold", vertical="bottom")
+    for index, name in enumerate(table.heads):
+        longest = max(len(line.heads[index]) for line in (*table.lines, *table.references))
+        width = min(longest, 24 if index == 0 else 12)
+        drawn.add_column(Text(name), overflow="fold", vertical="bottom", min_width=width)
     for column in table.columns:
         drawn.add_column(Text(head(column)), justify="right", vertical="bottom", overflow="fold")
     for line in table.lines:

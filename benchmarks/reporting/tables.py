@@ -4,7 +4,7 @@ Numbers of different protocols never share a table. A contender without numbers 
 a note that says why.
 """
 
-__all__ = ["Line", "Table", "sections", "seed_tables"]
+__all__ = ["Line", "Table", "quality_tables", "sections", "seed_tables", "speed_tables"]
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -16,20 +16,18 @@ What is left is ``depth.json``, ``depth.md`` and ``depth.png``.
 """
 
 import argparse
-import datetime
 import json
 import os
 import resource
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 from rich.console import Console
 
 from afmlib import build_objective
@@ -40,13 +38,16 @@ if not __package__:  # Run as a file: it becomes part of the package.
     sys.path[0] = str(Path(__file__).resolve().parents[2])
     __package__ = "benchmarks.studies"
 
+from ..compare.results import utc_now
+from ..machine import describe_machine, describe_versions
+from ..reporting.studies import depth_text, plot_depth
+from ..workers import Worker
 
 SCHEMA = 1
 LATENT_SHAPE, NUM_CLASSES, SEED = (4, 32, 32), 10, 0
 SIZES = {"input_size": 32, "in_channels": 4, "num_classes": NUM_CLASSES, "patch_size": 2}
 MIB = 2**20
 GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536"}
-WAYS = {False: "activations kept", True: "computed again"}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -60,27 +61,30 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--hidden-size", type=int, default=384, help="of both networks [384]")
     parser.add_argument("--batch", type=int, default=8, help="images of the update [8]")
     parser.add_argument("--out", default="runs/depth", help="the folder of the results")
-    parser.add_argument("--one", help=argparse.SUPPRESS)  # A measurement, in a process of its own.
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark and returns the exit status."""
     arguments = build_parser().parse_args(argv)
-    if arguments.one:
-        print(json.dumps(measure(**json.loads(arguments.one))))
-        return 0
     words = sys.argv[1:] if argv is None else argv
     settings = {key: getattr(arguments, key) for key in ("wrapper", "depth", "hidden_size")}
     settings["batch"] = arguments.batch
     try:
-        results = _describe(words, settings)
+        results = {
+            "schema": SCHEMA,
+            "command": shlex.join(["python", "benchmarks/studies/depth.py", *words]),
+            "date": utc_now(),
+            "machine": describe_machine(),
+            "versions": describe_versions(),
+            "settings": {**settings, "latents": "x".join(map(str, LATENT_SHAPE)), "seed": SEED},
+        }
         results["rows"] = list(_rows(arguments.repeats, settings))
     except (ValueError, OSError, RuntimeError) as error:
         print(f"benchmarks/depth.py: {error}", file=sys.stderr)
         return 1
     write(results, Path(arguments.out))
-    print(table_text(results))
+    print(depth_text(results))
     return 0
 
 
@@ -119,7 +123,7 @@ def measure(batch: int, **arguments: Any) -> dict[str, Any]:
     draws = objective.draw(latents)
     before = _peak()
     start = time.process_time()
-    sum(objective.terms("generator", latents, labels, draws).values()).backward()
+    torch.stack([*objective.terms("generator", latents, labels, draws).values()]).sum().backward()
     optimizer.step()
     seconds = time.process_time() - start  # However busy the machine is.
     grown = _peak() - before
@@ -133,96 +137,42 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def _send_measurement(connection: Connection, arguments: dict[str, Any]) -> None:
+    try:
+        connection.send((measure(**arguments), None))
+    except (ValueError, OSError, RuntimeError) as error:
+        connection.send((None, str(error)))
+
+
 # --- All of them ---
 
 
 def _rows(repeats: Sequence[int], settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     console = Console(stderr=True)
+    os.environ |= GIVE_BACK  # The C library of a new process reads it.
     for count in repeats:
         for checkpointing in (False, True):
             what = {**settings, "repeats": count, "checkpointing": checkpointing}
-            command = [sys.executable, __file__, "--one", json.dumps(what)]
-            done = subprocess.run(
-                command, capture_output=True, text=True, env={**os.environ, **GIVE_BACK}
-            )
-            if done.returncode:
-                raise RuntimeError(done.stderr.strip().rpartition("\n")[2])
-            row = {"repeats": count, "checkpointing": checkpointing, **json.loads(done.stdout)}
-            console.print(f"{count} x, {WAYS[checkpointing]}: {row['grown_mib']:.0f} MiB")
+            worker = Worker(_send_measurement, what, fresh=True)
+            try:
+                measured, error = worker.receive()
+            except EOFError:
+                measured, error = None, worker.cause_of_death()
+            finally:
+                worker.end(grace=10.0)
+            if measured is None:
+                raise RuntimeError(error)
+            row = {"repeats": count, "checkpointing": checkpointing, **measured}
+            console.print(f"{count} x, checkpointing {checkpointing}: {row['grown_mib']:.0f} MiB")
             yield row
-
-
-def _describe(words: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any]:
-    from ..machine import describe_machine, describe_versions
-
-    return {
-        "schema": SCHEMA,
-        "command": shlex.join(["python", "benchmarks/depth.py", *words]),
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "machine": describe_machine(),
-        "versions": describe_versions(),
-        "settings": {**settings, "latents": "x".join(map(str, LATENT_SHAPE)), "seed": SEED},
-    }
-
-
-# --- What is left ---
 
 
 def write(results: Mapping[str, Any], out: Path) -> None:
     """Writes numbers, table and plot."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "depth.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    (out / "depth.md").write_text(table_text(results), encoding="utf-8", newline="\n")
-    plot(results).savefig(out / "depth.png", dpi=100)
-
-
-def table_text(results: Mapping[str, Any]) -> str:
-    """Returns the table in GitHub's Markdown, with what it was made by."""
-    listed = {
-        key: ", ".join(f"{name} {value}" for name, value in results[key].items())
-        for key in ("machine", "versions", "settings")
-    }
-    lines = [
-        "# Memory of repeated depth",
-        "",
-        f"* command: `{results['command']}`",
-        f"* date: {results['date']}",
-        *(f"* {key}: {text}" for key, text in listed.items()),
-        "",
-        "One update of the generator. Kept is what its forward pass keeps for its backward pass; "
-        "grown is by how much the update made the process grow. The time is that of the "
-        "update, the first of its process.",
-        "",
-        "| repeats | layers | activations | kept, MiB | grown, MiB | processor seconds |",
-        "| ---: | ---: | --- | ---: | ---: | ---: |",
-    ]
-    for row in results["rows"]:
-        layers = row["repeats"] * results["settings"]["depth"]
-        lines.append(
-            f"| {row['repeats']} | {layers} | {WAYS[row['checkpointing']]} "
-            f"| {row['kept_mib']:.1f} | {row['grown_mib']:.0f} | {row['processor_seconds']:.1f} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def plot(results: Mapping[str, Any]) -> Figure:
-    """Draws both numbers against the repeats."""
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    titles = {"kept_mib": "kept for the backward pass", "grown_mib": "growth of the process"}
-    for axes, (key, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
-        for checkpointing, marker in ((False, "o"), (True, "s")):
-            rows = [row for row in results["rows"] if row["checkpointing"] is checkpointing]
-            axes.plot(
-                [row["repeats"] for row in rows],
-                [row[key] for row in rows],
-                marker=marker,
-                label=WAYS[checkpointing],
-            )
-        axes.set(title=title, xlabel="repeats", ylabel="MiB")
-        axes.set_ylim(bottom=0)
-        axes.grid(alpha=0.3)
-    figure.axes[0].legend()
-    return figure
+    (out / "depth.md").write_text(depth_text(results), encoding="utf-8", newline="\n")
+    plot_depth(results).savefig(out / "depth.png", dpi=100)
 
 
 if __name__ == "__main__":

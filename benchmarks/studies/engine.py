@@ -42,10 +42,9 @@ if not __package__:  # Run as a file: it becomes part of the package.
     sys.path[0] = str(Path(__file__).resolve().parents[2])
     __package__ = "benchmarks.studies"
 
-from .engine_parts.checkpoints import computed, measure_checkpoints
-from .engine_parts.rows import MEASURED
-from .engine_parts.steps import KINDS, WITH, Turns
-from .engine_parts.tables import print_tables, table_text
+from ..reporting.studies import engine_text, print_engine_tables
+from .engine_checkpoints import computed, measure_checkpoints
+from .engine_steps import KINDS, MEASURED, WITH, Turns
 
 SCHEMA = 1
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
@@ -101,8 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     results["sizes"] += sizes
     (out / "engine.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    (out / "engine.md").write_text(table_text(results), encoding="utf-8", newline="\n")
-    print_tables(results, console)
+    (out / "engine.md").write_text(engine_text(results), encoding="utf-8", newline="\n")
+    print_engine_tables(results, console)
     console.print(f"tables: {out / 'engine.md'}", highlight=False, soft_wrap=True)
     return 0
 
@@ -151,7 +150,7 @@ def _describe(
 
     return {
         "schema": SCHEMA,
-        "command": shlex.join(["python", "benchmarks/engine.py", *words]),
+        "command": shlex.join(["python", "benchmarks/studies/engine.py", *words]),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "machine": describe_machine(),
         "versions": describe_versions(),

@@ -79,7 +79,9 @@ def make(package: bytes) -> dict[str, Any]:
         files = {member.name: member for member in archive.getmembers()}  # Nothing is unpacked.
 
         def read(name: str) -> bytes:
-            return archive.extractfile(files[f"package/{name}"]).read()
+            file = archive.extractfile(files[f"package/{name}"])
+            assert file is not None, f"{name} is not a file"
+            return file.read()
 
         emoji = [entry for entry in json.loads(read("emoji.json")) if entry["category"] != PIECES]
         emoji.sort(key=lambda entry: entry["sort_order"])

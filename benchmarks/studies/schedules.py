@@ -12,7 +12,7 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ if not __package__:  # Run as a file: it becomes part of the package.
     __package__ = "benchmarks.studies"
 
 from ..machine import describe_machine, describe_versions
-from .schedules_report import write_report
+from ..reporting.studies import plot_schedules, schedules_text
 
 HERE = Path(__file__).parents[1]
 ENDS = (0.04, 0.08, 0.16)
@@ -70,8 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=HERE / "results/schedules")
     words = sys.argv[1:] if argv is None else argv
     options = parser.parse_args(words)
-    results = {
-        "command": shlex.join(["python", "benchmarks/schedules.py", *words]),
+    results: dict[str, Any] = {
+        "command": shlex.join(["python", "benchmarks/studies/schedules.py", *words]),
         "machine": describe_machine(),
         "versions": describe_versions(),
         "schedules": list(SCHEDULES),
@@ -82,6 +82,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         results["rows"].append(row)
         write_report(results, options.out)
     return 0
+
+
+def write_report(results: Mapping[str, Any], out: Path) -> None:
+    """Writes results.json, table.md and curves.png."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    (out / "table.md").write_text(schedules_text(results), encoding="utf-8", newline="\n")
+    plot_schedules(results).savefig(out / "curves.png", dpi=90)
 
 
 def run_all(

@@ -140,7 +140,7 @@ def _record(out: Path, run: Run, seed: int) -> dict[str, Any]:
     path = record_path(out, run.text, seed)
     if path.exists():
         return dict(json.loads(path.read_text()))
-    empty = {"trained": None, "evaluations": [], "log": {}}
+    empty: dict[str, Any] = {"trained": None, "evaluations": [], "log": {}}
     return {"run": run.text, "seed": seed, "status": "not run", "reason": "not run"} | empty
 
 

@@ -18,7 +18,7 @@ from afmlib import build_objective
 from afmlib.engine import Runner, state  # Before mmengine.
 from afmlib.io import checkpoint
 
-from .rows import now, ratios, table_row
+from .engine_steps import now, ratios, table_row
 
 
 def measure_checkpoints(

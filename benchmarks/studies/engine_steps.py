@@ -1,13 +1,14 @@
 """Training steps with the panel and without, in turns."""
 
-__all__ = ["Turns", "without_panel"]
+__all__ = ["KINDS", "MEASURED", "WITH", "Turns", "now", "ratios", "table_row", "without_panel"]
 
 import contextlib
 import functools
 import itertools
+import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
@@ -21,7 +22,36 @@ from afmlib.objectives import adversarial_flow
 
 from mmengine.hooks import Hook  # isort: skip
 
-from .rows import now, ratios, table_row
+MEASURED = "measured"
+"""What stands beside a number that was; others are computed."""
+
+
+def now() -> float:
+    """Returns the time at which all that was asked for so far is done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def ratios(values: Sequence[float], others: Sequence[float]) -> list[float]:
+    """Returns the ratios of pairs."""
+    return [value / other for value, other in zip(values, others, strict=True)]
+
+
+def table_row(table: str, name: str, unit: str, values: Sequence[float]) -> dict[str, Any]:
+    """Returns the row of measured values: their median and quartiles."""
+    quartiles = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else None
+    low, median, high = quartiles or [values[0]] * 3
+    numbers = {"median": median, "low": low, "high": high}
+    return {
+        "table": table,
+        "name": name,
+        "unit": unit,
+        "kind": MEASURED,
+        **{key: float(f"{value:.6g}") for key, value in numbers.items()},
+        "count": len(values),
+    }
+
 
 KINDS = WITH, WITHOUT, DISSECTED, WARM_UP = "with", "without", "dissected", "warm-up"
 NUM_WARM_UP, NUM_DISSECTED, MIN_ROUNDS = 1, 3, 3
@@ -140,7 +170,10 @@ class Turns(Hook):
         self.seconds: dict[str, list[float]] = defaultdict(list)
         self.processor: dict[str, list[float]] = defaultdict(list)
         self.stopwatch = Stopwatch()
-        self.surroundings = {WITHOUT: without_panel, DISSECTED: self.stopwatch}
+        self.surroundings: dict[str, Callable[[], Any]] = {
+            WITHOUT: without_panel,
+            DISSECTED: self.stopwatch,
+        }
         self.around = contextlib.ExitStack()
         self.plan = self._plan()
         self.kind: str | None = next(self.plan)

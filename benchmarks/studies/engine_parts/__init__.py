@@ -1,1 +1,0 @@
-"""What `benchmarks/engine.py` is made of."""
