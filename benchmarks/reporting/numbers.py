@@ -11,6 +11,7 @@ and without it if there is only one seed.
 __all__ = [
     "Cell",
     "arrow",
+    "decimals_of",
     "describe",
     "distance_to_best",
     "head",
@@ -70,6 +71,11 @@ def legend(number: Number) -> str:
     if number.best is not None:
         goal = f"closest to {number.best:g} is best"
     return "; ".join(filter(None, (number.meaning, goal))) + "."
+
+
+def decimals_of(number: Number) -> int | None:
+    """Returns three decimals for rates and ratios; None for three significant digits."""
+    return 3 if number.better == "higher" or number.best is not None else None
 
 
 def distance_to_best(number: Number, value: float) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .html import escape, fold, named
-from .numbers import describe, write_number
+from .numbers import decimals_of, describe, write_number
 from .records import Protocol, Record, by_contender, reference_name
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -88,7 +88,7 @@ def _number(entry: Record) -> str:
     for name, value in entry["values"].items():
         number = describe(name, metrics)
         if number.better:
-            return f"; {escape(number.label)} {escape(write_number(value))}"
+            return f"; {escape(number.label)} {escape(write_number(value, decimals_of(number)))}"
     return ""
 
 

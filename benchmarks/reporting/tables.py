@@ -13,7 +13,7 @@ from typing import Any
 
 from afmlib.interfaces import Number
 
-from .numbers import Cell, describe, distance_to_best, summarize, write_number
+from .numbers import Cell, decimals_of, describe, distance_to_best, summarize, write_number
 from .records import (
     Protocol,
     Record,
@@ -93,7 +93,7 @@ def seed_tables(results: Record) -> list[Table]:
         lines = [
             Line(
                 (name, _nfe([entry]), "–" if is_checkpoint([row]) else str(row["seed"])),
-                _cells([entry], names),
+                _cells([entry], names, protocol),
             )
             for name, rows in by_contender(results).items()
             for row in rows
@@ -121,8 +121,12 @@ def _columns(names: Iterable[str], protocol: Protocol) -> tuple[Number, ...]:
     return tuple(describe(clean(name), protocol.metrics) for name in names)
 
 
-def _cells(entries: Sequence[Record], names: Iterable[str]) -> tuple[Cell, ...]:
-    return tuple(summarize([entry["values"].get(name) for entry in entries]) for name in names)
+def _cells(entries: Sequence[Record], names: Sequence[str], protocol: Protocol) -> tuple[Cell, ...]:
+    columns = zip(names, _columns(names, protocol), strict=True)
+    return tuple(
+        summarize([entry["values"].get(name) for entry in entries], decimals_of(number))
+        for name, number in columns
+    )
 
 
 def _lines(results: Record, name: str, protocol: Protocol | None) -> list[Line]:
@@ -133,9 +137,9 @@ def _lines(results: Record, name: str, protocol: Protocol | None) -> list[Line]:
     lines = []
     for entries in tried or groups:
         done = evaluations(entries, protocol) if protocol else []
-        if done:
+        if protocol and done:
             heads = (name, _nfe(entries), seeds_text(results, rows, len(done)))
-            lines.append(Line(heads, _cells(done, names)))
+            lines.append(Line(heads, _cells(done, names, protocol)))
         elif not protocols(entries):  # Otherwise it has its line in the table of its protocol.
             lines.append(_note(name, _nfe(entries), entries))
     return lines or [_note(name, "–", rows)]
@@ -154,7 +158,7 @@ def _note(name: str, nfe: str, entries: Sequence[Record]) -> Line:
 def _quality_table(results: Record, protocol: Protocol, lines: list[Line]) -> Table:
     names = _names(results, protocol)
     references = tuple(
-        Line((reference_name(entry), "–", "–"), _cells([entry], names))
+        Line((reference_name(entry), "–", "–"), _cells([entry], names, protocol))
         for entry in evaluations(results["references"], protocol)
     )
     columns = _columns(names, protocol)
