@@ -1,64 +1,120 @@
-"""The scripts of benchmarks/ as modules."""
+"""One comparison of tiny contenders, which many tests look at."""
 
 import contextlib
-import importlib
+import io
+import json
 import sys
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-SCRIPTS = Path(__file__).parents[2] / "benchmarks"
-PACKAGES = {"efficiency", "suites", "templates", "plots", "report", "contenders", "machine"}
-MEASURING = ("contender", "counting", "gauge", "memory", "program", "subject", "training")
-TEMPLATES = ("cost", "literature", "marks", "metrics", "page", "records", "schema", "tables")
-MODULES = (
-    "claim",
-    "drawing",
-    "evidence",
-    "judging",
-    "markdown",
-    "noises",
-    "paper_small",
-    "report",
-    "rules",
+from afmlib.registry import REGISTRIES
+from benchmarks import run
+
+PLUGIN = """
+import os
+from typing import ClassVar
+
+from torch import nn
+
+from afmlib.interfaces import Discriminator, Metric, Number
+from afmlib.objectives.flow_matching import FlowMatching
+from afmlib.registry import DISCRIMINATORS, METRICS, OBJECTIVES
+
+
+@DISCRIMINATORS.register_module()
+class MyDiscriminator(Discriminator):
+    def __init__(self, input_size: int, in_channels: int, num_classes: int):
+        super().__init__()
+        size = in_channels * input_size**2
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(size, num_classes))
+
+    def forward(self, latents, labels, timesteps=None):
+        return self.layers(latents).gather(1, labels[:, None]).squeeze(1)
+
+
+@DISCRIMINATORS.register_module()
+class NotFinite(MyDiscriminator):
+    def forward(self, latents, labels, timesteps=None):
+        return super().forward(latents, labels) / 0
+
+
+@DISCRIMINATORS.register_module()
+class Dying(MyDiscriminator):
+    def forward(self, latents, labels, timesteps=None):
+        os._exit(7)
+
+
+@OBJECTIVES.register_module()
+class MyObjective(FlowMatching):
+    pass
+
+
+@METRICS.register_module()
+class Darkness(Metric):
+    numbers: ClassVar = {"darkness": Number("my darkness", "lower")}
+    requires = frozenset({"samples"})
+
+    def __call__(self, evaluation):
+        return {"darkness": -evaluation.need_samples().mean().item()}
+"""
+CONFIG = """
+_base_: scales/digits
+objective: {type: MyObjective, generator: {use_timestep_src: true}}
+"""
+SMALL = (
+    "objective.generator.hidden_size=8:objective.generator.num_heads=1:objective.generator.depth=1"
+    ":global_batch=8:evaluation.num_samples=100:evaluation.metrics=[FrechetDistance,Darkness]"
 )
-
-
-def _is_ours(name):
-    return name.split(".")[0] in PACKAGES
-
-
-@pytest.fixture(scope="module")
-def benchmarks():
-    """The modules of the report, by the last part of their names."""
-    names = ("report", "plots", *(f"templates.{name}" for name in TEMPLATES))
-    with _scripts() as load:
-        yield {name.split(".")[-1]: load(name) for name in names}
-
-
-@pytest.fixture(scope="module")
-def suites():
-    """The package; its modules are attributes, by their names."""
-    with _scripts() as load:
-        for name in MODULES:
-            load(f"suites.{name}")
-        yield load("suites")
-
-
-@pytest.fixture(scope="module")
-def efficiency():
-    """The modules of the package, by their names."""
-    with _scripts() as load:
-        yield {name: load(f"efficiency.{name}") for name in MEASURING}
+AFM = f"afm_digits:{SMALL}:objective.discriminator.type="
 
 
 @contextlib.contextmanager
-def _scripts():
-    """Imports what is in benchmarks/ afresh, and puts back what was there."""
-    before = {name: sys.modules.pop(name) for name in list(sys.modules) if _is_ours(name)}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(SCRIPTS))
-        yield importlib.import_module
-    for name in [name for name in sys.modules if _is_ours(name)]:
-        del sys.modules[name]
-    sys.modules |= before
+def forgotten_plugins():
+    """Unregisters the plugin files that are loaded in the block."""
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        for registry in REGISTRIES.values():
+            registry.forget(name)
+        if str(getattr(sys.modules[name], "__file__", "")).endswith("mine.py"):
+            del sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def comparison(tmp_path_factory):
+    """One run with contenders that work, fail, die and lack their data."""
+    folder = tmp_path_factory.mktemp("comparison")
+    (folder / "mine.py").write_text(PLUGIN)
+    (folder / "mine.yaml").write_text(CONFIG)
+    contenders = [
+        f"mine.yaml:{SMALL}:objective.nfe=3",
+        f"{AFM}MyDiscriminator",
+        f"{AFM}Dying",
+        f"{AFM}NotFinite",
+        "afm_digits:objective.generator.patch_size=3",
+        "afm_b2:objective.generator.depth=1:objective.discriminator.depth=1",
+        "classifier_digits:objective.classifier.hidden_size=8:objective.classifier.num_heads=1",
+    ]
+    argv = [*contenders, "--budget", "16img", "--slice", "0.1", "--plugin", "mine.py"]
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, forgotten_plugins():
+        patch.chdir(folder)
+        patch.setenv("COLUMNS", "120")
+        with contextlib.redirect_stdout(printed):
+            status = run.main([*argv, "--out", "out", "--patience", "0.01"])
+    out = folder / "out"
+    return SimpleNamespace(
+        status=status,
+        printed=printed.getvalue(),
+        out=out,
+        plugin=folder / "mine.py",
+        results=json.loads((out / "results.json").read_text()),
+    )
+
+
+@pytest.fixture
+def plugin(comparison):
+    """The plugin file of the comparison, unregistered afterwards."""
+    with forgotten_plugins():
+        yield str(comparison.plugin)
