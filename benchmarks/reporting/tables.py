@@ -271,12 +271,15 @@ def _sampling_table(entries: Sequence[Record]) -> Table:
 
 
 def _training_table(results: Record, objectives: Mapping[str, str]) -> Table:
-    columns = (
+    steps = (
         Number("step, s", "lower", meaning="an iteration: the updates of all players"),
         Number("batch", meaning="images of this iteration"),
         Number("images/s", "higher", meaning="images per second at this speed"),
         Number("peak MiB", "lower", meaning="memory of networks, optimizers and activations"),
         PEAK,
+    )
+    columns = (
+        *(steps if results["efficiency"] else ()),
         Number("images", meaning="images that the run has seen"),
         Number("updates", meaning="iterations of the run"),
         Number("seconds", meaning="seconds of the run, without evaluations"),
@@ -294,7 +297,7 @@ def _training_table(results: Record, objectives: Mapping[str, str]) -> Table:
             status = clean(entry["status"]) if entry else statuses(rows)
             lines.append(Line((name, objective, status), (), why))
             continue
-        cells = [Cell()] * 5
+        cells = [Cell()] * (len(columns) - 3)
         if step is not None and is_measured:
             cells = [_cell(step["seconds"]), summarize([step["batch"]], 0)]
             cells += [_cell(step["images_per_second"]), _cell(step["peak_memory_mib"])]
@@ -305,10 +308,9 @@ def _training_table(results: Record, objectives: Mapping[str, str]) -> Table:
             cells.append(summarize(values[:1], 0) if is_same else summarize(values))
         heads = (name, objective, seeds_text(results, rows, len(runs)) if rows else "–")
         lines.append(Line(heads, tuple(cells)))
-    about = (
-        "Left, a single iteration on random latents in memory; right, the runs, in time slices on "
-        "this machine."
-    )
+    about = "The runs, in time slices on this machine."
+    if results["efficiency"]:
+        about = f"Left, one iteration on random latents in memory; right, t{about[1:]}"
     heads = ("contender", "objective", "seeds")
     return Table("Training", about, heads, columns, tuple(lines))
 

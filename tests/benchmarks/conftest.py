@@ -42,7 +42,9 @@ class NotFinite(MyDiscriminator):
 @DISCRIMINATORS.register_module()
 class Dying(MyDiscriminator):
     def forward(self, latents, labels, timesteps=None):
-        os._exit(7)
+        if latents.device.type != "meta":
+            os._exit(7)
+        return super().forward(latents, labels)
 
 
 @OBJECTIVES.register_module()

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from chromium import Chromium
 
+from benchmarks import report
+
 pytestmark = pytest.mark.browser
 
 RESULTS = Path(__file__).parents[2] / "benchmarks/results"
@@ -72,7 +74,7 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def pages(benchmarks, tmp_path_factory):
+def pages(tmp_path_factory):
     """The reports of the committed results, written afresh; of digits with something not run."""
     pages = {}
     for name in NAMES:
@@ -80,7 +82,7 @@ def pages(benchmarks, tmp_path_factory):
         shutil.copytree(RESULTS / name, folder)
         if name == "digits":
             _add_what_was_not_run(folder / "results.json")
-        assert benchmarks["report"].main([str(folder)]) == 0
+        assert report.main([str(folder)]) == 0
         pages[name] = folder / "report.html"
     return pages
 

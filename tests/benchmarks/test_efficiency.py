@@ -1,10 +1,6 @@
-"""Tests for benchmarks/efficiency: what is counted against closed forms, the rest by its laws."""
+"""Tests for benchmarks/efficiency: counts against closed forms, measurements by their laws."""
 
-import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,53 +10,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from afmlib import build_objective
 from afmlib.config import load_config
-from afmlib.interfaces import Minibatch
 from afmlib.networks.dit import DiTGenerator
-
-ROOT = Path(__file__).parents[2]
-
-DEADLY = """
-import os
-
-from afmlib.networks.dit import DiTDiscriminator
-from afmlib.registry import DISCRIMINATORS
-
-
-@DISCRIMINATORS.register_module()
-class Deadly(DiTDiscriminator):
-    def forward(self, latents, labels, timesteps=None):
-        if latents.device.type != "meta":
-            os._exit(7)
-        return super().forward(latents, labels, timesteps)
-
-
-@DISCRIMINATORS.register_module()
-class Wrong(DiTDiscriminator):
-    def forward(self, latents, labels, timesteps=None):
-        return super().forward(latents, labels, timesteps) * float("nan")
-"""
-
-
-ENDLESS = """
-import multiprocessing
-import os
-import time
-
-from efficiency import process
-
-
-def last(*arguments):
-    print(os.getpid(), flush=True)
-    time.sleep(600)
-
-
-process._fill = last
-context = multiprocessing.get_context("fork")
-child = context.Process(target=process.work, args=(None, "slow", {}, 60.0, False))
-child.start()
-child.join()
-"""
-
+from benchmarks.contenders import parse_contender
+from benchmarks.efficiency import counting, measuring, program
+from benchmarks.efficiency.counting import count_forward, count_update, flops_of, on_meta
+from benchmarks.efficiency.measuring import GIB, Meter, UnmeasuredError
+from benchmarks.efficiency.workload import Workload, training_step
 
 # --- Counting -------------------------------------------------------------------------------------
 
@@ -96,12 +51,12 @@ sizes = st.tuples(
 )
 
 
-def counted(efficiency, generator, batch):
-    with efficiency["counting"].on_meta():
+def counted(generator, batch):
+    with on_meta():
         network = DiTGenerator(**generator)
         shape = (batch, *network.latent_shape)
         latents, labels = torch.randn(shape), torch.zeros(batch, dtype=torch.long)
-    return efficiency["counting"].count_forward(network, latents, labels)
+    return count_forward(network, latents, labels)
 
 
 def final_layer(form):
@@ -110,47 +65,47 @@ def final_layer(form):
 
 @settings(max_examples=8)
 @given(sizes, st.integers(1, 3))
-def test_a_forward_pass_is_its_closed_form(efficiency, size, batch):
+def test_forward_matches_closed_form(size, batch):
     form = Transformer(*size)
 
-    found = counted(efficiency, dit(*size, use_timestep_src=True), batch)
+    found = counted(dit(*size, use_timestep_src=True), batch)
 
     time_embedder = 2 * 256 * form.hidden + 2 * form.hidden**2
     assert found == batch * (form.body + final_layer(form) + time_embedder)
 
 
-def objective_of(efficiency, **spec):
-    with efficiency["counting"].on_meta():
+SHAPE = (2, 4, 4)
+
+
+def objective_of(**spec):
+    with on_meta():
         objective = build_objective(spec)
-        objective.total_images = 1
-        latents, labels = torch.randn(4, 2, 4, 4), torch.zeros(4, dtype=torch.long)
-        return objective, [Minibatch(latents, labels, objective.draw(latents), 0)]
+    objective.total_images = 1
+    return objective
 
 
 SIZE = (4, 2, 2, 8, 2)
 
 
-def test_an_update_of_flow_matching_is_three_passes(efficiency):
+def test_flow_matching_update_is_three_passes():
     form = Transformer(*SIZE)
     generator = dict(type="DiTGenerator", **dit(*SIZE, use_timestep_src=True))
-    objective, parts = objective_of(efficiency, type="FlowMatching", generator=generator)
+    objective = objective_of(type="FlowMatching", generator=generator)
 
-    found = efficiency["counting"].count_update(objective, "generator", parts)
+    found = count_update(objective, "generator", 4, SHAPE)
 
-    forward = counted(efficiency, dit(*SIZE, use_timestep_src=True), 4)
+    forward = counted(dit(*SIZE, use_timestep_src=True), 4)
     # Nobody asks for the gradient of latents and times, so that their first layers have none.
     assert found == 3 * forward - 4 * (form.embedding + 2 * 256 * form.hidden)
 
 
-def test_an_update_of_adversarial_flow_is_the_sum_of_its_parts(efficiency):
-    objective, parts = objective_of(
-        efficiency,
+def test_adversarial_flow_update_matches_closed_form():
+    objective = objective_of(
         type="AdversarialFlow",
         generator=dict(type="DiTGenerator", **dit(*SIZE)),
         discriminator=dict(type="DiTDiscriminator", **dit(*SIZE)),
         gp_fraction=0.25,
     )
-    count = efficiency["counting"].count_update
     generator = Transformer(*SIZE)
     whole_g = generator.body + final_layer(generator)
     critic = Transformer(*SIZE, tokens_more=1)
@@ -158,19 +113,18 @@ def test_an_update_of_adversarial_flow_is_the_sum_of_its_parts(efficiency):
 
     # G once without gradient, D on real, fake and two perturbed quarters, each forward and back.
     passes = 4 + 4 + 1 + 1
-    assert count(objective, "discriminator", parts) == (
+    assert count_update(objective, "discriminator", 4, SHAPE) == (
         4 * whole_g + passes * (3 * whole_d - critic.embedding)
     )
     # G forward and back; D twice forward, and back to its input: not to its weights or conditions,
     # but to both factors of the products of attention.
     back = whole_d - critic.conditions + critic.attention
-    assert count(objective, "generator", parts) == (
+    assert count_update(objective, "generator", 4, SHAPE) == (
         4 * (3 * whole_g - generator.embedding + 2 * whole_d + back)
     )
 
 
-def test_derivatives_of_any_order_and_direction_are_counted(efficiency):
-    flops_of, on_meta = efficiency["counting"].flops_of, efficiency["counting"].on_meta
+def test_counts_jvp_and_double_backward():
     with on_meta():
         x, weights = torch.randn(3, 5), torch.randn(5, 7, requires_grad=True)
         once = 2 * 3 * 5 * 7
@@ -190,27 +144,25 @@ def test_derivatives_of_any_order_and_direction_are_counted(efficiency):
         assert flops_of(penalty) == 6 * once  # Forward, slope, and back through both to both.
 
 
-def test_torchs_own_counter_agrees(efficiency):
-    objective, parts = objective_of(
-        efficiency,
+def test_torch_counter_agrees():
+    objective = objective_of(
         type="AdversarialFlow",
         generator=dict(type="DiTGenerator", **dit(*SIZE)),
         discriminator=dict(type="DiTDiscriminator", **dit(*SIZE)),
     )
-    found = efficiency["counting"].count_update(objective, "generator", parts)
+    found = count_update(objective, "generator", 4, SHAPE)
 
-    with efficiency["counting"].on_meta(), FlopCounterMode(display=False) as counter:
-        terms = objective.terms("generator", parts[0].latents, parts[0].labels, parts[0].draws)
-        sum(terms.values()).backward()
+    with on_meta(), FlopCounterMode(display=False) as counter:
+        counting.update_of(objective, "generator", 4, SHAPE)().backward()
 
     assert found == counter.get_total_flops() > 0
 
 
-def count(efficiency, name, *overrides):
-    subject = efficiency["subject"].subject_of(load_config(name, overrides))
-    with efficiency["counting"].on_meta():
-        objective = subject.build()
-    return subject, objective, efficiency["contender"].count(subject, objective)
+def count(name, *overrides):
+    workload = Workload.of(load_config(name, overrides))
+    with on_meta():
+        objective = workload.build()
+    return workload, objective, counting.count(workload, objective)
 
 
 @pytest.mark.parametrize(
@@ -225,9 +177,9 @@ def count(efficiency, name, *overrides):
         ("afm_2nfe", 14.5, {"1": None, "2": 2, "4": None}),
     ],
 )
-def test_a_config_is_counted_as_table_12_counts(efficiency, method, passes, nfe):
+def test_configs_match_table_12(method, passes, nfe):
     further = ["objective.nfe=8"] if "8" in nfe else []
-    _, _, entry = count(efficiency, f"{method}_digits", *further)
+    _, _, entry = count(f"{method}_digits", *further)
     flops = entry["flops"]
 
     assert flops["forward_passes"] == pytest.approx(passes, rel=0.06)  # Of 16 tokens, one is [CLS].
@@ -237,9 +189,9 @@ def test_a_config_is_counted_as_table_12_counts(efficiency, method, passes, nfe)
     }
 
 
-def test_without_its_data_a_config_is_counted_by_the_sizes_of_its_networks(efficiency):
-    _, _, entry = count(efficiency, "afm_b2", "objective.generator.depth=1")
-    one, _, classifier = count(efficiency, "classifier_b2", "objective.classifier.depth=1")
+def test_counts_without_data():
+    _, _, entry = count("afm_b2", "objective.generator.depth=1")
+    one, _, classifier = count("classifier_b2", "objective.classifier.depth=1")
 
     assert entry["flops"]["forward"] > 3e9
     assert classifier["flops"]["sample"] == {}
@@ -247,70 +199,58 @@ def test_without_its_data_a_config_is_counted_by_the_sizes_of_its_networks(effic
     assert (one.latent_shape, one.num_classes) == ((4, 32, 32), 1000)
 
 
-# --- Memory and time ------------------------------------------------------------------------------
+# --- Measuring ------------------------------------------------------------------------------------
 
 
-def test_training_memory_is_what_is_allocated(efficiency):
-    subject, objective, _ = count(efficiency, "flow_matching_digits")
-    batches = subject.batches(objective, 4, torch.device("meta"))
-    sizes = efficiency["memory"].training_memory(
-        objective, subject.run.optimizers, {"generator": batches["generator"].next()}
-    )
-
+def test_training_memory_is_weights_gradients_moments_activations():
+    workload, objective, _ = count("flow_matching_digits")
     generator = objective.generator
     numbers = sum(p.numel() for p in generator.parameters())
     trained = sum(p.numel() for p in generator.parameters() if p.requires_grad)
-    assert sizes["networks"] == 4 * 2 * numbers  # With the average.
-    assert sizes["gradients"] == 4 * trained
-    assert sizes["moments"] == 2 * sizes["gradients"]
-    # Each of the 4 x 16 tokens leaves at least its MLP's inner layer in each block.
-    assert sizes["activations"] > 4 * (4 * 16) * 2 * 4 * 64
+    fixed = 4 * (2 * numbers + 3 * trained)  # With the EMA.
+
+    small, large = (measuring.training_memory(workload, objective, n) - fixed for n in (4, 8))
+
+    # Each of the 4 x 16 tokens keeps at least its MLP's inner layer in each block.
+    assert small > 4 * (4 * 16) * 2 * 4 * 64
+    assert large == pytest.approx(2 * small, rel=0.05)
 
 
-def plan(efficiency, smallest=4, fixed=1000, activations=400, usable=10_000, updates=1):
-    return efficiency["training"].TrainingPlan(smallest, fixed, activations, usable, updates)
+def meter(peak=100.0, patience=60.0, usable=GIB):
+    return Meter(torch.device("cpu"), peak, patience, usable)
 
 
-def gauge(efficiency, peak=1.0, patience=60.0):
-    return efficiency["gauge"].Gauge(torch.device("cpu"), peak, patience)
+def test_meter_expects_the_best_speed_so_far():
+    some = meter()
+
+    assert some.expect(50) == 0.5
+    assert some.share(flops=10, seconds=1) == 0.1
+    assert some.expect(50) == 5
+    assert some.share(flops=20, seconds=1) == 0.2
+    assert some.share(flops=10, seconds=1) == 0.1
+    assert some.expect(50) == 2.5
 
 
-@given(st.integers(4, 4096), st.integers(1, 20_000), st.floats(1e-3, 1e3))
-def test_the_batch_is_the_largest_that_fits(efficiency, full, usable, flops):
-    chosen = plan(efficiency, usable=usable)
-    some = gauge(efficiency)
+@pytest.mark.parametrize(
+    ("needed", "flops", "message"),
+    [(2 * GIB, 1, "it needs 2.0 GiB, more than 80%"), (1, 6001, "it would take at least 60 s")],
+)
+def test_meter_says_why_something_is_not_measured(needed, flops, message):
+    meter().require("it", GIB, 6000)
 
-    batch = chosen.batch(full, flops, some)
-
-    assert 4 <= batch <= full
-    if batch > 4:
-        assert chosen.memory(batch) <= usable
-        assert some.seconds(batch * flops) <= 1
-    if batch < full and 2 * batch <= full // 2 * 2:
-        assert chosen.memory(2 * batch) > usable or some.seconds(2 * batch * flops) > 1
-
-
-def test_the_best_share_that_was_seen_is_expected(efficiency):
-    some = gauge(efficiency, peak=100.0)
-
-    assert some.seconds(50) == 0.5
-    assert some.see(flops=10, seconds=1) == 0.1
-    assert some.seconds(50) == 5
-    assert some.see(flops=20, seconds=1) == 0.2
-    assert some.see(flops=10, seconds=1) == 0.1
-    assert some.seconds(50) == 2.5
+    with pytest.raises(UnmeasuredError, match=message):
+        meter().require("it", needed, flops)
 
 
 @pytest.fixture
-def measured(efficiency, monkeypatch):
+def measured(monkeypatch):
     """Measures a small contender with so much free memory, and so much patience."""
 
-    def measure(free, patience=60.0):
-        subject, objective, entry = count(efficiency, "gan_gaussians1d")
-        monkeypatch.setattr(efficiency["contender"], "free_memory", lambda device: free)
-        monkeypatch.setattr(efficiency["contender"], "matmul_peak", lambda device, dtype: 1e10)
-        where = (torch.device("cpu"), patience)
-        efficiency["contender"].measure(subject, objective, entry, where, lambda share: None)
+    def measure(free=2**34, patience=60.0):
+        workload, objective, entry = count("gan_gaussians1d")
+        monkeypatch.setattr(measuring, "free_memory", lambda device: free)
+        monkeypatch.setattr(measuring, "matmul_peak", lambda device, dtype: 1e10)
+        measuring.measure(workload, objective, entry, patience, lambda share: None)
         return entry["measured"]
 
     threads = torch.get_num_threads()
@@ -318,59 +258,63 @@ def measured(efficiency, monkeypatch):
     torch.set_num_threads(threads)
 
 
-def test_what_fits_is_measured(measured):
-    found = measured(free=2**34)
+def test_measures_samples_and_training(measured):
+    found = measured()
 
-    assert not found["update"]["computed"]
-    assert not found["sample"]["1"]["computed"]
+    assert found["threads"] == 1  # As the config says.
     assert found["batch"] == found["update"]["batch"] == 256
     for part in (found["update"], found["sample"]["1"]):
         assert part["reason"] is None
         assert min(part["images_per_second"], part["share_of_peak"], part["peak_memory_mib"]) > 0
+    assert found["update"]["images_per_second"] * found["update"]["seconds"] == pytest.approx(256)
 
 
-@pytest.mark.parametrize("updates", [1, 16])
-def test_each_update_of_the_averaged_player_is_a_batch_of_images(efficiency, updates):
-    made = efficiency["training"].measure_training(
-        efficiency["subject"].subject_of(load_config("gan_gaussians1d")),
-        None,
-        plan(efficiency, updates=updates),
-        1.0,
-        gauge(efficiency, peak=100.0),
+@pytest.mark.parametrize(
+    ("limits", "sample_is_measured", "reason"),
+    [
+        ({"free": 12 * 50_000}, True, "more than 80% of the free 0.0 GiB"),  # Thrice its weights.
+        ({"free": 100}, False, "more than 80% of the free 0.0 GiB"),
+        ({"patience": 1e-9}, False, "would take at least"),
+    ],
+)
+def test_no_number_for_what_is_not_measured(measured, limits, sample_is_measured, reason):
+    found = measured(**limits)
+
+    update, sample = found["update"], found["sample"]["1"]
+    assert update["seconds"] is update["images_per_second"] is update["batch"] is None
+    assert reason in update["reason"]
+    assert (sample["latency_ms"] is not None) == sample_is_measured
+
+
+def test_each_update_of_the_generator_sees_its_own_batch(monkeypatch):
+    workload, objective, entry = count("gan_gaussians1d")
+    monkeypatch.setattr(measuring, "training_step", lambda *_: None)
+    monkeypatch.setattr(measuring, "median_seconds", lambda *_: 2.0)
+    twice = SimpleNamespace(
+        players={"generator": 2}, averaged_player="generator", parameters=list, buffers=list
     )
 
-    assert made["computed"]
-    assert made["images_per_second"] * made["seconds"] == pytest.approx(updates * made["batch"])
+    made = measuring.measure_training(workload, twice, objective, 1.0, meter(peak=1e9))
+
+    assert made["images_per_second"] == 2 * 256 / 2.0
+    assert entry["flops"]["per_image"] > 0
 
 
-def test_what_does_not_fit_into_memory_is_computed(measured):
-    weights = 4 * 50_000  # Of the generator, roughly.
-    found = measured(free=3 * weights)
+def test_training_step_trains(measured):
+    workload, _, _ = count("gan_gaussians1d")
+    objective = workload.build()
+    before = [p.clone() for p in objective.generator.parameters()]
 
-    assert found["update"]["computed"]
-    assert "GiB are more than 80% of the 0.0 GiB free" in found["update"]["reason"]
-    assert not found["sample"]["1"]["computed"]
-    share = found["sample"]["1"]["share_of_peak"]
-    assert found["update"]["share_of_peak"] >= share
-    assert "of the peak, as measured" in found["update"]["reason"]
+    training_step(workload, objective, 8, torch.device("cpu"))()
 
-    none = measured(free=100)
-
-    assert none["sample"]["1"]["computed"]
-    assert "at least" in none["update"]["reason"]
+    assert any(
+        not torch.equal(p, old)
+        for p, old in zip(objective.generator.parameters(), before, strict=True)
+    )
 
 
-def test_what_would_take_too_long_is_computed(measured):
-    found, forward = measured(free=2**34, patience=1e-9), 115_200
-
-    assert found["update"]["computed"]
-    assert found["sample"]["1"]["computed"]
-    assert found["sample"]["1"]["latency_ms"] == pytest.approx(1e3 * forward / 1e10)
-    assert "would take" in found["update"]["reason"]
-
-
-def test_the_cache_of_files_in_a_container_is_free(efficiency, tmp_path):
-    allowed = efficiency["memory"]._allowed
+def test_cached_files_of_a_container_are_free(tmp_path):
+    allowed = measuring.free_in_container
     assert allowed(tmp_path) is None
     (tmp_path / "memory.max").write_text("1000\n")
     (tmp_path / "memory.current").write_text("900\n")
@@ -383,114 +327,60 @@ def test_the_cache_of_files_in_a_container_is_free(efficiency, tmp_path):
     assert allowed(tmp_path) is None
 
 
-def test_growth_is_at_least_what_was_taken(efficiency):
-    growth = efficiency["memory"].Growth(torch.device("cpu"))
+def test_growth_is_at_least_what_was_allocated():
+    growth = measuring.Growth(torch.device("cpu"))
     some = torch.ones(2**24)  # 64 MiB.
     del some
 
     assert 2**26 <= growth.bytes() + 2**20 < 2**28
 
 
-# --- Processes ------------------------------------------------------------------------------------
+# --- The program ----------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def entries(efficiency, tmp_path_factory):
-    """Contenders that work, die, compute no number, are wrong and lack their plugin."""
-    plugin = tmp_path_factory.mktemp("plugin") / "deadly.py"
-    plugin.write_text(DEADLY)
-    small = ["objective.generator.depth=1", "objective.discriminator.depth=1"]
+class QuietConsole:
+    """Stands in for progress."""
 
-    def config(network="DiTDiscriminator", *overrides):
-        loaded = load_config("afm_digits", [*small, *overrides]) | {"plugins": [str(plugin)]}
-        loaded["objective"]["discriminator"]["type"] = network  # With the sizes of the other.
-        return loaded
+    def __init__(self, *_):
+        pass
 
-    configs = {
-        "dies": config("Deadly"),
-        "no number": config("Wrong"),
-        "broken": config("DiTDiscriminator", "objective.generator.patch_size=3"),
-        "not installed": config("R3GANDiscriminator"),
-        "works": config(),
-    }
-    found, shares, ended = [], [], []
-    measure = efficiency["program"].measure_contenders
-    measure(configs, found, lambda name, share: shares.append((name, share)), ended.append)
-    assert found == ended
-    assert ("works", 0.2) in shares
-    return {entry["contender"]: entry for entry in found}
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def show(self, *_):
+        pass
+
+    def end(self, *_):
+        pass
 
 
-def test_one_that_dies_keeps_what_was_counted_and_the_others_go_on(entries):
-    assert list(entries) == ["dies", "no number", "broken", "not installed", "works"]
-    dead = entries["dies"]
-    assert (dead["status"], dead["reason"]) == ("failed", "The process died with status 7.")
-    assert dead["flops"]["forward_passes"] > 14
-    assert "does not divide" in entries["broken"]["reason"]
-    assert entries["broken"]["flops"] is None
-    assert entries["works"]["status"] == "done"
-
-
-def test_one_whose_plugin_is_missing_is_not_run_and_told_how_to_install_it(entries):
-    missing = entries["not installed"]
-
-    assert missing["status"] == "not run"
-    assert "pip install" in missing["reason"]
-
-
-def test_one_that_is_measured_ends_with_the_process_that_started_it():
-    parent = subprocess.Popen(
-        [sys.executable, "-c", ENDLESS],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "benchmarks", ROOT)))},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    child = int(parent.stdout.readline())
-
-    parent.kill()
-
-    try:
-        parent.communicate(timeout=60)  # Until both have closed it.
-    except subprocess.TimeoutExpired:
-        os.kill(child, signal.SIGKILL)
-        raise
-
-
-def test_what_is_no_number_is_a_failure_with_the_name_of_the_term(entries):
-    wrong = entries["no number"]
-
-    assert wrong["status"] == "failed"
-    assert "TrainingError: discriminator/adversarial" in wrong["reason"]
-    assert wrong["measured"]["sample"]["1"]["latency_ms"] > 0
-    assert wrong["measured"]["update"] is None
-
-
-def test_an_entry_has_the_keys_that_the_documentation_says(entries):
-    entry = entries["works"]
-
-    assert set(entry) == {"contender", "status", "reason", "parameters", "flops", "measured"}
-    assert set(entry["flops"]) == {"forward", "sample", "updates", "per_image", "forward_passes"}
-    measured = entry["measured"]
-    assert set(measured) == {
-        *("device", "threads", "dtype", "batch", "matmul_peak_flops", "sample", "update")
-    }
-    shared = {"images_per_second", "peak_memory_mib", "share_of_peak", "computed", "reason"}
-    assert set(measured["sample"]["1"]) == {"latency_ms", "batch", *shared}
-    assert set(measured["update"]) == {"seconds", "batch", *shared}
-    assert measured["threads"] == 1  # As the config says.
-
-
-def test_one_that_takes_too_long_is_given_up_and_ctrl_c_leaves_entries(efficiency):
-    measure, found = efficiency["program"].measure_contenders, []
-    measure({"slow": load_config("afm_digits")}, found, print, lambda entry: None, limit=0.01)
-
+def test_time_limit_and_ctrl_c_leave_entries(monkeypatch):
+    monkeypatch.setattr(program, "TaskProgress", QuietConsole)
+    contenders = [parse_contender(name) for name in ("afm_digits", "gan_digits")]
+    found = []
+    program.measure_efficiency(contenders[:1], (), found, None, 60.0, limit=0.01)
     assert "not done after 0.01 s" in found[0]["reason"]
 
-    def interrupt(entry):
+    def interrupt(*_):
         raise KeyboardInterrupt
 
-    configs = dict.fromkeys(("first", "second"), load_config("afm_digits"))
+    monkeypatch.setattr(QuietConsole, "end", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        measure(configs, found, print, interrupt, limit=0.01)
-    assert [entry["contender"] for entry in found] == ["slow", "first", "second"]
-    assert (found[-1]["status"], found[-1]["reason"]) == ("not run", "interrupted")
+        program.measure_efficiency(contenders, (), found, None, 60.0, limit=0.01)
+    assert [entry["contender"] for entry in found] == ["afm_digits", "gan_digits"]
+    assert (found[1]["status"], found[1]["reason"]) == ("not run", "interrupted")
+
+
+def test_missing_plugin_is_not_run():
+    sent = []
+    contender = parse_contender("r3gan_digits")
+
+    program.work(SimpleNamespace(send=sent.append), contender, (), 60.0, False)
+
+    ((is_done, _, entry),) = sent
+    assert is_done
+    assert entry["status"] == "not run"
+    assert "pip install" in entry["reason"]

@@ -1,6 +1,5 @@
-"""Tests for benchmarks/data/emoji32.npz and what makes it."""
+"""Tests for benchmarks/data/emoji32.npz and the program that makes it."""
 
-import importlib.util
 import io
 import json
 import tarfile
@@ -10,15 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.studies import make_emoji
+
 DATA = Path(__file__).parents[2] / "benchmarks/data"
-
-
-@pytest.fixture(scope="module")
-def maker():
-    spec = importlib.util.spec_from_file_location("make_emoji", DATA / "make_emoji.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +42,14 @@ def package(**images):
     return buffer.getvalue()
 
 
-def test_pictures_are_laid_on_white_and_halved(maker):
+def test_pictures_are_halved_on_white():
     pixels = np.zeros((64, 64, 4), np.uint8)
     pixels[::2, ::2] = (255, 0, 0, 255)  # One of four is red, the others are seen through.
     pixels[:2, :2] = (0, 0, 0, 51)  # A fifth of black.
     png = io.BytesIO()
     Image.fromarray(pixels).save(png, "PNG")
 
-    small = maker.shrink(png.getvalue())
+    small = make_emoji.shrink(png.getvalue())
 
     assert small.dtype == np.uint8
     assert small.shape == (32, 32, 3)
@@ -64,11 +57,11 @@ def test_pictures_are_laid_on_white_and_halved(maker):
     assert small[5, 5].tolist() == [255, 191, 191]
 
 
-def test_equal_images_are_kept_once_and_pieces_never(maker):
+def test_duplicates_and_pieces_are_dropped():
     colors = {f"_{i}": ("ab"[i % 2], (31 * i, 255 - 31 * i, 0, 255)) for i in range(8)}
     same = {"_8": ("a", colors["_2"][1]), "_9": ("Component", (0, 0, 9, 255))}
 
-    arrays = maker.make(package(**colors, **same))
+    arrays = make_emoji.make(package(**colors, **same))
 
     assert arrays["names"].tolist() == list("01234567")
     assert arrays["class_names"].tolist() == ["a", "b"]
@@ -77,7 +70,7 @@ def test_equal_images_are_kept_once_and_pieces_never(maker):
     assert arrays["images"][2, 0, 0].tolist() == list(colors["_2"][1][:3])
 
 
-def test_whoever_is_shown_is_of_one_group_and_so_are_twins(maker):
+def test_similar_emoji_are_one_group():
     codes = [
         "1F3C3",
         "1F3C3-200D-2642-FE0F",
@@ -88,12 +81,12 @@ def test_whoever_is_shown_is_of_one_group_and_so_are_twins(maker):
     images = np.arange(10, dtype=np.uint8)[:, None, None, None] * 25 + np.zeros((1, 2, 2, 3), int)
     images[9] = images[8] + 17  # 0.133 in [-1, 1]; neighbors differ by 0.196.
 
-    groups = maker.group(codes, images)
+    groups = make_emoji.group(codes, images)
 
     assert groups.tolist() == [0, 0, 0, 3, 3, 5, 6, 3, 8, 8]
 
 
-def test_the_committed_file_is_as_described(emoji):
+def test_committed_file(emoji):
     images, labels, held_out = emoji["images"], emoji["labels"], emoji["held_out"]
 
     assert images.shape == (1892, 32, 32, 3)
@@ -106,22 +99,22 @@ def test_the_committed_file_is_as_described(emoji):
     assert set(emoji["names"][emoji["class_names"][labels] == "Activities"]) > {"ticket", "soccer"}
 
 
-def test_no_held_out_emoji_has_a_twin_among_the_training_images(maker, emoji):
+def test_no_held_out_emoji_has_a_twin_in_training(emoji):
     rows = emoji["images"].reshape(1892, -1).astype(np.float64) / 127.5 - 1
     train, rest = rows[~emoji["held_out"]], rows[emoji["held_out"]]
 
     products = np.square(rest).sum(1)[:, None] + np.square(train).sum(1) - 2 * rest @ train.T
     nearest = np.sqrt(products.min() / rows.shape[1])
 
-    assert nearest > maker.CLOSE
+    assert nearest > make_emoji.CLOSE
 
 
-def test_another_package_is_refused(maker, tmp_path, monkeypatch, capsys):
+def test_other_package_is_an_error(tmp_path, monkeypatch, capsys):
     path = tmp_path / "package.tgz"
     path.write_bytes(package(_1=("a", (0, 0, 0, 255))))
     monkeypatch.setattr("sys.argv", ["make_emoji.py", str(path)])
 
     with pytest.raises(SystemExit):
-        maker.main()
+        make_emoji.main()
 
     assert "is another file: its SHA-256 is" in capsys.readouterr().err

@@ -6,12 +6,25 @@ import re
 import numpy as np
 import pytest
 
+from benchmarks.suites import load_suite
+from benchmarks.suites.drawing import by_setting
+from benchmarks.suites.evidence import fixed_labels, fixed_noises
+from benchmarks.suites.paper_small import (
+    any_step,
+    appendix_g,
+    figure_1,
+    guidance,
+    table_1,
+    table_2,
+    table_12,
+)
+
 YES, NO = "reproduces", "does not reproduce at this scale"
 
 
 @pytest.fixture(scope="module")
-def claims(suites):
-    return {claim.id: claim for claim in suites.load_suite("paper-small").testable}
+def claims():
+    return {claim.id: claim for claim in load_suite("paper-small").testable}
 
 
 def numbers_of(module, **values):
@@ -29,8 +42,8 @@ def numbers_of(module, **values):
     ],
 )
 @pytest.mark.parametrize("place", ["line", "plane"])
-def test_one_map(place, ours, theirs, verdict, suites, claims):
-    module = suites.paper_small.figure_1
+def test_one_map(place, ours, theirs, verdict, claims):
+    module = figure_1
     numbers = numbers_of(module, AFM_BETWEEN=ours, GAN_BETWEEN=theirs)
 
     assert claims[f"figure-1-{place}"].judge(numbers).name == verdict
@@ -39,8 +52,8 @@ def test_one_map(place, ours, theirs, verdict, suites, claims):
 @pytest.mark.parametrize(
     ("errors", "verdict"), [([0.1, 0.2, 0.29], YES), ([0.1, 0.2, 0.3], NO), ([0.1, math.inf], NO)]
 )
-def test_optimal_map(errors, verdict, suites, claims):
-    module = suites.paper_small.figure_1
+def test_optimal_map(errors, verdict, claims):
+    module = figure_1
     numbers = numbers_of(module, AFM_ERROR=errors, GAN_ERROR=[1.0])
 
     assert claims["figure-1-plane-optimal"].judge(numbers).name == verdict
@@ -75,8 +88,8 @@ def test_too_small_a_transport_scale(zero, small, verdict, claims):
     assert claims["figure-2-small"].judge(numbers).name == verdict
 
 
-def grid(suites, without, with_):
-    module = suites.paper_small.table_1
+def grid(without, with_):
+    module = table_1
     numbers = {module.NOISE: [0.6, 0.6]}
     for ot, gp in module.GRID:
         numbers[module._name(ot, gp)] = with_ if ot else without
@@ -92,15 +105,15 @@ def grid(suites, without, with_):
         ([0.7, 0.9], [0.65, 0.7], NO, NO),
     ],
 )
-def test_without_the_transport_loss(without, with_, diverges, better, suites, claims):
-    _, numbers = grid(suites, without, with_)
+def test_without_the_transport_loss(without, with_, diverges, better, claims):
+    _, numbers = grid(without, with_)
 
     assert claims["table-1-diverges"].judge(numbers).name == diverges
     assert claims["table-1-better"].judge(numbers).name == better
 
 
-def test_a_transport_loss_has_to_help_at_every_penalty(suites, claims):
-    module, numbers = grid(suites, [1.0, 1.0], [0.1, 0.1])
+def test_transport_loss_helps_at_every_penalty(claims):
+    module, numbers = grid([1.0, 1.0], [0.1, 0.1])
     for ot in module.OT_SCALES[1:]:
         numbers[module._name(ot, module.GP_SCALES[-1])] = [0.9, 0.9]
 
@@ -115,8 +128,8 @@ def test_a_transport_loss_has_to_help_at_every_penalty(suites, claims):
         ([0.26, 0.28], [0.3, 0.35], NO),  # Below all of them, by too little.
     ],
 )
-def test_decay(decayed, constant, verdict, suites, claims):
-    module = suites.paper_small.table_2
+def test_decay(decayed, constant, verdict, claims):
+    module = table_2
     values = {module.DECAYED: decayed, module.START: constant, module.END: [0.2]}
     numbers = {module._distance(name): found for name, found in values.items()}
 
@@ -132,8 +145,8 @@ def test_decay(decayed, constant, verdict, suites, claims):
         ([0.1], [0.1], [0.2], [0.2], [0.4], NO, YES),
     ],
 )
-def test_any_step(one, two, any_one, any_two, any_four, works, costs, suites, claims):
-    module = suites.paper_small.any_step
+def test_any_step(one, two, any_one, any_two, any_four, works, costs, claims):
+    module = any_step
     values = zip(module.PLACES, (one, two, any_one, any_two, any_four), strict=True)
     numbers = {module.NOISE: [0.6]} | {module._name(place): found for place, found in values}
 
@@ -182,8 +195,8 @@ def test_depth_against_steps(deep, steps, verdict, claims):
         ((math.inf, 2.5), (1.0, 1.2), YES),
     ],
 )
-def test_norms_of_gradients(without, with_, verdict, suites, claims):
-    module = suites.paper_small.appendix_g
+def test_norms_of_gradients(without, with_, verdict, claims):
+    module = appendix_g
     numbers = {}
     for way, (usual, odd) in ((module.WITHOUT, without), (module.WITH, with_)):
         for index, setting in enumerate(module.SETTINGS):
@@ -228,8 +241,8 @@ def test_cost_of_the_rivals(claim_id, method, count, verdict, claims):
         ([0.11], [0.12], [math.inf], [math.inf], (NO, NO, NO)),  # They diverged.
     ],
 )
-def test_guidance(clean, near, along, implicit, verdicts, suites, claims):
-    module = suites.paper_small.guidance
+def test_guidance(clean, near, along, implicit, verdicts, claims):
+    module = guidance
     values = zip(module.SETTINGS, ([0.1], clean, near, along, implicit), strict=True)
     numbers = {f"{name}: {module.CHANGE}": found for name, found in values}
 
@@ -237,9 +250,9 @@ def test_guidance(clean, near, along, implicit, verdicts, suites, claims):
     assert tuple(claims[claim_id].judge(numbers).name for claim_id in ids) == verdicts
 
 
-def test_the_change_of_the_optimal_map_is_zero_and_that_of_a_shift_its_length(suites):
-    module, noises = suites.paper_small.guidance, suites.noises
-    exact = module._data().optimal_map(noises.fixed_noises((2,)), noises.fixed_labels(3))
+def test_change_is_the_distance_to_the_optimal_map():
+    module = guidance
+    exact = module._data().optimal_map(fixed_noises((2,)), fixed_labels(3))
     shifted = exact.numpy() + np.array([0.3, 0.4], np.float32)
 
     assert module.change(exact.numpy()) == pytest.approx(0, abs=1e-6)
@@ -251,25 +264,35 @@ def test_the_change_of_the_optimal_map_is_zero_and_that_of_a_shift_its_length(su
 # --- Table 12, counted ----------------------------------------------------------------------------
 
 
-def test_counted_passes_are_those_of_the_rule_of_three(suites):
-    counts = suites.paper_small.table_12.count_passes("AdversarialFlow", "S/2")
+def test_counted_passes_match_closed_form(monkeypatch):
+    spec = table_12._spec
+
+    def shallow(method, size):
+        found = spec(method, size)
+        networks = [value for value in found.values() if isinstance(value, dict)]
+        for network in networks:
+            network["depth"] = 2
+        return found
+
+    monkeypatch.setattr(table_12, "_spec", shallow)
+    counts = table_12.count_passes.__wrapped__("AdversarialFlow", "S/2")
 
     # Forward 1, backward 2, backward to the input alone 1: 1 + 2 + 2 + 1, and 1 + 2.5 + 5.
     assert counts["generator"] == pytest.approx(6, rel=0.03)
     assert counts["discriminator"] == pytest.approx(8.5, rel=0.01)
-    (flow,) = suites.paper_small.table_12.count_passes("FlowMatching", "S/2").values()
+    (flow,) = table_12.count_passes.__wrapped__("FlowMatching", "S/2").values()
     assert flow == pytest.approx(3, rel=0.01)
-    (mean_flow,) = suites.paper_small.table_12.count_passes("MeanFlow", "S/2").values()
+    (mean_flow,) = table_12.count_passes.__wrapped__("MeanFlow", "S/2").values()
     assert mean_flow == pytest.approx(6, rel=0.01)
 
 
 # --- The suite as a whole -------------------------------------------------------------------------
 
 
-def test_every_run_of_the_suite_is_a_config_that_passes_the_check(suites):
+def test_every_run_is_a_valid_config():
     from afmlib.config import check_config
 
-    suite = suites.load_suite("paper-small")
+    suite = load_suite("paper-small")
 
     assert suite.runs
     for run in suite.runs:
@@ -277,8 +300,8 @@ def test_every_run_of_the_suite_is_a_config_that_passes_the_check(suites):
         assert checked.num_threads == 1  # Or two at a time would be more than two cores.
 
 
-def test_every_claim_says_what_it_rests_on(suites):
-    suite = suites.load_suite("paper-small")
+def test_every_claim_is_documented():
+    suite = load_suite("paper-small")
     ids = [claim.id for claim in suite.claims]
 
     assert len(set(ids)) == len(ids)
@@ -290,14 +313,12 @@ def test_every_claim_says_what_it_rests_on(suites):
     assert {"figure-1-line", "table-7-depth", "table-12-afm", "imagenet-guided"} <= set(ids)
 
 
-def test_a_figure_of_settings_marks_what_diverged(suites):
+def test_figure_marks_diverged_runs():
     from matplotlib.figure import Figure
 
     axes = Figure().subplots()
 
-    suites.drawing.by_setting(
-        axes, {"a": [1.0, 2.0], "b": [math.inf, 3.0]}, "number", (1.5, "bound")
-    )
+    by_setting(axes, {"a": [1.0, 2.0], "b": [math.inf, 3.0]}, "number", (1.5, "bound"))
 
     crosses = [line for line in axes.lines if line.get_marker() == "x"]
     dots = np.concatenate([line.get_ydata() for line in axes.lines if line.get_marker() == "o"])

@@ -1,10 +1,14 @@
-"""What is committed in benchmarks/results, and the pages of the docs that are written from it."""
+"""Tests for the committed results and the pages of the docs that are written from them."""
 
 import json
 from pathlib import Path
 
 import jsonschema
 import pytest
+
+from benchmarks import report
+from benchmarks.reporting.schema import read_schema
+from benchmarks.reporting.studies import depth_text, engine_text, schedules_text
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks/results"
@@ -20,14 +24,14 @@ MARKS = (
 
 
 @pytest.fixture
-def main(benchmarks, monkeypatch):
+def main(monkeypatch):
     monkeypatch.chdir(ROOT)
-    return benchmarks["report"].main
+    return report.main
 
 
 @pytest.fixture
-def validator(benchmarks):
-    schema = benchmarks["schema"].read_schema()
+def validator():
+    schema = read_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema)
 
@@ -37,11 +41,12 @@ def read(name):
 
 
 def small():
-    """The committed digits with one row and what it costs, as schema 2."""
+    """The committed digits with one row and its cost."""
     results = read("digits")
-    made = {"batch": 4, "peak_memory_mib": 1.5, "share_of_peak": 0.2, "computed": False}
+    made = {"batch": 4, "peak_memory_mib": 1.5, "share_of_peak": 0.2}
     sample = made | {"reason": None, "latency_ms": 1.0, "images_per_second": 2.0}
-    update = made | {"computed": True, "reason": "no room", "seconds": 1, "images_per_second": 2.0}
+    update = dict.fromkeys(made) | {"reason": "no room", "seconds": None}
+    update["images_per_second"] = None
     flops = {"forward": 1.0, "sample": {"1": 1.0, "2": None}, "updates": {"generator": 3.0}}
     machine = {"device": "cpu", "threads": 1, "dtype": "float32", "matmul_peak_flops": 1e10}
     entry = {
@@ -52,18 +57,18 @@ def small():
         "flops": flops | {"per_image": 3.0, "forward_passes": 3.0},
         "measured": machine | {"batch": 4, "sample": {"1": sample}, "update": update},
     }
-    return results | {"schema": 2, "rows": results["rows"][:1], "efficiency": [entry]}
+    return results | {"rows": results["rows"][:1], "efficiency": [entry]}
 
 
 @pytest.mark.parametrize("name", COMPARISONS)
-def test_tables_are_what_the_results_say(main, capsys, name):
+def test_reports_match_results(main, capsys, name):
     page = (ROOT / "docs/results.md").read_text()
     shown = ["--page", "docs/results.md"] if f"The results of {name}," in page else []
 
     assert main([f"benchmarks/results/{name}", *shown, "--check"]) == 0, capsys.readouterr().err
 
 
-def test_digits_and_emoji_are_on_the_page_of_results():
+def test_digits_and_emoji_are_in_the_docs():
     page = (ROOT / "docs/results.md").read_text()
 
     assert "The results of digits," in page
@@ -72,7 +77,7 @@ def test_digits_and_emoji_are_on_the_page_of_results():
 
 
 @pytest.mark.parametrize("what", ["literature", "schema"])
-def test_a_page_written_from_data_is_in_step(main, tmp_path, capsys, what):
+def test_docs_match_literature_and_schema(main, tmp_path, capsys, what):
     name = {"literature": "literature.md", "schema": "results-schema.md"}[what]
     copy = tmp_path / name
     copy.write_text((ROOT / "docs" / name).read_text())
@@ -85,7 +90,7 @@ def test_a_page_written_from_data_is_in_step(main, tmp_path, capsys, what):
     assert copy.read_text() == (ROOT / "docs" / name).read_text()
 
 
-def test_a_page_keeps_what_stands_around_the_marks(main, tmp_path):
+def test_page_keeps_text_around_marks(main, tmp_path):
     folder, page = tmp_path / "out", tmp_path / "page.md"
     folder.mkdir()
     (folder / "results.json").write_text(json.dumps(small()))
@@ -104,7 +109,7 @@ def test_a_page_keeps_what_stands_around_the_marks(main, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["# Mine\n", "".join(reversed(MARKS)), MARKS[0]])
-def test_a_page_without_the_marks_is_refused(main, tmp_path, capsys, text):
+def test_page_without_marks_is_an_error(main, tmp_path, capsys, text):
     folder, page = tmp_path / "out", tmp_path / "page.md"
     folder.mkdir()
     (folder / "results.json").write_text(json.dumps(small()))
@@ -118,14 +123,14 @@ def test_a_page_without_the_marks_is_refused(main, tmp_path, capsys, text):
 @pytest.mark.parametrize(
     "argv", [[], ["folder", "--literature", "page.md"], ["--page", "page.md", "--schema", "x.md"]]
 )
-def test_what_is_asked_for_is_one_thing(main, argv):
+def test_report_needs_one_target(main, argv):
     with pytest.raises(SystemExit) as status:
         main(argv)
     assert status.value.code == 2
 
 
 @pytest.mark.parametrize("name", COMPARISONS)
-def test_committed_results_are_of_the_schema(validator, name):
+def test_committed_results_follow_the_schema(validator, name):
     validator.validate(read(name))
 
 
@@ -133,7 +138,7 @@ def test_committed_results_are_of_the_schema(validator, name):
     "change",
     [
         lambda results: results.pop("efficiency"),
-        lambda results: results.update(schema=3),
+        lambda results: results.update(schema=1),
         lambda results: results["machine"].pop("cpu"),
         lambda results: results["rows"][0].update(status="finished"),
         lambda results: results["rows"][0].update(undocumented=1),
@@ -143,10 +148,10 @@ def test_committed_results_are_of_the_schema(validator, name):
         lambda results: results["references"][0]["values"].update(recall=None),
         lambda results: results["efficiency"].append({"contender": "afm_digits"}),
         lambda results: results["efficiency"][0]["flops"].update(undocumented=1),
-        lambda results: results["efficiency"][0]["measured"]["sample"]["1"].pop("computed"),
+        lambda results: results["efficiency"][0]["measured"]["sample"]["1"].pop("batch"),
     ],
 )
-def test_what_the_schema_does_not_know_is_refused(validator, change):
+def test_schema_rejects_unknown_content(validator, change):
     results = small()
     validator.validate(results)
 
@@ -156,8 +161,8 @@ def test_what_the_schema_does_not_know_is_refused(validator, change):
         validator.validate(results)
 
 
-def test_every_key_of_the_schema_says_what_it_means(benchmarks):
-    schema = benchmarks["schema"].read_schema()
+def test_schema_documents_every_key():
+    schema = read_schema()
     page = (ROOT / "docs/results-schema.md").read_text()
 
     def check(node):
@@ -168,3 +173,31 @@ def test_every_key_of_the_schema_says_what_it_means(benchmarks):
 
     for kind in (schema, *schema["$defs"].values()):
         check(kind)
+
+
+@pytest.mark.parametrize(
+    ("name", "page", "text_of"),
+    [
+        ("engine/engine.json", "engine/engine.md", engine_text),
+        ("depth/depth.json", "depth/depth.md", depth_text),
+        ("schedules/results.json", "schedules/table.md", schedules_text),
+    ],
+)
+def test_studies_match_results(name, page, text_of):
+    assert (RESULTS / page).read_text() == text_of(json.loads((RESULTS / name).read_text()))
+
+
+def test_repeated_depth_needs_no_memory_with_checkpointing():
+    rows = json.loads((RESULTS / "depth/depth.json").read_text())["rows"]
+    kept = {(row["repeats"], row["checkpointing"]): row["kept_mib"] for row in rows}
+
+    assert kept[8, False] > 7 * kept[1, False]
+    assert kept[8, True] < 0.15 * kept[1, False]
+
+
+def test_schedules_are_judged_by_other_noises_than_they_watch():
+    rows = json.loads((RESULTS / "schedules/results.json").read_text())["rows"]
+
+    assert len({json.dumps(row["protocol"]) for row in rows}) == 1
+    for row in rows:
+        assert row["measured_by"] is None or row["measured_by"]["seed"] != row["protocol"]["seed"]

@@ -145,6 +145,11 @@ def test_every_contender_is_counted_and_measured(comparison):
     assert "would take at least" in large["measured"]["update"]["reason"]
     (dead,) = (entry for name, entry in entries.items() if "Dying" in name)
     assert dead["reason"] == "The process died with status 7."
+    assert dead["flops"]["forward_passes"] > 1
+    (wrong,) = (entry for name, entry in entries.items() if "NotFinite" in name)
+    assert "TrainingError: discriminator/adversarial" in wrong["reason"]
+    assert wrong["measured"]["sample"]["1"]["latency_ms"] > 0
+    assert wrong["measured"]["update"] is None
 
 
 def test_references_are_real_data_and_class_means(comparison):
