@@ -2,6 +2,7 @@
 
 __all__ = [
     "BatchLayout",
+    "EvaluationHook",
     "PlayerBatches",
     "PlayerOptimizer",
     "Runner",
@@ -22,6 +23,7 @@ from afmlib.engine.opencv import ensure_importable
 ensure_importable()  # Before anything imports mmengine, which imports OpenCV.
 
 from afmlib.engine.batches import BatchLayout, PlayerBatches  # noqa: E402
+from afmlib.engine.hooks import EvaluationHook  # noqa: E402
 from afmlib.engine.launch import join_processes, leave_processes  # noqa: E402
 from afmlib.engine.optimizers import PlayerOptimizer, build_optimizers  # noqa: E402
 from afmlib.engine.runner import Runner  # noqa: E402

@@ -152,9 +152,9 @@ def count(workload: Workload, objective: Objective) -> dict[str, Any]:
         player: count_update(objective, player, batch, shape) / batch
         for player in objective.players
     }
-    forward = count_forward(objective.get_submodule(objective.averaged_player), *one)
+    forward = count_forward(objective.get_submodule(objective.ema_player), *one)
     total = sum(times * updates[player] for player, times in objective.players.items())
-    per_image = total / objective.players[objective.averaged_player]
+    per_image = total / objective.players[objective.ema_player]
     samples: dict[str, int | None] = {}
     model = objective.sample_model
     if model is not None:

@@ -147,7 +147,7 @@ def _build(
     """Builds the objective if the smallest training batch can be measured, else says why not."""
     smallest = min(SMALLEST, workload.run.global_batch)
     needed = training_memory(workload, blueprint, smallest)
-    updates = blueprint.players[blueprint.averaged_player]
+    updates = blueprint.players[blueprint.ema_player]
     try:
         meter.require(
             f"an iteration of {smallest} images", needed, smallest * updates * flops_per_image
@@ -223,7 +223,7 @@ def _forward_memory(workload: Workload, latents: Tensor, labels: Tensor) -> int:
     """Returns the bytes that a forward pass of the sampled network keeps for a backward pass."""
     with on_meta():
         objective = workload.build()
-        network = objective.get_submodule(objective.averaged_player)
+        network = objective.get_submodule(objective.ema_player)
         given = [*network.parameters(), *network.buffers(), latents, labels]
         return saved_bytes(lambda: run_forward(network, latents, labels), given)
 
@@ -277,7 +277,7 @@ def measure_training(
     The batch is that of the config, or a smaller one that fits into memory and takes a second.
     """
     # Each update of the averaged player sees a batch of its own.
-    updates = objective.players[objective.averaged_player]
+    updates = objective.players[objective.ema_player]
     batch = workload.run.global_batch
     while batch // 2 >= SMALLEST and (
         meter.expect(batch * updates * flops_per_image) > 1

@@ -93,11 +93,7 @@ def training_step(
 
     It is the step of the engine, on random latents.
     """
-    # The coming names of `afmlib.engine`: BatchLayout, PlayerBatches, TrainingStep, ...
-    from afmlib.engine.batches import PlayerBatches
-    from afmlib.engine.layout import BatchLayout
-    from afmlib.engine.objective_model import ObjectiveModel
-    from afmlib.engine.optimizers import build_optimizers
+    from afmlib.engine import BatchLayout, PlayerBatches, TrainingStep, build_optimizers
 
     run = workload.run
     layout = BatchLayout.of(batch, run.micro_batch)
@@ -106,11 +102,16 @@ def training_step(
         player: PlayerBatches(latents, objective, layout, (run.seed, index), device)
         for index, player in enumerate(objective.players)
     }
-    autocast = torch.bfloat16 if run.precision == "bfloat16" else None
-    model = ObjectiveModel(objective, run.ema, autocast).train()
-    objective.average.eval()
+    objective.train()
+    objective.ema.eval()
     if run.compile:
         for player in objective.players:
             objective.get_submodule(player).compile()
-    optimizers = build_optimizers(run.optimizers, objective)
-    return lambda: model.train_step(batches, optimizers)
+    return TrainingStep(
+        objective,
+        batches,
+        build_optimizers(run.optimizers, objective),
+        run.ema,
+        run.updates,
+        torch.bfloat16 if run.precision == "bfloat16" else None,
+    )

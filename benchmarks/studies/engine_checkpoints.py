@@ -89,7 +89,7 @@ def _content(runner: Runner) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _load_run(runner: Runner, folder: str) -> None:
-    state.load_run(folder, runner.model, runner.optim_wrapper, runner.stateful)
+    state.load_run(folder, runner.step, runner.stateful)
 
 
 def _sync(path: Path) -> None:

@@ -13,10 +13,9 @@ from typing import Any
 from unittest import mock
 
 import torch
-from afmlib.engine.training_metrics import Panel
 from torch import Tensor
 
-from afmlib.engine import objective_model, optimizers  # Before mmengine.
+from afmlib.engine import step  # Before mmengine.
 from afmlib.engine.hooks import LogHook
 from afmlib.objectives import adversarial_flow
 
@@ -58,7 +57,7 @@ NUM_WARM_UP, NUM_DISSECTED, MIN_ROUNDS = 1, 3, 3
 
 
 class NoPanel:
-    """Stands in for `Panel` and gathers nothing."""
+    """Replaces `TrainingMetrics` and gathers nothing."""
 
     def __init__(self, player: str) -> None:
         del player
@@ -66,7 +65,7 @@ class NoPanel:
     def add_terms(self, terms: Mapping[str, Tensor]) -> None:
         """Adds nothing."""
 
-    def add_observations(self, observations: Mapping[str, Tensor]) -> None:
+    def add_observed(self, observed: Mapping[str, Tensor]) -> None:
         """Adds nothing."""
 
     def finish(self, gradient_norm: Tensor) -> dict[str, Tensor]:
@@ -74,7 +73,7 @@ class NoPanel:
         del gradient_norm
         return {}
 
-    def first_wrong(self) -> str:
+    def first_non_finite(self) -> str:
         """Knows of nothing."""
         return ""
 
@@ -87,10 +86,9 @@ def without_panel() -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         for owner, name, replacement in (
-            (objective_model, "Panel", NoPanel),
-            (optimizers, "get_total_norm", lambda gradients: torch.zeros(())),
-            (adversarial_flow, "observe_gradient", lambda latents, seen, name: latents),
-            (adversarial_flow, "_observed_logits", lambda logits_real, logits_fake: {}),
+            (step, "TrainingMetrics", NoPanel),
+            (step, "get_total_norm", lambda gradients: torch.zeros(())),
+            (adversarial_flow, "observe_gradient", lambda latents, observed, name: latents),
         ):
             stack.enter_context(mock.patch.object(owner, name, replacement))
         yield
@@ -98,15 +96,12 @@ def without_panel() -> Iterator[None]:
 
 PIECES = {
     "sums, means, the check that all is finite": (
-        (Panel, "add_terms"),
-        (Panel, "add_observations"),
-        (Panel, "finish"),
+        (step.TrainingMetrics, "add_terms"),
+        (step.TrainingMetrics, "add_observed"),
+        (step.TrainingMetrics, "finish"),
     ),
-    "norms of the players' gradients": ((optimizers, "get_total_norm"),),
-    "logits, and norms of the gradient of each sample": (
-        (adversarial_flow, "observe_gradient"),
-        (adversarial_flow, "_observed_logits"),
-    ),
+    "norms of the players' gradients": ((step, "get_total_norm"),),
+    "norms of the gradient of each sample": ((adversarial_flow, "observe_gradient"),),
     "sums for the log": ((LogHook, "after_train_iter"),),
 }
 """What the panel is made of, and where it is computed."""
