@@ -23,7 +23,6 @@ __all__ = [
     "SamplePrediction",
     "TrigFlowPrediction",
     "VelocityPrediction",
-    "parameterization_of",
 ]
 
 import math
@@ -199,18 +198,3 @@ class TrigFlowPrediction(Parameterization):
         # The middle of two steps is at the angle 1.1 (Lu and Song, 2024).
         ratio = math.tan(1.1)
         return fraction ** (math.log(ratio / (1 + ratio)) / math.log(0.5))
-
-
-def parameterization_of(prediction: str) -> Parameterization:
-    """Returns the parameterization for a prediction type, "sample" or "velocity".
-
-    Raises:
-        ValueError: If the prediction type is unknown.
-    """
-    choices: dict[str, type[Parameterization]] = {
-        "sample": SamplePrediction,
-        "velocity": VelocityPrediction,
-    }
-    if prediction not in choices:
-        raise ValueError(f"prediction must be one of {list(choices)}, got {prediction!r}.")
-    return choices[prediction]()

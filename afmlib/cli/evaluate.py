@@ -74,7 +74,7 @@ def run(options: Any) -> int:
 def _of_model(options: Any, device: Any) -> dict[str, Any] | None:
     from afmlib.cli.models import given_model, newest_of
     from afmlib.config.yaml_files import parse
-    from afmlib.engine import evaluate_model
+    from afmlib.evaluation import evaluate_model
     from afmlib.io.checkpoint import read_manifest
     from afmlib.io.official_files import is_weights_file
 
@@ -92,7 +92,7 @@ def _of_model(options: Any, device: Any) -> dict[str, Any] | None:
 
 def _of_classifier(options: Any, folder: str, device: Any) -> dict[str, Any] | None:
     from afmlib.config.yaml_files import parse
-    from afmlib.engine import evaluate_classifier
+    from afmlib.evaluation import evaluate_classifier
     from afmlib.io.checkpoint import read_config
     from afmlib.pretrained import load_classifier
     from afmlib.registry import build_dataset
@@ -107,7 +107,7 @@ def _of_classifier(options: Any, folder: str, device: Any) -> dict[str, Any] | N
 
 
 def _of_file(options: Any, device: Any) -> dict[str, Any] | None:
-    from afmlib.engine import evaluate_file
+    from afmlib.evaluation import evaluate_file
 
     config, protocol = _protocol(options, {})
     dataset = _dataset(config, protocol, device)

@@ -126,7 +126,7 @@ def sample_batches(
     import torch
 
     from afmlib import processes
-    from afmlib.engine import sample_together
+    from afmlib.evaluation import sample_together
     from afmlib.sampling import DEFAULT_BATCH_SIZE, track
 
     if options.batch_size is not None and options.batch_size < 1:

@@ -9,13 +9,8 @@ __all__ = [
     "TrainingError",
     "TrainingStep",
     "build_optimizers",
-    "evaluate_classifier",
-    "evaluate_file",
-    "evaluate_model",
-    "evaluate_samples",
     "join_processes",
     "leave_processes",
-    "sample_together",
 ]
 
 from afmlib.engine.opencv import ensure_importable
@@ -28,10 +23,3 @@ from afmlib.engine.launch import join_processes, leave_processes  # noqa: E402
 from afmlib.engine.optimizers import PlayerOptimizer, build_optimizers  # noqa: E402
 from afmlib.engine.runner import Runner  # noqa: E402
 from afmlib.engine.step import TrainingError, TrainingStep  # noqa: E402
-from afmlib.evaluation import (  # noqa: E402
-    evaluate_classifier,
-    evaluate_file,
-    evaluate_model,
-    evaluate_samples,
-    sample_together,
-)

@@ -2,10 +2,12 @@
 
 __all__ = ["RunFolder"]
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 from afmlib import processes
+from afmlib.config import ConfigError
 from afmlib.io import storage
 from afmlib.io.checkpoint import CHECKPOINTS, checkpoint_path, newest_valid, remove_old, set_aside
 
@@ -46,6 +48,24 @@ class RunFolder:
             raise FileExistsError(
                 f"{self.path} already holds a run: resume it with --resume, or name another folder "
                 "with --work-dir."
+            )
+
+    def require_space(self, num_bytes: int) -> None:
+        """Checks that the disk has room for a checkpoint; object stores are not checked.
+
+        Raises:
+            ConfigError: If it does not fit.
+        """
+        local = storage.local_path(self.path)
+        if local is None:
+            return
+        folder = Path(local).resolve()
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        free = shutil.disk_usage(existing).free
+        if free < num_bytes:
+            raise ConfigError(
+                f"A checkpoint of this run takes {num_bytes / 2**20:.0f} MiB, and {existing} has "
+                f"{free / 2**20:.0f} MiB left: free some space, or choose another --work-dir."
             )
 
     def _holds_run(self) -> bool:

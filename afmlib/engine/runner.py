@@ -43,8 +43,9 @@ from afmlib.engine.optimizers import build_optimizers
 from afmlib.engine.phases import controller_of, protocol_of
 from afmlib.engine.run_folder import SAMPLES, RunFolder
 from afmlib.engine.same_run import check_same_run
-from afmlib.engine.state import load_run, save_run
+from afmlib.engine.state import checkpoint_bytes, load_run, save_run
 from afmlib.engine.step import TrainingError, TrainingStep
+from afmlib.evaluation import check_evaluation_setup
 from afmlib.interfaces import Conventions, Dataset, Objective
 from afmlib.io import storage
 from afmlib.registry import build_dataset, build_objective
@@ -118,6 +119,7 @@ class Runner(MMEngineRunner):
             )
         self._networks = list(self._describe_networks())  # Before FSDP2 renames their classes.
         self.distribution.distribute(self.objective)
+        self.run_folder.require_space(checkpoint_bytes(self.objective))
         self.last_checkpoint: str | None = None
         self.failed_evaluation: str | None = None
         self.stop_requested = self.was_aborted = self._is_evaluating = False
@@ -160,6 +162,9 @@ class Runner(MMEngineRunner):
         objective.total_images = config.num_images
         self.distribution.check(objective)
         check_compatibility(objective, self.dataset, self.layout)
+        check_evaluation_setup(
+            config.evaluation, self.dataset, objective.sample_model or objective.ema
+        )
         if config.compile:
             for player in objective.players:
                 objective.get_submodule(player).compile()

@@ -1,6 +1,6 @@
 """The state of a run, as it is written into a checkpoint and read from one."""
 
-__all__ = ["load_network", "load_run", "save_run", "whole_network"]
+__all__ = ["checkpoint_bytes", "load_network", "load_run", "save_run", "whole_network"]
 
 import operator
 from collections.abc import Mapping
@@ -29,6 +29,14 @@ ADAM_STATE, SGD_STATE = {"step", "exp_avg", "exp_avg_sq"}, {"momentum_buffer"}
 def _network_names(objective: Objective) -> list[str]:
     names = objective.network_names
     return [name for name, _ in objective.named_children() if name in names]
+
+
+def checkpoint_bytes(objective: Objective) -> int:
+    """Returns the approximate size of a checkpoint: the state, and two moments of each player."""
+    tensors = objective.state_dict().values()
+    state = sum(value.numel() * value.element_size() for value in tensors)
+    trained = [p for p in objective.parameters() if p.requires_grad]
+    return state + 2 * sum(p.numel() * p.element_size() for p in trained)
 
 
 def save_run(

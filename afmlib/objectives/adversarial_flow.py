@@ -161,6 +161,15 @@ class AdversarialFlow(Objective):
                 "no time: build it with use_timestep=True, or train with nfe 1. A discriminator of "
                 "your own declares it as embeds_timestep = True."
             )
+        for name, own, other in (
+            ("latent_shape", generator.latent_shape, discriminator.latent_shape),
+            ("num_classes", generator.num_classes, discriminator.num_classes),
+        ):
+            if own is not None and other is not None and own != other:
+                raise ValueError(
+                    f"The generator's {name} is {own}, the discriminator's {other}: give both the "
+                    "same sizes."
+                )
         if guidance is not None:
             guidance.check_steps(nfe)
         for name, scale in dict(ot_scale=ot_scale, gp_scale=gp_scale, cp_scale=cp_scale).items():

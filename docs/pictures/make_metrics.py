@@ -14,7 +14,7 @@ from torch.nn.functional import avg_pool2d, pad
 
 from afmlib import build_dataset
 from afmlib.config import EvaluationConfig
-from afmlib.engine import evaluate_samples
+from afmlib.evaluation import evaluate_samples
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt

@@ -10,7 +10,8 @@ from mmengine.hooks import Hook
 from afmlib import load_checkpoint, load_classifier
 from afmlib.cli import main
 from afmlib.config import load_config
-from afmlib.engine import Runner, evaluate_classifier
+from afmlib.engine import Runner
+from afmlib.evaluation import evaluate_classifier
 from afmlib.io.checkpoint import CheckpointError
 
 TINY = [

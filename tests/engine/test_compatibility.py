@@ -1,10 +1,15 @@
 """Tests for afmlib.engine.compatibility: what is found before the first step."""
 
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 
 from afmlib import load_checkpoint, sample
 from afmlib.config import ConfigError
+from afmlib.engine import Runner
 from afmlib.interfaces import Generator
 from afmlib.objectives.flow_matching import FlowMatching
 from afmlib.parameterizations import InstantaneousVelocity
@@ -98,3 +103,38 @@ def test_added_term_is_trained_and_logged_with_micro_batches(run, tmp_path):
     assert all(log.count("generator/mine") == log.count("generator/transport") for log in logs)
     for name, value in states[0].items():
         torch.testing.assert_close(value, states[1][name], rtol=1e-9, atol=1e-9, msg=name)
+
+
+def test_extractor_of_another_shape_is_found_before_training(tiny_config, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (40, 28, 28, 1), dtype=np.uint8)
+    np.savez(tmp_path / "images.npz", images=images, labels=np.arange(40) % 10)
+    config = tiny_config(
+        "afm_digits",
+        f"data={{type: ImageArchive, path: {tmp_path / 'images.npz'}}}",
+        "objective.generator.patch_size=7",
+        "objective.discriminator.patch_size=7",
+        "evaluation.extractor=DigitsExtractor",
+        "evaluation.metrics=[FrechetDistance]",
+    )
+
+    with pytest.raises(ConfigError, match=r"evaluation\.extractor.*28"):
+        Runner(config, tmp_path / "run", device="cpu")
+
+    assert not (tmp_path / "run").exists()
+
+
+def test_full_disk_is_found_before_training(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+
+    with pytest.raises(ConfigError, match=r"A checkpoint of this run takes .* MiB, and"):
+        run()
+
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "name"), [("input_size=16", "latent_shape"), ("num_classes=5", "num_classes")]
+)
+def test_networks_that_do_not_fit_each_other_raise(run, override, name):
+    with pytest.raises(ValueError, match=f"The generator's {name} is"):
+        run(f"objective.discriminator.{override}")

@@ -13,13 +13,11 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from afmlib import load_checkpoint, processes
 from afmlib.config import ConfigError, load_config
-from afmlib.engine import (
-    Runner,
-    TrainingError,
-    join_processes,
-    leave_processes,
-    sample_together,
-)
+from afmlib.engine import Runner, TrainingError, join_processes, leave_processes
+from afmlib.evaluation import sample_together
+from afmlib.interfaces import Regularizer
+from afmlib.objectives.adversarial_flow import AdversarialFlow
+from afmlib.registry import OBJECTIVES, REGULARIZERS
 
 CPU = "cpu"
 
@@ -39,7 +37,41 @@ TINY = [
     "optimizers.discriminator.eps=1e-3",
 ]
 
+
+class _Size(Regularizer):
+    def forward(self, generated):
+        return generated.samples.square().flatten(1).sum(1)
+
+
+class _Extended(AdversarialFlow):
+    """Adds a term to each player, as a researcher does."""
+
+    def discriminator_terms(self, latents, labels, draws):
+        terms = super().discriminator_terms(latents, labels, draws)
+        logits = self.discriminator(latents, labels, draws.timesteps_tgt)
+        terms["mine"] = 0.3 * logits.square().mean()
+        return terms
+
+    def generator_terms(self, latents, labels, draws):
+        terms = super().generator_terms(latents, labels, draws)
+        samples = self.generator(draws.noises_src, labels)
+        terms["mine"] = 0.3 * (samples - latents).square().mean()
+        return terms
+
+
+for registry, component in ((REGULARIZERS, _Size), (OBJECTIVES, _Extended)):
+    if component.__name__ not in registry.components():
+        registry.register_module()(component)
+
 CASES = {
+    "terms": (
+        "afm_digits",
+        [
+            "objective.type=_Extended",
+            "objective.regularizers=[{type: _Size, scale: 0.1}]",
+            "updates.discriminator=2",
+        ],
+    ),
     "afm": ("afm_digits", ["sample_every=8"]),
     "clipped": ("afm_digits", ["optimizers.generator.clip_grad_norm=1e-3"]),
     "any": ("afm_any_digits", ["objective.prediction=velocity"]),
