@@ -31,7 +31,12 @@ class TrainingRecord:
     @property
     def marked_decisions(self) -> list[Mapping[str, Any]]:
         """The decisions that change more than the transport scale, which has its own curve."""
-        return [decision for decision in self.decisions if not _changes_only_scale(decision)]
+        return [
+            decision
+            for decision in self.decisions
+            if any(decision.get(key) for key in ("restore", "reload_ema", "stop"))
+            or list(_changes(decision)) != [SCALE]
+        ]
 
 
 @dataclass(frozen=True)
@@ -62,11 +67,6 @@ class Panel:
     """Whether the axis of the values is logarithmic."""
 
 
-def _changes_only_scale(decision: Mapping[str, Any]) -> bool:
-    acts = any(decision.get(key) for key in ("restore", "reload_ema", "stop"))
-    return not acts and list(_changes(decision)) == [SCALE]
-
-
 def _changes(decision: Mapping[str, Any]) -> Mapping[str, Any]:
     changes = decision.get("changes")
     return changes if isinstance(changes, Mapping) else {}
@@ -93,17 +93,15 @@ def read_training(work_dir: str) -> TrainingRecord:
 def _read(path: str) -> list[Mapping[str, Any]]:
     if not storage.exists(path):
         return []
-    return list(_entries(storage.read_bytes(path).decode(errors="replace").splitlines()))
-
-
-def _entries(lines: Iterable[str]) -> Iterator[Mapping[str, Any]]:
-    for line in lines:
+    entries = []
+    for line in storage.read_bytes(path).decode(errors="replace").splitlines():
         try:
             entry = json.loads(line)
         except ValueError:
             continue  # The incomplete last line of a killed or running process.
         if isinstance(entry, Mapping) and isinstance(entry.get("num_images"), int):
-            yield entry
+            entries.append(entry)
+    return entries
 
 
 # --- Panels ---
@@ -115,13 +113,15 @@ def panels_of(record: TrainingRecord) -> list[Panel]:
     spread = [key for key in logged if key + SPREAD in logged]  # Numbers per sample, not terms.
     keys = [key for key in logged if key.removesuffix(SPREAD) not in spread or key in spread]
     players = list(dict.fromkeys(key.split("/")[0] for key in keys))
+    scales = [{"num_images": d["num_images"], **_changes(d)} for d in record.decisions]
 
     def panel(title: str, names: Sequence[str], log: bool = False) -> Panel:
         return Panel(title, [_curve(record.log, name) for name in names if name in keys], log)
 
     panels = [
         panel(
-            "logits (discriminator's updates)", _of("discriminator", "logits_real", "logits_fake")
+            "logits (discriminator's updates)",
+            ["discriminator/logits_real", "discriminator/logits_fake"],
         ),
         panel("mean sign of the real logits", ["discriminator/sign_rate"]),
         *(
@@ -145,14 +145,10 @@ def panels_of(record: TrainingRecord) -> list[Panel]:
         ),
         panel("gradient norms", [f"{player}/gradient_norm" for player in players], log=True),
         panel("learning rates", [f"{player}/lr" for player in players]),
-        Panel("transport scale", [_scale(record.decisions)]),
+        Panel("transport scale", [_curve(scales, SCALE)]),
         *_evaluation_panels(record.evaluations),
     ]
     return [panel for panel in panels if any(curve.values for curve in panel.curves)]
-
-
-def _of(player: str, *names: str) -> list[str]:
-    return [f"{player}/{name}" for name in names]
 
 
 def _of_loss(keys: Iterable[str], player: str) -> list[str]:
@@ -171,11 +167,6 @@ def _curve(entries: Sequence[Mapping[str, Any]], key: str) -> Curve:
         [entry[key] for entry in kept],
         spreads if kept and len(spreads) == len(kept) else None,
     )
-
-
-def _scale(decisions: Sequence[Mapping[str, Any]]) -> Curve:
-    changes = [{"num_images": d["num_images"], **_changes(d)} for d in decisions]
-    return _curve(changes, SCALE)
 
 
 def _is_number(value: Any) -> bool:

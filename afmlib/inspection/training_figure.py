@@ -31,7 +31,11 @@ def training_figure(record: TrainingRecord) -> Figure:
     if not panels:
         raise ValueError("The log of the run has no numbers yet.")
     rows = math.ceil(len(panels) / COLUMNS)
-    reasons = _reasons(record.marked_decisions)
+    reasons = [
+        f"{number}. at {decision['num_images']:,} images: "
+        f"{decision.get('reason') or 'no reason given'}"
+        for number, decision in enumerate(record.marked_decisions, 1)
+    ]
     heights = [rows * HEIGHT, LINE_HEIGHT * (len(reasons) + 1)]
     figure = Figure(figsize=(COLUMNS * WIDTH, sum(heights)), layout="constrained")
     upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)[:, 0]
@@ -80,11 +84,3 @@ def mark_decisions(axes: Axes, decisions: Sequence[Mapping[str, Any]]) -> None:
         axes.axvline(images, color="gray", linewidth=0.6, linestyle="--")
         text = ", ".join(names)
         axes.text(images, 1, text, fontsize=6, va="top", transform=axes.get_xaxis_transform())
-
-
-def _reasons(decisions: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [
-        f"{number}. at {decision['num_images']:,} images: "
-        f"{decision.get('reason') or 'no reason given'}"
-        for number, decision in enumerate(decisions, 1)
-    ]

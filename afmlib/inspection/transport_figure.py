@@ -46,31 +46,22 @@ def transport_figure(maps: Sequence[Transport], num_lines: int = 100) -> Figure:
                 f"The models must have the same data: {maps[0].name} has {dimensions} "
                 f"dimension(s), {other.name} has {other.path.shape[2]}."
             )
-    panels = [*_optimal(maps[0]), *maps]
+    panels = list(maps)
+    first = maps[0]
+    if first.targets is not None:
+        path = torch.stack([first.noises, first.targets])
+        panels.insert(0, dataclasses.replace(first, name=OPTIMAL, path=path))
     titles = [OPTIMAL] * (len(panels) - len(maps)) + [f"{m.name}, nfe {m.nfe}" for m in maps]
     draw, height = (draw_line, LINE_HEIGHT) if dimensions == 1 else (draw_plane, PLANE_HEIGHT)
     figure = Figure(figsize=(PANEL_WIDTH * len(panels), height), layout="constrained")
     parts = figure.subfigures(1, len(panels), squeeze=False)[0]
-    limit = _limit(panels, num_lines)
+    drawn = [panel.path[:, panel.chosen(num_lines)] for panel in panels]
+    limit = 1.05 * max(points.abs().max().item() for points in (first.data, *drawn))
     for part, panel, title in zip(parts, panels, titles, strict=True):
         part.suptitle(title, fontsize=10)
         part.supxlabel(panel.caption, fontsize=9)
         draw(part, panel, num_lines, limit)
     return figure
-
-
-def _limit(panels: Sequence[Transport], num_lines: int) -> float:
-    """Returns the limit of the axes, which contain the data and all paths."""
-    drawn = [panel.path[:, panel.chosen(num_lines)] for panel in panels]
-    return 1.05 * max(points.abs().max().item() for points in (panels[0].data, *drawn))
-
-
-def _optimal(transport: Transport) -> list[Transport]:
-    """Returns the optimal transport of the same noises, if known."""
-    if transport.targets is None:
-        return []
-    path = torch.stack([transport.noises, transport.targets])
-    return [dataclasses.replace(transport, name=OPTIMAL, path=path)]
 
 
 # --- Points on the line ---

@@ -106,15 +106,22 @@ def recognize(
     side = math.isqrt(tokens)
     if side * side != tokens:
         raise CheckpointError(f"{path} has {tokens} positions in pos_embed, not a square number.")
+    blocks = [int(match[1]) for key in state if (match := re.match(r"blocks\.(\d{1,6})\.", key))]
+    if not blocks:
+        raise CheckpointError(f"{path} does not fit an official network: it has no blocks.")
+    mlp_width = _shape(state, "blocks.0.mlp.fc1.weight", 2, path)[0]
+    mlp_ratio = mlp_width / hidden
+    if int(hidden * mlp_ratio) != mlp_width:  # The transformer rounds down.
+        mlp_ratio = math.nextafter(mlp_ratio, math.inf)
     classes = _shape(state, TOKEN_HEAD if kind == "classifier" else CLASSES, 2, path)[0]
     arguments: dict[str, Any] = dict(
         input_size=side * patch,
         patch_size=patch,
         in_channels=channels,
         hidden_size=hidden,
-        depth=_depth(state, path),
+        depth=max(blocks) + 1,
         num_heads=_heads(state, hidden, num_heads, path),
-        mlp_ratio=_ratio(_shape(state, "blocks.0.mlp.fc1.weight", 2, path)[0], hidden),
+        mlp_ratio=mlp_ratio,
         num_classes=classes,
         qk_norm="blocks.0.attn.q_norm.weight" in state,
     )
@@ -141,13 +148,6 @@ def _shape(state: Mapping[str, Tensor], key: str, ndim: int, path: str) -> tuple
     return shape
 
 
-def _depth(state: Mapping[str, Tensor], path: str) -> int:
-    found = {match[1] for key in state if (match := re.match(r"blocks\.(\d{1,6})\.", key))}
-    if not found:
-        raise CheckpointError(f"{path} does not fit an official network: it has no blocks.")
-    return max(map(int, found)) + 1
-
-
 def _heads(state: Mapping[str, Tensor], hidden: int, given: int | None, path: str) -> int:
     if given is not None:
         if given < 1 or hidden % given:
@@ -164,12 +164,6 @@ def _heads(state: Mapping[str, Tensor], hidden: int, given: int | None, path: st
             f"{path} has hidden size {hidden}, which no official network has: give num_heads."
         )
     return HEADS[hidden]
-
-
-def _ratio(width: int, hidden: int) -> float:
-    """Returns an MLP ratio that gives exactly this width after rounding down."""
-    ratio = width / hidden
-    return ratio if int(hidden * ratio) == width else math.nextafter(ratio, math.inf)
 
 
 # --- File names ---
