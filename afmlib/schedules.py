@@ -28,7 +28,7 @@ def scheduled_value(value: float | Schedule, num_images: int, total: int | None)
 def _progress(num_images: int, length: int | None, total: int | None) -> float:
     length = total if length is None else length
     if length is None:
-        raise ValueError("A schedule without length needs the length of the run, in images.")
+        raise ValueError("A schedule without a length needs the length of the run, in images.")
     return min(num_images / length, 1.0)
 
 
