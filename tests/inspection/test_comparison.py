@@ -81,7 +81,7 @@ def test_invalid_arguments_raise(halfway):
             compare(one, **arguments)
     with pytest.raises(ValueError, match="nfe needs one number, or 1 numbers for 1 models, got 2"):
         compare(one, [0], nfe=[1, 2])
-    with pytest.raises(ValueError, match="trained for nfe 1 alone"):
+    with pytest.raises(ValueError, match="trained for nfe 1 only"):
         compare(one, [0], nfe=[2])
     with pytest.raises(ValueError, match="inspect transport"):
         compare([("points", halfway((1,), 1))], [0])

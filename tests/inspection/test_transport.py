@@ -79,7 +79,7 @@ def test_optimal_map_per_class(halfway):
     made = measure_transport("name", halfway((2,), 3), dataset, num=30)
 
     assert made.labels.bincount().tolist() == [10, 10, 10]
-    expected = dataset.centres[made.labels] + dataset.std * made.noises
+    expected = dataset.centers[made.labels] + dataset.std * made.noises
     torch.testing.assert_close(made.targets, expected)
 
 
