@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-CHECKED = ["README.md", "CONTRIBUTING.md", "docs"]
+CHECKED = ["README.md", "CONTRIBUTING.md", "docs", "afmlib", "benchmarks", "plugins"]
 """Files and folders that are checked: Markdown, comments of YAML, and all text of Python."""
 
 NOT_THERE = r"(?<![Tt]here )"

@@ -129,7 +129,7 @@ class Generated:
     """The samples, with a graph to the generator, before any augmentation."""
 
     sources: Latents
-    """What the generator was given: noise, or noisy data at ``timesteps_src``."""
+    """The inputs of the generator: noise, or noisy data at ``timesteps_src``."""
 
     latents: Latents
     """The data of the batch, not paired with the samples."""

@@ -35,8 +35,8 @@ class Terms(dict[str, Scalar]):
 
     Args:
         terms: The terms. Their sum is the loss.
-        observed: Numbers for the log, without a graph. One per sample, of which mean and std are
-            logged, or one for the batch. The backward pass may add to it. All must be finite.
+        observed: Numbers for the log, without a graph: one for the batch, or one per sample. Mean
+            and std of the latter are logged. The backward pass may add to it. All must be finite.
         named: More terms, by keyword.
     """
 
@@ -127,7 +127,7 @@ class Discretization(ABC):
 
 
 class Objective(nn.Module, ABC):
-    """What is trained: the networks, and the loss of each player.
+    """The networks to train, and the loss of each player.
 
     A player is the name of the submodule that it trains. A subclass defines `draw` and `terms`.
     All random numbers come from `draw`, so that `terms` is a function of its arguments. Neither

@@ -1,4 +1,4 @@
-"""Interfaces of sampling: a parameterization reads a network, a sample model is what is left."""
+"""Interfaces of sampling: parameterizations, and trained models with their conventions."""
 
 __all__ = ["Conventions", "Parameterization", "SampleModel"]
 
@@ -20,7 +20,7 @@ from afmlib.typing import Labels, Latents, Timesteps
 
 
 class Parameterization(nn.Module, ABC):
-    """How the output of a network is read. Inference needs it and the generator, nothing else.
+    """Turns the output of a generator into latents. Inference needs only it and the generator.
 
     A parameterization with arguments keeps each one as an attribute of the same name, plain data,
     since a checkpoint stores them.
@@ -64,9 +64,9 @@ class Parameterization(nn.Module, ABC):
         timesteps_tgt: Timesteps,
         draw_noises: Callable[[], Tensor],
     ) -> Latents:
-        """Makes a step of sampling that does not end at the data.
+        """Makes a sampling step that does not end at the data.
 
-        It is the map itself, unless overridden by a method that adds noise between its steps.
+        The default is the map itself. Methods that add noise between their steps override it.
 
         Args:
             generator: The network.
@@ -79,16 +79,16 @@ class Parameterization(nn.Module, ABC):
         return self(generator, latents, labels, timesteps_src, timesteps_tgt)
 
     def sampling_time(self, fraction: float) -> float:
-        """Returns the time at which a fraction of the steps is still to come: the same, if equal.
+        """Maps the fraction of remaining steps to a time. The default is a uniform grid.
 
-        It ascends, and is 0 at 0 and 1 at 1.
+        It ascends from 0 at 0 to 1 at 1.
         """
         return fraction
 
 
 @dataclass(frozen=True)
 class Conventions:
-    """What a trained generator means. Stored with its weights; a mismatch is an error."""
+    """The meaning of a trained generator, stored with its weights. A mismatch is an error."""
 
     objective: str
     """The registered name of the objective that trained it."""
@@ -97,19 +97,19 @@ class Conventions:
     """The registered name of the parameterization that reads its output."""
 
     nfe: int
-    """The number of network evaluations of one sample, unless asked otherwise."""
+    """The default number of network evaluations of one sample."""
 
     any_nfe: bool
-    """Whether it may be sampled with another number of evaluations."""
+    """Whether another number of evaluations is possible."""
 
     num_classes: int | None = None
-    """The number of classes; None where unknown."""
+    """The number of classes; None if unknown."""
 
     latent_shape: tuple[int, ...] | None = None
-    """The shape of one sample; None where unknown."""
+    """The shape of one sample; None if unknown."""
 
     latent_scale: float = 1.0
-    """The factor that brought the codes of the autoencoder to unit variance; 1 for images."""
+    """The factor that scales the autoencoder's latents to unit variance; 1 for images."""
 
     time: str = "0 data, 1 noise"
     """The direction of time."""
@@ -126,12 +126,12 @@ class Conventions:
 
 
 class SampleModel(nn.Module):
-    """A trained generator, all that inference needs of it.
+    """A trained generator with everything that inference needs.
 
     Args:
         generator: The network.
-        parameterization: How its output is read.
-        conventions: What it was trained for.
+        parameterization: Turns its output into latents.
+        conventions: The meaning of its inputs and outputs.
     """
 
     def __init__(
@@ -179,15 +179,14 @@ class SampleModel(nn.Module):
         Args:
             noises: Where the samples start.
             labels: The classes.
-            nfe: The number of evaluations; the model's own unless given.
-            draw_noises: Returns the noises that are added after a step of a number, from 1, by
-                methods that do so.
+            nfe: The number of evaluations. Defaults to the model's own.
+            draw_noises: Returns the noises that are added after step k = 1, 2, ..., for methods
+                that add noise.
 
         Raises:
-            ValueError: If the model cannot be sampled with ``nfe`` evaluations, or adds noise and
-                is given none.
+            ValueError: If the model does not support ``nfe``, or needs ``draw_noises``.
         """
-        # One after the other: what lies between is not kept.
+        # Intermediate latents are not kept.
         return collections.deque(self.path(noises, labels, nfe, draw_noises), maxlen=1).pop()
 
     def path(
@@ -197,18 +196,17 @@ class SampleModel(nn.Module):
         nfe: int | None = None,
         draw_noises: Callable[[int], Tensor] | None = None,
     ) -> Iterator[Latents]:
-        """Yields the noises, and the latents after each evaluation; the last ones are the samples.
+        """Yields the noises, and the latents after each evaluation. The last ones are the samples.
 
         The arguments are those of `forward`.
 
         Raises:
-            ValueError: If the model cannot be sampled with ``nfe`` evaluations, or adds noise and
-                is given none.
+            ValueError: If the model does not support ``nfe``, or needs ``draw_noises``.
         """
         draw = _refuse_to_draw if draw_noises is None else draw_noises
         grid = sampling_times(self.check_nfe(nfe))
         times = [self.parameterization.sampling_time(time) for time in grid]
-        # In half precision 0.751 would be 0.75: not the times, and by autocast not the state.
+        # Times stay in float32: in half precision 0.751 would be 0.75.
         precise = torch.promote_types(noises.dtype, torch.float32)
         latents = noises
         yield latents

@@ -28,7 +28,7 @@ class GradientNormalization(BatchStatistic):
     for the gradient :math:`g` of a batch with :math:`n` elements. Without smoothing
     (:math:`\beta = 0`) the norm becomes :math:`s / \sqrt{n}`, the norm of a mean over :math:`n`
     elements whose own gradients have root mean square :math:`s`. The loss may then be multiplied by
-    any positive number without consequence, so that ``ot_scale`` alone sets the balance with the
+    any positive number without consequence, so that only ``ot_scale`` sets the balance with the
     transport loss.
 
     A mean loss makes :math:`n \, \| g \|^2` independent of the batch size. So its value for a batch

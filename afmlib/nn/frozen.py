@@ -1,4 +1,4 @@
-"""A network that passes gradients on without taking any."""
+"""Freezes a network for a part of a computation."""
 
 __all__ = ["frozen"]
 
@@ -10,7 +10,7 @@ from torch import nn
 
 @contextlib.contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
-    """Lets gradients pass through a network without reaching its parameters.
+    """Freezes the parameters of a network; gradients still pass through it.
 
     Parameters that were frozen before (position embeddings, pretrained features) stay frozen.
     """

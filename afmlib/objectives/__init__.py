@@ -1,1 +1,1 @@
-"""Objectives: what is trained, one per file, its difference only."""
+"""Training objectives, one per file."""

@@ -1,20 +1,20 @@
 r"""Adversarial flow: a generator trained against a discriminator, with a transport loss.
 
-The adversarial loss makes the samples :math:`G(z)` follow the data, which infinitely many maps do.
-The transport loss picks the one that moves the noise least, so that there is one deterministic map
-to learn and training is stable:
+The adversarial loss makes the samples :math:`G(z)` follow the data. Infinitely many maps do so. The
+transport loss selects the map that moves the noise least, so that there is one deterministic map to
+learn and training is stable:
 
 .. math::
     L_D &= L_D^\text{adv} + \lambda_\text{gp} (R_1 + R_2) + \lambda_\text{cp} L^\text{cp} \\
     L_G &= L_G^\text{adv} + \lambda_\text{ot} L^\text{ot} + L^\text{cg}
 
-Between times, a step carries :math:`x_s` to :math:`x_t`. Both come from the same sample with
-independent noises, and the discriminator sees only :math:`(x_t, t)`. With the width
+A step carries :math:`x_s` to :math:`x_t`. Both come from the same sample with independent noises,
+and the discriminator sees only :math:`(x_t, t)`. With the width
 :math:`w(s, t)` of the step, penalties are multiplied by :math:`w` and the transport loss is
 divided by it.
 
-In the generator's step, the order is augmentation, gradient normalization, discriminator; the
-transport and guidance losses see the samples before all of these.
+In the generator's update, samples pass augmentation, gradient normalization and the discriminator,
+in this order. The transport and guidance losses see the samples before all of these.
 
 References:
     | Adversarial Flow Models (Lin et al., 2025), Sec. 3

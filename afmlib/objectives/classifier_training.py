@@ -1,4 +1,4 @@
-r"""The training of the classifier that guides: the cross-entropy of noisy latents, at every time.
+r"""Training of the guidance classifier: cross-entropy on noisy latents at all times.
 
 .. math:: L = - \mathbb{E} \, \log C(c \mid (1 - t) \, x + t \, z, \; t) , \quad t \sim U(0, 1)
 
@@ -24,17 +24,17 @@ from afmlib.typing import Labels, Latents, Timesteps
 
 @dataclass
 class ClassifierTrainingDraws:
-    """All that is random in one update."""
+    """The random numbers of one update."""
 
     noises: Latents
     """The noise end of the path."""
 
     timesteps: Timesteps
-    """Where on the path the latents are classified."""
+    """The times at which latents are classified."""
 
 
 class ClassifierTraining(Objective):
-    """Trains a classifier of noisy latents, to guide generators by.
+    """Trains a classifier of noisy latents, for the guidance of generators.
 
     Args:
         classifier: The network.

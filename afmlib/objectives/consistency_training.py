@@ -1,17 +1,16 @@
-r"""Consistency training: neighbors on the flow have the same end.
+r"""Consistency training: neighboring points on the flow have the same end.
 
-The function :math:`f(x_s, s)` estimates the data at the end of the flow. At two noise levels
-:math:`\sigma > \sigma'` of the same data and noise it should say the same, and at the lowest what
-it is given:
+The function :math:`f(x_s, s)` estimates the data at the end of the flow. For two
+noise levels :math:`\sigma > \sigma'` of the same data and noise, its values should be equal. At the
+lowest level it is the identity:
 
 .. math:: L = \mathbb{E} \, \frac{1}{\sigma - \sigma'} \Big(
     \sqrt{\| f(x_\sigma) - \operatorname{sg} f(x_{\sigma'}) \|_2^2 + c^2} - c \Big) , \qquad
     c = c_0 \sqrt{n}
 
-The teacher is the student itself, with the same dropout, and no average of it. The levels are those
-of a discretization: :class:`afmlib.noise_levels.DoublingGrid` makes it improved consistency
-training (iCT), :class:`afmlib.noise_levels.ShrinkingGap` with :math:`c_0 = 0` is easy
-consistency training (ECT).
+The teacher is the student itself, with the same dropout, not its EMA. A discretization chooses the
+levels: :class:`afmlib.noise_levels.DoublingGrid` gives improved consistency training (iCT), and
+:class:`afmlib.noise_levels.ShrinkingGap` with :math:`c_0 = 0` easy consistency training (ECT).
 
 References:
     | Improved Techniques for Training Consistency Models (Song and Dhariwal, 2023)
@@ -39,24 +38,24 @@ from afmlib.typing import Labels, Latents, PerSample
 
 @dataclass
 class ConsistencyTrainingDraws:
-    """All that is random in one update."""
+    """The random numbers of one update."""
 
     noises_src: Latents
     """The noise in the latents at both levels."""
 
     level_normals: PerSample
-    """Standard normal numbers, of which the discretization makes the levels."""
+    """Standard normal numbers, which the discretization turns into levels."""
 
 
 class ConsistencyTraining(Objective):
-    """Consistency training, sampled in one step, or in several with fresh noise between them.
+    """Consistency training, sampled in one step, or in several steps with new noise between them.
 
     Args:
-        generator: The network; it should embed the source time.
-        nfe: The number of steps of a sample, unless asked otherwise.
-        discretization: How the two levels are chosen; :class:`DoublingGrid` unless given.
-        huber_scale: The number :math:`c_0`, in units of noise levels: errors that are small beside
-            it are squared, larger ones count by their norm; 0 for the norm itself.
+        generator: The network, which embeds the source time.
+        nfe: The default number of steps of a sample.
+        discretization: Chooses the two levels. Defaults to :class:`DoublingGrid`.
+        huber_scale: The number :math:`c_0`, in units of noise levels. Smaller errors are squared;
+            larger ones count by their norm. 0 gives the norm.
 
     Raises:
         ValueError: If an argument is out of its domain, or the generator drops labels.
@@ -117,5 +116,5 @@ class ConsistencyTraining(Objective):
 def pseudo_huber(differences: torch.Tensor, scale: float) -> PerSample:
     r"""Returns :math:`\sqrt{\| \Delta \|^2 + c^2} - c` of each row."""
     column = differences.new_full((len(differences), 1), scale)
-    # As one norm, its gradient is zero and not undefined where both are zero.
+    # As one norm, its gradient is zero where both are zero, instead of undefined.
     return torch.linalg.vector_norm(torch.cat([differences, column], dim=1), dim=1) - scale

@@ -1,17 +1,17 @@
-r"""Continuous-time consistency training (sCM), on a circle and with normalized tangents.
+r"""Continuous-time consistency training (sCM), with normalized tangents.
 
 With :math:`x_\theta = \cos \theta \, x + \sin \theta \, z` and :math:`\tan \theta = s / (1 - s)`,
 the function :math:`f = \cos \theta \, x_\theta - \sin \theta \, F(x_\theta, \theta)` should not
-change along the flow, whose velocity is :math:`v = \cos \theta \, z - \sin \theta \, x`. So the
-network moves against its change, the tangent
+change along the flow, whose velocity is :math:`v = \cos \theta \, z - \sin \theta \, x`. The
+network moves against this change, the tangent
 
 .. math::
     g = \sigma_d \Big( -\cos^2 \theta \, (F^- - v) - r \cos \theta \sin \theta \Big( x_\theta
         + \frac{\mathrm{d} F^-}{\mathrm{d} \theta} \Big) \Big) , \qquad
     L = \frac1n \Big\| F - F^- - \frac{g}{\| g \|_2 + c} \Big\|_2^2 ,
 
-where :math:`F^-` is the network without gradient and :math:`r` grows from 0 to 1 at the start. The
-weight of the consistency loss at each time is part of :math:`g` already.
+where :math:`F^-` is the network without gradient and :math:`r` grows from 0 to 1 at the start.
+:math:`g` includes the weight of the loss at each time.
 
 References:
     | Simplifying, Stabilizing and Scaling Continuous-time Consistency Models (Lu and Song, 2024),
@@ -39,28 +39,27 @@ from afmlib.typing import Labels, Latents, PerSample
 
 @dataclass
 class ContinuousConsistencyDraws:
-    """All that is random in one update."""
+    """The random numbers of one update."""
 
     noises_src: Latents
     """The noise in the latents."""
 
     angles: PerSample
-    r"""Where on the circle they are, in :math:`(0, \pi / 2)`."""
+    r"""Their angles, in :math:`(0, \pi / 2)`."""
 
 
 class ContinuousConsistency(Objective):
-    r"""Continuous-time consistency, sampled in one step, or in several with fresh noise between.
+    r"""Continuous-time consistency, sampled in one step, or in several with new noise between.
 
     Args:
-        generator: The network :math:`F`; it should embed the source time, by a small
+        generator: The network :math:`F`, which embeds the source time with a small
             ``time_scale``.
-        nfe: The number of steps of a sample, unless asked otherwise.
+        nfe: The default number of steps of a sample.
         log_mean: The mean of the logarithm of the noise level :math:`\sigma_d \tan \theta`.
-        log_std: Its standard deviation.
-        warmup_fraction: The share of the run in which :math:`r` grows; 0 for 1 from the start.
-        tangent_offset: The number :math:`c`: tangents that are small beside it keep their size.
-        derivative: How :math:`\mathrm{d} F / \mathrm{d} \theta` is computed; forward mode unless
-            given.
+        log_std: Its std.
+        warmup_fraction: The share of the run in which :math:`r` grows; 0 for no warm-up.
+        tangent_offset: The number :math:`c`. Smaller tangents are not normalized.
+        derivative: Computes :math:`\mathrm{d} F / \mathrm{d} \theta`. Defaults to forward mode.
 
     Raises:
         ValueError: If an argument is out of its domain, or the generator drops labels.
@@ -117,7 +116,7 @@ class ContinuousConsistency(Objective):
             times = angles.sin() / (angles.sin() + angles.cos())
             return self.generator(x, labels, times, torch.zeros_like(times))
 
-        # The factor is in the directions, so that the product is never larger than its result.
+        # The factor is in the directions, so that no intermediate value exceeds the result.
         shares = draws.angles.cos() * draws.angles.sin()
         with same_draws(latents.device):
             changes = self.derivative(
@@ -137,7 +136,7 @@ class ContinuousConsistency(Objective):
         )
 
     def tangent_warmup(self) -> float:
-        """Returns the share :math:`r` of the tangent that depends on the derivative.
+        """Returns the weight :math:`r` of the derivative in the tangent.
 
         Raises:
             ValueError: If there is a warm-up and the length of the run is unknown.

@@ -8,7 +8,7 @@ References:
     | https://arxiv.org/abs/2210.02747
 
     | SiT: Exploring Flow and Diffusion-based Generative Models with Scalable Interpolant
-      Transformers (Ma et al., 2024), whose time runs the other way
+      Transformers (Ma et al., 2024), whose time is reversed
     | https://arxiv.org/abs/2401.08740
 """
 
@@ -29,16 +29,16 @@ from afmlib.typing import Labels, Latents, Timesteps
 
 @dataclass
 class FlowMatchingDraws:
-    """All that is random in one update."""
+    """The random numbers of one update."""
 
     noises_src: Latents
     """The noise end of the path."""
 
     timesteps_src: Timesteps
-    """Where on the path the velocity is regressed."""
+    """The times at which the velocity is regressed."""
 
     label_drops: Timesteps
-    """Uniform numbers; a label is dropped where they are below the generator's probability."""
+    """Uniform numbers. A label is dropped if its number is below ``class_dropout_prob``."""
 
 
 class FlowMatching(Objective):

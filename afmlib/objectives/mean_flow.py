@@ -1,4 +1,4 @@
-r"""MeanFlow: the mean velocity between two times, from an identity that it obeys.
+r"""MeanFlow: learns the mean velocity between two times from the MeanFlow identity.
 
 On the path :math:`x_s = (1 - s) x + s z`, whose velocity is :math:`v = z - x`, a network :math:`u`
 learns the mean velocity of the flow between :math:`s` and :math:`t \le s`. Differentiating
@@ -8,11 +8,11 @@ learns the mean velocity of the flow between :math:`s` and :math:`t \le s`. Diff
     u(x_s, s, t) \approx v - (s - t) \frac{\mathrm{d} u}{\mathrm{d} s} , \qquad
     \frac{\mathrm{d} u}{\mathrm{d} s} = \partial_x u \cdot v + \partial_s u ,
 
-through which no gradient passes. For most of the batch :math:`s = t`, which is flow matching. The
-squared norm :math:`\ell` of an error enters the loss as :math:`\ell / \operatorname{sg}(\ell +
+without a gradient through the target. For most of the batch :math:`s = t`, which is flow matching.
+The squared norm :math:`\ell` of an error enters the loss as :math:`\ell / \operatorname{sg}(\ell +
 c)^p`.
 
-Guidance is learned, not applied when sampling: in the target and as the direction :math:`v` becomes
+Guidance is trained, not applied in sampling. In the target and in the direction, :math:`v` becomes
 :math:`v_g = \omega v + (1 - \omega - \kappa) \, u(x_s, s, s, \varnothing) + \kappa \, u(x_s, s,
 s)`. Samples whose label is dropped keep :math:`v`.
 
@@ -43,38 +43,38 @@ from afmlib.typing import Labels, Latents, Timesteps
 
 @dataclass
 class MeanFlowDraws:
-    """All that is random in one update, or goes by a sample's place in the batch."""
+    """The random numbers of one update, and choices by the position in the batch."""
 
     noises_src: Latents
     """The noise end of the path."""
 
     timesteps_src: Timesteps
-    """Where a step starts."""
+    """The start of each step."""
 
     timesteps_tgt: Timesteps
-    """Where it ends: at the start, for the first samples of the batch."""
+    """Its end. For the first samples of the batch it equals the start."""
 
     label_drops: Bool[Tensor, " batch"]
-    """Whose labels are dropped: those of the very first samples of the batch."""
+    """Whether a label is dropped: the case for the first samples of the batch."""
 
 
 class MeanFlow(Objective):
     r"""MeanFlow, in one step or any number of them.
 
     Args:
-        generator: The network :math:`u`; it should embed both times, by a small ``time_scale``.
-            With a ``class_dropout_prob`` labels are dropped, as guidance needs.
-        nfe: The number of steps of a sample, unless asked otherwise.
-        unequal_fraction: The share of the batch, its last samples, whose times differ.
+        generator: The network :math:`u`, which embeds both times with a small ``time_scale``.
+            With a ``class_dropout_prob`` labels are dropped, as guidance requires.
+        nfe: The default number of steps of a sample.
+        unequal_fraction: The share of the batch whose two times differ; its last samples.
         time_mean: The mean of the normal numbers whose sigmoids are the times.
-        time_std: Their standard deviation.
+        time_std: Their std.
         omega: The weight :math:`\omega` of the sample's own velocity.
         kappa: The weight :math:`\kappa` of the network's velocity; with both, the effective scale
             of the guidance is :math:`\omega / (1 - \kappa)`.
-        guidance_interval: The times between which velocities are guided.
+        guidance_interval: Velocities are guided between these two times.
         weight_power: The power :math:`p`; 0 for the squared error itself.
         weight_offset: The offset :math:`c`, in squared units of the latents.
-        derivative: How :math:`\mathrm{d} u / \mathrm{d} s` is computed; forward mode unless given.
+        derivative: Computes :math:`\mathrm{d} u / \mathrm{d} s`. Defaults to forward mode.
 
     Raises:
         ValueError: If an argument is out of its domain, or guidance has no null class.
@@ -100,8 +100,8 @@ class MeanFlow(Objective):
         self.require_times(generator, source=True, target=True)
         if not 0 <= unequal_fraction <= 1 - generator.class_dropout_prob:
             raise ValueError(
-                "unequal_fraction must be in [0, 1] and leave room for the samples whose labels "
-                f"are dropped, got {unequal_fraction}."
+                "unequal_fraction must be in [0, 1] and leave room for the dropped labels, got "
+                f"{unequal_fraction}."
             )
         _check_guidance(generator, omega, kappa, guidance_interval)
         if not (time_std > 0 and weight_power >= 0 and weight_offset > 0):
@@ -162,7 +162,7 @@ class MeanFlow(Objective):
     def _guided(
         self, sources: Latents, labels: Labels, velocities: Latents, draws: MeanFlowDraws
     ) -> Latents:
-        """Returns the velocities :math:`v_g`; those of the path where there is no guidance."""
+        """Returns the guided velocities :math:`v_g`, or those of the path without guidance."""
         null_weight = 1 - self.omega - self.kappa
         if self.omega == 1 and self.kappa == 0:
             return velocities
@@ -183,10 +183,10 @@ def _check_guidance(
 ) -> None:
     if len(interval) != 2 or not 0 <= interval[0] <= interval[1] <= 1:
         raise ValueError(
-            f"guidance_interval is two ascending times in [0, 1], got {list(interval)}."
+            f"guidance_interval must be two ascending times in [0, 1], got {list(interval)}."
         )
     if omega + kappa != 1 and not generator.class_dropout_prob > 0:
         raise ValueError(
-            f"omega {omega} and kappa {kappa} call for the null class: build the generator with a "
-            "class_dropout_prob, or let them sum up to 1."
+            f"omega {omega} and kappa {kappa} need a null class: build the generator with a "
+            "class_dropout_prob, or choose values that sum to 1."
         )

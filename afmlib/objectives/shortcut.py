@@ -1,17 +1,17 @@
 r"""Shortcut models: a step of any size equals two steps of half the size.
 
-A network :math:`g(x_s, s, t)` returns the velocity of a step from :math:`s` to :math:`t`. Of the
-batch, one part learns steps of the smallest size :math:`1 / M` by flow matching, and another, of a
-size :math:`d = 2^{-k}` and from the grid of such steps, learns from two of half the size, by the
-averaged network :math:`\bar g`:
+A network :math:`g(x_s, s, t)` returns the velocity of a step from :math:`s` to :math:`t`. Most of
+the batch learns steps of the smallest size :math:`1 / M` by flow matching. The rest takes a step of
+size :math:`d = 2^{-k}` on its grid, and learns from two steps of half the size by the EMA network
+:math:`\bar g`:
 
 .. math::
     v_1 &= \bar g(x_s, s, s - d/2) , \qquad x' = x_s - \tfrac{d}{2} v_1 \\
     g(x_s, s, s - d) &\approx \tfrac12 \big(v_1 + \bar g(x', s - d/2, s - d)\big)
 
 References:
-    | One Step Diffusion via Shortcut Models (Frans et al., 2024), Sec. 3 and 4, whose time runs the
-      other way
+    | One Step Diffusion via Shortcut Models (Frans et al., 2024), Sec. 3 and 4, whose time is
+      reversed
     | https://arxiv.org/abs/2410.12557
 """
 
@@ -35,36 +35,36 @@ from afmlib.typing import Labels, Latents, Timesteps
 
 @dataclass
 class ShortcutDraws:
-    """All that is random in one update."""
+    """The random numbers of one update."""
 
     noises_src: Latents
     """The noise end of the path."""
 
     timesteps_src: Timesteps
-    """Where a step starts."""
+    """The start of each step."""
 
     timesteps_tgt: Timesteps
-    """Where it ends."""
+    """Its end."""
 
     timesteps_mid: Float[Tensor, " bootstrap"]
     """Its middle, for the first samples of the batch, which learn from two steps."""
 
     label_drops: Timesteps
-    """Uniform numbers; a label is dropped where they are below the generator's probability."""
+    """Uniform numbers. A label is dropped if its number is below ``class_dropout_prob``."""
 
 
 class Shortcut(Objective):
     """Shortcut models, for any number of steps that is a power of two.
 
     Args:
-        generator: The network; it should embed both times. With a ``class_dropout_prob``, labels
-            are dropped in flow matching, as guidance needs.
-        nfe: The number of steps of a sample, unless asked otherwise: a power of two.
+        generator: The network, which embeds both times. With a ``class_dropout_prob``, labels are
+            dropped in flow matching, as guidance requires.
+        nfe: The default number of steps of a sample, a power of two.
         num_steps: The number :math:`M` of the smallest steps, a power of two.
-        bootstrap_fraction: The share of the batch, its first samples, that learns from two steps.
-        guidance_scale: How far the two smallest steps that are learned from are moved away from
-            those without a label; 1 for not at all.
-        clip: What is generated along the way is clipped to this magnitude, in units of the latents.
+        bootstrap_fraction: The share of the batch that learns from two steps; its first samples.
+        guidance_scale: The classifier-free guidance of the two smallest steps in the target; 1 for
+            none.
+        clip: Intermediate points are clipped to this magnitude, in units of the latents.
 
     Raises:
         ValueError: If an argument is out of its domain, or guidance has no null class.
@@ -92,8 +92,8 @@ class Shortcut(Objective):
             raise ValueError(f"clip must be positive, got {clip}.")
         if guidance_scale != 1 and not generator.class_dropout_prob > 0:
             raise ValueError(
-                f"guidance_scale {guidance_scale} calls for the null class: build the generator "
-                "with a class_dropout_prob."
+                f"guidance_scale {guidance_scale} needs a null class: build the generator with a "
+                "class_dropout_prob."
             )
         self.num_steps = num_steps
         self.bootstrap_fraction = bootstrap_fraction
@@ -116,7 +116,7 @@ class Shortcut(Objective):
         )
 
     def terms(self, player: str, latents: Latents, labels: Labels, draws: ShortcutDraws) -> Terms:
-        """Returns the terms ``bootstrap`` and ``velocity``, each with its share of the batch."""
+        """Returns the terms ``bootstrap`` and ``velocity``, weighted by their batch share."""
         size = len(draws.timesteps_mid)
         sources = interpolate(latents, draws.noises_src, draws.timesteps_src)
         targets = torch.cat(
@@ -134,7 +134,7 @@ class Shortcut(Objective):
 
     @torch.no_grad()
     def _two_steps(self, sources: Latents, labels: Labels, draws: ShortcutDraws) -> Latents:
-        """Returns the mean velocity of two steps of half the size, by the averaged network."""
+        """Returns the mean velocity of two steps of half the size, by the EMA network."""
         middle = draws.timesteps_mid
         s, t = draws.timesteps_src[: len(middle)], draws.timesteps_tgt[: len(middle)]
         first = self._velocity(sources, labels, s, middle)
@@ -145,7 +145,7 @@ class Shortcut(Objective):
     def _velocity(
         self, latents: Latents, labels: Labels, src: Timesteps, tgt: Timesteps
     ) -> Latents:
-        """Returns the velocity of the averaged network, guided where the step is the smallest."""
+        """Returns the velocity of the EMA network, guided if the step is the smallest."""
         own = self.generator_ema(latents, labels, src, tgt)
         if self.guidance_scale == 1:
             return own

@@ -1,4 +1,4 @@
-"""The check of objectives: what is trained, and by which of its terms."""
+"""The conformance check of objectives."""
 
 __all__ = ["check_objective"]
 
@@ -138,14 +138,14 @@ def _check_terms(objective: Objective, player: str, batch: Batch, draws: Any) ->
             require(kept, objective, contract, f"{name} is {term!r}")
         again = _terms(objective, player, batch, draws)
         kept = all(torch.equal(term, again[name]) for name, term in terms.items())
-        require(kept, objective, f"the terms of {player!r} repeat to the last bit")
+        require(kept, objective, f"the terms of {player!r} repeat bit for bit")
     contract = "terms leaves every parameter as trainable as it was"
     kept = trainable == [weight.requires_grad for weight in objective.parameters()]
     require(kept, objective, contract)
 
 
 def _check_gradients(objective: Objective, player: str, batch: Batch, draws: Any) -> None:
-    contract = f"the gradient of the terms of {player!r} reaches that player, and nobody else"
+    contract = f"the gradient of the terms of {player!r} reaches only that player"
     twin = copy.deepcopy(objective)  # A backward pass may move running averages.
     with promise(objective, contract):
         terms = _terms(twin, player, batch, draws)
