@@ -161,6 +161,8 @@ class GaussianFlow(Generator):
     The error is ``slope * x + offset``.
     """
 
+    embeds_timestep_src = embeds_timestep_tgt = True
+
     latent_shape = (1,)
     num_classes = 1
 
@@ -185,6 +187,8 @@ class GaussianFlow(Generator):
 
 class AffineNetwork(Generator):
     """Affine in the latents, by polynomials of the two times: nearly the flow of a Gaussian."""
+
+    embeds_timestep_src = embeds_timestep_tgt = True
 
     latent_shape = (1,)
     num_classes = 1

@@ -29,6 +29,8 @@ class Fixed(Discretization):
 class Noisy(Generator):
     """One weight and dropout."""
 
+    embeds_timestep_src = embeds_timestep_tgt = True
+
     latent_shape = (3,)
     num_classes = 5
 
@@ -44,6 +46,8 @@ class Noisy(Generator):
 
 class ExactConsistency(Generator):
     """What the network has to return for the flow of N(1, 0.5^2), plus an error."""
+
+    embeds_timestep_src = embeds_timestep_tgt = True
 
     latent_shape = (1,)
     num_classes = 1

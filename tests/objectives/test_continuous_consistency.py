@@ -36,6 +36,8 @@ def transformer(attention="auto"):
 class Noisy(Generator):
     """One weight and dropout."""
 
+    embeds_timestep_src = embeds_timestep_tgt = True
+
     latent_shape = (3,)
     num_classes = 5
 
@@ -51,6 +53,8 @@ class Noisy(Generator):
 
 class ExactCircle(Generator):
     """What the network has to return for the flow of N(1, 0.5^2), plus an error."""
+
+    embeds_timestep_src = embeds_timestep_tgt = True
 
     latent_shape = (1,)
     num_classes = 1

@@ -26,6 +26,8 @@ class GaussianVelocity(Generator):
     It is :math:`E[z - x | x_s]` of two jointly normal variables.
     """
 
+    embeds_timestep_src = embeds_timestep_tgt = True
+
     latent_shape = (1,)
     num_classes = 1
 
@@ -45,6 +47,8 @@ class GaussianVelocity(Generator):
 
 class Recorder(Generator):
     """Remembers what it is given."""
+
+    embeds_timestep_src = embeds_timestep_tgt = True
 
     num_classes = 5
 

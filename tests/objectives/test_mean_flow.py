@@ -47,6 +47,8 @@ def transformer(class_dropout_prob=0.0, attention="auto"):
 class Recorder(Generator):
     """Depends on all that it is given, and remembers it."""
 
+    embeds_timestep_src = embeds_timestep_tgt = True
+
     latent_shape = (3,)
     num_classes = 5
 

@@ -46,6 +46,8 @@ def perturb(network):
 class Constant(Generator):
     """Returns one velocity, and remembers what it is given."""
 
+    embeds_timestep_src = embeds_timestep_tgt = True
+
     latent_shape = (2,)
     num_classes = 5
 
