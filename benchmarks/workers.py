@@ -93,7 +93,7 @@ class Worker:
 
 
 def ready_workers(workers: Iterable[Worker]) -> list[Worker]:
-    """Waits until a worker has sent a message or has ended, and returns all of which this holds."""
+    """Waits until a worker has sent a message or has ended, and returns all such workers."""
     by_connection = {worker.connection: worker for worker in workers}
     return [by_connection[ready] for ready in wait(list(by_connection))]
 

@@ -15,7 +15,6 @@ __all__ = [
     "count_update",
     "flops_of",
     "on_meta",
-    "run_forward",
     "update_of",
 ]
 
@@ -91,18 +90,12 @@ def flops_of(function: Callable[[], Any]) -> int:
     return counter.total
 
 
-def run_forward(network: nn.Module, latents: Tensor, labels: Tensor) -> Tensor:
-    """Runs a generator or a classifier on latents at time 1."""
-    times = torch.ones(len(latents))
-    given = (times,) if isinstance(network, Classifier) else (labels, times, times)
-    output: Tensor = network(latents, *given)
-    return output
-
-
 def count_forward(network: nn.Module, latents: Tensor, labels: Tensor) -> int:
     """Counts a forward pass of a generator or a classifier, on meta tensors."""
     with on_meta(), torch.no_grad():
-        return flops_of(lambda: run_forward(network, latents, labels))
+        times = torch.ones(len(latents))
+        given = (times,) if isinstance(network, Classifier) else (labels, times, times)
+        return flops_of(lambda: network(latents, *given))
 
 
 def count_sample(model: SampleModel, latents: Tensor, labels: Tensor, nfe: int) -> int:

@@ -25,7 +25,7 @@ from afmlib import sample
 from afmlib.interfaces import Objective, SampleModel
 from afmlib.testing.memory import saved_bytes
 
-from .counting import on_meta, run_forward, update_of
+from .counting import on_meta, update_of
 from .workload import Workload, training_step
 
 MIB, GIB = 2**20, 2**30
@@ -185,11 +185,7 @@ def measure_sample(
     """
     tensors = [*model.parameters(), *model.buffers()]
     weights = size_of(tensors)
-    with on_meta():
-        latents, labels = torch.empty(1, *workload.latent_shape), torch.zeros(1, dtype=torch.long)
-    # A pass without gradient takes less than what one with gradient keeps.
-    each = max(_forward_memory(workload, latents, labels), 1)
-    meter.require("a sample", weights + each, flops)
+    meter.require("a sample", weights, flops)
     if any(tensor.is_meta for tensor in tensors):
         _allocate(model, meter.device)
     growth = Growth(meter.device)
@@ -204,7 +200,7 @@ def measure_sample(
 
     latency = seconds = seconds_of(1)
     share, batch = meter.share(flops, latency), 1
-    limit = min((meter.usable - weights) // each, MAX_SAMPLES, int(0.5 / meter.expect(flops)))
+    limit = min(MAX_SAMPLES, int(0.5 / meter.expect(flops)))  # A batch takes half a second.
     if limit >= 2:
         batch = 2 ** (limit.bit_length() - 1)
         seconds = seconds_of(batch)
@@ -217,15 +213,6 @@ def measure_sample(
         "batch": batch,
         "reason": None,
     }
-
-
-def _forward_memory(workload: Workload, latents: Tensor, labels: Tensor) -> int:
-    """Returns the bytes that a forward pass of the sampled network keeps for a backward pass."""
-    with on_meta():
-        objective = workload.build()
-        network = objective.get_submodule(objective.ema_player)
-        given = [*network.parameters(), *network.buffers(), latents, labels]
-        return saved_bytes(lambda: run_forward(network, latents, labels), given)
 
 
 def _allocate(network: nn.Module, device: torch.device) -> None:

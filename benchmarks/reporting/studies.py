@@ -168,7 +168,7 @@ class ScheduleClaim:
 
 
 def _by_schedule(results: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Returns the rows of each schedule, the seeds of which it has been run."""
+    """Returns the rows of each schedule, one per seed."""
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in results["rows"]:
         rows.setdefault(row["schedule"], []).append(row)
@@ -209,7 +209,7 @@ def schedule_claims(results: Mapping[str, Any]) -> list[ScheduleClaim]:
 
 
 def missing_schedules(results: Mapping[str, Any]) -> list[str]:
-    """Returns which seeds of which schedules there are no results of."""
+    """Returns the schedules with the seeds that have no results."""
     rows = _by_schedule(results)
     seeds = {name: {row["seed"] for row in rows.get(name, ())} for name in results["schedules"]}
     wanted = sorted(set().union(*seeds.values()))

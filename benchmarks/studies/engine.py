@@ -6,7 +6,7 @@ It trains adversarial flow on random latents of 4 x 32 x 32 in 1000 classes; the
 and discriminator. Steps with the panel (its sums, what is observed of logits and gradients, the
 norms of the gradients, the check that all is finite) take turns with steps without it, so that a
 machine that drifts drifts for both. On one thread (``OMP_NUM_THREADS=1``) the processor time is
-that of the work alone, however busy the machine is; of several, some only wait. Clipping is off,
+the time of the work, however busy the machine is; several threads would also wait. Clipping is off,
 which would need the norms in any case.
 
 Then the run is saved, verified and loaded, in turns with ``torch.save`` of the same content, below

@@ -80,7 +80,7 @@ class NoPanel:
 
 @contextlib.contextmanager
 def without_panel() -> Iterator[None]:
-    """Takes the panel out of the engine, and all that is computed for it alone.
+    """Takes the panel out of the engine, and everything that is computed only for it.
 
     What stays is the mean of the signs of the real logits: as many additions as images.
     """

@@ -4,7 +4,7 @@ python benchmarks/studies/schedules.py
 
 Every schedule gets the same number of images, but for the recipe that is run too long on purpose.
 All are judged alike, by samples of noises that nothing was chosen by: the automatic schedule
-watches others. A run that was stopped goes on. What comes of it is written to
+watches others. A stopped run is resumed. The outputs are in
 ``benchmarks/results/schedules``: results.json, table.md and curves.png.
 """
 
@@ -117,7 +117,7 @@ def run_all(
 
 
 def train(config: dict[str, Any], folder: Path, console: Console) -> None:
-    """Trains a run, or goes on with it, or does nothing if it is complete."""
+    """Trains or resumes a run; does nothing if it is complete."""
     Runner(config, folder, folder.name, resume=True, console=console).train()
 
 
