@@ -14,6 +14,7 @@ from torch import Tensor
 
 from afmlib import build_dataset, build_objective
 from afmlib.config import RunConfig, check_config, with_data_arguments, with_defaults
+from afmlib.engine import BatchLayout, PlayerBatches, TrainingStep, build_optimizers
 from afmlib.interfaces import Dataset, Objective
 
 SIZES = ("in_channels", "input_size", "num_classes")
@@ -93,8 +94,6 @@ def training_step(
 
     It is the step of the engine, on random latents.
     """
-    from afmlib.engine import BatchLayout, PlayerBatches, TrainingStep, build_optimizers
-
     run = workload.run
     layout = BatchLayout.of(batch, run.micro_batch)
     latents = RandomLatents(workload.latent_shape, workload.num_classes, batch)
