@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
         results["rows"] = list(_rows(arguments.repeats, settings))
     except (ValueError, OSError, RuntimeError) as error:
-        print(f"benchmarks/depth.py: {error}", file=sys.stderr)
+        print(f"benchmarks/studies/depth.py: {error}", file=sys.stderr)
         return 1
     write(results, Path(arguments.out))
     print(depth_text(results))

@@ -93,10 +93,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError) as error:
         if arguments.debug:
             raise
-        print(f"benchmarks/engine.py: {error}", file=sys.stderr)
+        print(f"benchmarks/studies/engine.py: {error}", file=sys.stderr)
         return status
     except KeyboardInterrupt:
-        print("benchmarks/engine.py: interrupted; nothing was written.", file=sys.stderr)
+        print("benchmarks/studies/engine.py: interrupted; nothing was written.", file=sys.stderr)
         return INTERRUPTED
     results["sizes"] += sizes
     (out / "engine.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
