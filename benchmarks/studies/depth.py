@@ -1,4 +1,4 @@
-"""What a repetition of the depth takes in memory, with and without activation checkpointing.
+"""The memory of repeated depth, with and without activation checkpointing.
 
     python benchmarks/studies/depth.py [--repeats 1 2 4 8] [--wrapper RepeatDepth] [--out DIR]
 
@@ -12,7 +12,7 @@ a discriminator of normal depth, and a step of AdamW. Two numbers say what it to
   the operating system sees it. The C library is told to give back what is freed
   (``MALLOC_MMAP_THRESHOLD_``), or this would be its fragmentation as well.
 
-What is left is ``depth.json``, ``depth.md`` and ``depth.png``.
+The outputs are ``depth.json``, ``depth.md`` and ``depth.png``.
 """
 
 import argparse

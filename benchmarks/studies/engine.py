@@ -2,18 +2,18 @@
 
     python benchmarks/studies/engine.py [--preset dit_b_2] [--batch N] [--out DIR]
 
-It trains adversarial flow on random latents of 4 x 32 x 32 in 1000 classes; the preset is generator
-and discriminator. Steps with the panel (its sums, what is observed of logits and gradients, the
-norms of the gradients, the check that all is finite) take turns with steps without it, so that a
-machine that drifts drifts for both. On one thread (``OMP_NUM_THREADS=1``) the processor time is
-the time of the work, however busy the machine is; several threads would also wait. Clipping is off,
-which would need the norms in any case.
+It trains adversarial flow on random latents of 4 x 32 x 32 in 1000 classes. The preset is both
+generator and discriminator. Steps with the training metrics (sums, observed logits and gradients,
+gradient norms, the check for finite numbers) alternate with steps without them, so that a drifting
+machine is fair to both. On one thread (``OMP_NUM_THREADS=1``) the processor time is the time of the
+work, however busy the machine is; several threads would also wait. Clipping is off, since it needs
+the norms in any case.
 
 Then the run is saved, verified and loaded, in turns with ``torch.save`` of the same content, below
---out, so that this is the disk that is measured. What is read was just written: it comes out of
-memory, and a cold disk takes longer.
+--out, so that this disk is measured. The files were just written, so they are read from memory; a
+cold disk takes longer.
 
-What is left is ``engine.json`` and ``engine.md``.
+The outputs are ``engine.json`` and ``engine.md``.
 """
 
 import argparse
@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _config(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Returns the checked config of the run, whose latents are yet to be written."""
+    """Returns the checked config of the run, without the path of its latents."""
     numbers = (arguments.batch, arguments.saves, arguments.seconds, arguments.rounds or 1)
     if min(numbers) <= 0 or arguments.rounds == 0:
         raise ValueError("--batch, --rounds, --seconds and --saves must be positive.")

@@ -74,7 +74,7 @@ class NoPanel:
         return {}
 
     def first_non_finite(self) -> str:
-        """Knows of nothing."""
+        """Returns that all is finite."""
         return ""
 
 
@@ -146,7 +146,7 @@ class Stopwatch:
 
 
 class Turns(Hook):
-    """Lets steps with and without the panel take turns, then takes a few apart, and ends the run.
+    """Alternates steps with and without the panel, dissects a few, and ends the run.
 
     Which of a pair is first changes from pair to pair.
 

@@ -35,7 +35,7 @@ CLOSE = 0.14
 
 HELD_OUT_EVERY = 4
 PIECES = "Component"
-"""The category of hair and skin, which are no emoji by themselves."""
+"""The category of hair and skin, which are only parts of emoji."""
 
 JOINER = "200D"
 PEOPLE = frozenset(["1F466", "1F467", "1F468", "1F469", "1F9D1", "1F9D2"])
@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def check(arrays: dict[str, Any]) -> int:
-    """Tells which arrays of the file differ; how they are compressed is of no matter."""
+    """Returns which arrays of the file differ, however they are compressed."""
     with np.load(OUT, allow_pickle=False) as file:
         there = dict(file)
     wrong = sorted(set(there) ^ set(arrays))

@@ -99,7 +99,7 @@ def run_all(
     work_dir: Path,
     only_report: bool,
 ) -> Iterator[dict[str, Any]]:
-    """Trains seed by seed, so that what there is of a sweep that was stopped is balanced."""
+    """Trains seed by seed, so that a stopped sweep is balanced."""
     console = Console()
     for seed in seeds:
         for name in names:
@@ -122,7 +122,7 @@ def train(config: dict[str, Any], folder: Path, console: Console) -> None:
 
 
 def is_complete(folder: Path, num_images: int) -> bool:
-    """Tells whether a run has its length, or was ended by its controller, and was evaluated."""
+    """Returns whether a run has ended, by its length or its controller, and was evaluated."""
     ended = [decision["at"] for decision in lines(folder / "decisions.jsonl") if decision["stop"]]
     last = min([num_images, *ended])
     return any(entry["num_images"] >= last for entry in lines(folder / "evaluations.jsonl"))
