@@ -94,7 +94,7 @@ def comparison(tmp_path_factory):
         f"{AFM}MyDiscriminator",
         f"{AFM}Dying",
         f"{AFM}NotFinite",
-        "afm_digits:objective.generator.patch_size=3",
+        f"afm_digits:{SMALL}:objective.generator.patch_size=3",
         "afm_b2:objective.generator.depth=1:objective.discriminator.depth=1",
         "classifier_digits:objective.classifier.hidden_size=8:objective.classifier.num_heads=1",
     ]

@@ -145,11 +145,8 @@ def test_counts_jvp_and_double_backward():
 
 
 def test_torch_counter_agrees():
-    objective = objective_of(
-        type="AdversarialFlow",
-        generator=dict(type="DiTGenerator", **dit(*SIZE)),
-        discriminator=dict(type="DiTDiscriminator", **dit(*SIZE)),
-    )
+    generator = dict(type="DiTGenerator", **dit(*SIZE, use_timestep_src=True))
+    objective = objective_of(type="FlowMatching", generator=generator)
     found = count_update(objective, "generator", 4, SHAPE)
 
     with on_meta(), FlopCounterMode(display=False) as counter:
@@ -291,7 +288,7 @@ def test_each_update_of_the_generator_sees_its_own_batch(monkeypatch):
     monkeypatch.setattr(measuring, "training_step", lambda *_: None)
     monkeypatch.setattr(measuring, "median_seconds", lambda *_: 2.0)
     twice = SimpleNamespace(
-        players={"generator": 2}, averaged_player="generator", parameters=list, buffers=list
+        players={"generator": 2}, ema_player="generator", parameters=list, buffers=list
     )
 
     made = measuring.measure_training(workload, twice, objective, 1.0, meter(peak=1e9))
