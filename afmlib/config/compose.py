@@ -11,6 +11,7 @@ __all__ = ["apply_override", "config_names", "load_config", "load_protocol", "me
 
 import copy
 import difflib
+import functools
 import importlib.resources
 import itertools
 from collections.abc import Iterable, Mapping
@@ -50,15 +51,21 @@ MAX_BASES = 16
 def config_names() -> list[str]:
     """Returns the names of all shipped configs, exact files and compositions."""
     exact = {path.stem for path in SHIPPED.glob("*.yaml")}
-    methods = (SHIPPED / "methods").glob("*.yaml")
-    pairs = itertools.product(methods, (SHIPPED / "scales").glob("*.yaml"))
-    composed = {f"{method.stem}_{scale.stem}" for method, scale in pairs if _fits(method, scale)}
+    methods, scales = (
+        {path.stem: _read_shipped(path) for path in (SHIPPED / folder).glob("*.yaml")}
+        for folder in ("methods", "scales")
+    )
+    composed = {
+        f"{method}_{scale}"
+        for method, scale in itertools.product(methods, scales)
+        if _fits(methods[method], scales[scale])
+    }
     return sorted(exact | composed)
 
 
-def _fits(method: Path, scale: Path) -> bool:
+def _fits(method: Mapping[str, Any], scale: Mapping[str, Any]) -> bool:
     """Returns whether a method works on a scale: some networks cannot be repeated."""
-    config = merge(read(scale), read(method))
+    config = merge(scale, method)
     provided = data_arguments(config["data"])
     try:
         OBJECTIVES.check(config["objective"], "objective", provided)
@@ -152,6 +159,10 @@ def _load_shipped(name: str) -> dict[str, Any]:
     )
 
 
+_read_shipped = functools.cache(read)
+"""Reads a shipped file once: many names share its scale."""
+
+
 def _file_hint(name: str) -> str:
     """Returns " Did you mean ./mnist_afm.yaml?" if a file of a similar name is here."""
     files = {path.stem: path.name for end in ("yaml", "yml") for path in Path().glob(f"*.{end}")}
@@ -169,7 +180,7 @@ def _load_file(
     if len(parents) > MAX_BASES:
         raise ConfigError(f"The config {parents[0]} stands on more than {MAX_BASES} bases.")
     if path not in loaded:
-        config = read(path)
+        config = copy.deepcopy(_read_shipped(path)) if SHIPPED in path.parents else read(path)
         _load_plugins(config, path)
         bases = config.pop(BASE, [])
         bases = [bases] if isinstance(bases, str) else bases
@@ -301,7 +312,7 @@ def _change_type(base: Mapping[str, Any], kind: Any, registry: ComponentRegistry
     Arguments that a preset sets are not kept: the sizes of ``dit_b_2`` are those of its name.
     """
     if registry is GENERATORS:
-        wraps, is_wrapped = (isinstance(x, str) and x in DEPTHS for x in (kind, base.get("type")))
+        wraps, is_wrapped = _is_wrapper(kind), _is_wrapper(base.get("type"))
         if wraps and not is_wrapped:
             return {"generator": dict(base)}
         if is_wrapped and not wraps:
@@ -324,6 +335,14 @@ def _change_type(base: Mapping[str, Any], kind: Any, registry: ComponentRegistry
         and name not in preset
         and (before.get(name) is after.get(name) or not isinstance(value, str | Mapping | list))
     }
+
+
+def _is_wrapper(kind: Any) -> bool:
+    if not isinstance(kind, str):
+        return False
+    if GENERATORS.is_built_in(kind):  # Plugins are not looked up, which takes milliseconds.
+        return DEPTHS.is_built_in(kind)
+    return kind in DEPTHS
 
 
 def apply_override(config: dict[str, Any], override: str) -> dict[str, Any]:

@@ -120,7 +120,7 @@ junk = st.recursive(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.data())
 def test_mutated_configs_raise_documented_errors(data):
     config = load_config("afm_digits")

@@ -24,7 +24,7 @@ from afmlib.config.yaml_files import parse
 from afmlib.registry import PluginError
 
 FEW_AND_MANY = pytest.mark.parametrize(
-    "examples", [200, pytest.param(2000, marks=pytest.mark.slow)]
+    "examples", [100, pytest.param(2000, marks=pytest.mark.slow)]
 )
 PATHS = ["os.system", "torch.load", "builtins:eval", "bomb", "bomb.Bomb", "bomb:Bomb", "../bomb.py"]
 
@@ -84,7 +84,8 @@ SPECIALS = [
     *("_base_: ", "_base_: afm_digits\n", "_base_: [1]\n", "plugins: [x.py]\n", "type: "),
 ]
 FILES = [path.read_text() for path in sorted(SHIPPED.rglob("*.yaml"))]
-texts = st.sampled_from([*FILES, *(dump(load_config(name)) for name in config_names()[::5])])
+NAMES = config_names()
+texts = st.sampled_from([*FILES, *(dump(load_config(name)) for name in NAMES[::5])])
 
 
 @st.composite
@@ -115,7 +116,7 @@ def test_a_mutated_text(examples, tmp_path):
 
 # --- Structures -----------------------------------------------------------------------------------
 
-names = st.sampled_from(config_names())
+names = st.sampled_from(NAMES)
 numbers = st.one_of(
     st.sampled_from([True, False, -1, 0, -0.5, 1e-300, 1e308]),
     st.sampled_from([float("inf"), float("-inf"), float("nan"), 2**63, -(2**63)]),
@@ -159,7 +160,7 @@ def _places(node, path=()):
 
 
 def _paths():
-    shipped = [_shipped(name) for name in config_names()]
+    shipped = [_shipped(name) for name in NAMES]
     return sorted({".".join(path) for config in shipped for *_, path in _places(config)})
 
 
@@ -333,7 +334,5 @@ def test_unusable_values(override):
     name = override.split("=")[0].split(".")[-1]
     name = {"data": "path"}.get(name, name)
 
-    with pytest.raises(
-        ConfigError, match=rf"\b{name}\b.* (finite|2\*\*63|Unicode|is int, not float)"
-    ):
+    with pytest.raises(ConfigError, match=rf"\b{name}\b.* (finite|2\*\*63|Unicode|a whole number)"):
         check_config(load_config("afm_digits", [override]))
