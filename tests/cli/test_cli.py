@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,10 +33,17 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A tiny finished run, which tests copy."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    assert main(["train", "afm_digits", "--work-dir", str(folder), *TINY]) == 0
+    return folder
+
+
 @pytest.fixture
-def trained(here):
-    assert main(["train", "afm_digits", "--work-dir", "run", *TINY]) == 0
-    return here / "run"
+def trained(here, finished):
+    return Path(shutil.copytree(finished, here / "run"))
 
 
 def test_help_does_not_import_torch(here):
