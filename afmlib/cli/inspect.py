@@ -8,7 +8,13 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
-from afmlib.cli.options import add_common, add_device, add_model, add_sampling
+from afmlib.cli.options import (
+    HelpFormatter,
+    add_common,
+    add_device,
+    add_model,
+    add_sampling,
+)
 
 HELP = "Draw pictures of models and of training runs."
 
@@ -26,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="",
     )
     for name, (line, add_options, _) in PICTURES.items():
-        picture = ArgumentParser(description=line)
+        picture = ArgumentParser(description=line, formatter_class=HelpFormatter)
         pictures.add_subcommand(name, picture, help=line)
         add_options(picture)
         picture.add_argument("--out", type=str, default=f"{name}.png", help=OUT)

@@ -18,6 +18,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 import afmlib
+from afmlib.cli.options import HelpFormatter
 
 DONE, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 """Exit status."""
@@ -42,6 +43,7 @@ def build_parser() -> ArgumentParser:
         prog="afmlib",
         description="Train, sample and evaluate one-step and few-step image generators.",
         version=afmlib.__version__,
+        formatter_class=HelpFormatter,
     )
     commands = parser.add_subcommands(
         required=True,
@@ -53,7 +55,7 @@ def build_parser() -> ArgumentParser:
     )
     for name in COMMANDS:
         module = importlib.import_module(f"afmlib.cli.{name}")
-        command = ArgumentParser(description=module.HELP)
+        command = ArgumentParser(description=module.HELP, formatter_class=HelpFormatter)
         commands.add_subcommand(name, command, help=module.HELP)
         module.add_arguments(
             command

@@ -1,10 +1,25 @@
 """The options that several commands have. Nothing here imports torch."""
 
-__all__ = ["add_common", "add_device", "add_model", "add_sampling", "add_set"]
+__all__ = ["HelpFormatter", "add_common", "add_device", "add_model", "add_sampling", "add_set"]
 
+import argparse
 from typing import Literal
 
 from jsonargparse import ArgumentParser
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Shows defaults that are numbers or texts. jsonargparse's formatter shows all, and types."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog)
+        self._action_max_length = 22  # argparse forgets the indent of sub-commands.
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        shown = isinstance(action.default, int | float | str) and action.default is not False
+        if action.help and shown and action.default != argparse.SUPPRESS:
+            return f"{action.help} (default: %(default)s)"
+        return action.help
 
 
 def add_common(parser: ArgumentParser) -> None:
