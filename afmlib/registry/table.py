@@ -47,10 +47,7 @@ def _dit_presets(cls: str) -> dict[str, dict[str, Any]]:
 DEPTHS = ComponentRegistry(
     "depths",
     "DepthWrapper",
-    {
-        "RepeatBlocks": "afmlib.networks.repeat",
-        "RepeatDepth": "afmlib.networks.repeat",
-    },
+    {"RepeatBlocks": "afmlib.networks.repeat", "RepeatDepth": "afmlib.networks.repeat"},
 )
 GENERATORS = ComponentRegistry(
     "generators",
@@ -66,10 +63,7 @@ GENERATORS = ComponentRegistry(
 DISCRIMINATORS = ComponentRegistry(
     "discriminators",
     "Discriminator",
-    {
-        "DiTDiscriminator": "afmlib.networks.dit",
-        "MLPDiscriminator": "afmlib.networks.mlp",
-    },
+    {"DiTDiscriminator": "afmlib.networks.dit", "MLPDiscriminator": "afmlib.networks.mlp"},
     presets=_dit_presets("DiTDiscriminator"),
 )
 CLASSIFIERS = ComponentRegistry(
@@ -105,15 +99,9 @@ PENALTIES = ComponentRegistry(
 DERIVATIVES = ComponentRegistry(
     "derivatives",
     "DirectionalDerivative",
-    {
-        "FiniteDifferenceJVP": "afmlib.derivatives",
-        "ForwardModeJVP": "afmlib.derivatives",
-    },
+    {"FiniteDifferenceJVP": "afmlib.derivatives", "ForwardModeJVP": "afmlib.derivatives"},
 )
-REGULARIZERS = ComponentRegistry(
-    "regularizers",
-    "Regularizer",
-)
+REGULARIZERS = ComponentRegistry("regularizers", "Regularizer")
 GUIDANCE = ComponentRegistry(
     "guidance",
     "Guidance",
@@ -124,11 +112,7 @@ GUIDANCE = ComponentRegistry(
     },
 )
 AUGMENTATIONS = ComponentRegistry(
-    "augmentations",
-    "Augmentation",
-    {
-        "PairedAugmentation": "afmlib.augmentation.paired",
-    },
+    "augmentations", "Augmentation", {"PairedAugmentation": "afmlib.augmentation.paired"}
 )
 SCHEDULES = ComponentRegistry(
     "schedules",
@@ -143,10 +127,7 @@ SCHEDULES = ComponentRegistry(
 DISCRETIZATIONS = ComponentRegistry(
     "discretizations",
     "Discretization",
-    {
-        "DoublingGrid": "afmlib.noise_levels",
-        "ShrinkingGap": "afmlib.noise_levels",
-    },
+    {"DoublingGrid": "afmlib.noise_levels", "ShrinkingGap": "afmlib.noise_levels"},
 )
 PARAMETERIZATIONS = ComponentRegistry(
     "parameterizations",
@@ -188,11 +169,7 @@ DATASETS = ComponentRegistry(
     },
 )
 AUTOENCODERS = ComponentRegistry(
-    "autoencoders",
-    "Autoencoder",
-    {
-        "DiffusersAutoencoder": "afmlib.data.diffusers_autoencoder",
-    },
+    "autoencoders", "Autoencoder", {"DiffusersAutoencoder": "afmlib.data.diffusers_autoencoder"}
 )
 EXTRACTORS = ComponentRegistry(
     "extractors",
