@@ -21,7 +21,7 @@ DIT = dict(type="DiTGenerator", input_size=8, in_channels=1, hidden_size=16, dep
 
 @EXTRACTORS.register_module()
 class CliMoments(FeatureExtractor):
-    """Mean, spread and maximum of an image, and a few of its pixels."""
+    """Mean, std and maximum of an image, and a few of its pixels."""
 
     name = "moments"
     outputs = frozenset({"features", "spatial", "logits"})
@@ -37,7 +37,7 @@ class CliMoments(FeatureExtractor):
 
 @AUTOENCODERS.register_module()
 class CliFirstChannels(Autoencoder):
-    """Three of the four channels of the published latents."""
+    """Three of the four channels of the official latents."""
 
     latent_scale = 0.18215
 

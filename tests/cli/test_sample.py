@@ -171,7 +171,7 @@ def test_latents_to_a_url(run, tmp_path, capsys):
 
 @pytest.fixture
 def checkpoint(files, tmp_path, monkeypatch):
-    """A checkpoint of a run on images of three named classes."""
+    """A checkpoint of a run on images of five named classes."""
     monkeypatch.chdir(tmp_path)
     path = files / "images.pth"
     torch.save(layout.random_state(layout.generator(**layout.TINY, channels=3)), path)

@@ -1,4 +1,4 @@
-"""Whatever a config says, it is taken or refused by one documented error, and none of it is run."""
+"""Every config passes or raises one documented error, and none runs code."""
 
 import contextlib
 import copy
@@ -31,7 +31,7 @@ PATHS = ["os.system", "torch.load", "builtins:eval", "bomb", "bomb.Bomb", "bomb:
 
 @pytest.fixture(autouse=True)
 def _nothing_runs(tmp_path_factory, monkeypatch):
-    """Lays out a module that no config may import, and watches what the dotted paths name."""
+    """Writes a module that no config may import, and records calls of dotted paths."""
     folder = tmp_path_factory.mktemp("bomb")
     (folder / "bomb.py").write_text("class Bomb: pass\n")
     monkeypatch.syspath_prepend(folder)
@@ -44,14 +44,14 @@ def _nothing_runs(tmp_path_factory, monkeypatch):
 
 
 def _law(examples, **strategies):
-    """Runs a law so often, none of them for long."""
+    """Runs a law with this many examples and a deadline."""
     return lambda law: settings(max_examples=examples, deadline=timedelta(seconds=20))(
         given(**strategies)(law)
     )()
 
 
 @contextlib.contextmanager
-def _taken_or_refused():
+def _passes_or_raises():
     message = ""
     try:
         yield
@@ -62,10 +62,10 @@ def _taken_or_refused():
 
 
 def _check(config):
-    """Checks a config; one that is taken can be written and read as the same."""
-    with _taken_or_refused():
+    """Checks a config; a valid one survives writing and reading."""
+    with _passes_or_raises():
         check_evaluation(config)
-    with _taken_or_refused():
+    with _passes_or_raises():
         check_config(config)
         assert parse(dump(config), "text") == config
 
@@ -90,7 +90,7 @@ texts = st.sampled_from([*FILES, *(dump(load_config(name)) for name in NAMES[::5
 
 @st.composite
 def mutated_texts(draw, texts=texts):
-    """Writes over a text, here and there: half of the time where a value begins."""
+    """Overwrites parts of a text, half of the time at the start of a value."""
     text = draw(texts)
     for _ in range(draw(st.integers(1, 3))):
         values = [match.end() for match in re.finditer(r"[:=] |[-,{\[]|=", text)]
@@ -103,14 +103,14 @@ def mutated_texts(draw, texts=texts):
 
 
 @FEW_AND_MANY
-def test_a_mutated_text(examples, tmp_path):
+def test_mutated_text(examples, tmp_path):
     path = tmp_path / "run.yaml"
 
     @_law(examples, text=mutated_texts(), junk=st.none() | st.binary(max_size=3))
     def law(text, junk):
         content = text.encode(errors="surrogatepass")
         path.write_bytes(content if junk is None else content[:200] + junk + content[200:])
-        with _taken_or_refused():
+        with _passes_or_raises():
             _check(load_config(str(path)))
 
 
@@ -151,7 +151,7 @@ def _shipped(name):
 
 
 def _places(node, path=()):
-    """Yields the parent, the key and the path of everything in a config."""
+    """Yields the parent, key and path of every node of a config."""
     items = node.items() if isinstance(node, dict) else enumerate(node)
     for key, value in items:
         yield node, key, (*path, str(key))
@@ -188,7 +188,7 @@ def mutated_configs(draw):
 
 
 @FEW_AND_MANY
-def test_a_mutated_config(examples):
+def test_mutated_config(examples):
     @_law(examples, config=mutated_configs())
     def law(config):
         _check(config)
@@ -198,7 +198,7 @@ def test_a_mutated_config(examples):
 def test_mutated_configs_merged(examples, tmp_path):
     @_law(examples // 2, base=mutated_configs(), over=mutated_configs())
     def law(base, over):
-        with _taken_or_refused():
+        with _passes_or_raises():
             for name, config in (("base", base), ("over", {"_base_": "base", **over})):
                 with contextlib.suppress(ValueError):  # Python writes no number of 5000 digits.
                     (tmp_path / f"{name}.yaml").write_text(dump(config))
@@ -234,7 +234,7 @@ override_texts = st.one_of(
 def test_any_override_of_any_config(examples):
     @_law(examples, name=names, overrides=st.lists(override_texts, min_size=1, max_size=4))
     def law(name, overrides):
-        with _taken_or_refused():
+        with _passes_or_raises():
             config = _shipped(name)
             for override in overrides:
                 config = apply_override(config, override)
@@ -245,7 +245,7 @@ def test_any_override_of_any_config(examples):
 @settings(max_examples=10)
 @given(name=words | st.sampled_from(["/", "..", "afm_../../digits", "~x", "\udc80"]))
 def test_any_name_of_a_config(name, suffix):
-    with _taken_or_refused():
+    with _passes_or_raises():
         load_config(name + suffix)
 
 
@@ -253,7 +253,7 @@ def test_any_name_of_a_config(name, suffix):
 def test_any_base(base, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "on_a_base.yaml"
 
-    with _taken_or_refused():
+    with _passes_or_raises():
         with contextlib.suppress(ValueError):  # Python writes no number of 5000 digits.
             path.write_text(dump({"_base_": base}))
         load_config(str(path))
@@ -263,7 +263,7 @@ def test_any_base(base, tmp_path_factory):
 
 
 def _at(config, path, value):
-    """Returns a config with another value at a place."""
+    """Returns a config with another value at a path."""
     config = copy.deepcopy(config)
     node = config
     for key in path[:-1]:
@@ -294,7 +294,7 @@ def test_dotted_paths_are_unknown_names(path):
 
 
 @pytest.mark.parametrize("name", PATHS)
-def test_a_plugin_is_a_file(name):
+def test_plugins_are_files(name):
     with pytest.raises(PluginError, match="There is no plugin file"):
         check_config(load_config("afm_digits", [f"plugins=['{name}']"]))
 

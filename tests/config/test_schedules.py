@@ -1,4 +1,4 @@
-"""The paper's schedules as configs, against Tables 10 and 11 as they stand there."""
+"""The configs of the paper's schedules equal its Tables 10 and 11."""
 
 from dataclasses import dataclass, replace
 
@@ -66,7 +66,7 @@ TABLE = {
 
 
 def phases_of_run(run):
-    """Returns what holds in each phase of a run: when it begins, and all that phases change."""
+    """Returns the settings in each phase of a run, and its start."""
     holds = {"ot_scale": None, "lr_factor": 1.0, "ema_reload_every": 0}
     holds |= {"guidance": True, "augmentation": True}
     found = [] if run.phases[0].at == 0 else [{**holds, "at": 0, "reload_ema": False}]
@@ -88,7 +88,7 @@ def check_schedule(run, row, num_phases):
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_the_papers_hyper_parameters(name):
+def test_hyperparameters_of_the_paper(name):
     run, row = check_config(load_config(name)), TABLE[name]
 
     for optimizer in run.optimizers.values():
@@ -111,7 +111,7 @@ def test_the_papers_hyper_parameters(name):
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_the_papers_schedule_without_guidance(name):
+def test_schedule_without_guidance(name):
     run = check_config(load_config(name))
 
     check_schedule(run, TABLE[name], num_phases=3)
@@ -123,7 +123,7 @@ def guided(name):
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_the_papers_whole_schedule(name):
+def test_schedule_of_the_paper(name):
     run, row = check_config(load_config(guided(name))), TABLE[name]
 
     *before, last = check_schedule(run, row, num_phases=4)
@@ -155,7 +155,7 @@ CLASSIFIER = {"type": "DiTClassifier", "hidden_size": 16, "depth": 1, "num_heads
 
 
 def shortened(name, batch=8):
-    """Loads a config with small networks and data, and an update for each of its phases."""
+    """Loads a config with small networks and data, and one update per phase."""
     networks = []
     for role, arguments in SMALL.items():
         inner = ".generator" if "deep" in name and role == "generator" else ""
@@ -172,7 +172,7 @@ def shortened(name, batch=8):
 
 
 class Rates(Hook):
-    """Notes the learning rates of a run, in units of 1e-5, each time that one of them changes."""
+    """Records the learning rates of a run, in units of 1e-5, when one of them changes."""
 
     def __init__(self):
         self.seen = {"generator": [], "discriminator": []}

@@ -1,4 +1,4 @@
-"""Fixtures for registries: fake distributions, and registries put back as they were."""
+"""Fixtures for registries: fake distributions, and a reset after each test."""
 
 import importlib
 import sys
@@ -11,7 +11,7 @@ from afmlib.registry import REGISTRIES
 
 @pytest.fixture(autouse=True)
 def _registrations():
-    """Takes back what a test registers by the decorator."""
+    """Removes the components that a test registers."""
     saved = {
         name: (dict(registry._module_dict), dict(registry._origins))
         for name, registry in REGISTRIES.items()
@@ -27,7 +27,7 @@ def _registrations():
 
 @pytest.fixture
 def distribution(tmp_path, monkeypatch):
-    """Returns a function that puts a distribution on the path, as an installer would.
+    """Returns a function that installs a fake distribution.
 
     Its arguments are the name of the distribution, its entry points by group, and the source of
     its module, which is named after it. It returns the name of the module.

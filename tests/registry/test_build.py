@@ -1,4 +1,4 @@
-"""Tests for afmlib.registry.build: specs in all their forms, and what is wrong with them."""
+"""Tests for afmlib.registry.build: all forms of specs, and mistakes in them."""
 
 import copy
 import sys
@@ -50,7 +50,7 @@ SIZES["xl"] = (1152, 28, 16)
         {"type": {"type": "MLPGenerator", "in_channels": 7}},
     ],
 )
-def test_every_form_of_a_spec_builds_the_same(spec):
+def test_forms_of_a_spec(spec):
     generator = build_generator(spec, in_channels=2, hidden_size=8)
 
     assert isinstance(generator, MLPGenerator)
@@ -108,7 +108,7 @@ def test_order_of_overrides():
     assert generator.pos_embed.shape[-1] == 24
 
 
-def test_built_object_is_returned_as_the_same_object():
+def test_built_object_is_returned():
     generator = build_generator("MLPGenerator", in_channels=2)
 
     assert build_generator(generator) is generator

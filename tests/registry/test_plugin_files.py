@@ -1,4 +1,4 @@
-"""Tests for afmlib.registry.plugin_files: plugins that are a file."""
+"""Tests for afmlib.registry.plugin_files."""
 
 import sys
 
@@ -122,13 +122,13 @@ def test_failed_file_registers_nothing(write):
     assert build_loss("MyLoss").margin == 22
 
 
-def test_missing_file_and_folder_are_refused(tmp_path):
+def test_missing_file_and_folder(tmp_path):
     for path in (tmp_path / "nothing.py", tmp_path):
         with pytest.raises(PluginError, match=f"There is no plugin file {path}"):
             load_plugin_file(path)
 
 
-def test_file_that_is_no_python_is_refused(write):
+def test_file_of_another_kind(write):
     with pytest.raises(PluginError, match="is not a Python file"):
         load_plugin_file(write("d.yaml", "a: 1"))
 
@@ -148,7 +148,7 @@ def test_name_in_two_files(write):
     ["x" * 5000 + ".py", "x\0.py", "~no_such_user/x.py", "\ud800.py"],
     ids=["long", "null", "home", "surrogate"],
 )
-def test_name_that_can_be_no_file_is_refused(name):
+def test_impossible_file_name(name):
     with pytest.raises(PluginError, match="There is no plugin file") as caught:
         load_plugin_file(name)
 

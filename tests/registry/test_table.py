@@ -1,4 +1,4 @@
-"""Tests for afmlib.registry.table: what it lists is there, and listing imports nothing."""
+"""Tests for afmlib.registry.table."""
 
 import importlib
 import subprocess
