@@ -99,7 +99,8 @@ def _of_classifier(options: Any, folder: str, device: Any) -> dict[str, Any] | N
 
     for name in ("nfe", "reference", "work_dir"):
         if getattr(options, name) is not None:
-            raise ValueError(f"--{name.replace('_', '-')} is not for classifiers.")
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"A classifier is not sampled: remove {option}.")
     config, protocol = _protocol(options, parse(read_config(folder), f"The config of {folder}"))
     classifier = load_classifier(folder, not options.online, device)
     dataset = build_dataset(config["data"]).to(device)

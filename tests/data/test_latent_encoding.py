@@ -165,7 +165,7 @@ def test_the_command_encodes_what_training_reads(place, tmp_path, monkeypatch, c
 
     assert main(command) == 0
 
-    assert "7 images of 2 classes, 0 of them done before" in capsys.readouterr().out
+    assert "7 images of 2 classes, 0 already encoded" in capsys.readouterr().out
     assert len(LatentFolder("latents")) == NUM
     assert main(command) == 2
     assert "already holds latents" in capsys.readouterr().err
