@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from afmlib.data.digits import Digits
-from afmlib.interfaces import AdversarialLoss, Discriminator, Metric
+from afmlib.interfaces import AdversarialLoss, Discriminator, Metric, Number
 from afmlib.objectives.flow_matching import FlowMatching
 from afmlib.registry import DATASETS, DISCRIMINATORS, LOSSES, METRICS, OBJECTIVES
 
@@ -44,6 +44,8 @@ class GoodLoss(AdversarialLoss):
 
 @METRICS.register_module()
 class GoodMetric(Metric):
+    numbers = {"mean": Number("mean pixel", better=None)}
+
     def __call__(self, evaluation):
         return {"mean": float(evaluation.samples.mean())}
 """
@@ -55,7 +57,7 @@ import torch
 from torch import nn
 
 from afmlib.data.digits import Digits
-from afmlib.interfaces import AdversarialLoss, Discriminator, Metric
+from afmlib.interfaces import AdversarialLoss, Discriminator, Metric, Number
 from afmlib.registry import DATASETS, DISCRIMINATORS, LOSSES, METRICS, OBJECTIVES
 from afmlib.objectives.flow_matching import FlowMatching
 
@@ -93,6 +95,8 @@ class BrokenLoss(AdversarialLoss):
 
 @METRICS.register_module()
 class BrokenMetric(Metric):
+    numbers = {"random": Number("random number", better=None)}
+
     def __call__(self, evaluation):
         return {"random": random.random()}
 """

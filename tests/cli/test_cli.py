@@ -116,7 +116,7 @@ MISTAKES = [
     (["train", "afm_digits", "--set", "updates.generater=5"], "Did you mean 'generator'"),
     (["train", "afm_digits", "--set", "evaluation.metrics=[FID]"], "[FrechetDistance]"),
     (["train", "afm_digit"], "Did you mean 'afm_digits'"),
-    (["train", "afm_digits", "--set", "objective.nfe=0"], "nfe must be at least 1"),
+    (["train", "afm_digits", "--set", "objective.nfe=0"], "nfe must be a positive integer"),
     (["train", "afm_digits", "--set", "objective.ot_scale=-1"], "ot_scale must not be negative"),
     (["train", "afm_digits", "--set", "objective.generator.patch_size=3"], "does not divide"),
     (["train", "afm_digits", "--set", "objective.generator.num_heads=5"], "does not divide"),
@@ -153,7 +153,7 @@ def test_debug_shows_the_traceback(here, capsys):
     [
         (["--labels", "3", "10"], "labels must be from 0 to 9, got 10"),
         (["--labels", "-1"], "labels must be from 0 to 9, got -1"),
-        (["--nfe", "2"], "trained for nfe 1 alone"),
+        (["--nfe", "2"], "trained for nfe 1 only"),
         (["--num", "0"], "--num must be at least 1"),
         (["--batch-size", "0"], "--batch-size must be at least 1"),
         (["--device", "nonsense"], "There is no device"),

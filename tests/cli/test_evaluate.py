@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import ClassVar
 
 import numpy as np
 import official_layout as layout
@@ -12,9 +13,9 @@ from afmlib import build_dataset, build_generator
 from afmlib.cli import main
 from afmlib.config import check_protocol, load_protocol
 from afmlib.evaluation import balanced_labels
-from afmlib.interfaces import Autoencoder, Conventions, FeatureExtractor
+from afmlib.interfaces import Autoencoder, Conventions, FeatureExtractor, Metric, Number
 from afmlib.io.checkpoint import save_checkpoint
-from afmlib.registry import AUTOENCODERS, EXTRACTORS
+from afmlib.registry import AUTOENCODERS, EXTRACTORS, METRICS
 
 DIT = dict(type="DiTGenerator", input_size=8, in_channels=1, hidden_size=16, depth=1, num_heads=2)
 
@@ -46,6 +47,17 @@ class CliFirstChannels(Autoencoder):
 
     def decode(self, latents):
         return latents[:, :3] / 5
+
+
+@METRICS.register_module()
+class CliFails(Metric):
+    """A metric that fails when it is computed."""
+
+    numbers: ClassVar = {"nothing": Number("nothing", better=None)}
+    requires = frozenset({"features"})
+
+    def __call__(self, evaluation):
+        raise ValueError("On purpose.")
 
 
 PROTOCOL = """
@@ -238,11 +250,11 @@ def test_failed_metric_keeps_the_samples(here, capsys):
         "--work-dir",
         "work",
     ]
-    large = "evaluation.metrics=[{type: KernelDistance, subset_size: 50}]"
+    fails = "evaluation.metrics=[CliFails]"
     small = "evaluation.metrics=[{type: KernelDistance, subset_size: 40}]"
 
-    assert run(*evaluate, "--set", large) == 1
-    assert "KernelDistance cannot be computed: Subsets of 50" in capsys.readouterr().err
+    assert run(*evaluate, "--set", fails) == 1
+    assert "CliFails cannot be computed: On purpose." in capsys.readouterr().err
     assert list((here / "work").rglob("*.safetensors"))
     assert run(*evaluate, "--set", small) == 2
     assert "--resume" in capsys.readouterr().err
@@ -256,8 +268,8 @@ def test_corrupt_reference(here, capsys):
 
     assert run("evaluate", "--checkpoint", "run", *protocol, "real.npz") == 1
     assert "real.npz is corrupt or not an .npz archive" in capsys.readouterr().err
-    assert run("evaluate", "--checkpoint", "run", *protocol, "nowhere.npz") == 1
-    assert "No such file or directory" in capsys.readouterr().err
+    assert run("evaluate", "--checkpoint", "run", *protocol, "nowhere.npz") == 2
+    assert "nowhere.npz" in capsys.readouterr().err
 
 
 MISTAKES = [
@@ -282,7 +294,7 @@ MISTAKES = [
             "--set",
             "evaluation.autoencoder=CliFirstChannels",
         ],
-        "the samples are no latents",
+        "the samples are not latents",
     ),
     (["reference", "afm_digits", "--out", "real.png"], "--out must end in .npz"),
     (["reference", "afm_digits", "--out", "r.npz", "--num-images", "-1"], "must not be negative"),
@@ -296,7 +308,7 @@ MISTAKES = [
             "--set",
             "evaluation.extractor=CliMoments",
         ],
-        "is of no images",
+        "A reference holds images",
     ),
 ]
 

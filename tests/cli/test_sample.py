@@ -95,7 +95,7 @@ def test_latents_in_safetensors(run, tmp_path, capsys):
     ("options", "status", "message"),
     [
         (["--labels", "goldn retriever"], 2, "Did you mean 'golden retriever', class 207?"),
-        (["--labels", "crane"], 2, "give 134 (crane) or 517 (crane) by number"),
+        (["--labels", "crane"], 2, "give the index 134 (crane) or 517 (crane)"),
         (["--labels", "1000"], 2, "labels must be from 0 to 999, got 1000"),
         (["--nfe", "2"], 2, "This model was trained for nfe 1 only, not for 2"),
         (["--repeats", "2"], 2, "without t_embedder: repeats is 1, not 2"),
@@ -126,7 +126,7 @@ def test_official_file_with_options(run, files, tmp_path, capsys):
     torch.save(state, files / "mine.pth")
 
     assert run("--out", "x.npz", name="mine.pth") == 2
-    assert "give nfe (2 or 4) of a multi-step model" in capsys.readouterr().err
+    assert "give nfe (2 or 4) or repeats (2 or 4)" in capsys.readouterr().err
     assert run("--out", "x.npz", "--nfe", "2", "--prediction", "sample", name="mine.pth") == 0
 
     model = load_official(files / "mine.pth", nfe=2, prediction="sample", num_heads=2)
@@ -140,7 +140,7 @@ def test_repeats_override_the_file_name(run, files, tmp_path, capsys):
     torch.save(state, files / name)
 
     assert run("--out", "x.npz", name=name) == 2
-    assert "says 57 layers" in capsys.readouterr().err
+    assert "has 57 layers" in capsys.readouterr().err
     assert run("--out", "x.npz", "--repeats", "2", name=name) == 0
 
     expected = sample(load_official(files / name, repeats=2, num_heads=2), [0, 1, 2, 3])
