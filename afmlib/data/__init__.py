@@ -1,1 +1,1 @@
-"""Datasets: samples by index, with what is random about them apart."""
+"""Datasets: stored samples by index, and their random part drawn separately."""

@@ -46,7 +46,7 @@ def check_compatibility(objective: Objective, dataset: Dataset, layout: BatchLay
             with torch.random.fork_rng(devices=devices):
                 draws = objective.draw(latents, generator_for(0))
                 terms = objective.terms(player, latents, labels, draws)
-        except (RuntimeError, IndexError) as error:
+        except (IndexError, RuntimeError, ValueError) as error:
             raise ConfigError(
                 f"The networks do not fit the data or one another: in the terms of the {player}, "
                 f"{str(error).splitlines()[0]}"

@@ -91,11 +91,14 @@ def evaluate_average(
         EvaluationError: If a metric cannot be computed.
     """
     model, average = objective.sample_model, objective.ema
-    if model is not None:
-        return evaluate_model(model, dataset, config, **options)
-    if not isinstance(average, Classifier):
-        raise EvaluationError(f"No evaluation is known for a {type(average).__name__}.")
-    return evaluate_classifier(average, dataset, config)
+    try:
+        if model is not None:
+            return evaluate_model(model, dataset, config, **options)
+        if isinstance(average, Classifier):
+            return evaluate_classifier(average, dataset, config)
+    except ConfigError as error:  # A run that has started must not end by its config.
+        raise EvaluationError(str(error)) from error
+    raise EvaluationError(f"No evaluation is known for a {type(average).__name__}.")
 
 
 def evaluate_model(

@@ -1,4 +1,4 @@
-"""Pictures of samples: grids of images, plots of points."""
+"""Pictures of samples: grids of images, and plots of points."""
 
 __all__ = ["image_grid", "picture", "save_picture"]
 
@@ -15,19 +15,19 @@ from afmlib.sampling import to_uint8
 from afmlib.typing import Latents
 
 GAP = 1
-"""Pixels between two tiles: without them, 8x8 tiles run into one another."""
+"""Pixels between two tiles."""
 
 MIN_TILE = 32
-"""Small images are enlarged by a whole factor to at least so many pixels."""
+"""Small images are enlarged by a whole factor to at least this many pixels."""
 
 BACKGROUND = 128
 
 
 def image_grid(images: Tensor, columns: int) -> np.ndarray:
-    """Lays images out row by row, with gaps.
+    """Arranges images row by row, with gaps.
 
     Args:
-        images: Images in [-1, 1]; of four or more channels, the first three are shown.
+        images: Images in [-1, 1]. The first three channels are shown.
         columns: The number of columns.
 
     Returns:
@@ -65,7 +65,7 @@ def picture(samples: Latents, columns: int) -> bytes:
 
 
 def save_picture(samples: Latents, path: str | Path, columns: int) -> None:
-    """Saves a grid of images, or a plot of points, as PNG; the path may be a URL."""
+    """Saves a grid of images, or a plot of points, as PNG to a path or a URL."""
     storage.write_atomically(str(path), picture(samples, columns))
 
 

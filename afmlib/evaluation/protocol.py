@@ -1,6 +1,6 @@
-"""How a number was made. A number without it means nothing.
+"""The protocol of an evaluation, which is stored with every number.
 
-Two numbers may stand in one column of a table only if their protocols are equal.
+Two numbers are comparable only if their protocols are equal.
 """
 
 __all__ = ["EvalProtocol", "balanced_labels"]
@@ -15,12 +15,12 @@ from afmlib.ops.seeding import permutation
 from afmlib.typing import Labels
 
 VERSION = 1
-"""Goes up when any number would change for the same samples."""
+"""Increased when any number would change for the same samples."""
 
 
 @dataclass(frozen=True)
 class EvalProtocol:
-    """The record that is printed and stored with every number.
+    """How a number was made: printed and stored with every number.
 
     Example:
         >>> protocol = EvalProtocol(extractor=None, metrics=["Diversity"], num_samples=100)
@@ -31,49 +31,50 @@ class EvalProtocol:
     """
 
     extractor: str | None
-    """The features, by the name that includes their weights; None for no features."""
+    """The name of the features, weights included; None without features."""
 
     metrics: Sequence[str]
     """The registered names of the metrics."""
 
     num_samples: int
-    """How many samples were made."""
+    """The number of samples."""
 
     seed: int | None = 0
     """The seed of their noises and of the order of their labels; None for samples from a file."""
 
     nfe: int | None = None
-    """The network evaluations of a sample; None if no network made them."""
+    """The number of network evaluations per sample; None if no network made them."""
 
     reference: str = "training data"
-    """What they are compared with."""
+    """The real data that they are compared with."""
 
     label_balance: str = "balanced"
-    """How often each class is asked for."""
+    """The number of samples of each class."""
 
     order: str = "shuffled"
     """The order of the labels."""
 
     name: str = "afmlib"
-    """Whose protocol it is."""
+    """The name of the protocol."""
 
     autoencoder: str | None = None
-    """What decoded the latents, by the name that includes its weights; None for none."""
+    """The name of the autoencoder, weights included; None without one."""
 
     round_images: bool = False
-    """Whether images were rounded to 0 ... 255 before they were judged."""
+    """Whether images were rounded to 0 ... 255."""
 
     version: int = VERSION
-    """Which edition of it."""
+    """The version of the metrics."""
 
     def __post_init__(self) -> None:
         """Makes the record hashable."""
         object.__setattr__(self, "metrics", tuple(self.metrics))
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns the fields as plain data, without what was not done to the images.
+        """Returns the fields as plain data.
 
-        So records that are older than these fields stay equal to new ones.
+        ``autoencoder`` and ``round_images`` are left out if not used, so that records that are
+        older than these fields stay equal to new ones.
         """
         fields = asdict(self) | {"metrics": list(self.metrics)}
         done = {name: fields.pop(name) for name in ("autoencoder", "round_images")}
@@ -81,7 +82,7 @@ class EvalProtocol:
 
 
 def balanced_labels(num_samples: int, num_classes: int, seed: int) -> Labels:
-    """Returns labels with each class equally often, to one, in an order that the seed fixes.
+    """Returns balanced labels, up to a difference of one, in an order that the seed fixes.
 
     Raises:
         ValueError: If one of the numbers is not positive.
@@ -91,5 +92,7 @@ def balanced_labels(num_samples: int, num_classes: int, seed: int) -> Labels:
         tensor([3, 2, 2])
     """
     if num_samples < 1 or num_classes < 1:
-        raise ValueError(f"There are no {num_samples} labels of {num_classes} classes.")
+        raise ValueError(
+            f"num_samples and num_classes must be positive, got {num_samples} and {num_classes}."
+        )
     return (torch.arange(num_samples) % num_classes)[permutation(num_samples, seed)]

@@ -1,1 +1,1 @@
-"""Numbers that compare samples with real data, and the features in which they do it."""
+"""Metrics, which compare samples with real data, and the extractors of their features."""

@@ -1,4 +1,4 @@
-"""Tensors as bytes that know whether they are whole."""
+"""Tensors as bytes with a checksum."""
 
 __all__ = ["pack", "unpack"]
 
@@ -15,7 +15,7 @@ CHECKSUM = "checksum"
 
 
 def pack(tensors: Mapping[str, Tensor]) -> bytes:
-    """Returns tensors in safetensors, with a checksum among them.
+    """Packs tensors as safetensors, with a checksum.
 
     Example:
         >>> unpack(pack({"scale": torch.tensor(2.0)}))
@@ -26,16 +26,16 @@ def pack(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def unpack(content: bytes) -> dict[str, Tensor]:
-    """Returns the tensors that were packed.
+    """Unpacks tensors.
 
     Raises:
-        ValueError: If the bytes are damaged.
+        ValueError: If the bytes are corrupt.
     """
     try:
         tensors = load(content)
     except SafetensorError as error:
-        raise ValueError(f"it is damaged: {error}") from None
+        raise ValueError(f"it is corrupt: {error}") from None
     checksum = bytes(tensors.pop(CHECKSUM, torch.empty(0)).tolist())
     if checksum != content_hash(tensors).encode():
-        raise ValueError("it is damaged")
+        raise ValueError("it is corrupt")
     return tensors

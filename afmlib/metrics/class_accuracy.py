@@ -1,4 +1,4 @@
-"""Class accuracy: how often a classifier of real images sees in a sample the class asked for."""
+"""Class accuracy: how often a classifier of real images finds the requested class."""
 
 __all__ = ["ClassAccuracy"]
 
@@ -11,13 +11,13 @@ _CLASSIFIERS: WeakKeyDictionary[Dataset, dict[int, Any]] = WeakKeyDictionary()
 
 
 class ClassAccuracy(Metric):
-    """The accuracy of a support vector machine that was trained on the training images.
+    """The accuracy of a support vector machine that is trained on the training images.
 
-    It is independent of every network here, and knows pixels alone: for small images. It does not
-    see that all samples of a class are one and the same.
+    It works on pixels, so it suits only small images. It does not notice that all samples of a
+    class are the same.
 
     Args:
-        max_images: How many training images it is trained on at most.
+        max_images: The maximum number of training images.
 
     Raises:
         ValueError: If ``max_images`` is not positive.
@@ -47,7 +47,7 @@ class ClassAccuracy(Metric):
         """Computes ``class_accuracy``.
 
         Raises:
-            ValueError: If the data have one class only.
+            ValueError: If the data have only one class.
         """
         dataset = evaluation.need_dataset()
         if dataset.num_classes < 2:

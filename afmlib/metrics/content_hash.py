@@ -1,4 +1,4 @@
-"""A name for what weights are, not for where they came from."""
+"""A hash of the content of weights."""
 
 __all__ = ["content_hash"]
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def content_hash(tensors: Mapping[str, Tensor], length: int = 16) -> str:
-    """Returns the start of the SHA-256 of tensors: their names, types, shapes and numbers.
+    """Returns the start of the SHA-256 of tensors: names, dtypes, shapes and values.
 
     Example:
         >>> content_hash({"weight": torch.zeros(3)})

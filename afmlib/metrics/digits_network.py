@@ -1,8 +1,8 @@
-"""A small convolutional network that tells digits apart, and how it is trained, always the same.
+"""A small convolutional classifier of digits, and its reproducible training.
 
-It is trained in float64 and without kinks, where training takes the same course despite other
-rounding errors, and its weights are then rounded more coarsely than machines differ. So it is, but
-for rare cases, the same network everywhere. It draws from generators of its own.
+Training uses float64 and smooth activations, so that rounding errors hardly grow. Its weights are
+then rounded more coarsely than machines differ. The result is almost always the same network on
+every machine. Random numbers come from its own generators.
 """
 
 __all__ = ["RECIPE", "digits_network", "train_digits_network"]
@@ -19,22 +19,22 @@ from torch.nn.functional import cross_entropy
 from afmlib.io.digits_archive import read_digits
 
 RECIPE = 1
-"""Goes up with any change in this file that changes the weights."""
+"""Increased by any change of this file that changes the weights."""
 
 NUM_FEATURES = 64
 NUM_EPOCHS = 30
 BATCH_SIZE = 32
 MAX_LR = 0.1
 NOISE = 0.4
-"""Standard deviation of the noise on images in training, which makes it know unseen ones better."""
+"""The std of the noise on training images, which improves generalization."""
 
 GRID = 2**10
-"""Weights are rounded to multiples of one over this."""
+"""Weights are rounded to multiples of the inverse."""
 
 
 def digits_network() -> nn.Sequential:
-    """Builds the network without weights: ``features``, 64 of an image, and the linear ``head``."""
-    with torch.device("meta"):  # Nothing is drawn.
+    """Builds the network without weights: 64 ``features`` and a linear ``head``."""
+    with torch.device("meta"):  # Without random numbers.
         features = nn.Sequential(
             nn.Conv2d(1, 16, 3, padding=1),
             nn.SiLU(),
@@ -52,8 +52,8 @@ def train_digits_network() -> dict[str, Tensor]:
     """Trains the network on the training digits, in about three seconds.
 
     Returns:
-        Its weights, and as ``scale`` the standard deviation of the features (from the mean of their
-        variances) on the training images.
+        Its weights, and ``scale``, the std of the features on the training images (the root of
+        their mean variance).
     """
     with torch.inference_mode(False), torch.enable_grad(), _one_thread():
         images, labels = read_digits().part("train")

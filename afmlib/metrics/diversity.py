@@ -3,8 +3,8 @@ r"""Diversity: how different the samples of one class are, relative to real imag
 .. math:: \frac{\sum_c \mathbb{E} \, \| x - x' \|}{\sum_c \mathbb{E} \, \| y - y' \|} ,
     \qquad x, x' \text{ samples and } y, y' \text{ real images of class } c
 
-It is 1 for real images and 0 for a generator that knows one image per class, which a Frechet
-distance and a classifier may not notice. It is above 1 for noise.
+It is 1 for real images and above 1 for noise. It is 0 for a generator with one image per class,
+which a Frechet distance and a classifier may not notice.
 """
 
 __all__ = ["Diversity"]
@@ -19,16 +19,16 @@ from afmlib.interfaces import Evaluation, EvaluationSetup, Metric, Number
 from afmlib.typing import Labels, Latents
 
 MAX_IMAGES = 10_000
-"""The most training images that are read."""
+"""The maximum number of training images to read."""
 
 
 class Diversity(Metric):
     """The mean distance of samples of one class, relative to that of training images.
 
-    Every class counts the same; those with fewer than two samples are ignored.
+    Every class counts equally. Classes with fewer than two samples are ignored.
 
     Args:
-        max_per_class: How many samples of a class are compared at most, the first ones.
+        max_per_class: The maximum number of samples per class; the first ones are used.
 
     Raises:
         ValueError: If ``max_per_class`` is less than 2.
@@ -73,7 +73,7 @@ class Diversity(Metric):
         return {"diversity": (spreads[known].mean() / real_spreads[known].mean()).item()}
 
     def _spreads(self, images: Latents, labels: Labels, num_classes: int) -> Tensor:
-        # The mean of no distance is nan.
+        # The mean of an empty tensor is nan.
         rows = images.flatten(1).double()
         members = [rows[labels == label][: self.max_per_class] for label in range(num_classes)]
         return torch.stack([pdist(rows).mean() for rows in members])

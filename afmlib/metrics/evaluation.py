@@ -1,4 +1,4 @@
-"""What a metric is given: samples, what they were made for and from, and the real data."""
+"""The data of an evaluation: samples, and the real data to compare them with."""
 
 __all__ = ["SMALL", "EvaluationData", "read_images"]
 
@@ -16,53 +16,53 @@ from afmlib.metrics.statistics import statistics_of
 from afmlib.typing import Labels, Latents
 
 MAX_REAL = 50_000
-"""The most real images whose features are compared; of more, always the same are taken."""
+"""The maximum number of real images to compare features with. The choice is always the same."""
 
 SMALL = 1024
-"""The most numbers of a sample that counts as small: the pixels are compared as they are."""
+"""The maximum size of a sample whose pixels are compared directly."""
 
 _ROWS: WeakKeyDictionary[Dataset, dict[tuple[str, str], Tensor]] = WeakKeyDictionary()
 
 
 @dataclass(kw_only=True, eq=False)
 class EvaluationData(Evaluation):
-    """Samples to be judged, and what they are compared with."""
+    """Samples, and the real data to compare them with."""
 
     samples: Latents | None = None
-    """Images in [-1, 1], or points; None where no more than their `outputs` were kept."""
+    """Images in [-1, 1], or points; None if only their `outputs` were kept."""
 
     labels: Labels | None = None
-    """The class that each was made for; None where unknown."""
+    """The requested class of each sample; None if unknown."""
 
     dataset: Dataset | None = None
-    """The training data; None where there are none, but a reference."""
+    """The training data; None if there is only a reference."""
 
     reference: ReferenceFile | None = None
-    """The file whose features stand for the real data; those of the training data unless given."""
+    """The file that replaces the training data as real data; None if not used."""
 
     noises: Latents | None = None
-    """Where each sample came from; None where unknown."""
+    """The noise of each sample; None if unknown."""
 
     classifier: Classifier | None = None
-    """The classifier of noised latents that is judged; None where the samples are."""
+    """The classifier of noisy latents that is evaluated; None if samples are."""
 
     held_out: Dataset | None = None
-    """Real data that were kept from training; None if there are none."""
+    """The real data that are kept from training; None if there are none."""
 
     extractor: FeatureExtractor | None = None
-    """The features in which distributions are compared; None for metrics that need none."""
+    """The features in which distributions are compared; None if no metric requires one."""
 
     outputs: Mapping[str, Tensor] = field(default_factory=dict)
-    """What the extractor made of the samples; extracted when asked for unless given."""
+    """Outputs of the extractor for the samples. Missing ones are extracted on demand."""
 
     seed: int = 0
-    """What a metric draws from, if it draws at all."""
+    """The seed for metrics that draw random numbers."""
 
     batch_size: int = 64
-    """How many images are read or extracted at once."""
+    """The number of images that are read or extracted at once."""
 
     def __post_init__(self) -> None:
-        """Checks that there is one of each per sample, and that all are finite.
+        """Checks that there is one row per sample, and that all samples are finite.
 
         Raises:
             ValueError: If not.
@@ -75,7 +75,7 @@ class EvaluationData(Evaluation):
         }
         numbers = {name: len(rows) for name, rows in given.items() if rows is not None}
         if len(set(numbers.values())) > 1 or not any(numbers.values()):
-            raise ValueError(f"It must be one of each per sample, got {numbers}.")
+            raise ValueError(f"there must be one of each per sample, got {numbers}.")
         judged = self.outputs if self.samples is None else {"samples": self.samples}
         for name, rows in judged.items():
             broken = ~torch.isfinite(rows).flatten(1).all(1)
@@ -85,30 +85,17 @@ class EvaluationData(Evaluation):
     # --- The samples ---
 
     def sample_output(self, output: str) -> Tensor:
-        """Returns an output of the extractor for each sample, extracted once.
-
-        Raises:
-            ValueError: If there is no extractor, or it does not have it.
-        """
+        """Returns an output of the extractor, one row per sample. It is extracted once."""
         if output not in self.outputs:
             parts = torch.split(self.need_samples(), self.batch_size)
             extractor = self.need_extractor()
             self.outputs = {**self.outputs, **extract_outputs(extractor, parts, [output])}
         return self.outputs[output]
 
-    @property
-    def sample_features(self) -> Tensor:
-        """The features of the samples."""
-        return self.sample_output("features")
-
     # --- The real data ---
 
     def real_output(self, output: str) -> Tensor:
-        """Returns an output of the extractor for each real image, extracted once per data set.
-
-        Raises:
-            ValueError: If there are no real images, no extractor, or it does not have it.
-        """
+        """Returns an output, one row per real image. It is extracted once per dataset."""
         extractor = self.need_extractor()
         if self.reference is not None:
             return self.reference.rows(output, extractor)
@@ -119,30 +106,14 @@ class EvaluationData(Evaluation):
             rows |= {(extractor.name, name): values for name, values in found.items()}
         return rows[extractor.name, output]
 
-    @property
-    def real_features(self) -> Tensor:
-        """The features of the real images."""
-        return self.real_output("features")
-
     def real_statistics(self, output: str) -> Statistics:
-        """Returns mean and covariance of an output for the real images.
-
-        Raises:
-            ValueError: If there are no real images, no extractor, or it does not have it.
-        """
+        """Returns mean and covariance of an output over the real images."""
         if self.reference is not None:
             return self.reference.statistics(output, self.need_extractor())
         return statistics_of(self.real_output(output))
 
     def real_batches(self, limit: int | None = None) -> Iterator[tuple[Latents, Labels]]:
-        """Yields training images and labels in batches.
-
-        Args:
-            limit: The most images; of more, always the same are taken.
-
-        Raises:
-            ValueError: If there are no training data.
-        """
+        """Yields training images and labels in batches."""
         return read_images(self.need_dataset(), self.batch_size, limit)
 
     def real_images(self, limit: int | None = None) -> tuple[Latents, Labels]:

@@ -1,4 +1,4 @@
-"""Outputs of an extractor of many images, batch by batch."""
+"""Reads images and extracts features, batch by batch."""
 
 __all__ = ["extract_features", "extract_outputs", "read_images"]
 
@@ -19,7 +19,7 @@ def extract_outputs(
     """Extracts outputs of images, batch by batch, on the device of the extractor.
 
     Returns:
-        One row per image of each, on the CPU.
+        One row per image for each output, on the CPU.
 
     Raises:
         ValueError: If the extractor does not have one of the outputs.
@@ -27,8 +27,8 @@ def extract_outputs(
     missing = sorted({*outputs} - extractor.outputs)
     if missing:
         raise ValueError(
-            f"{type(extractor).__name__} has no {' and no '.join(missing)}; "
-            f"it has {', '.join(sorted(extractor.outputs))}."
+            f"{type(extractor).__name__} does not have {' or '.join(missing)}, only "
+            f"{', '.join(sorted(extractor.outputs))}."
         )
     device = next((t.device for t in (*extractor.parameters(), *extractor.buffers())), None)
     extractor.eval()
@@ -41,19 +41,19 @@ def extract_outputs(
 
 
 def extract_features(extractor: FeatureExtractor, batches: Iterable[Tensor]) -> Tensor:
-    """Extracts the features of images: one row per image, on the CPU."""
+    """Extracts the features of images, one row per image, on the CPU."""
     return extract_outputs(extractor, batches, ["features"])["features"]
 
 
 def read_images(
     dataset: Dataset, batch_size: int, limit: int | None = None
 ) -> Iterator[tuple[Latents, Labels]]:
-    """Yields the plain images of a data set and their labels in batches.
+    """Yields the plain images of a dataset and their labels in batches.
 
     Args:
         dataset: The data.
-        batch_size: How many are read at once.
-        limit: The most images; of more, always the same are taken.
+        batch_size: The number of images per batch.
+        limit: The maximum number of images. The choice is always the same.
     """
     indices = list(range(len(dataset)))
     if limit is not None and limit < len(indices):

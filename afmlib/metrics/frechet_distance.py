@@ -5,8 +5,8 @@ are compared:
 
 .. math:: \| \mu - \mu' \|^2 + \operatorname{tr}(\Sigma + \Sigma' - 2 (\Sigma \Sigma')^{1/2})
 
-It falls with the number of samples: compare at equal numbers only. It does not see what the two
-moments do not see: stand precision, recall and diversity beside it.
+It falls with the number of samples, so compare only at equal numbers. It sees only the two moments,
+so report precision, recall and diversity as well.
 
 References:
     | GANs Trained by a Two Time-Scale Update Rule (Heusel et al., 2017)
@@ -37,10 +37,10 @@ def frechet_distance(features: Tensor, real_features: Tensor) -> float:
 
 
 class FrechetDistance(Metric):
-    """The distance in the features of the extractor, and that of the pixels of small images.
+    """The distance in the features of the extractor, and in the pixels of small images.
 
-    ``frechet_distance`` is there if there is an extractor, and ``pixel_frechet_distance`` for
-    samples of at most 1024 numbers, unless it is a file that they are compared with.
+    ``frechet_distance`` needs an extractor. ``pixel_frechet_distance`` is computed for samples of
+    at most 1024 numbers, if there is no reference file.
     """
 
     numbers: ClassVar = {
@@ -68,7 +68,7 @@ class FrechetDistance(Metric):
         """Computes ``frechet_distance`` and ``pixel_frechet_distance``.
 
         Raises:
-            ValueError: If there is neither an extractor nor a small image.
+            ValueError: If there is no extractor and the images are large.
         """
         values = {}
         samples = None if evaluation.reference is not None else evaluation.samples

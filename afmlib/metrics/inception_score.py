@@ -1,14 +1,14 @@
-r"""The Inception score: are samples clearly of one class each, and of all classes together?
+r"""The Inception score: is each sample clearly of one class, and are all classes present?
 
 .. math:: \exp \, \mathbb{E}_x \operatorname{KL} ( p(y | x) \, \| \, \mathbb{E}_{x'} p(y | x') )
 
-for the classes :math:`y` that the classifier of the extractor sees in a sample :math:`x`. It lies
-between 1 and the number of classes, and does not look at real data at all.
+for the classes :math:`y` that the classifier of the extractor predicts for a sample :math:`x`. It
+lies between 1 and the number of classes, and does not use real data.
 
-It is torch-fidelity's: the samples are shuffled, dealt into ``splits`` equal parts, and mean and
-standard deviation over the parts are given. The ADM suite takes parts of 5000 in the order of the
-file, which for 50,000 shuffled samples are as many. A part that holds few classes scores too low,
-which is why the order of the labels matters there.
+The implementation is that of torch-fidelity. The samples are shuffled and divided into ``splits``
+equal parts; mean and std over the parts are returned. The ADM suite uses parts of 5000 in the order
+of the file, which is the same for 50,000 shuffled samples. A part with few classes scores too low,
+so the order of labels matters there.
 
 References:
     | Improved Techniques for Training GANs (Salimans et al., 2016)
@@ -23,7 +23,7 @@ from afmlib.interfaces import Evaluation, EvaluationSetup, Metric, Number
 
 
 class InceptionScore(Metric):
-    """The score by the logits of the extractor, by torch-fidelity.
+    """The score of the logits of the extractor, by torch-fidelity.
 
     Args:
         splits: The number of parts.
@@ -59,7 +59,7 @@ class InceptionScore(Metric):
         """Computes ``inception_score`` and, over the parts, ``inception_score_std``.
 
         Raises:
-            ValueError: If there is no extractor with a classifier, or a part would be empty.
+            ValueError: If the extractor has no logits, or a part would be empty.
         """
         from torch_fidelity.metric_isc import (
             KEY_METRIC_ISC_MEAN,

@@ -1,12 +1,12 @@
-r"""The kernel distance between the features of samples and of real images; with Inception's, KID.
+r"""The kernel distance between the features of samples and of real images (KID for Inception).
 
-It is the squared maximum mean discrepancy of the kernel :math:`k(a, b) = (a^\top b / d + 1)^3` in
-:math:`d` features, without bias:
+It is the unbiased squared maximum mean discrepancy of the kernel
+:math:`k(a, b) = (a^\top b / d + 1)^3` in :math:`d` features:
 
 .. math:: \mathbb{E}_{x \ne x'} k(x, x') + \mathbb{E}_{y \ne y'} k(y, y') - 2 \, \mathbb{E} k(x, y)
 
-Its mean does not depend on the number of samples, as that of a Frechet distance does, and it may
-be slightly negative. Mean and standard deviation over random subsets are given.
+Unlike a Frechet distance, its mean does not depend on the number of samples. It may be slightly
+negative. Mean and std over random subsets are returned.
 
 References:
     | Demystifying MMD GANs (Binkowski et al., 2018)
@@ -24,8 +24,8 @@ class KernelDistance(Metric):
     """The distance in the features of the extractor, by torch-fidelity.
 
     Args:
-        subsets: How many pairs of subsets are compared.
-        subset_size: How many samples and real images are in each.
+        subsets: The number of pairs of subsets.
+        subset_size: The number of samples, and of real images, in a subset.
 
     Raises:
         ValueError: If a number is too small.
@@ -66,7 +66,7 @@ class KernelDistance(Metric):
         """Computes ``kernel_distance`` and, over the subsets, ``kernel_distance_std``.
 
         Raises:
-            ValueError: If there is no extractor, or there are fewer samples than in a subset.
+            ValueError: If there is no extractor, or a subset is larger than the data.
         """
         from torch_fidelity.metric_kid import (
             KEY_METRIC_KID_MEAN,

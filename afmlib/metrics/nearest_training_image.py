@@ -1,9 +1,9 @@
-r"""The distance to the nearest training image: does the generator copy?
+r"""The distance to the nearest training image, which shows copies.
 
 .. math:: \mathbb{E}_x \min_i \sqrt{\| x - y_i \|^2 / n}
 
 for samples :math:`x` and training images :math:`y_i` of :math:`n` numbers each. Compare it with
-that of real images which were held out: far less means copies, far more means unreal samples.
+that of held-out real images. Far less means copies, far more means unrealistic samples.
 """
 
 __all__ = ["NearestTrainingImage"]
@@ -17,9 +17,9 @@ from afmlib.interfaces import Evaluation, EvaluationSetup, Metric, Number
 
 
 class NearestTrainingImage(Metric):
-    """The mean distance of a sample to the nearest training image, root mean square per number.
+    """The mean distance to the nearest training image, as root mean square per pixel.
 
-    All of the training data are read, batch by batch.
+    All training data are read, batch by batch.
     """
 
     numbers: ClassVar = {
@@ -44,7 +44,7 @@ class NearestTrainingImage(Metric):
 
 
 def _nearest(samples: Tensor, images: Tensor) -> Tensor:
-    # The quick distances, by a matrix product, tell which is nearest but vanish in their rounding
-    # errors where it is very near.
+    # Distances by a matrix product are fast and find the nearest image. But for copies they are
+    # rounding errors, so the distance to it is computed again.
     rows = torch.cdist(samples, images, compute_mode="use_mm_for_euclid_dist").argmin(1)
     return (samples.double() - images[rows].double()).square().mean(1).sqrt()

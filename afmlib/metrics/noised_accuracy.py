@@ -1,7 +1,7 @@
-r"""How often a classifier of noised latents is right, at given times of the flow.
+r"""The accuracy of a classifier of noisy latents, at given times of the flow.
 
-At time :math:`t` it sees :math:`(1 - t) \, x + t \, z` of images :math:`x` that it has not been
-trained on. Its accuracy falls with :math:`t`, to that of chance at 1.
+At time :math:`t` it sees :math:`(1 - t) \, x + t \, z` for held-out images :math:`x`. Its accuracy
+falls with :math:`t`, to chance at 1.
 """
 
 __all__ = ["NoisedAccuracy"]
@@ -17,13 +17,13 @@ from afmlib.typing import Labels, Latents
 
 
 class NoisedAccuracy(Metric):
-    """The accuracy of a classifier at some times: for runs of `ClassifierTraining`.
+    """The accuracy of a classifier at given times, for runs of `ClassifierTraining`.
 
     Args:
         timesteps: The times, in [0, 1].
 
     Raises:
-        ValueError: If there are none, or one is out of its domain.
+        ValueError: If there are no times, or one is out of its domain.
     """
 
     numbers: ClassVar = {
@@ -38,7 +38,7 @@ class NoisedAccuracy(Metric):
 
     def __init__(self, timesteps: Sequence[float] = (0.0, 0.25, 0.5, 0.75)) -> None:
         if not timesteps or not all(0 <= time <= 1 for time in timesteps):
-            raise ValueError(f"timesteps are in [0, 1], got {list(timesteps)}.")
+            raise ValueError(f"timesteps must be in [0, 1], got {list(timesteps)}.")
         self.timesteps = list(timesteps)
 
     def __call__(self, evaluation: Evaluation) -> dict[str, float]:
@@ -50,7 +50,7 @@ class NoisedAccuracy(Metric):
         classifier, noises = evaluation.classifier, evaluation.noises
         if classifier is None or noises is None:
             raise ValueError(
-                "NoisedAccuracy judges a classifier: it is for runs of ClassifierTraining."
+                "NoisedAccuracy evaluates a classifier, for runs of ClassifierTraining."
             )
         images, labels = evaluation.need_samples(), evaluation.need_labels()
         values = {}

@@ -1,8 +1,8 @@
-r"""Precision and recall: how many samples look real, and how much of the real data is reached.
+r"""Precision and recall: how many samples look real, and how much of the real data is covered.
 
-A set of features is covered by balls around its members, each as large as the distance to the
-:math:`k`-th nearest other member. Precision is the share of samples within the balls of the real
-images; recall is the share of real images within the balls of the samples.
+A set of features is covered by balls around its members. The radius of a ball is the distance to
+the :math:`k`-th nearest other member. Precision is the share of samples in the balls of the real
+images. Recall is the share of real images in the balls of the samples.
 
 References:
     | Improved Precision and Recall Metric for Assessing Generative Models (Kynkaanniemi et al.,
@@ -23,7 +23,7 @@ class PrecisionRecall(Metric):
     """Precision and recall in the features of the extractor, by torch-fidelity.
 
     Args:
-        k: Which neighbor the balls reach to. The larger, the larger are both numbers.
+        k: The neighbor that defines the radius. Both numbers grow with it.
 
     Raises:
         ValueError: If ``k`` is not positive.
@@ -55,7 +55,7 @@ class PrecisionRecall(Metric):
         """Computes ``precision`` and ``recall``.
 
         Raises:
-            ValueError: If there is no extractor, or there are not more than ``k`` samples.
+            ValueError: If there is no extractor, or at most ``k`` samples or real images.
         """
         from torch_fidelity.metric_prc import (
             KEY_METRIC_PRECISION,

@@ -1,15 +1,15 @@
-r"""The Frechet distance of spatial features, with Inception's known as sFID.
+r"""The Frechet distance of spatial features (sFID for Inception).
 
-Pooled features tell what is in an image, but hardly where. The spatial ones are a few channels of a
-feature map, all of its positions in one row, so that their mean and covariance know about the
-layout. The distance is otherwise that of :mod:`afmlib.metrics.frechet_distance`.
+Pooled features hardly depend on positions in the image. Spatial features are a few channels of a
+feature map, flattened to one row, so that their mean and covariance depend on the layout. The
+distance is that of :mod:`afmlib.metrics.frechet_distance`.
 
 References:
     | Generating Images with Sparse Representations (Nash et al., 2021)
     | https://arxiv.org/abs/2103.03841
 
     | Diffusion Models Beat GANs on Image Synthesis (Dhariwal and Nichol, 2021), whose features
-      Inception's are (see :mod:`afmlib.metrics.inception_extractor`)
+      features are used (see :mod:`afmlib.metrics.inception_extractor`)
     | https://arxiv.org/abs/2105.05233
 """
 

@@ -1,14 +1,14 @@
-r"""Mean and covariance of features, gathered batch by batch, and the Frechet distance of two.
+r"""Mean and covariance of features, batch by batch, and their Frechet distance.
 
-Of :math:`n` rows with mean :math:`m` and scatter :math:`S = \sum_i (x_i - m)(x_i - m)^\top`, and
-:math:`n'` further ones with :math:`m'` and :math:`S'`,
+For :math:`n` rows with mean :math:`m` and scatter :math:`S = \sum_i (x_i - m)(x_i - m)^\top`, and
+:math:`n'` more rows with :math:`m'` and :math:`S'`,
 
 .. math::
     m'' = m + \frac{n'}{n + n'} \delta , \qquad
     S'' = S + S' + \frac{n n'}{n + n'} \delta \delta^\top , \qquad \delta = m' - m
 
-are those of all (Chan et al.), so that no more than a batch has to be in memory, and no small
-difference of large numbers is taken. All is in float64.
+are those of all rows (Chan et al.). Only one batch has to be in memory, and there is no
+cancellation of large numbers. Everything is in float64.
 
 References:
     | Updating Formulae and a Pairwise Algorithm for Computing Sample Variances (Chan et al., 1979)
@@ -23,11 +23,11 @@ from torch import Tensor
 from afmlib.interfaces import Statistics
 
 ROWS = 4096
-"""Rows that are added at once."""
+"""The number of rows that are added at once."""
 
 
 class Moments:
-    """Mean and scatter of the rows that were added so far."""
+    """Mean and scatter of the rows that have been added."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -92,12 +92,12 @@ def frechet_distance_of(first: Statistics, second: Statistics) -> float:
     .. math:: \| \mu - \mu' \|^2 + \operatorname{tr}(\Sigma + \Sigma' - 2 (\Sigma \Sigma')^{1/2})
 
     Raises:
-        ValueError: If they are not of the same dimension.
+        ValueError: If their dimensions differ.
     """
     from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
 
     sizes = len(first.mu), len(second.mu)
     if sizes[0] != sizes[1]:
-        raise ValueError(f"Statistics of {sizes[0]} and of {sizes[1]} features were compared.")
+        raise ValueError(f"statistics of {sizes[0]} and of {sizes[1]} features cannot be compared")
     both = [{"mu": one.mu, "sigma": one.sigma} for one in (first, second)]
     return float(fid_statistics_to_metric(*both, verbose=False)[KEY_METRIC_FID])

@@ -1,8 +1,8 @@
-r"""Where a generator carries each noise, compared with the optimal transport.
+r"""The map of a generator, compared with the optimal transport.
 
-Adversarial flow models claim more than the right distribution: of all maps :math:`G` from noise
-:math:`z` to data, the one of least cost :math:`\mathbb{E} \, \| G(z) - z \|^2`. Where the optimal
-map :math:`T` is known, both claims can be measured apart.
+Adversarial flow models claim more than the right distribution. Of all maps :math:`G` from noise
+:math:`z` to data, they learn the one of least cost :math:`\mathbb{E} \, \| G(z) - z \|^2`. If the
+optimal map :math:`T` is known, both claims can be measured separately.
 
 References:
     | Adversarial Flow Models (Lin et al., 2025), Sec. 3.2 and Fig. 2
@@ -32,7 +32,7 @@ def wasserstein_1(points: Latents, others: Latents) -> float:
 
 
 def wasserstein_2(points: Latents, others: Latents) -> float:
-    r"""Computes :math:`W_2` between two sets of as many points, by an exact assignment.
+    r"""Computes :math:`W_2` between two sets of equally many points, by an exact assignment.
 
     Example:
         >>> points = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
@@ -48,14 +48,14 @@ def wasserstein_2(points: Latents, others: Latents) -> float:
 class TransportMap(Metric):
     """Measures the distribution and the map of a generator of points.
 
-    ``wasserstein`` is the distance of the samples to real points that were held out, :math:`W_1`
-    on the line and :math:`W_2` elsewhere, and ``wasserstein_floor`` that of as many training
-    points. ``map_rmse`` is the root mean square distance to where the optimal transport ends,
-    ``transport_cost`` the mean squared distance moved, ``optimal_cost`` that of the optimal
-    transport of the same noises, and ``relative_cost`` their ratio.
+    ``wasserstein`` is the distance of the samples to held-out points: :math:`W_1` on the line and
+    :math:`W_2` elsewhere. ``wasserstein_floor`` is that of equally many training points.
+    ``map_rmse`` is the root mean square distance to the targets of the optimal transport.
+    ``transport_cost`` is the mean squared distance between noise and sample, ``optimal_cost`` that
+    of the optimal transport of the same noises, and ``relative_cost`` their ratio.
 
     Args:
-        max_points: How many samples are compared at most, where an exact assignment is needed.
+        max_points: The maximum number of samples for an exact assignment.
 
     Raises:
         ValueError: If ``max_points`` is not positive.
@@ -103,7 +103,7 @@ class TransportMap(Metric):
         """Computes the numbers.
 
         Raises:
-            ValueError: If the data are no points of known transport, or the noises are unknown.
+            ValueError: If the optimal transport or the noises are unknown.
         """
         dataset, noises = evaluation.need_dataset(), evaluation.noises
         if not isinstance(dataset, PointDataset):
@@ -122,7 +122,7 @@ def _distances(samples: Latents, dataset: Dataset, held_out: Dataset | None) -> 
     training = _points(dataset, len(samples))
     if held_out is None:
         return {"wasserstein": _distance(samples, training)}
-    # On the line sets of any two sizes can be compared, and the larger is the less noisy.
+    # On the line the sizes may differ, and the larger set is less noisy.
     real = _points(held_out, len(held_out) if _on_line(samples) else len(samples))
     return {
         "wasserstein": _distance(samples, real),

@@ -1,6 +1,6 @@
 r"""Diffusion transformers: the generator, the discriminator and the classifier of noisy latents.
 
-The discriminator and the classifier read their output off a learned token in front of the patches.
+The output of the discriminator and of the classifier is that of a learned token before the patches.
 Parameter names equal those of the DiT reference, so that official state dicts load strictly.
 
 References:
@@ -33,8 +33,8 @@ from afmlib.typing import Labels, Latents, Logits, Timesteps
 class DiTGenerator(RepeatableGenerator):
     r"""A diffusion transformer that returns latents of the shape it is given.
 
-    At the start it returns exactly zero, which is the mean of the data for a sample prediction and
-    the identity for a velocity prediction.
+    At initialization it returns zero: the mean of the data for a sample prediction, and the
+    identity for a velocity prediction.
 
     Args:
         hidden_size: The width of the tokens.
@@ -51,7 +51,7 @@ class DiTGenerator(RepeatableGenerator):
         use_timestep_src: Whether the source time is embedded.
         use_timestep_tgt: Whether the target time is embedded.
         time_scale: The factor on times before their sinusoids are taken. Objectives that
-            differentiate the network by its times want about 1.
+            differentiate the network by its times need about 1.
 
     Raises:
         ValueError: If sizes do not divide one another or are out of their domain.
@@ -110,13 +110,15 @@ class DiTGenerator(RepeatableGenerator):
         return self.x_embedder(latents) + self.pos_embed, self.y_embedder(labels)
 
     def embed_time(self, value: float | Tensor) -> Tensor:
-        """Returns what one or more source times add to the condition.
+        """Returns the embedding of source times, to be added to the condition.
 
         Raises:
             ValueError: If the generator was built without ``use_timestep_src``.
         """
         if self.t_embedder is None:
-            raise ValueError("This generator embeds no time: build it with use_timestep_src=True.")
+            raise ValueError(
+                "This generator does not embed a time: build it with use_timestep_src=True."
+            )
         times = torch.as_tensor(value, device=self.pos_embed.device)
         return self.t_embedder(times.reshape(-1))
 
@@ -142,7 +144,7 @@ class DiTGenerator(RepeatableGenerator):
         timesteps_src: Timesteps | None = None,
         timesteps_tgt: Timesteps | None = None,
     ) -> Latents:
-        """Maps ``latents``; a time for which there is no embedder is ignored.
+        """Maps ``latents``. A time without an embedder is ignored.
 
         Raises:
             ValueError: If an embedded time is missing, or an input does not fit.
@@ -165,7 +167,7 @@ class DiTGenerator(RepeatableGenerator):
 
 
 class DiTDiscriminator(Discriminator):
-    """A diffusion transformer with a [CLS] token in front of the patches.
+    """A diffusion transformer with a [CLS] token before the patches.
 
     Args:
         hidden_size: The width of the tokens.
@@ -224,7 +226,7 @@ class DiTDiscriminator(Discriminator):
     def forward(
         self, latents: Latents, labels: Labels, timesteps: Timesteps | None = None
     ) -> Logits:
-        """Scores ``latents``; the time is ignored if there is no embedder for it.
+        """Scores ``latents``. Without an embedder, the time is ignored.
 
         Raises:
             ValueError: If an embedded time is missing, or an input does not fit.
@@ -242,7 +244,7 @@ class DiTDiscriminator(Discriminator):
 
 
 class DiTClassifier(Classifier):
-    """A diffusion transformer with a [CLS] token in front of the patches.
+    """A diffusion transformer with a [CLS] token before the patches.
 
     Args:
         hidden_size: The width of the tokens.

@@ -15,19 +15,19 @@ from afmlib.typing import Labels, Latents, Logits, Timesteps
 class MLPGenerator(Generator):
     """Fully connected layers on a point and the embeddings of its label and times.
 
-    At the start it returns exactly zero.
+    At initialization it returns zero.
 
     Args:
         in_channels: The number of coordinates of a point.
         hidden_size: The width of the layers.
         depth: The number of hidden layers.
         num_classes: The number of classes.
-        feature_scale: The factor on coordinates whose sinusoids are taken; None for none.
+        feature_scale: The factor on coordinates whose sinusoids are taken; None for no sinusoids.
         num_features: The number of sinusoids of a coordinate.
         use_timestep_src: Whether the source time is embedded.
         use_timestep_tgt: Whether the target time is embedded.
         time_scale: The factor on times before their sinusoids are taken. Objectives that
-            differentiate the network by its times want about 1.
+            differentiate the network by its times need about 1.
         class_dropout_prob: If positive, there is a null class of index ``num_classes``.
 
     Raises:
@@ -75,7 +75,7 @@ class MLPGenerator(Generator):
         timesteps_src: Timesteps | None = None,
         timesteps_tgt: Timesteps | None = None,
     ) -> Latents:
-        """Maps points; a time for which there is no embedder is ignored.
+        """Maps points. A time without an embedder is ignored.
 
         Raises:
             ValueError: If an embedded time is missing, or an input does not fit.
@@ -103,7 +103,7 @@ class MLPDiscriminator(Discriminator):
         hidden_size: The width of the layers.
         depth: The number of hidden layers.
         num_classes: The number of classes.
-        feature_scale: The factor on coordinates whose sinusoids are taken; None for none.
+        feature_scale: The factor on coordinates whose sinusoids are taken; None for no sinusoids.
         num_features: The number of sinusoids of a coordinate.
         use_timestep: Whether the time of the points is embedded.
 
@@ -135,7 +135,7 @@ class MLPDiscriminator(Discriminator):
     def forward(
         self, latents: Latents, labels: Labels, timesteps: Timesteps | None = None
     ) -> Logits:
-        """Scores points; the time is ignored if there is no embedder for it.
+        """Scores points. Without an embedder, the time is ignored.
 
         Raises:
             ValueError: If an embedded time is missing, or an input does not fit.
@@ -155,7 +155,7 @@ class MLPClassifier(Classifier):
         hidden_size: The width of the layers.
         depth: The number of hidden layers.
         num_classes: The number of classes.
-        feature_scale: The factor on coordinates whose sinusoids are taken; None for none.
+        feature_scale: The factor on coordinates whose sinusoids are taken; None for no sinusoids.
         num_features: The number of sinusoids of a coordinate.
 
     Raises:

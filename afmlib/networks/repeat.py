@@ -19,7 +19,7 @@ from afmlib.typing import Labels, Latents, Timesteps
 
 
 class RepeatDepth(DepthWrapper):
-    """Runs all blocks of a generator in turn, again and again. It is a one-step model."""
+    """Runs the stack of blocks of a generator several times. It is a one-step model."""
 
     def forward(
         self,

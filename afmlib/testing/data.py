@@ -19,15 +19,14 @@ from afmlib.testing.contract import (
 
 MAX_SAMPLES = 16
 MAX_DEVIATIONS = 10
-"""How far from its mean a sample of a Gaussian is never found."""
+"""The maximum distance of a sample from the mean, in stds."""
 
 
 def check_dataset(dataset: Dataset) -> None:
-    """Checks a dataset, and the part of it that is held out.
+    """Checks a dataset, and its held-out part.
 
-    Samples are what is stored of them and one label in range; an index always gives the same; what
-    is random is drawn by ``draw`` alone, with the generator that it is given, and each latent takes
-    its own row of it.
+    A sample has a stored tensor and one label in range, which depend only on its index. Only
+    ``draw`` draws random numbers, with the given generator. A latent depends only on its own row.
 
     Args:
         dataset: The dataset.
@@ -53,7 +52,7 @@ def _declared(dataset: Dataset) -> tuple[object, ...]:
 
 
 def _check_samples(dataset: Dataset) -> None:
-    with promise(dataset, "a dataset says how many samples and classes it has"):
+    with promise(dataset, "a dataset declares its number of samples and classes"):
         size, classes, names = len(dataset), dataset.num_classes, dataset.class_names
     require(size >= 1, dataset, "a dataset has samples", f"its length is {size}")
     contract = "num_classes is at least 1, with one of class_names each"
@@ -67,8 +66,8 @@ def _check_samples(dataset: Dataset) -> None:
 
 
 def _check_items(dataset: Dataset, indices: list[int]) -> Tensor:
-    contract = "__getitems__ returns what is stored, stacked, and one label per sample"
-    with promise(dataset, contract), no_global_draws(dataset, "an index always gives the same"):
+    contract = "__getitems__ returns stored tensors, stacked, and one label per sample"
+    with promise(dataset, contract), no_global_draws(dataset, "a sample depends only on its index"):
         stored, labels = dataset.__getitems__(indices)
         reverse, labels_reverse = dataset.__getitems__(indices[::-1])
         single, label = dataset.__getitems__(indices[:1])
@@ -78,7 +77,7 @@ def _check_items(dataset: Dataset, indices: list[int]) -> Tensor:
     low, high = int(labels.min()), int(labels.max())
     contract = f"labels are 0 to {dataset.num_classes - 1}"
     require(low >= 0 and high < dataset.num_classes, dataset, contract, f"{low} to {high}")
-    contract = "a sample depends on its index alone"
+    contract = "a sample depends only on its index"
     for some, all_ in ((reverse.flip(0), stored), (labels_reverse.flip(0), labels)):
         require(torch.equal(some, all_), dataset, contract)
     kept = torch.equal(single, stored[:1]) and torch.equal(label, labels[:1])
@@ -89,7 +88,7 @@ def _check_items(dataset: Dataset, indices: list[int]) -> Tensor:
 def _check_augment(dataset: Dataset, stored: Tensor) -> None:
     before = stored.clone()
     plain = "augment without draws returns the plain form of the latents"
-    random = "draw uses the generator that it is given alone, and augment none"
+    random = "draw uses only the given generator, and augment no random numbers"
     with promise(dataset, plain), no_global_draws(dataset, plain):
         results = [dataset.augment(stored, None) for _ in range(2)]
     with promise(dataset, random), no_global_draws(dataset, random):
@@ -99,17 +98,17 @@ def _check_augment(dataset: Dataset, stored: Tensor) -> None:
     require(len(draws) == len(stored), dataset, contract, f"it returned {tuple(draws.shape)}")
     with promise(dataset, random):
         part = dataset.augment(stored[::2], draws[::2])
-    contract = "a latent depends on its own rows alone"
+    contract = "a latent depends only on its own rows"
     kept = torch.allclose(part, augmented[0][::2], rtol=1e-4, atol=1e-5)  # A network may round.
     require(kept, dataset, contract)
-    require(torch.equal(stored, before), dataset, "augment leaves what is stored as it is")
+    require(torch.equal(stored, before), dataset, "augment does not change the stored tensors")
     for contract, (first, second) in ((plain, results), (random, augmented)):
         shape = (len(stored), *dataset.latent_shape)
         kept = tuple(first.shape) == shape and first.is_floating_point()
         seen = f"for {shape} it returned {tuple(first.shape)}, {first.dtype}"
         require(kept, dataset, contract, seen)
         require(bool(first.isfinite().all()), dataset, "latents are finite")
-        require(torch.equal(first, second), dataset, contract, "twice the same is not the same")
+        require(torch.equal(first, second), dataset, contract, "two calls differ")
 
 
 def _check_targets(dataset: PointDataset) -> None:
@@ -126,11 +125,11 @@ def check_autoencoder(
 ) -> None:
     """Checks an autoencoder.
 
-    Codes and images have their shapes and are finite; codes repeat with their generator, and are
-    samples of the posterior.
+    Codes and images have the given shapes and are finite. Codes are reproducible with a generator,
+    and are samples of the posterior.
 
     Args:
-        autoencoder: The autoencoder; it is left as it is.
+        autoencoder: The autoencoder, which is not changed.
         image_shape: The shape of one image.
         latent_shape: The shape of its code.
 
@@ -140,10 +139,10 @@ def check_autoencoder(
     require_instance(autoencoder, Autoencoder)
     twin = independent_copy(autoencoder).eval()
     images = torch.rand(3, *image_shape, generator=stream(0)) * 2 - 1
-    contract = "encode draws from the generator that it is given alone"
+    contract = "encode draws only from the given generator"
     with promise(autoencoder, contract), no_global_draws(autoencoder, contract):
         codes, again = twin.encode(images, stream(0)), twin.encode(images, stream(0))
-    require(torch.equal(codes, again), autoencoder, contract, "twice the same is not the same")
+    require(torch.equal(codes, again), autoencoder, contract, "two calls differ")
     _check_posterior(twin, images, codes)
     with promise(autoencoder, "decode turns latents into images"):
         decoded = twin.decode(codes)
@@ -154,13 +153,13 @@ def check_autoencoder(
 
 
 def _check_posterior(autoencoder: Autoencoder, images: Tensor, codes: Tensor) -> None:
-    contract = "posterior returns mean and standard deviation of the codes, and draws nothing"
+    contract = "posterior returns mean and std of the codes, without random numbers"
     with promise(autoencoder, contract), no_global_draws(autoencoder, contract):
         (means, stds), (again, _) = (autoencoder.posterior(images) for _ in range(2))
     kept = means.shape == stds.shape == codes.shape and bool(stds.isfinite().all())
     require(kept, autoencoder, contract, f"{tuple(means.shape)} and {tuple(stds.shape)}")
-    require(bool((stds >= 0).all()), autoencoder, contract, "a deviation is negative")
-    require(torch.equal(means, again), autoencoder, contract, "twice the same is not the same")
+    require(bool((stds >= 0).all()), autoencoder, contract, "a std is negative")
+    require(torch.equal(means, again), autoencoder, contract, "two calls differ")
     away = (codes / autoencoder.latent_scale - means).abs()
     kept = bool((away <= MAX_DEVIATIONS * stds + 1e-4 * (1 + means.abs())).all())
     require(kept, autoencoder, "codes are samples of their posterior, times latent_scale")

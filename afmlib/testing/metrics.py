@@ -17,7 +17,7 @@ from afmlib.testing.contract import (
 )
 
 OUTPUTS = frozenset({"features", "spatial", "logits"})
-"""What an extractor may have."""
+"""The outputs that an extractor may have."""
 
 
 def check_feature_extractor(
@@ -25,8 +25,8 @@ def check_feature_extractor(
 ) -> None:
     """Checks a feature extractor.
 
-    It has a name, and returns one row of finite features per image, which is the same each time
-    and in every batch. Of what else it says to have, it returns as much.
+    It has a name, and returns one row of finite features per image, which does not depend on the
+    batch. It returns the outputs that it declares. It accepts the shape of the images.
 
     Args:
         extractor: The extractor.
@@ -58,7 +58,7 @@ def check_feature_extractor(
 
 
 def _check_outputs(extractor: FeatureExtractor, images: torch.Tensor, rows: torch.Tensor) -> None:
-    contract = "`extract` returns what `outputs` says: features, and of spatial and logits what is"
+    contract = "`extract` returns the outputs that `outputs` declares, features among them"
     known = {"features"} <= extractor.outputs <= OUTPUTS
     require(known, extractor, contract, f"outputs is {sorted(extractor.outputs)}")
     with promise(extractor, contract), torch.no_grad():
@@ -76,7 +76,7 @@ def check_metric(metric: Metric, evaluation: Evaluation) -> None:
 
     Args:
         metric: The metric.
-        evaluation: What it is tried on.
+        evaluation: The data of the trial.
 
     Raises:
         AssertionError: Names the class and the part of its contract that it breaks.

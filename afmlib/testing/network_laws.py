@@ -1,4 +1,4 @@
-"""What every network promises, whichever its role."""
+"""The contract of every network, whatever its role."""
 
 __all__ = ["Call", "check_missing_time", "check_network", "check_time"]
 
@@ -20,7 +20,7 @@ from afmlib.testing.contract import (
 )
 
 Call: TypeAlias = Callable[[Any, Batch], Tensor]
-"""How a network is called on a batch."""
+"""Calls a network on a batch."""
 
 
 def check_network(
@@ -30,10 +30,10 @@ def check_network(
 
     Args:
         network: The network.
-        call: How it is called.
-        batch: What on.
-        shape: The shape of what it should return.
-        returns: What it should return, in words.
+        call: Calls the network on a batch.
+        batch: The inputs.
+        shape: The shape that it must return.
+        returns: The contract of its output, in words.
 
     Raises:
         AssertionError: Names the class and the part of its contract that it breaks.
@@ -65,19 +65,19 @@ def _check_output(
         f"it returned {tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__}",
     )
     dtype = batch.latents.dtype
-    contract = "what a network returns has the dtype of the latents"
+    contract = "the output of a network has the dtype of the latents"
     require(made.dtype == dtype, network, contract, f"it is {made.dtype} for {dtype}")
-    require(bool(made.isfinite().all()), network, "what a network returns is finite")
+    require(bool(made.isfinite().all()), network, "the output of a network is finite")
     for name, before in vars(given).items():
         kept = torch.equal(before, vars(batch)[name])
-        require(kept, network, f"a network leaves its {name} as they are")
+        require(kept, network, f"a network does not change its {name}")
 
 
 def check_missing_time(
     network: nn.Module, inputs: tuple[Tensor | None, ...], shape: Sequence[int]
 ) -> None:
-    """Checks that a network called without a time ignores it or says that it is missing."""
-    contract = "a time that is missing is ignored, or refused by a ValueError if it is embedded"
+    """Checks that a network called without a time ignores it or raises a ValueError."""
+    contract = "a missing time is ignored, or raises a ValueError if it is embedded"
     with promise(network, contract):
         try:
             made = network(*inputs)
@@ -94,7 +94,7 @@ def check_time(
     Args:
         network: The network.
         embeds: Whether it claims to be conditioned on this time.
-        call: How it is called.
+        call: Calls the network on a batch.
         batch: The inputs.
         moved: The same with other times.
         name: The name of the time.
@@ -120,7 +120,7 @@ def _check_gradients(network: nn.Module, call: Call, batch: Batch) -> None:
         weights = torch.linspace(0.5, 1.5, made.numel()).reshape(made.shape).to(made)
         torch.autograd.backward((made * weights).sum())
     slope = latents.grad
-    contract = "what a network returns depends on the latents, differentiably"
+    contract = "the output of a network depends on the latents, differentiably"
     require(slope is not None and bool(slope.isfinite().all() and slope.any()), network, contract)
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
@@ -136,12 +136,12 @@ def _check_state(network: nn.Module, call: Call, batch: Batch) -> None:
     require(torch.equal(made, call(network, batch)), network, contract)
     with promise(network, "a network has a state dict"):
         state = network.state_dict()
-    contract = "no two entries of the state dict are one tensor, which safetensors would refuse"
+    contract = "entries of the state dict do not share memory, which safetensors does not support"
     owners = Counter(
         tensor.untyped_storage().data_ptr() for tensor in state.values() if tensor.numel()
     )
     require(all(count == 1 for count in owners.values()), network, contract)
-    contract = "the state dict holds all that the output depends on"
+    contract = "the state dict holds everything that the output depends on"
     other = copy.deepcopy(network)
     perturb(other, seed=1)
     with promise(network, contract):
@@ -150,7 +150,7 @@ def _check_state(network: nn.Module, call: Call, batch: Batch) -> None:
 
 
 def _check_independence(network: nn.Module, call: Call, batch: Batch) -> None:
-    contract = "each sample is treated independently of the others of its batch"
+    contract = "samples of a batch are independent of each other"
     made = call(network.eval(), batch)
     parts = [call(network, batch[index : index + 1]) for index in range(len(batch.labels))]
     require_close(torch.cat(parts), made, network, contract)

@@ -43,14 +43,14 @@ def check_generator(
 ) -> None:
     """Checks a generator.
 
-    It returns latents of the shape and dtype that it is given, accepts both times, ignores those
-    that it says it does not embed, treats each sample by itself, trains all of its parameters,
-    works in float64, repeats itself in evaluation mode, and is restored by its state dict.
+    It returns latents of the given shape and dtype and accepts both times. It depends on a time
+    exactly if it claims to. Samples are independent, all parameters are trained, float64 works,
+    evaluation mode is deterministic, and the state dict restores it.
 
     Args:
-        generator: The generator; it is left as it is.
-        latent_shape: The shape of one sample, where the generator does not declare it.
-        num_classes: The number of classes, where the generator does not declare it.
+        generator: The generator, which is not changed.
+        latent_shape: The shape of one sample, if the generator does not declare it.
+        num_classes: The number of classes, if the generator does not declare it.
 
     Raises:
         AssertionError: Names the class and the part of its contract that it breaks.
@@ -60,7 +60,7 @@ def check_generator(
     shape = known_shape(generator, generator.latent_shape, latent_shape)
     classes = generator.num_classes or num_classes or 10
     batch = trial_batch(generator, shape, classes + (generator.class_dropout_prob > 0))
-    returns = "a generator returns latents of the shape that it is given"
+    returns = "a generator returns latents of the given shape"
     check_network(generator, _generate, batch, tuple(batch.latents.shape), returns)
     latents, labels, sources, targets = vars(batch).values()
     for times in ((), (sources,), (None, targets)):
@@ -78,13 +78,13 @@ def check_repeatable_generator(
 ) -> None:
     """Checks a generator whose blocks can be repeated.
 
-    Besides what `check_generator` says, blocks keep the shape of the tokens, the embedding of a
-    time can be added to the condition, and without embedders the generator is the parts in turn.
+    It passes `check_generator`. Blocks keep the shape of the tokens, and a time embedding can
+    be added to the condition. Without embedders, the generator equals its parts in turn.
 
     Args:
-        generator: The generator; it is left as it is.
-        latent_shape: The shape of one sample, where the generator does not declare it.
-        num_classes: The number of classes, where the generator does not declare it.
+        generator: The generator, which is not changed.
+        latent_shape: The shape of one sample, if the generator does not declare it.
+        num_classes: The number of classes, if the generator does not declare it.
 
     Raises:
         AssertionError: Names the class and the part of its contract that it breaks.
@@ -125,7 +125,7 @@ def _check_embed_time(generator: RepeatableGenerator, condition: Tensor) -> bool
     for embedded, count in ((single, 1), (several, len(times))):
         kept = embedded.shape == (count, *condition.shape[1:])
         require(kept, generator, contract, f"for {count} it returned {tuple(embedded.shape)}")
-    contract = "embed_time treats a number as it treats each entry of a tensor"
+    contract = "embed_time of a number equals that of an entry of a tensor"
     require_close(several[1:3], single.expand_as(several[1:3]), generator, contract, 1e-5)
     return True
 
@@ -137,13 +137,13 @@ def check_depth_wrapper(
 ) -> None:
     """Checks a wrapper that repeats the blocks of a generator.
 
-    Besides what `check_generator` says, each block runs ``repeats`` times, and the times make no
-    difference, since it is a one-step model.
+    It passes `check_generator`. Each block runs ``repeats`` times, and the times are ignored, since
+    it is a one-step model.
 
     Args:
-        wrapper: The wrapper; it is left as it is.
-        latent_shape: The shape of one sample, where the generator does not declare it.
-        num_classes: The number of classes, where the generator does not declare it.
+        wrapper: The wrapper, which is not changed.
+        latent_shape: The shape of one sample, if the generator does not declare it.
+        num_classes: The number of classes, if the generator does not declare it.
 
     Raises:
         AssertionError: Names the class and the part of its contract that it breaks.
@@ -158,7 +158,9 @@ def check_depth_wrapper(
     shape = known_shape(wrapper, wrapper.latent_shape, latent_shape)
     batch = trial_batch(wrapper, shape, wrapper.num_classes or num_classes or 10)
     embeds = wrapper.embeds_timestep_src or wrapper.embeds_timestep_tgt
-    require(not embeds, wrapper, "a deep generator is a one-step model, and embeds no times")
+    require(
+        not embeds, wrapper, "a depth wrapper is a one-step model, and is not conditioned on times"
+    )
     expected = dict.fromkeys(range(twin.generator.num_blocks), wrapper.repeats)
     runs = _count_runs(twin, batch)
     contract = f"each block runs {wrapper.repeats} times"
@@ -184,15 +186,14 @@ def check_discriminator(
 ) -> None:
     """Checks a discriminator.
 
-    It returns one logit per sample, accepts a time and ignores it if it says to embed none, scores
-    each sample by itself (no batch normalization), has a slope with respect to the latents, trains
-    all of its parameters, works in float64, repeats itself in evaluation mode, and is restored by
-    its state dict.
+    It returns one logit per sample and accepts a time. It depends on the time exactly if it claims
+    to. Samples are independent (no batch normalization), gradients reach the latents and all
+    parameters, float64 works, evaluation mode is deterministic, and the state dict restores it.
 
     Args:
-        discriminator: The discriminator; it is left as it is.
+        discriminator: The discriminator, which is not changed.
         latent_shape: The shape of one sample.
-        num_classes: The number of classes that it was built for.
+        num_classes: The number of its classes.
 
     Raises:
         AssertionError: Names the class and the part of its contract that it breaks.
@@ -210,16 +211,16 @@ def check_discriminator(
 
 
 def check_classifier(classifier: Classifier, latent_shape: Sequence[int], num_classes: int) -> None:
-    """Checks a classifier of noised latents.
+    """Checks a classifier of noisy latents.
 
-    It returns one logit per sample and class, treats each sample by itself, has a slope with
-    respect to the latents, trains all of its parameters, works in float64, repeats itself in
-    evaluation mode, and is restored by its state dict.
+    It returns one logit per sample and class. Samples are independent, gradients reach the latents
+    and all parameters, float64 works, evaluation mode is deterministic, and the state dict restores
+    it.
 
     Args:
-        classifier: The classifier; it is left as it is.
+        classifier: The classifier, which is not changed.
         latent_shape: The shape of one sample.
-        num_classes: The number of classes that it was built for.
+        num_classes: The number of its classes.
 
     Raises:
         AssertionError: Names the class and the part of its contract that it breaks.

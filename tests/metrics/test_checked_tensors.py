@@ -34,5 +34,5 @@ def test_no_flipped_byte_goes_unnoticed(position, flip):
 
 def test_tensors_without_a_checksum_are_refused():
     for content in (b"", save(TENSORS), pack(TENSORS)[:-1]):
-        with pytest.raises(ValueError, match="it is damaged"):
+        with pytest.raises(ValueError, match="it is corrupt"):
             unpack(content)

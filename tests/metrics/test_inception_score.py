@@ -69,5 +69,5 @@ def test_what_cannot_be_is_refused(judge, tensors, identity):
     with pytest.raises(ValueError, match="splits must be at least 1, got 0"):
         InceptionScore(splits=0)
     data = tensors(torch.randn(20, 1, 2, 2))
-    with pytest.raises(ValueError, match="Identity has no logits; it has features"):
+    with pytest.raises(ValueError, match="Identity does not have logits, only features"):
         judge(InceptionScore(), data.images, data.labels, dataset=data, extractor=identity)

@@ -58,11 +58,11 @@ def test_the_classifier_is_told_the_time():
 
 
 def test_samples_without_a_classifier_are_refused():
-    with pytest.raises(ValueError, match="it is for runs of ClassifierTraining"):
+    with pytest.raises(ValueError, match="for runs of ClassifierTraining"):
         NoisedAccuracy()(evaluation(None))
 
 
 @pytest.mark.parametrize("timesteps", [[], [-0.1], [1.5], [float("nan")]])
 def test_times_out_of_the_flow_are_refused(timesteps):
-    with pytest.raises(ValueError, match=r"timesteps are in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"timesteps must be in \[0, 1\]"):
         NoisedAccuracy(timesteps)

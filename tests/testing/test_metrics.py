@@ -68,8 +68,8 @@ class FlatLogits(Promises):
 @pytest.mark.parametrize(
     ("broken", "contract"),
     [
-        (Promises, "what `outputs` says: .*; it returned features"),
-        (Invents, "what `outputs` says: .*; outputs is .'colors', 'features'."),
+        (Promises, "that `outputs` declares, .*; it returned features"),
+        (Invents, "that `outputs` declares, .*; outputs is .'colors', 'features'."),
         (Disagrees, "`extract` and `forward` agree"),
         (FlatLogits, "logits are one finite row per image"),
         (Nameless, "has a name that identifies its features"),

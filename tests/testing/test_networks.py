@@ -175,19 +175,19 @@ class Infinite(Good):
         (RoundedToHalf, "has the dtype of the latents"),
         (UsesATimeThatItDenies, "does not claim to be conditioned on timesteps ignores them"),
         (IgnoresATimeThatItClaims, "claims to be conditioned on timesteps depends on them"),
-        (BatchNormalized, "independently of the others of its batch, in training mode too"),
-        (AveragesTheBatch, "independently of the others of its batch"),
+        (BatchNormalized, "samples of a batch are independent of each other, in training mode too"),
+        (AveragesTheBatch, "samples of a batch are independent of each other"),
         (Timeless, "returns one logit per sample; it raised TypeError"),
-        (DemandsTime, "a time that is missing is ignored, or refused by a ValueError"),
+        (DemandsTime, "a missing time is ignored, or raises a ValueError"),
         (Blind, "depends on the latents, differentiably"),
         (CutsTheGradient, "every trainable parameter, and are finite; that of features.weight"),
         (DropsInEvaluation, "in evaluation mode, a network returns the same"),
         (CountsItsCalls, "in evaluation mode, a network returns the same"),
-        (ForgetsAWeight, "the state dict holds all that the output depends on"),
-        (TiesWeights, "safetensors would refuse"),
+        (ForgetsAWeight, "the state dict holds everything that the output depends on"),
+        (TiesWeights, "safetensors does not support"),
         (CannotBeCopied, "can be copied by copy.deepcopy.*no copies"),
         (SharesItsWeights, "the copy shares tensors"),
-        (ChangesItsInput, "leaves its latents as they are"),
+        (ChangesItsInput, "does not change its latents"),
         (Infinite, "finite"),
     ],
 )
@@ -278,8 +278,8 @@ class FailsOnTheLastLabel(Residual):
     [
         (UsesATargetThatItDenies, "not claim to be conditioned on timesteps_tgt ignores them"),
         (IgnoresASourceThatItClaims, "claims to be conditioned on timesteps_src depends on them"),
-        (ReturnsAnotherShape, "latents of the shape that it is given; .* it returned \\(4, 3\\)"),
-        (RefusesTheTarget, "latents of the shape that it is given; it raised TypeError"),
+        (ReturnsAnotherShape, "latents of the given shape; .* it returned \\(4, 3\\)"),
+        (RefusesTheTarget, "latents of the given shape; it raised TypeError"),
         (FailsOnTheLastLabel, "it raised IndexError"),
     ],
 )
@@ -334,7 +334,7 @@ class SmallDiT(DiTGenerator):
         (
             "embed_time",
             lambda self, value: torch.as_tensor(value).cumsum(0).reshape(-1, 1).expand(-1, 16),
-            "as it treats each entry of a tensor",
+            "equals that of an entry",
         ),
         ("num_blocks", 0, "at least 1"),
     ],
@@ -368,7 +368,7 @@ class ClaimsToUseTheTime(UsesTheTime):
     [
         (RunsOnce, r"runs 2 times; .* \{0: 1, 1: 1\}"),
         (UsesTheTime, "not claim to be conditioned on timesteps_src"),
-        (ClaimsToUseTheTime, "a one-step model, and embeds no times"),
+        (ClaimsToUseTheTime, "a one-step model, and is not conditioned"),
     ],
 )
 def test_broken_depth_wrapper_is_named_with_what_it_breaks(broken, contract):
