@@ -33,6 +33,7 @@ from afmlib.interfaces import (
     FeatureExtractor,
     Metric,
 )
+from afmlib.io.npz import NpzError
 from afmlib.metrics.content_hash import content_hash
 from afmlib.metrics.evaluation import MAX_REAL, SMALL
 from afmlib.metrics.extraction import extract_outputs
@@ -115,7 +116,7 @@ class Evaluator:
         if config.reference is not None:
             try:
                 reference = read_reference(config.reference)
-            except (OSError, ValueError) as error:
+            except (NpzError, OSError, ValueError) as error:
                 raise ConfigError(f"evaluation.reference: {error}") from error
         return cls(
             metrics=tuple(metrics),
@@ -313,7 +314,7 @@ def compute_metrics(metrics: Iterable[Metric], evaluation: Evaluation) -> dict[s
     for metric in metrics:
         try:
             values |= metric(evaluation)
-        except (ImportError, OSError, ValueError) as error:
+        except (ImportError, NpzError, OSError, ValueError) as error:
             name = type(metric).__name__
             raise EvaluationError(f"{name} cannot be computed: {error}") from error
     return values

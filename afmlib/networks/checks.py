@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 def check_inputs(
     network: nn.Module,
-    latent_shape: tuple[int, ...],
+    latent_shape: tuple[int, ...] | None,
     latents: Any,
     labels: Any = None,
     **timesteps: Any,
@@ -19,7 +19,7 @@ def check_inputs(
 
     Args:
         network: The network, for the message and its dtype.
-        latent_shape: The shape of one sample.
+        latent_shape: The shape of one sample; None where any shape fits.
         latents: One sample per row.
         labels: One class per row; not checked if None.
         timesteps: Times by name, one per row; not checked if None.
@@ -34,7 +34,7 @@ def check_inputs(
             raise TypeError(
                 f"{type(network).__name__}: {name} must be a tensor, got {type(values).__name__}."
             )
-    if tuple(latents.shape[1:]) != latent_shape:
+    if latent_shape is not None and tuple(latents.shape[1:]) != tuple(latent_shape):
         raise _error(network, "latents", latents, f"shape (N, {', '.join(map(str, latent_shape))})")
     if not latents.is_floating_point():
         raise _error(network, "latents", latents, "floating-point numbers, images in [-1, 1]")

@@ -105,7 +105,6 @@ class DiTGenerator(RepeatableGenerator):
 
     def embed(self, latents: Latents, labels: Labels) -> tuple[Tensor, Tensor]:
         """Returns the tokens, and the condition of the labels without a time."""
-        assert self.latent_shape is not None
         check_inputs(self, self.latent_shape, latents, labels)
         return self.x_embedder(latents) + self.pos_embed, self.y_embedder(labels)
 
@@ -149,7 +148,6 @@ class DiTGenerator(RepeatableGenerator):
         Raises:
             ValueError: If an embedded time is missing, or an input does not fit.
         """
-        assert self.latent_shape is not None
         check_inputs(
             self,
             self.latent_shape,
@@ -231,7 +229,6 @@ class DiTDiscriminator(Discriminator):
         Raises:
             ValueError: If an embedded time is missing, or an input does not fit.
         """
-        assert self.latent_shape is not None
         check_inputs(self, self.latent_shape, latents, labels, timesteps=timesteps)
         patches = self.x_embedder(latents) + self.pos_embed
         token = self.dis_embed.expand(len(patches), 1, -1).to(patches.dtype)
@@ -297,7 +294,6 @@ class DiTClassifier(Classifier):
         Raises:
             ValueError: If an input does not fit.
         """
-        assert self.latent_shape is not None
         check_inputs(self, self.latent_shape, latents, timesteps=timesteps)
         patches = self.x_embedder(latents) + self.pos_embed
         token = self.cls_embed.expand(len(patches), 1, -1).to(patches.dtype)

@@ -80,7 +80,6 @@ class MLPGenerator(Generator):
         Raises:
             ValueError: If an embedded time is missing, or an input does not fit.
         """
-        assert self.latent_shape is not None
         check_inputs(
             self,
             self.latent_shape,
@@ -140,7 +139,6 @@ class MLPDiscriminator(Discriminator):
         Raises:
             ValueError: If an embedded time is missing, or an input does not fit.
         """
-        assert self.latent_shape is not None
         check_inputs(self, self.latent_shape, latents, labels, timesteps=timesteps)
         condition = self.y_embedder(labels)
         condition = add_time(condition, self.t_embedder, timesteps, "timesteps")
@@ -187,7 +185,6 @@ class MLPClassifier(Classifier):
         Raises:
             ValueError: If an input does not fit.
         """
-        assert self.latent_shape is not None
         check_inputs(self, self.latent_shape, latents, timesteps=timesteps)
         condition = self.t_embedder(timesteps)
         return self.layers(torch.cat([self.features(latents), condition], dim=1))

@@ -163,6 +163,14 @@ def test_reference_must_be_of_the_same_features(tmp_path):
         check(Digits(), metrics=["PrecisionRecall"], reference=path, **DIGITS)
 
 
+def test_reference_that_is_corrupt(tmp_path):
+    path = tmp_path / "corrupt.npz"
+    path.write_bytes(b"PK no archive")
+
+    with pytest.raises(ConfigError, match=r"evaluation.reference: .*corrupt\.npz"):
+        check(Digits(), metrics=["FrechetDistance"], reference=str(path), **DIGITS)
+
+
 def test_inception_weights_that_cannot_be_downloaded(tmp_path, monkeypatch):
     def offline(*arguments):
         raise socket.gaierror(-2, "Name or service not known")
