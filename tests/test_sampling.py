@@ -72,7 +72,7 @@ def tiny_transformer(nfe=1):
     st.integers(1, 8),
     st.integers(0, 5),
 )
-def test_a_sample_depends_on_its_seed_index_and_label_alone(seed, labels, batch_size, more):
+def test_sample_depends_on_seed_index_and_label(seed, labels, batch_size, more):
     model = model_of(Wave())
 
     whole = sample(model, labels, seed=seed)
@@ -86,7 +86,7 @@ def test_a_sample_depends_on_its_seed_index_and_label_alone(seed, labels, batch_
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7])
-def test_the_batch_size_moves_the_samples_of_a_network_by_rounding_only(batch_size):
+def test_batch_size_changes_only_rounding(batch_size):
     model = model_of(tiny_transformer())
     labels = torch.arange(7) % 3
 
@@ -95,7 +95,7 @@ def test_the_batch_size_moves_the_samples_of_a_network_by_rounding_only(batch_si
     torch.testing.assert_close(samples, sample(model, labels), rtol=1e-5, atol=1e-5)
 
 
-def test_the_seed_counts_and_the_global_source_does_not():
+def test_only_the_seed_matters():
     model = model_of(Wave())
     torch.manual_seed(1)
     before = torch.get_rng_state()
@@ -143,7 +143,7 @@ def test_noises_may_be_given():
     "parameterization", [SamplePrediction, VelocityPrediction, InstantaneousVelocity]
 )
 @pytest.mark.parametrize("nfe", [1, 2, 5, 49])
-def test_several_steps_are_the_loop_of_the_paper(parameterization, nfe):
+def test_multi_step_sampling_matches_the_paper(parameterization, nfe):
     generator = Wave().eval()
     model = model_of(generator, parameterization(), nfe)
     noises, labels = torch.randn(3, *SHAPE), torch.tensor([0, 1, 2])
@@ -163,7 +163,7 @@ def test_several_steps_are_the_loop_of_the_paper(parameterization, nfe):
 
 
 @pytest.mark.parametrize("nfe", [1, 2, 5])
-def test_a_path_has_the_noises_and_every_evaluation_and_ends_at_the_samples(nfe):
+def test_path_from_noises_to_samples(nfe):
     model = model_of(Wave(), nfe=nfe)
     noises, labels = torch.randn(3, *SHAPE), torch.tensor([0, 1, 2])
 
@@ -187,9 +187,7 @@ def test_a_path_has_the_noises_and_every_evaluation_and_ends_at_the_samples(nfe)
     st.integers(1, 6),
     st.integers(2, 4),
 )
-def test_noise_between_the_steps_depends_on_seed_index_and_step_alone(
-    seed, labels, batch_size, nfe
-):
+def test_step_noise_stream(seed, labels, batch_size, nfe):
     model = model_of(Wave(), ConsistencyPrediction(), any_nfe=True)
 
     whole = sample(model, labels, nfe=nfe, seed=seed)
@@ -200,7 +198,7 @@ def test_noise_between_the_steps_depends_on_seed_index_and_step_alone(
         assert torch.equal(alone[0], whole[i])
 
 
-def test_noise_is_added_between_the_steps_as_in_the_loop_of_the_paper():
+def test_step_noise_matches_the_paper():
     function, generator = ConsistencyPrediction(), Wave().eval()
     model, labels = model_of(generator, function, any_nfe=True), torch.tensor([0, 1])
 
@@ -216,7 +214,7 @@ def test_noise_is_added_between_the_steps_as_in_the_loop_of_the_paper():
     torch.testing.assert_close(samples, x)
 
 
-def test_a_model_that_adds_noise_must_be_given_it():
+def test_model_with_step_noise_needs_draw_noises():
     model = model_of(Wave(), ConsistencyPrediction(), any_nfe=True)
     noises, labels = torch.randn(2, *SHAPE), torch.tensor([0, 1])
 
@@ -225,7 +223,7 @@ def test_a_model_that_adds_noise_must_be_given_it():
         model(noises, labels, 2)
 
 
-def test_a_model_of_fixed_steps_is_sampled_with_these_alone():
+def test_fixed_nfe():
     model = model_of(Wave(), nfe=4)
 
     assert torch.equal(sample(model, [0]), sample(model, [0], nfe=4))
@@ -234,7 +232,7 @@ def test_a_model_of_fixed_steps_is_sampled_with_these_alone():
         sample(model, [0], nfe=2)
 
 
-def test_a_model_of_any_steps_has_its_own_number_and_takes_others():
+def test_any_nfe():
     model = model_of(Wave(), nfe=1, any_nfe=True)
 
     for nfe, calls in ((None, 1), (1, 1), (3, 3)):
@@ -258,7 +256,7 @@ def test_labels_must_be_classes_of_the_model(wrong):
         sample(model_of(Wave()), [0, wrong, 1])
 
 
-def test_any_label_that_is_not_negative_fits_where_classes_are_unknown():
+def test_labels_of_unknown_classes():
     model = model_of(Wave())
     model.conventions = dataclasses.replace(model.conventions, num_classes=None)
 
@@ -273,7 +271,7 @@ def test_labels_are_one_number_per_sample():
 
 
 @pytest.mark.parametrize("shape", [(3, *SHAPE), (2, 2, 4, 5), (2, 4, 4), (2,)])
-def test_noises_must_fit_the_labels_and_the_model(shape):
+def test_noises_of_wrong_shape_raise(shape):
     with pytest.raises(ValueError, match=r"2 labels need \(2, 2, 4, 4\)"):
         sample(model_of(Wave()), [0, 1], noises=torch.zeros(shape))
 
@@ -333,7 +331,7 @@ def test_model_is_shown_in_one_line():
 # --- What sampling does to the model ---
 
 
-def test_modes_of_all_parts_are_as_before_also_after_an_error():
+def test_training_modes_are_restored():
     model = model_of(Wave())
     model.generator.train()
     model.generator.frozen = nn.Dropout().eval()
@@ -349,7 +347,7 @@ def test_modes_of_all_parts_are_as_before_also_after_an_error():
     assert [module.training for module in model.generator.modules()] == before
 
 
-def test_sampling_keeps_no_graph_and_its_results_can_be_trained_on():
+def test_samples_carry_no_graph():
     model = model_of(tiny_transformer())
 
     samples = sample(model, [0, 1])
@@ -360,7 +358,7 @@ def test_sampling_keeps_no_graph_and_its_results_can_be_trained_on():
     assert torch.equal(weight.grad, samples.sum(0))
 
 
-def test_gradients_are_off_inside_the_generator():
+def test_generator_runs_without_gradients():
     model = model_of(Wave())
 
     sample(model, [0])
@@ -368,7 +366,7 @@ def test_gradients_are_off_inside_the_generator():
     assert not model.generator.calls[0][3]
 
 
-def test_an_objective_stands_for_its_averaged_generator():
+def test_objective_samples_its_ema():
     objective = FlowMatching(tiny_transformer(2), nfe=2)
     nn.init.zeros_(objective.generator.pos_embed)
     expected = sample(objective.sample_model, [0, 1])
@@ -378,7 +376,7 @@ def test_an_objective_stands_for_its_averaged_generator():
     assert not torch.equal(sample(objective, [0, 1]), expected)
 
 
-def test_a_generator_without_parameters_can_be_sampled():
+def test_generator_without_parameters():
     class Negative(Generator):
         latent_shape = (2,)
 
@@ -401,7 +399,7 @@ def test_a_progress_bar_changes_nothing(capsys):
 
 
 @pytest.mark.parametrize("parameterization", [SamplePrediction, VelocityPrediction])
-def test_half_precision_runs_and_gives_the_dtype_of_the_weights(parameterization):
+def test_half_precision_returns_the_weights_dtype(parameterization):
     generator = tiny_transformer(4)
     model = model_of(generator, parameterization(), nfe=4)
 
@@ -432,7 +430,7 @@ def test_times_are_never_in_half_precision(whole):
         torch.testing.assert_close(tgt, torch.full((2,), 1 - (i + 1) / 3))
 
 
-def test_float64_weights_make_float64_samples():
+def test_float64_samples():
     assert sample(model_of(Wave().double()), [0]).dtype == torch.float64
 
 
@@ -445,7 +443,7 @@ def test_images_are_rounded_and_clipped():
     assert images.dtype == torch.uint8
 
 
-def test_every_level_survives_the_way_to_minus_one_to_one_and_back():
+def test_uint8_round_trip():
     levels = torch.arange(256, dtype=torch.uint8)
 
     assert torch.equal(to_uint8(levels.float() / 127.5 - 1), levels)

@@ -48,7 +48,7 @@ def draws_of(images, seed):
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0, 1), st.floats(0, 180), st.floats(0, 1))
-def test_each_image_is_changed_by_its_own_numbers_or_not_at_all(seed, p, degrees, shift):
+def test_images_are_changed_independently(seed, p, degrees, shift):
     images = AugmentedImages(Mirrored(), p, degrees, shift, scale=(0.5, 2.0))
     stored, draws = draws_of(images, seed)
 
@@ -69,7 +69,7 @@ def test_each_image_is_changed_by_its_own_numbers_or_not_at_all(seed, p, degrees
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_the_draws_of_the_images_are_those_without_the_change(seed):
+def test_draws_of_the_images_are_unchanged(seed):
     images = AugmentedImages(Mirrored(), probability=0.0)
     stored, draws = draws_of(images, seed)
 
@@ -80,7 +80,7 @@ def test_the_draws_of_the_images_are_those_without_the_change(seed):
     assert torch.equal(images.augment(stored, draws), images.images.augment(stored, own))
 
 
-def test_as_many_are_changed_as_the_probability_says():
+def test_share_of_changed_images():
     images = AugmentedImages(Digits())
     stored, _ = images.__getitems__(range(1437))
     draws = images.draw(1437, torch.Generator().manual_seed(0))
@@ -102,7 +102,7 @@ def test_images_are_shrunk_after_the_change():
     assert images.augment(*draws_of(images, 0)).shape == (10, 2, 3, 3)
 
 
-def test_without_draws_and_held_out_nothing_is_changed():
+def test_plain_and_held_out_images_are_unchanged():
     images = AugmentedImages(Digits(), probability=1.0)
     stored, labels = images.__getitems__([3, 5])
     kept = images.held_out()

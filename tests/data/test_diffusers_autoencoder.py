@@ -30,7 +30,7 @@ def images():
 
 
 @torch.no_grad()
-def test_codes_are_scaled_samples_of_the_posterior(folder, network):
+def test_codes_are_posterior_samples(folder, network):
     autoencoder, x = DiffusersAutoencoder(folder), images()
     posterior = network.encode(x).latent_dist
     noises = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(7))
@@ -56,7 +56,7 @@ def test_decoding_unscales_and_clips(folder, network):
     torch.testing.assert_close(decoded, plain.clamp(-1, 1))
 
 
-def test_it_is_registered_frozen_and_in_evaluation_mode(folder):
+def test_registered_frozen_and_in_eval_mode(folder):
     autoencoder = AUTOENCODERS.build(dict(type="DiffusersAutoencoder", path=folder))
 
     assert autoencoder.latent_scale == 0.18215
@@ -64,7 +64,7 @@ def test_it_is_registered_frozen_and_in_evaluation_mode(folder):
     assert not autoencoder.training
 
 
-def test_the_scale_of_another_autoencoder_is_its_own(tmp_path):
+def test_latent_scale_of_the_config(tmp_path):
     save_autoencoder(tmp_path, scaling_factor=0.13)
 
     assert DiffusersAutoencoder(str(tmp_path)).latent_scale == 0.13
@@ -92,7 +92,7 @@ def test_a_path_is_never_looked_up_on_the_hub(path):
         DiffusersAutoencoder(path)
 
 
-def test_an_empty_folder_is_refused_in_one_sentence(tmp_path):
+def test_empty_folder_raises(tmp_path):
     with pytest.raises(OSError, match="No autoencoder could be loaded") as error:
         DiffusersAutoencoder(str(tmp_path))
     assert "\n" not in str(error.value)
@@ -104,7 +104,7 @@ def test_the_scale_is_positive(folder, scale):
         DiffusersAutoencoder(folder, latent_scale=scale)
 
 
-def test_a_missing_package_is_named_with_its_extra(folder, monkeypatch):
+def test_missing_package_names_its_extra(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers", None)
 
     with pytest.raises(OSError, match=r"needs the package diffusers: pip install 'afmlib\[vae\]'"):

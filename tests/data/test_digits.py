@@ -11,7 +11,7 @@ def everything(dataset):
     return dataset.__getitems__(range(len(dataset)))
 
 
-def test_the_split_is_fixed_whole_and_stratified():
+def test_split_is_fixed_and_stratified():
     archive = read_digits()
 
     assert len(Digits()) == 1437
@@ -24,7 +24,7 @@ def test_the_split_is_fixed_whole_and_stratified():
     )
 
 
-def test_images_are_in_range_and_belong_to_their_labels():
+def test_images_match_their_labels():
     images, labels = everything(Digits())
 
     assert images.dtype == torch.float32

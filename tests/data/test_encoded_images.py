@@ -55,7 +55,7 @@ def data(autoencoder):
 
 
 @torch.no_grad()
-def test_latents_are_codes_of_changed_images_with_noises_of_their_own(data, autoencoder):
+def test_latents_are_codes_of_augmented_images(data, autoencoder):
     stored, labels = data.__getitems__(range(COUNT))
     draws = data.draw(COUNT, torch.Generator().manual_seed(1))
 
@@ -70,7 +70,7 @@ def test_latents_are_codes_of_changed_images_with_noises_of_their_own(data, auto
 
 
 @torch.no_grad()
-def test_without_draws_they_are_the_means_of_plain_images(data, autoencoder):
+def test_plain_form_is_the_mean(data, autoencoder):
     stored, _ = data.__getitems__(range(COUNT))
 
     torch.testing.assert_close(data.augment(stored, None), autoencoder.encode(stored))
@@ -88,14 +88,14 @@ def test_it_says_what_its_latents_are(data, autoencoder):
     assert kept.autoencoder is autoencoder
 
 
-def test_latents_carry_no_graph_and_the_autoencoder_is_frozen(data):
+def test_autoencoder_is_frozen(data):
     stored, _ = data.__getitems__([0, 1])
 
     assert not data.augment(stored, None).requires_grad
     assert not any(weights.requires_grad for weights in data.autoencoder.parameters())
 
 
-def test_the_autoencoder_goes_to_the_device_and_latents_stay_with_their_images(tmp_path):
+def test_device_of_autoencoder_and_latents(tmp_path):
     save_autoencoder(tmp_path)
     data = EncodedImages(Shaded(), DiffusersAutoencoder(str(tmp_path)))
 
@@ -103,7 +103,7 @@ def test_the_autoencoder_goes_to_the_device_and_latents_stay_with_their_images(t
     assert next(data.autoencoder.parameters()).device.type == "meta"
 
 
-def test_two_processes_have_the_latents_of_one(data):
+def test_two_processes_equal_one(data):
     """Each draws for the whole batch and encodes its own rows."""
     network = dict(type="DiTClassifier", hidden_size=8, depth=1, num_heads=2)
     objective = ClassifierTraining(build_classifier(network, input_size=4, num_classes=2))
@@ -119,7 +119,7 @@ def test_two_processes_have_the_latents_of_one(data):
         torch.testing.assert_close(together, whole.latents, rtol=1e-4, atol=1e-5)
 
 
-def test_a_batch_is_the_same_again_after_a_resume(data):
+def test_batch_is_equal_after_resume(data):
     network = dict(type="DiTClassifier", hidden_size=8, depth=1, num_heads=2)
     objective = ClassifierTraining(build_classifier(network, input_size=4, num_classes=2))
     streams = [
@@ -134,7 +134,7 @@ def test_a_batch_is_the_same_again_after_a_resume(data):
     assert torch.equal(one, other)
 
 
-def test_latents_and_images_of_other_channels_are_refused(data, autoencoder):
+def test_latents_and_other_channels_raise(data, autoencoder):
     with pytest.raises(ValueError, match="The samples of a EncodedImages are latents already"):
         EncodedImages(data, autoencoder)
     message = r"A DiffusersAutoencoder cannot encode images of shape \(1, 8, 8\): Given groups=1"

@@ -28,7 +28,7 @@ def all_of(dataset):
     return dataset.__getitems__(range(len(dataset)))
 
 
-def test_images_and_labels_are_those_of_the_file(write):
+def test_images_and_labels_match_the_file(write):
     images, labels = pixels(5, 6, 6, 3), np.array([2, 0, 1, 1, 0], dtype=np.uint8)
     archive = ImageArchive(write(images=images, labels=labels, names=np.arange(5)))
 
@@ -44,7 +44,7 @@ def test_images_and_labels_are_those_of_the_file(write):
     assert plain.abs().max() <= 1
 
 
-def test_the_parts_share_no_image_and_leave_none_out(write):
+def test_splits_partition_the_images(write):
     images = pixels(20, 4, 4, 1)
     held_out = np.arange(20) % 3 == 0
     path = write(images=images, held_out=held_out, class_names=np.array(["a"]))
@@ -67,7 +67,7 @@ def test_gray_images_need_no_axis_of_channels(write):
     assert labels.tolist() == [0, 0, 0]
 
 
-def test_classes_without_an_image_keep_their_names(write):
+def test_empty_classes_keep_their_names(write):
     names = np.array(["cat", "dog", "owl"])
 
     path = write(images=pixels(2, 4, 4), labels=np.array([0, 1]), class_names=names)
@@ -78,7 +78,7 @@ def test_classes_without_an_image_keep_their_names(write):
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0, 1))
-def test_images_are_mirrored_where_the_draw_is_below_the_probability(tmp_path_factory, seed, p):
+def test_mirroring_follows_the_draws(tmp_path_factory, seed, p):
     path = tmp_path_factory.mktemp("archive") / "images.npz"
     np.savez(path, images=pixels(8, 4, 4, 3, seed=seed))
     archive = ImageArchive(str(path), horizontal_flip_prob=p)
@@ -146,7 +146,7 @@ def test_other_errors_say_what_is_wrong(write, tmp_path):
         ImageArchive(str(tmp_path / "text.npz"))
 
 
-def test_a_missing_file_says_where_it_was_looked_for(tmp_path, monkeypatch):
+def test_missing_file_names_the_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     with pytest.raises(FileNotFoundError, match=rf"archive mine\.npz .* in {tmp_path}"):

@@ -21,7 +21,7 @@ def noise(*shape):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_an_image_of_the_right_size_is_kept_to_the_bit(channels):
+def test_right_size_is_lossless(channels):
     pixels = noise(8, 8) if channels == 1 else noise(8, 8, 3)
 
     image = decode(encoded(pixels), 8, channels)
@@ -46,7 +46,7 @@ def test_halving_is_averaging():
     assert np.abs(halved - means).max() <= 1  # Rows and columns are rounded one after the other.
 
 
-def test_the_centre_is_kept():
+def test_center_is_kept():
     pixels = np.zeros((8, 24), np.uint8)
     pixels[:, 8:16] = 200
 
@@ -69,7 +69,7 @@ def test_sixteen_bits_become_eight():
     assert (decode(encoded(pixels), 8, 1) == 0x80).all()
 
 
-def test_a_photo_is_turned_upright():
+def test_exif_orientation():
     exif = Image.Exif()
     exif[0x0112] = 3  # Upside down.
     pixels = np.zeros((8, 8, 3), np.uint8)
@@ -83,7 +83,7 @@ def test_a_photo_is_turned_upright():
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "WEBP", "TIFF"])
 @pytest.mark.parametrize("part", [0.2, 0.6, 0.9])
-def test_truncated_files_are_damaged_for_both_readers(kind, part):
+def test_truncated_files_raise(kind, part):
     content = encoded(noise(64, 64, 3), kind)
     verify(content, 16)
     content = content[: int(len(content) * part)]
@@ -93,14 +93,14 @@ def test_truncated_files_are_damaged_for_both_readers(kind, part):
             read()
 
 
-def test_floating_point_pixels_are_no_colors():
+def test_floating_point_pixels_raise():
     content = encoded(np.zeros((8, 8), np.float32), "TIFF")
 
     with pytest.raises(ValueError, match="floating-point"):
         decode(content, 8, 1)
 
 
-def test_listing_tells_images_from_others_and_hides_the_hidden(tmp_path):
+def test_listing_of_a_folder(tmp_path):
     for name in ("a/1.png", "a/b/2.JPG", "notes.txt", ".hidden.png", ".cache/3.png", "c/"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ def test_listing_tells_images_from_others_and_hides_the_hidden(tmp_path):
     assert listing.folders == ["a", "c"]
 
 
-def test_what_is_no_folder_is_named(tmp_path):
+def test_missing_folder_is_named(tmp_path):
     (tmp_path / "file").touch()
 
     with pytest.raises(FileNotFoundError, match=r"There is no folder .*/nowhere"):

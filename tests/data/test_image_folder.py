@@ -68,7 +68,7 @@ def test_images_without_folders_are_one_class(root):
     assert images.shape == (2, 1, 8, 8)
 
 
-def test_labels_can_be_refused_and_demanded(tmp_path):
+def test_labeled_argument(tmp_path):
     fill(str(tmp_path), **{"a/1.png": png(), "b/2.png": png()})
 
     assert ImageFolder(str(tmp_path), size=8, labeled=False).num_classes == 1
@@ -93,7 +93,7 @@ def test_bad_files_are_named_and_counted(root, cache_bytes):
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 2**30])
-def test_bad_files_are_left_out_with_a_warning(tmp_path, caplog, cache_bytes):
+def test_bad_files_are_skipped_with_a_warning(tmp_path, caplog, cache_bytes):
     fill(str(tmp_path), **{"a/1.png": png(0), "a/2.png": b"", "b/3.png": b"", "c/4.png": png(255)})
 
     with caplog.at_level(logging.WARNING, "afmlib"):
@@ -115,7 +115,7 @@ def test_many_bad_files_make_a_short_message(tmp_path):
         ImageFolder(str(tmp_path), size=8, skip_unreadable=True)
 
 
-def test_without_the_check_a_bad_file_is_named_when_it_is_met(tmp_path):
+def test_unchecked_bad_file_is_named_on_access(tmp_path):
     fill(str(tmp_path), **{"1.png": png(), "2.png": png()[:60]})
 
     for cache_bytes in (0, 2**30):
@@ -152,7 +152,7 @@ def test_flips_follow_from_the_generator(tmp_path):
     assert torch.equal(images_of(data)[0], plain)
 
 
-def test_one_image_does_not_depend_on_the_others(tmp_path):
+def test_images_are_independent(tmp_path):
     fill(str(tmp_path), **{f"{i}.png": png() for i in range(4)})
     always = ImageFolder(str(tmp_path), size=8, horizontal_flip_prob=1.0)
     never = ImageFolder(str(tmp_path), size=8)
@@ -172,7 +172,7 @@ def test_empty_folders_are_explained(tmp_path):
         ImageFolder(str(tmp_path / "nowhere"), size=8)
 
 
-def test_what_is_not_used_is_said(tmp_path, caplog):
+def test_ignored_files_are_named(tmp_path, caplog):
     fill(str(tmp_path), **{"a/1.png": png(), "meta/a.json": b"{}"})
 
     with caplog.at_level(logging.WARNING, "afmlib"):
@@ -192,7 +192,7 @@ def test_what_is_not_used_is_said(tmp_path, caplog):
         (dict(size=8, horizontal_flip_prob=1.5), "got 1.5"),
     ],
 )
-def test_arguments_out_of_their_domain_are_refused(tmp_path, arguments, message):
+def test_invalid_arguments_raise(tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         ImageFolder(str(tmp_path), **arguments)
 
@@ -205,7 +205,7 @@ NESTED = {
 }
 
 
-def test_train_and_val_are_parts_and_not_classes(root, caplog):
+def test_train_and_val_are_not_classes(root, caplog):
     fill(root, **NESTED)
 
     with caplog.at_level(logging.WARNING, "afmlib"):
@@ -257,7 +257,7 @@ def test_train_beside_other_classes_is_a_class(tmp_path):
     assert ImageFolder(str(tmp_path), size=4).class_names == ("car", "train")
 
 
-def test_held_out_class_without_training_images_raises(tmp_path):
+def test_held_out_class_must_be_trained(tmp_path):
     fill(str(tmp_path), **NESTED, **{"val/fox/5.png": png()})
 
     with pytest.raises(ValueError, match="val has classes without training images: fox"):

@@ -55,7 +55,7 @@ def codes(data):
 
 
 @torch.no_grad()
-def test_both_views_hold_the_posterior_of_the_image_and_of_its_mirror_image(encoding):
+def test_views_are_image_and_mirror_image(encoding):
     work = encoding()
 
     data = complete(work)
@@ -85,7 +85,7 @@ def test_half_precision_is_close(encoding):
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_several_processes_make_the_same_after_a_kill_as_one(size, encoding, monkeypatch):
+def test_kill_and_resume_equal_one_process(size, encoding, monkeypatch):
     expected = codes(complete(encoding("one")))[0]
     work, calls = encoding("several"), []
     posterior = work.autoencoder.posterior
@@ -123,7 +123,7 @@ def test_what_is_done_is_not_done_again(encoding, monkeypatch):
     work.finish()
 
 
-def test_a_folder_that_holds_something_is_refused(encoding):
+def test_existing_folder_raises(encoding):
     complete(encoding("whole"))
     with pytest.raises(FileExistsError, match="already holds latents"):
         encoding("whole").begin(resume=True)
@@ -132,7 +132,7 @@ def test_a_folder_that_holds_something_is_refused(encoding):
         encoding("part").begin()
 
 
-def test_an_encoding_of_something_else_is_not_gone_on_with(encoding):
+def test_resume_of_another_encoding_raises(encoding):
     work = encoding()
     work.begin()
     for key in json.loads((work.folder / "encoding.json").read_text()):
@@ -158,7 +158,7 @@ def test_only_local_folders_are_written(place):
         LatentEncoding("memory://x", images, DiffusersAutoencoder(str(place / "vae")))
 
 
-def test_the_command_encodes_what_training_reads(place, tmp_path, monkeypatch, capsys):
+def test_encode_command(place, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     images, vae = str(place / "images"), str(place / "vae")
     command = ["encode", "--images", images, "--size", "8", "--vae", vae, "--out", "latents"]

@@ -52,7 +52,7 @@ def test_what_is_written_is_read(root, views):
     assert some.tolist() == [1, 0, 1]
 
 
-def test_the_plain_form_is_the_mean_of_the_first_view(root):
+def test_plain_form_is_the_first_mean(root):
     means, stds, labels = latents()
     data = write(root, means, stds, labels)
 
@@ -61,7 +61,7 @@ def test_the_plain_form_is_the_mean_of_the_first_view(root):
     assert torch.equal(plain, 0.5 * means[:, 0])
 
 
-def test_without_spread_a_sample_is_the_mean_of_one_of_the_views(tmp_path):
+def test_zero_std_returns_a_mean(tmp_path):
     means, stds, labels = latents(num=200, std=0.0)
     data = write(str(tmp_path), means, stds, labels, latent_scale=1.0)
     stored, _ = data.__getitems__(range(200))
@@ -75,7 +75,7 @@ def test_without_spread_a_sample_is_the_mean_of_one_of_the_views(tmp_path):
     assert 60 < first.sum() < 140
 
 
-def test_samples_have_the_moments_of_the_posterior(tmp_path):
+def test_posterior_moments(tmp_path):
     num = 20_000
     means, stds = torch.full((num, 1, *SHAPE), 3.0), torch.full((num, 1, *SHAPE), 0.5)
     data = write(str(tmp_path), means, stds, torch.zeros(num, dtype=torch.long), latent_scale=2.0)
@@ -101,7 +101,7 @@ def test_local_files_are_mapped_not_read(tmp_path):
     assert isinstance(data._means, np.memmap)
 
 
-def test_missing_files_are_named_in_one_sentence(tmp_path):
+def test_missing_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no latents in .*nowhere: means\.npy, .* missing"):
         LatentFolder(str(tmp_path / "nowhere"))
     write(str(tmp_path), *latents())
@@ -146,7 +146,7 @@ def test_incomplete_conventions_are_refused(tmp_path):
             LatentFolder(str(tmp_path))
 
 
-def test_what_does_not_fit_together_is_not_written(tmp_path):
+def test_inconsistent_arrays_are_not_written(tmp_path):
     means, stds, labels = latents()
     for parts in [
         (means, stds[:5], labels),

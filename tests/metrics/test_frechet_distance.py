@@ -32,7 +32,7 @@ def closed_form(mean, cov, other_mean, other_cov):
 
 @settings(max_examples=20)
 @given(seeds, st.integers(1, 6))
-def test_it_is_the_closed_form_for_two_gaussians(seed, dim):
+def test_closed_form_of_two_gaussians(seed, dim):
     torch.manual_seed(seed)
     factors, means = torch.randn(2, dim, dim), torch.randn(2, dim)
     rows = [
@@ -48,7 +48,7 @@ def test_it_is_the_closed_form_for_two_gaussians(seed, dim):
 
 @settings(max_examples=10)
 @given(seeds, st.floats(-3, 3))
-def test_it_is_symmetric_and_quadratic_in_the_scale(seed, scale):
+def test_distance_is_symmetric_and_quadratic(seed, scale):
     torch.manual_seed(seed)
     first, second = torch.randn(20, 4), torch.randn(30, 4) + 1
 
@@ -60,7 +60,7 @@ def test_it_is_symmetric_and_quadratic_in_the_scale(seed, scale):
     torch.testing.assert_close(scaled, scale**2 * distance, **options)
 
 
-def test_the_same_rows_have_no_distance_even_if_they_are_few():
+def test_equal_rows_have_distance_zero():
     for num in (2, 5, 100):
         rows = torch.randn(num, 8)
         assert abs(frechet_distance(rows, rows.flip(0))) < 1e-5
@@ -71,7 +71,7 @@ def test_one_row_is_too_few():
         frechet_distance(torch.randn(1, 3), torch.randn(5, 3))
 
 
-def test_pixels_are_compared_where_they_are_few(tensors, identity, judge):
+def test_small_images_compare_pixels(tensors, identity, judge):
     small, large = (tensors(torch.randn(10, 1, size, 8)) for size in (4, 129))
     run = lambda data, **options: judge(
         FrechetDistance(), data.images, data.labels, dataset=data, **options

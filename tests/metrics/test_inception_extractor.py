@@ -83,7 +83,7 @@ def layer_by_layer(network, pixels):
     return maps
 
 
-def test_one_pass_gives_the_outputs_of_the_published_suite(network, extractor):
+def test_outputs_match_the_adm_suite(network, extractor):
     pixels = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
 
     found = extractor.extract(pixels / 127.5 - 1)

@@ -32,7 +32,7 @@ def oracle(logits):
 
 @settings(max_examples=20)
 @given(seeds, st.integers(1, 12), st.integers(2, 5))
-def test_one_part_has_the_score_of_its_definition(seed, num, classes):
+def test_one_split_matches_the_definition(seed, num, classes):
     torch.manual_seed(seed)
     logits = 3 * torch.randn(num, classes)
 
@@ -43,7 +43,7 @@ def test_one_part_has_the_score_of_its_definition(seed, num, classes):
     assert 1 - 1e-9 <= found["inception_score"] <= classes + 1e-9
 
 
-def test_parts_are_equal_shares_of_the_shuffled_samples():
+def test_splits_are_shuffled_and_equal():
     logits = torch.randn(40, 3)
 
     found, again, other = score(logits, 4), score(logits, 4), score(logits, 4, seed=1)
@@ -63,7 +63,7 @@ def test_its_limits_are_reached():
     assert score(50 * torch.eye(5).repeat_interleave(20, 0), 5)["inception_score"] > 3
 
 
-def test_what_cannot_be_is_refused(judge, tensors, identity):
+def test_invalid_subsets_raise(judge, tensors, identity):
     with pytest.raises(ValueError, match="10 splits need as many samples, got 3"):
         score(torch.zeros(3, 2), splits=10)
     with pytest.raises(ValueError, match="splits must be at least 1, got 0"):

@@ -42,7 +42,7 @@ def distance(tensors, identity):
 
 @settings(max_examples=10)
 @given(seeds, st.integers(2, 8), st.integers(1, 4))
-def test_a_subset_of_all_has_the_distance_of_its_definition(seed, num, dim):
+def test_full_subset_matches_the_definition(seed, num, dim):
     torch.manual_seed(seed)
     rows, real = torch.randn(2, num, dim, dtype=torch.float64)
     evaluation = EvaluationData(outputs={"features": rows})
@@ -54,7 +54,7 @@ def test_a_subset_of_all_has_the_distance_of_its_definition(seed, num, dim):
     assert found["kernel_distance"] == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
-def test_the_mean_over_subsets_is_near_the_distance_of_all_and_repeats(distance):
+def test_subset_mean_is_close_and_repeats(distance):
     rows, real = torch.randn(60, 3), torch.randn(60, 3) + 1
     whole = distance(rows, real, subsets=1, subset_size=60)["kernel_distance"]
 
@@ -67,7 +67,7 @@ def test_the_mean_over_subsets_is_near_the_distance_of_all_and_repeats(distance)
     assert first["kernel_distance_std"] > 0
 
 
-def test_it_has_no_bias_where_distributions_are_the_same(distance):
+def test_equal_distributions_are_unbiased(distance):
     rows, real = torch.randn(2, 400, 2)
 
     found = distance(rows, real, subsets=100, subset_size=40)
@@ -76,7 +76,7 @@ def test_it_has_no_bias_where_distributions_are_the_same(distance):
     assert distance(rows + 1, real, subsets=10, subset_size=40)["kernel_distance"] > 1
 
 
-def test_what_cannot_be_is_refused(distance):
+def test_invalid_subsets_raise(distance):
     with pytest.raises(ValueError, match="got 5 and 9: decrease subset_size"):
         distance(torch.randn(5, 2), torch.randn(9, 2))
     for options in (dict(subsets=0), dict(subset_size=1)):

@@ -9,7 +9,7 @@ from afmlib.metrics.evaluation import EvaluationData
 from afmlib.metrics.nearest_training_image import NearestTrainingImage
 
 
-def test_training_images_are_at_no_distance_and_others_are(digits, judge):
+def test_training_images_have_distance_zero(digits, judge):
     held_out = digits.held_out()
 
     copies = judge(NearestTrainingImage(), digits.images, digits.labels)
@@ -20,7 +20,7 @@ def test_training_images_are_at_no_distance_and_others_are(digits, judge):
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 9))
-def test_it_is_the_least_of_all_distances_whatever_the_batches(tensors, seed, batch_size):
+def test_nearest_distance_matches_all_pairs(tensors, seed, batch_size):
     torch.manual_seed(seed)
     data, samples = tensors(torch.randn(9, 1, 2, 3)), torch.randn(4, 1, 2, 3)
     distances = (samples.unsqueeze(1) - data.images).square().mean((2, 3, 4)).sqrt()  # (4, 9)
@@ -39,7 +39,7 @@ def test_it_is_the_least_of_all_distances_whatever_the_batches(tensors, seed, ba
     )
 
 
-def test_an_offset_is_measured_in_units_of_the_images(digits, judge):
+def test_offset_is_in_units_of_the_images(digits, judge):
     value = judge(NearestTrainingImage(), digits.images + 1e-4, digits.labels)
 
     assert value["nearest_training_image"] == pytest.approx(1e-4, rel=1e-2)

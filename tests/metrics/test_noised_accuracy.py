@@ -31,7 +31,7 @@ def evaluation(classifier, count=150):
     )
 
 
-def test_it_is_the_share_that_is_right_at_each_time():
+def test_accuracy_at_each_time():
     torch.manual_seed(0)
     judged = evaluation(Sign())
 
@@ -57,7 +57,7 @@ def test_the_classifier_is_told_the_time():
     assert sum(len(times) for _, times in classifier.seen) == 150
 
 
-def test_samples_without_a_classifier_are_refused():
+def test_missing_classifier_raises():
     with pytest.raises(ValueError, match="for runs of ClassifierTraining"):
         NoisedAccuracy()(evaluation(None))
 

@@ -34,7 +34,7 @@ def test_it_is_what_its_definition_says(tensors, identity, judge, k):
     assert 0 < precision < 1 or 0 < recall < 1
 
 
-def test_real_images_have_both_and_copies_of_one_have_no_recall(digits, judge):
+def test_real_images_and_copies(digits, judge):
     images, labels = digits.images, digits.labels
 
     assert judge(PrecisionRecall(), images, labels) == {"precision": 1.0, "recall": 1.0}

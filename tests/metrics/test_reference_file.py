@@ -46,7 +46,7 @@ def pixels(num=20, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (num, 4, 4, 3), dtype=np.uint8)
 
 
-def test_statistics_that_are_given_are_taken_as_they_are(tmp_path):
+def test_given_statistics_are_used(tmp_path):
     (mu, sigma), (mu_s, sigma_s) = statistics(2), statistics(4)
     arrays = dict(mu=mu, sigma=sigma, mu_s=mu_s, sigma_s=sigma_s, extractor=np.array("corner"))
     file = ReferenceFile(save(tmp_path / "x.npz", **arrays, arr_0=pixels()))
@@ -57,7 +57,7 @@ def test_statistics_that_are_given_are_taken_as_they_are(tmp_path):
         np.testing.assert_array_equal(found.sigma, expected[1])
 
 
-def test_statistics_of_images_are_those_of_their_features(tmp_path):
+def test_statistics_of_images(tmp_path):
     images = pixels()
     file = ReferenceFile(save(tmp_path / "x.npz", arr_0=images), batch_size=7)
     extractor = Corner()
@@ -71,7 +71,7 @@ def test_statistics_of_images_are_those_of_their_features(tmp_path):
     assert extractor.calls == 3  # All outputs in one pass, batch by batch.
 
 
-def test_images_come_out_as_the_bytes_that_they_were(tmp_path):
+def test_images_are_lossless(tmp_path):
     images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
     file = ReferenceFile(save(tmp_path / "x.npz", arr_0=images))
 
@@ -80,7 +80,7 @@ def test_images_come_out_as_the_bytes_that_they_were(tmp_path):
     assert to_rgb_bytes(batch)[0, 0].flatten().tolist() == list(range(256))
 
 
-def test_metrics_are_those_against_the_same_images_as_data(tmp_path, tensors):
+def test_reference_images_equal_data(tmp_path, tensors):
     images = pixels(30)
     file = ReferenceFile(save(tmp_path / "x.npz", arr_0=images))
     data = tensors(torch.tensor(images).permute(0, 3, 1, 2) / 127.5 - 1)
@@ -92,7 +92,7 @@ def test_metrics_are_those_against_the_same_images_as_data(tmp_path, tensors):
         assert by_file == pytest.approx({k: v for k, v in by_data.items() if "pixel" not in k})
 
 
-def test_features_of_another_extractor_are_refused(tmp_path):
+def test_statistics_of_another_extractor_raise(tmp_path):
     mu, sigma = statistics(2)
     named = ReferenceFile(save(tmp_path / "a.npz", mu=mu, sigma=sigma, extractor=np.array("x-1")))
     nameless = ReferenceFile(save(tmp_path / "b.npz", mu=mu, sigma=sigma))
@@ -106,7 +106,7 @@ def test_features_of_another_extractor_are_refused(tmp_path):
     assert nameless.statistics("features", inception).mu.tolist() == mu.tolist()
 
 
-def test_statistics_alone_are_no_images(tmp_path):
+def test_statistics_without_images_raise(tmp_path):
     mu, sigma = statistics(2)
     file = ReferenceFile(save(tmp_path / "x.npz", mu=mu, sigma=sigma, extractor=np.array("corner")))
 
@@ -139,12 +139,12 @@ def broken_files():
 
 
 @pytest.mark.parametrize("message", list(broken_files()))
-def test_what_is_no_reference_is_refused(tmp_path, message):
+def test_invalid_reference_raises(tmp_path, message):
     with pytest.raises(NpzError, match=message):
         ReferenceFile(save(tmp_path / "x.npz", **broken_files()[message]))
 
 
-def test_the_text_of_a_reference_tells_contents_apart(tmp_path):
+def test_name_of_a_reference_has_its_hash(tmp_path):
     texts = [
         str(ReferenceFile(save(tmp_path / "x.npz", arr_0=pixels(seed=seed)))) for seed in (0, 0, 1)
     ]

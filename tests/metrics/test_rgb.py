@@ -15,7 +15,7 @@ def test_it_rounds_to_the_nearest_byte(value, offset):
     assert to_rgb_bytes(images).flatten().tolist() == [value] * 3
 
 
-def test_gray_becomes_three_equal_channels_and_excess_is_clipped():
+def test_gray_is_repeated_and_values_are_clipped():
     images = torch.tensor([-7.0, -1.0, 1.0, 7.0]).reshape(4, 1, 1, 1)
 
     expected = torch.tensor([0, 0, 255, 255], dtype=torch.uint8)

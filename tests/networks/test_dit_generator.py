@@ -42,7 +42,7 @@ def count(network):
         ("dit_xl_2", dict(use_timestep_src=True), 675),
     ],
 )
-def test_number_of_parameters_is_that_of_table_10(preset, arguments, millions):
+def test_parameters_match_table_10(preset, arguments, millions):
     with torch.device("meta"):
         network = build_generator(preset, **arguments)
 
@@ -77,11 +77,11 @@ TARGET_NAMES = {name.replace("t_embedder", "t_tgt_embedder") for name in SOURCE_
         (BOTH_TIMES, ONE_STEP_NAMES | SOURCE_NAMES | TARGET_NAMES),
     ],
 )
-def test_names_of_the_state_are_those_of_the_reference(arguments, names):
+def test_state_names_match_the_reference(arguments, names):
     assert set(DiTGenerator(**SMALL, **arguments).state_dict()) == names
 
 
-def test_shapes_of_the_state_are_those_of_the_reference():
+def test_state_shapes_match_the_reference():
     state = DiTGenerator(**SMALL).state_dict()
 
     assert state["pos_embed"].shape == (1, 4, 16)
@@ -103,7 +103,7 @@ def test_new_generator_returns_exactly_zero(seed):
     assert not network(latents, torch.tensor([0, 1, 2]), times, times).any()
 
 
-def test_positions_are_stored_and_never_trained():
+def test_positions_are_frozen():
     network = DiTGenerator(**SMALL)
 
     assert not network.pos_embed.requires_grad
@@ -119,7 +119,7 @@ def test_sizes_have_no_defaults():
 
 
 @given(seeds)
-def test_times_for_which_there_is_no_embedder_make_no_difference(seed):
+def test_time_without_embedder_is_ignored(seed):
     torch.manual_seed(seed)
     latents, labels = torch.randn(3, 2, 4, 4), torch.tensor([0, 1, 2])
     s, t, other = torch.rand(3, 3).unbind()
@@ -131,7 +131,7 @@ def test_times_for_which_there_is_no_embedder_make_no_difference(seed):
 
 
 @given(seeds)
-def test_embeddings_of_both_times_are_added_to_the_condition(seed):
+def test_both_times_are_added_to_the_condition(seed):
     torch.manual_seed(seed)
     network = randomized(**BOTH_TIMES)
     latents, labels = torch.randn(3, 2, 4, 4), torch.tensor([0, 1, 2])
@@ -156,12 +156,12 @@ def test_missing_time_is_named(times, missing):
         network(torch.randn(1, 2, 4, 4), torch.tensor([0]), *times)
 
 
-def test_time_cannot_be_embedded_without_an_embedder():
+def test_embed_time_needs_an_embedder():
     with pytest.raises(ValueError, match="use_timestep_src=True"):
         DiTGenerator(**SMALL, use_timestep_tgt=True).embed_time(1.0)
 
 
-def test_number_is_embedded_as_a_time_of_the_source():
+def test_embed_time_matches_the_source_time():
     network = randomized(use_timestep_src=True)
     times = torch.tensor([1.0, 0.25])
 
@@ -170,7 +170,7 @@ def test_number_is_embedded_as_a_time_of_the_source():
 
 
 @pytest.mark.parametrize(("probability", "rows"), [(0.0, 3), (0.1, 4), (1.0, 4)])
-def test_null_class_has_a_row_only_where_labels_are_dropped(probability, rows):
+def test_null_class_needs_class_dropout(probability, rows):
     network = DiTGenerator(**SMALL, class_dropout_prob=probability)
 
     assert network.y_embedder.embedding_table.weight.shape == (rows, 16)
@@ -196,7 +196,7 @@ def test_other_precision_is_near_and_is_kept(dtype, qk_norm):
     assert (made - expected).abs().max() < tolerance * expected.abs().max()
 
 
-def test_autocast_keeps_the_weights_and_is_near():
+def test_autocast_is_close():
     network = randomized(qk_norm=True, **BOTH_TIMES)
     latents, labels, times = torch.randn(3, 2, 4, 4), torch.tensor([0, 1, 2]), torch.rand(3)
     expected = network(latents, labels, times, times / 2)

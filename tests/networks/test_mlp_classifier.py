@@ -13,7 +13,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 @pytest.mark.usefixtures("float64")
 @given(seeds, st.integers(1, 3), st.sampled_from([None, 2.0]))
-def test_classifier_is_layers_on_features_and_time(seed, depth, scale):
+def test_classifier_matches_its_layers(seed, depth, scale):
     torch.manual_seed(seed)
     network = MLPClassifier(2, 8, depth, 3, feature_scale=scale, num_features=4)
     points, times = torch.randn(4, 2), torch.rand(4)
@@ -36,7 +36,7 @@ def test_time_makes_a_difference(seed):
     assert not torch.equal(network(points, torch.zeros(3)), network(points, torch.ones(3)))
 
 
-def test_it_learns_the_true_classifier_at_all_times():
+def test_learns_the_true_classifier():
     torch.manual_seed(0)
     data, network = OverlappingGaussians(num_samples=5000), MLPClassifier(2, 64, num_classes=3)
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
@@ -60,6 +60,6 @@ def test_it_learns_the_true_classifier_at_all_times():
 
 
 @pytest.mark.parametrize("arguments", [dict(num_classes=0), dict(depth=0), dict(hidden_size=0)])
-def test_numbers_out_of_their_domain_are_refused(arguments):
+def test_invalid_numbers_raise(arguments):
     with pytest.raises(ValueError, match="at least 1"):
         MLPClassifier(2, **arguments)

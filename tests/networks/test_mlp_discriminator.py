@@ -13,7 +13,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 @given(seeds, st.integers(1, 3), st.sampled_from([None, 2.0]))
-def test_discriminator_is_layers_on_features_and_condition(seed, depth, scale):
+def test_discriminator_matches_its_layers(seed, depth, scale):
     torch.manual_seed(seed)
     network = MLPDiscriminator(
         2, 8, depth, 3, feature_scale=scale, num_features=4, use_timestep=True
@@ -43,7 +43,7 @@ def test_new_discriminator_has_a_slope(seed):
 
 
 @given(seeds)
-def test_time_without_an_embedder_makes_no_difference(seed):
+def test_time_without_embedder_is_ignored(seed):
     torch.manual_seed(seed)
     network = MLPDiscriminator(2, 8, num_classes=3)
     points, labels = torch.randn(4, 2), torch.tensor([0, 1, 2, 0])
@@ -57,6 +57,6 @@ def test_missing_time_is_named():
 
 
 @pytest.mark.parametrize("arguments", [dict(num_classes=0), dict(depth=0), dict(hidden_size=0)])
-def test_numbers_out_of_their_domain_are_refused(arguments):
+def test_invalid_numbers_raise(arguments):
     with pytest.raises(ValueError, match="at least 1"):
         MLPDiscriminator(2, **arguments)

@@ -34,7 +34,7 @@ def test_new_generator_returns_exactly_zero(seed, channels, scale):
 
 
 @given(seeds, st.integers(1, 3))
-def test_generator_is_layers_on_features_and_condition(seed, depth):
+def test_generator_matches_its_layers(seed, depth):
     torch.manual_seed(seed)
     network = randomized(depth=depth, feature_scale=2.0, num_features=4, **BOTH_TIMES)
     points, labels = torch.randn(4, 2), torch.tensor([0, 1, 2, 0])
@@ -54,7 +54,7 @@ def test_generator_is_layers_on_features_and_condition(seed, depth):
 
 
 @given(seeds)
-def test_times_for_which_there_is_no_embedder_make_no_difference(seed):
+def test_time_without_embedder_is_ignored(seed):
     torch.manual_seed(seed)
     points, labels = torch.randn(4, 2), torch.tensor([0, 1, 2, 0])
     s, t = torch.rand(2, 4).unbind()
@@ -79,7 +79,7 @@ def test_shape_and_classes_are_declared():
     assert network.num_classes == 7
 
 
-def test_dropped_labels_have_a_null_class_of_their_own():
+def test_dropped_labels_use_the_null_class():
     network = randomized(class_dropout_prob=0.1)  # Of three classes.
     points, null = torch.randn(4, 2), torch.full((4,), 3)
 
@@ -93,12 +93,12 @@ def test_dropped_labels_have_a_null_class_of_their_own():
 
 
 @pytest.mark.parametrize("arguments", [dict(class_dropout_prob=-0.1), dict(class_dropout_prob=1.1)])
-def test_a_probability_out_of_its_domain_is_refused(arguments):
+def test_invalid_probability_raises(arguments):
     with pytest.raises(ValueError, match=r"class_dropout_prob in \[0, 1\]"):
         MLPGenerator(2, **arguments)
 
 
 @pytest.mark.parametrize("arguments", [dict(num_classes=0), dict(depth=0), dict(hidden_size=0)])
-def test_numbers_out_of_their_domain_are_refused(arguments):
+def test_invalid_numbers_raise(arguments):
     with pytest.raises(ValueError, match="at least 1"):
         MLPGenerator(2, **arguments)

@@ -69,7 +69,7 @@ def test_stack_runs_over_its_own_hidden_state(seed, repeats, depth):
 
 
 @given(seeds, times_run, depths)
-def test_each_block_runs_over_its_own_hidden_state(seed, repeats, depth):
+def test_blocks_repeat_in_turn(seed, repeats, depth):
     torch.manual_seed(seed)
     generator = build(depth)
     latents, labels = batch()
@@ -85,7 +85,7 @@ def test_each_block_runs_over_its_own_hidden_state(seed, repeats, depth):
 
 
 @given(seeds)
-def test_orders_agree_where_there_is_nothing_to_order(seed):
+def test_one_block_has_one_order(seed):
     torch.manual_seed(seed)
     latents, labels = batch()
     single, deep = build(1), build(3)
@@ -105,7 +105,7 @@ def test_orders_differ_where_there_is():
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 @given(seeds, depths)
-def test_single_run_differs_from_the_plain_network_by_the_embedded_time_alone(wrapper, seed, depth):
+def test_one_repeat_adds_only_the_time(wrapper, seed, depth):
     torch.manual_seed(seed)
     generator = build(depth)
     latents, labels = batch()
@@ -141,7 +141,7 @@ def test_time_of_each_run_is_exact(wrapper, repeats, monkeypatch):
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
-def test_wrapper_has_no_parameters_of_its_own(wrapper):
+def test_wrapper_adds_no_parameters(wrapper):
     generator = build(2)
 
     for repeats in (1, 4):
@@ -150,7 +150,7 @@ def test_wrapper_has_no_parameters_of_its_own(wrapper):
 
 
 @pytest.mark.parametrize(("repeats", "layers"), [(2, 56), (4, 112)])
-def test_xl_becomes_56_and_112_layers_of_675_million_parameters(repeats, layers):
+def test_xl_parameters_with_repeats(repeats, layers):
     with torch.device("meta"):
         deep = build_generator(dict(type="RepeatDepth", repeats=repeats, generator="dit_xl_2"))
         runs = []
@@ -202,7 +202,7 @@ def test_what_cannot_be_repeated_is_refused(wrapper, unchecked):
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
-def test_wrapper_declares_what_its_generator_declares(wrapper):
+def test_wrapper_copies_declarations(wrapper):
     generator = build(1, class_dropout_prob=0.1)
     deep = wrapper(2, generator)
 
@@ -220,7 +220,7 @@ def kept_bytes(wrapper):
 
 @pytest.mark.parametrize("cls", WRAPPERS)
 @given(seeds, times_run)
-def test_activations_computed_again_change_nothing(cls, seed, repeats):
+def test_activation_checkpointing_changes_nothing(cls, seed, repeats):
     torch.manual_seed(seed)
     generator = build()
     latents, labels = batch()
@@ -238,7 +238,7 @@ def test_activations_computed_again_change_nothing(cls, seed, repeats):
 
 
 @pytest.mark.parametrize(("cls", "boundaries"), [(RepeatDepth, 1), (RepeatBlocks, 6)])
-def test_computed_again_a_repetition_keeps_its_boundary_alone(cls, boundaries):
+def test_checkpointed_repeat_keeps_its_boundary(cls, boundaries):
     generator = build(depth=6)
     tokens, condition = generator.embed(*batch())
     time = saved_bytes(lambda: generator.embed_time(0.5), generator.parameters())
@@ -250,7 +250,7 @@ def test_computed_again_a_repetition_keeps_its_boundary_alone(cls, boundaries):
 
 
 @pytest.mark.parametrize("cls", WRAPPERS)
-def test_kept_for_the_backward_pass_a_repetition_keeps_its_activations(cls):
+def test_plain_repeat_keeps_its_activations(cls):
     generator = build(depth=6)
     tokens, condition = generator.embed(*batch())
     stage = condition + generator.embed_time(0.5)

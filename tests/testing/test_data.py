@@ -155,7 +155,7 @@ class HoldsOutNothing(Noise):
         (HoldsOutATensor, "held_out returns .* it returned a Tensor"),
     ],
 )
-def test_broken_dataset_is_named_with_what_it_breaks(broken, contract):
+def test_broken_dataset_is_named(broken, contract):
     with pytest.raises(AssertionError, match=f"^{broken.__name__}: .*{contract}"):
         check_dataset(broken())
 
@@ -234,7 +234,7 @@ class ScalesPosterior(Flat):
         (ScalesPosterior, "codes are samples of their posterior, times latent_scale"),
     ],
 )
-def test_broken_autoencoder_is_named_with_what_it_breaks(broken, contract):
+def test_broken_autoencoder_is_named(broken, contract):
     check_autoencoder(Flat(), (1, 2, 2), (4,))
     with pytest.raises(AssertionError, match=f"^{broken.__name__}: .*{contract}"):
         check_autoencoder(broken(), (1, 2, 2), (4,))

@@ -80,7 +80,7 @@ class FlatLogits(Promises):
         (NotFinite, "features are finite"),
     ],
 )
-def test_broken_extractor_is_named_with_what_it_breaks(broken, contract):
+def test_broken_extractor_is_named(broken, contract):
     check_feature_extractor(Means())
     with pytest.raises(AssertionError, match=f"^{broken.__name__}: .*{contract}"):
         check_feature_extractor(broken())
@@ -148,7 +148,7 @@ class Undescribed(Half):
         (Counts, "the same numbers for the same evaluation; they are"),
     ],
 )
-def test_broken_metric_is_named_with_what_it_breaks(broken, contract):
+def test_broken_metric_is_named(broken, contract):
     check_metric(Half(), None)
     with pytest.raises(AssertionError, match=f"^{broken.__name__}: .*{contract}"):
         check_metric(broken(), None)

@@ -191,7 +191,7 @@ class Infinite(Good):
         (Infinite, "finite"),
     ],
 )
-def test_broken_discriminator_is_named_with_what_it_breaks(broken, contract):
+def test_broken_discriminator_is_named(broken, contract):
     with pytest.raises(AssertionError, match=f"^{broken.__name__}: .*{contract}"):
         check_discriminator(broken(), (WIDTH,), 3)
 
@@ -207,7 +207,7 @@ def test_check_leaves_the_network_as_it_was():
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
-def test_spectral_normalization_and_dropout_are_no_breach():
+def test_spectral_norm_and_dropout_pass():
     network = Good()
     network.features = nn.Sequential(
         nn.utils.parametrizations.spectral_norm(network.features), nn.Dropout(0.5)
@@ -226,7 +226,7 @@ def test_spectral_normalization_and_dropout_are_no_breach():
         (lambda net: check_classifier(net, (WIDTH,), 3), "Classifier"),
     ],
 )
-def test_class_of_another_interface_is_refused(check, interface):
+def test_wrong_interface_raises(check, interface):
     with pytest.raises(AssertionError, match=f"^Linear: .* afmlib.interfaces.{interface}$"):
         check(nn.Linear(WIDTH, 1))
 
@@ -283,12 +283,12 @@ class FailsOnTheLastLabel(Residual):
         (FailsOnTheLastLabel, "it raised IndexError"),
     ],
 )
-def test_broken_generator_is_named_with_what_it_breaks(broken, contract):
+def test_broken_generator_is_named(broken, contract):
     with pytest.raises(AssertionError, match=f"^{broken.__name__}: .*{contract}"):
         check_generator(broken())
 
 
-def test_null_class_is_tried_where_labels_are_dropped():
+def test_null_class_is_checked():
     class HasNoNullClass(FailsOnTheLastLabel):
         num_classes = 4
         class_dropout_prob = 0.1
@@ -297,7 +297,7 @@ def test_null_class_is_tried_where_labels_are_dropped():
         check_generator(HasNoNullClass())
 
 
-def test_declared_shape_must_be_the_given_one():
+def test_declared_shape_must_match():
     with pytest.raises(AssertionError, match=r"it is \(4,\), and the check was given \(3,\)"):
         check_generator(Residual(), (3,))
 
@@ -339,7 +339,7 @@ class SmallDiT(DiTGenerator):
         ("num_blocks", 0, "at least 1"),
     ],
 )
-def test_part_of_a_repeatable_generator_that_does_not_fit_is_noticed(name, method, contract):
+def test_broken_repeatable_generator_is_named(name, method, contract):
     broken = type("Broken", (SmallDiT,), {name: method})
 
     with pytest.raises(AssertionError, match=contract):
@@ -371,12 +371,12 @@ class ClaimsToUseTheTime(UsesTheTime):
         (ClaimsToUseTheTime, "a one-step model, and is not conditioned"),
     ],
 )
-def test_broken_depth_wrapper_is_named_with_what_it_breaks(broken, contract):
+def test_broken_depth_wrapper_is_named(broken, contract):
     with pytest.raises(AssertionError, match=f"^{broken.__name__}: .*{contract}"):
         check_depth_wrapper(broken(2, DiTGenerator(**DIT)))
 
 
-def test_depth_wrapper_declares_what_its_generator_declares():
+def test_depth_wrapper_copies_declarations():
     wrapper = RepeatDepth(2, DiTGenerator(**DIT))
     wrapper.num_classes = 2
 
