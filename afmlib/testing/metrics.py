@@ -40,6 +40,8 @@ def check_feature_extractor(
     with promise(extractor, contract):
         name = extractor.name
     require(isinstance(name, str) and bool(name), extractor, contract, f"it is {name!r}")
+    with promise(extractor, "check_shape accepts the images that can be extracted"):
+        extractor.check_shape(image_shape)
     images = torch.rand(4, *image_shape, generator=stream(0)) * 2 - 1
     contract = "a feature extractor returns one row of features per image"
     repeats = "the features of an image are the same each time"

@@ -21,6 +21,11 @@ class Nameless(Means):
     name = ""
 
 
+class RefusesTheShape(Means):
+    def check_shape(self, shape):
+        raise ValueError("too small")
+
+
 class Pictures(Means):
     def forward(self, images):
         return images
@@ -72,6 +77,7 @@ class FlatLogits(Promises):
         (Invents, "that `outputs` declares, .*; outputs is .'colors', 'features'."),
         (Disagrees, "`extract` and `forward` agree"),
         (FlatLogits, "logits are one finite row per image"),
+        (RefusesTheShape, "check_shape accepts the images .* too small"),
         (Nameless, "has a name that identifies its features"),
         (Pictures, "one row of features per image"),
         (Noisy, "the same each time"),
