@@ -71,7 +71,8 @@ def phases_of_run(run):
     holds |= {"guidance": True, "augmentation": True}
     found = [] if run.phases[0].at == 0 else [{**holds, "at": 0, "reload_ema": False}]
     for phase in run.phases:
-        holds |= {name: getattr(phase, name) for name in holds if getattr(phase, name) is not None}
+        given = {**vars(phase), **phase.settings}
+        holds |= {name: given[name] for name in holds if given.get(name) is not None}
         found.append({**holds, "at": phase.at, "reload_ema": phase.reload_ema})
         assert not phase.restore
     return found
@@ -179,7 +180,7 @@ class Rates(Hook):
 
     def after_train_iter(self, runner, **kwargs):
         for player, seen in self.seen.items():
-            rate = runner.optim_wrapper[player].optimizer.param_groups[0]["lr"] * 1e5
+            rate = runner.step.optimizers[player].optimizer.param_groups[0]["lr"] * 1e5
             if not seen or rate != pytest.approx(seen[-1]):
                 seen.append(rate)
 
