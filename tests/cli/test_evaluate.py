@@ -266,7 +266,7 @@ def test_corrupt_reference(here, capsys):
     (here / "real.npz").write_bytes(b"PK no archive")
     protocol = ("--protocol", "mine.yaml", "--reference")
 
-    assert run("evaluate", "--checkpoint", "run", *protocol, "real.npz") == 1
+    assert run("evaluate", "--checkpoint", "run", *protocol, "real.npz") == 2
     assert "real.npz is corrupt or not an .npz archive" in capsys.readouterr().err
     assert run("evaluate", "--checkpoint", "run", *protocol, "nowhere.npz") == 2
     assert "nowhere.npz" in capsys.readouterr().err
