@@ -196,6 +196,7 @@ def _check(group: str, component: Any) -> None:
         "classifiers": testing.check_classifier,
         "objectives": testing.check_objective,
         "guidance": testing.check_guidance,
+        "regularizers": testing.check_regularizer,
     }
     if group in simple:
         simple[group](component)

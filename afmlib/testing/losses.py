@@ -1,16 +1,23 @@
-"""Checks of losses: adversarial losses and gradient penalties."""
+"""Checks of losses: adversarial losses, gradient penalties and regularizers."""
 
-__all__ = ["check_adversarial_loss", "check_gradient_penalty"]
+__all__ = ["check_adversarial_loss", "check_gradient_penalty", "check_regularizer"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from afmlib.interfaces import AdversarialLoss, GradientPenalty
+from afmlib.interfaces import AdversarialLoss, Generated, GradientPenalty, Regularizer
 from afmlib.testing.attention import CAPABILITIES
-from afmlib.testing.contract import promise, require, require_close, require_instance, stream
+from afmlib.testing.contract import (
+    no_global_draws,
+    promise,
+    require,
+    require_close,
+    require_instance,
+    stream,
+)
 from afmlib.typing import Critic, Latents, Logits, PerSample
 
 LARGE = 1e4
@@ -196,3 +203,47 @@ def _check_neighbors(penalty: GradientPenalty, latents: Latents, noises: Latents
     ]
     contract = "the penalty of a sample does not depend on the others"
     require_close(torch.cat(parts), whole, penalty, contract)
+
+
+# --- Regularizers ---------------------------------------------------------------------------------
+
+
+def check_regularizer(
+    regularizer: Regularizer, latent_shape: Sequence[int] = (1, 8, 8), num_classes: int = 10
+) -> None:
+    """Checks a term on the generator's samples.
+
+    It must return one finite value per sample, draw no random numbers, treat each sample by itself,
+    and have a finite gradient with respect to the samples.
+
+    Args:
+        regularizer: The term.
+        latent_shape: The shape of one sample.
+        num_classes: The number of classes.
+
+    Raises:
+        AssertionError: If it breaks its contract. The message names the class and the contract.
+    """
+    require_instance(regularizer, Regularizer)
+    numbers = stream(0)
+    samples, sources, latents = torch.randn(3, 4, *latent_shape, generator=numbers)
+    samples.requires_grad_()
+    labels = torch.randint(num_classes, (4,), generator=numbers)
+    times = torch.linspace(0.25, 1, 4)
+    batch = (samples, sources, latents, labels, times, times / 2)
+
+    contract = "a regularizer returns one finite value per sample"
+    with promise(regularizer, contract), no_global_draws(regularizer, "it draws no random numbers"):
+        values = regularizer(Generated(*batch))
+    kept = isinstance(values, Tensor) and values.shape == (4,) and bool(values.isfinite().all())
+    require(kept, regularizer, contract, f"for 4 samples it returned {values!r}")
+    order = torch.tensor([2, 0, 3, 1])
+    shuffled = regularizer(Generated(*(rows[order] for rows in batch)))
+    contract = "a regularizer treats each sample by itself"
+    require_close(shuffled, values[order], regularizer, contract)
+    single = [regularizer(Generated(*(rows[[i]] for rows in batch))) for i in range(4)]
+    require_close(torch.cat(single), values, regularizer, contract)
+    contract = "a regularizer has a finite gradient with respect to the samples"
+    with promise(regularizer, contract):
+        (gradient,) = torch.autograd.grad(values.sum(), samples)
+    require(bool(gradient.isfinite().all() and gradient.any()), regularizer, contract)

@@ -33,7 +33,7 @@ from afmlib.testing.contract import (
 )
 from afmlib.typing import Scalar
 
-BATCH_SIZE = 8
+BATCH_SIZE = 16
 TOTAL_IMAGES = 1000
 TOLERANCE = 1e-12
 """Relative difference of gradients in float64 that counts as equal."""

@@ -27,6 +27,7 @@ from afmlib.io.checkpoint import (
     load_training_state,
     read_manifest,
 )
+from afmlib.metrics.diversity import Diversity
 from afmlib.registry import LOSSES
 
 
@@ -307,16 +308,14 @@ def test_failed_evaluation_loses_nothing(run, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("objective.generator.num_classes=5", "has 5 classes; the data have 10"),
-        (
-            "objective.generator.input_size=16",
-            r"shape \(1, 16, 16\); the data have shape \(1, 8, 8\)",
-        ),
+        ("num_classes=5", "has 5 classes; the data have 10"),
+        ("input_size=16", r"shape \(1, 16, 16\); the data have shape \(1, 8, 8\)"),
     ],
 )
-def test_networks_that_do_not_fit_are_refused_before_the_run(run, override, message, tmp_path):
+def test_networks_that_do_not_fit_the_data_raise(run, override, message, tmp_path):
+    networks = ("generator", "discriminator")
     with pytest.raises(ConfigError, match=message):
-        run(override)
+        run(*(f"objective.{network}.{override}" for network in networks))
 
     assert not (tmp_path / "run").exists()
 

@@ -284,7 +284,7 @@ def test_a_small_network_learns_the_exact_map(gaussian_error, affine_network, nf
     [
         (dict(nfe=0), "nfe must be a positive integer"),
         (dict(unequal_fraction=1.5), r"unequal_fraction must be in \[0, 1\].*1.5"),
-        (dict(omega=0.2, kappa=0.92), "omega 0.2 and kappa 0.92 call for the null class"),
+        (dict(omega=0.2, kappa=0.92), "omega 0.2 and kappa 0.92 need a null class"),
         (dict(guidance_interval=(0.5, 0.2)), r"ascending times in \[0, 1\], got \[0.5, 0.2\]"),
         (dict(weight_offset=0.0), "weight_offset must be positive"),
         (dict(weight_power=-1.0), "weight_power not negative.*-1.0"),

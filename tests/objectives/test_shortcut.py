@@ -242,7 +242,7 @@ def test_a_sample_is_a_walk_of_equal_steps():
         (dict(num_steps=1), "num_steps must be a power of two, at least 2, got 1"),
         (dict(bootstrap_fraction=0.0), r"bootstrap_fraction must be in \(0, 1\), got 0.0"),
         (dict(clip=0.0), "clip must be positive, got 0.0"),
-        (dict(guidance_scale=1.5), "guidance_scale 1.5 calls for the null class"),
+        (dict(guidance_scale=1.5), "guidance_scale 1.5 needs a null class"),
     ],
 )
 def test_settings_out_of_their_domain_are_named(arguments, message):

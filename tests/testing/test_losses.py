@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn.functional import relu, softplus
 
-from afmlib.interfaces import AdversarialLoss, GradientPenalty
-from afmlib.testing import check_adversarial_loss, check_gradient_penalty
+from afmlib.interfaces import AdversarialLoss, GradientPenalty, Regularizer
+from afmlib.testing import check_adversarial_loss, check_gradient_penalty, check_regularizer
 
 
 class Loss(AdversarialLoss):
@@ -188,3 +188,55 @@ def test_broken_penalties(broken, contract):
 def test_wrong_interface_raises(check):
     with pytest.raises(AssertionError, match=r"^Linear: .* afmlib.interfaces."):
         check(torch.nn.Linear(1, 1))
+
+
+# --- Regularizers ---
+
+
+class Size(Regularizer):
+    def forward(self, generated):
+        return generated.samples.square().flatten(1).sum(1)
+
+
+class MeanSize(Size):
+    def forward(self, generated):
+        return super().forward(generated).mean()
+
+
+class SizeOfTheBatch(Size):
+    def forward(self, generated):
+        return super().forward(generated) + super().forward(generated).mean()
+
+
+class NoisySize(Size):
+    def forward(self, generated):
+        return super().forward(generated) * torch.rand(len(generated.samples))
+
+
+class DetachedSize(Size):
+    def forward(self, generated):
+        return generated.samples.detach().square().flatten(1).sum(1)
+
+
+class ReorderedSize(Size):
+    def forward(self, generated):
+        return super().forward(generated).sort().values
+
+
+def test_regularizer_is_accepted():
+    check_regularizer(Size())
+
+
+@pytest.mark.parametrize(
+    ("broken", "contract"),
+    [
+        (MeanSize, "one finite value per sample"),
+        (SizeOfTheBatch, "treats each sample by itself"),
+        (ReorderedSize, "treats each sample by itself"),
+        (NoisySize, "draws no random numbers"),
+        (DetachedSize, "finite gradient"),
+    ],
+)
+def test_broken_regularizer_is_named(broken, contract):
+    with pytest.raises(AssertionError, match=f"{broken.__name__}: .*{contract}"):
+        check_regularizer(broken())
