@@ -305,6 +305,13 @@ def test_failed_evaluation_loses_nothing(run, tmp_path, monkeypatch):
     assert load_checkpoint(str(tmp_path / "run"))
 
 
+def test_unfit_evaluation_raises_before_the_run(run, tmp_path):
+    with pytest.raises(ConfigError, match="optimal transport to Digits is unknown"):
+        run("evaluation.metrics=[TransportMap]", "evaluation.num_samples=20")
+
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
