@@ -102,7 +102,7 @@ def test_a_held_out_image_is_never_mirrored(write):
 
 
 BAD = {
-    "images_missing": (dict(labels=np.zeros(2, int)), "no array 'images'; there is labels"),
+    "images_missing": (dict(labels=np.zeros(2, int)), "no array 'images'. It has labels"),
     "images_float": (dict(images=np.zeros((2, 4, 4))), "must be uint8 .* got float64"),
     "images_flat": (dict(images=pixels(2, 16)), r"got uint8 of shape \(2, 16\)"),
     "images_oblong": (dict(images=pixels(2, 4, 5, 3)), r"shape \(2, 4, 5, 3\)"),
@@ -142,7 +142,7 @@ def test_other_errors_say_what_is_wrong(write, tmp_path):
         with pytest.raises(ValueError, match=r"horizontal_flip_prob must be in \[0, 1\], got 2"):
             cls(path, horizontal_flip_prob=2, **arguments)
     (tmp_path / "text.npz").write_text("no archive")
-    with pytest.raises(ValueError, match=r"text\.npz is no \.npz archive"):
+    with pytest.raises(ValueError, match=r"text\.npz is corrupt or not an \.npz archive"):
         ImageArchive(str(tmp_path / "text.npz"))
 
 
