@@ -6,32 +6,25 @@ import random
 import signal
 import uuid
 
+os.environ["OMP_NUM_THREADS"] = "1"  # Also of the processes that tests start.
+
 import jaxtyping
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
 
-# Shapes and types in the signatures of the components are checked whenever a test calls them: the
-# hook must be there before any of afmlib is imported. Integers pass for floats, as they do in mypy.
-# Not hooked: sampling, io, registry, config and cli, which check what users give them themselves,
-# with better words, and are tested for it; interfaces, which have no bodies.
+# Shapes and types in the signatures of components are checked whenever a test calls them: this hook
+# must come before any import of afmlib. Integers pass for floats, as in mypy. Not hooked are the
+# packages that check their arguments themselves, with better messages, and are tested for it:
+# networks, sampling, io, registry, config and cli.
 jaxtyping.install_import_hook(
-    [
-        "afmlib.classifiers",
-        "afmlib.depth",
-        "afmlib.discriminators",
-        "afmlib.generators",
-        "afmlib.losses",
-        "afmlib.nn",
-        "afmlib.objectives",
-        "afmlib.ops",
-    ],
+    ["afmlib.losses", "afmlib.nn", "afmlib.objectives", "afmlib.ops"],
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
 )
 
 settings.register_profile(
-    "afmlib", derandomize=True, deadline=None, max_examples=50, database=None, print_blob=True
+    "afmlib", derandomize=True, deadline=None, max_examples=25, database=None, print_blob=True
 )
 settings.load_profile("afmlib")
 
@@ -39,7 +32,23 @@ settings.load_profile("afmlib")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-torch.set_num_threads(1)  # Sums have the same order on every machine, and workers share it.
+torch.set_num_threads(1)  # Sums have the same order on every machine.
+
+LONGEST_FIRST = ["test_distribution.py", "test_docs.py", "test_kills.py", "test_signals.py"]
+"""Files that take longer than 20 s. Begun last, they would keep one worker busy at the end."""
+
+
+def pytest_xdist_auto_num_workers(config):
+    """Uses one worker per core, at most 8. A single file runs without, so that --pdb works."""
+    if len(config.args) == 1 and ".py" in config.args[0]:
+        return 0
+    has_affinity = hasattr(os, "sched_getaffinity")
+    return min(8, len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1)
+
+
+def pytest_collection_modifyitems(items):
+    rank = {name: number for number, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
 @pytest.fixture(autouse=True)

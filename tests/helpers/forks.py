@@ -7,6 +7,7 @@ not show how the interpreter starts and ends: tests of that start a real process
 import gc
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -95,6 +96,7 @@ def run_together(folder, function, *args, size=2):
 
 
 def _run(output, cwd, environment, function, args):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # A server may ignore it.
     gc.freeze()  # Collecting what was imported takes longer than the rest of the start.
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
     os.dup2(file, 1)
