@@ -49,6 +49,9 @@ class Terms(dict[str, Scalar]):
         super().__init__({**(terms or {}), **named})
         self.observed = {} if observed is None else observed
 
+    def __or__(self, more: Mapping[str, Scalar]) -> "Terms":  # type: ignore[override]
+        return Terms({**self, **more}, self.observed)
+
 
 class BatchStatistic(nn.Module, ABC):
     """A part of an objective whose backward pass depends on a statistic of the whole batch.

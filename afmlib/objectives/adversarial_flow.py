@@ -230,7 +230,7 @@ class AdversarialFlow(Objective):
 
     def terms(
         self, player: str, latents: Latents, labels: Labels, draws: AdversarialFlowDraws
-    ) -> Terms:
+    ) -> Mapping[str, Scalar]:
         """Returns the weighted terms whose sum is the loss of a player.
 
         Raises:
