@@ -116,8 +116,8 @@ class TrainingStep:
         self, player: str, micro_batches: Sequence[MicroBatch], metrics: "TrainingMetrics"
     ) -> None:
         """Leaves the mean gradient over all micro-batches and processes in the parameters."""
-        observed = self._measure(player, micro_batches)
         with self.distribution.update(player):
+            observed = self._measure(player, micro_batches)
             for index, batch in enumerate(micro_batches):
                 is_last = index == len(micro_batches) - 1
                 with self.distribution.micro_batch(player, is_last):
