@@ -15,7 +15,7 @@ MODULES = [
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_the_examples_of_a_module_are_true(name):
+def test_doctests_of_a_module(name):
     result = doctest.testmod(importlib.import_module(name))
 
     assert result.attempted > 0

@@ -79,7 +79,7 @@ def test_velocity_uses_ema(flow):
 
 
 @pytest.mark.parametrize("cls", [PretrainedClassifier, PretrainedVelocity])
-def test_weights_move_but_are_not_trained_or_saved(cls, classifier, flow):
+def test_weights_are_not_trained_or_saved(cls, classifier, flow):
     trained = cls((classifier if cls is PretrainedClassifier else flow)[0])
 
     assert not any(parameter.requires_grad for parameter in trained.parameters())

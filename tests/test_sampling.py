@@ -143,7 +143,7 @@ def test_noises_may_be_given():
     "parameterization", [SamplePrediction, VelocityPrediction, InstantaneousVelocity]
 )
 @pytest.mark.parametrize("nfe", [1, 2, 5, 49])
-def test_multi_step_sampling_matches_the_paper(parameterization, nfe):
+def test_multi_step_sampling_matches_paper(parameterization, nfe):
     generator = Wave().eval()
     model = model_of(generator, parameterization(), nfe)
     noises, labels = torch.randn(3, *SHAPE), torch.tensor([0, 1, 2])
@@ -198,7 +198,7 @@ def test_step_noise_stream(seed, labels, batch_size, nfe):
         assert torch.equal(alone[0], whole[i])
 
 
-def test_step_noise_matches_the_paper():
+def test_step_noise_matches_paper():
     function, generator = ConsistencyPrediction(), Wave().eval()
     model, labels = model_of(generator, function, any_nfe=True), torch.tensor([0, 1])
 
@@ -214,7 +214,7 @@ def test_step_noise_matches_the_paper():
     torch.testing.assert_close(samples, x)
 
 
-def test_model_with_step_noise_needs_draw_noises():
+def test_step_noise_needs_draw_noises():
     model = model_of(Wave(), ConsistencyPrediction(), any_nfe=True)
     noises, labels = torch.randn(2, *SHAPE), torch.tensor([0, 1])
 
@@ -251,7 +251,7 @@ def test_nfe_is_a_positive_integer(nfe):
 
 
 @pytest.mark.parametrize("wrong", [-1, 3, 1000])
-def test_labels_must_be_classes_of_the_model(wrong):
+def test_unknown_labels_raise(wrong):
     with pytest.raises(ValueError, match=f"labels must be from 0 to 2, got {wrong}"):
         sample(model_of(Wave()), [0, wrong, 1])
 
@@ -276,7 +276,7 @@ def test_noises_of_wrong_shape_raise(shape):
         sample(model_of(Wave()), [0, 1], noises=torch.zeros(shape))
 
 
-def test_a_model_of_any_shape_needs_noises():
+def test_model_of_any_shape_needs_noises():
     model = model_of(Wave())
     model.conventions = dataclasses.replace(model.conventions, latent_shape=None)
 
@@ -314,7 +314,7 @@ def test_device_that_is_missing_is_named(monkeypatch):
 
 
 @pytest.mark.parametrize("model", [DiTGenerator(**TINY), "runs/mine", None])
-def test_network_or_path_is_not_a_model(model):
+def test_network_or_path_raises(model):
     with pytest.raises(TypeError, match=f"got {type(model).__name__}: .* load_checkpoint"):
         sample(model, [0])
 
@@ -388,7 +388,7 @@ def test_generator_without_parameters():
     assert torch.equal(sample(model_of(Negative()), [0] * 3, noises=noises), -noises)
 
 
-def test_a_progress_bar_changes_nothing(capsys):
+def test_progress_bar_changes_nothing(capsys):
     model = model_of(Wave())
 
     assert torch.equal(sample(model, [0, 1], progress=True), sample(model, [0, 1]))

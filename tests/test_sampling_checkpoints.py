@@ -54,7 +54,7 @@ def checkpoint(tmp_path):
     return write
 
 
-def test_a_loaded_model_samples_as_the_one_that_was_saved(checkpoint, tmp_path):
+def test_loaded_model_samples_as_saved(checkpoint, tmp_path):
     folder, conventions, online, averaged = checkpoint()
 
     for path in (folder, str(folder), tmp_path):
@@ -80,19 +80,19 @@ def test_a_loaded_model_samples_as_the_one_that_was_saved(checkpoint, tmp_path):
         ({"generator": {"type": "os.system", "command": "true"}}, r"os\.system"),
     ],
 )
-def test_a_checkpoint_that_does_not_fit_is_named(checkpoint, changes, message):
+def test_incompatible_checkpoint_is_named(checkpoint, changes, message):
     folder, *_ = checkpoint(**changes)
 
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(folder)
 
 
-def test_an_empty_folder_is_no_run(tmp_path):
+def test_empty_folder_raises(tmp_path):
     with pytest.raises(CheckpointError, match="There is no checkpoint in"):
         load_checkpoint(tmp_path)
 
 
-def test_the_checkpoint_before_a_damaged_one_is_taken(checkpoint, tmp_path, caplog):
+def test_last_valid_checkpoint_is_used(checkpoint, tmp_path, caplog):
     _, _, _, averaged = checkpoint()
     newer = tmp_path / "checkpoints" / "200"
     save_checkpoint(str(newer), {"generator_ema": {}}, {}, "", {})

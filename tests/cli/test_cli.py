@@ -87,7 +87,7 @@ def test_train_then_sample_then_evaluate(trained, capsys):
     assert "class_accuracy" in capsys.readouterr().out
 
 
-def test_samples_do_not_depend_on_the_batch(trained):
+def test_batch_size_keeps_samples(trained):
     for batch, name in (("1", "one.npz"), ("5", "five.npz")):
         main(["sample", "--checkpoint", "run", "--num", "5", "--batch-size", batch, "--out", name])
 
@@ -323,7 +323,7 @@ class MyCliFlow(FlowMatching):
 """
 
 
-def test_objective_of_a_plugin_trains_with_its_networks(here, capsys):
+def test_plugin_objective_trains_its_networks(here, capsys):
     (here / "mine.py").write_text(OBJECTIVE)
     tiny = [word for word in TINY if "discriminator" not in word]
     tiny = tiny[:2] + tiny[3:]  # Without the --set of the discriminator.

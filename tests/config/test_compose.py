@@ -92,14 +92,14 @@ def test_new_type_keeps_what_it_takes(override, key, expected):
     assert load_config("afm_digits", [override])["objective"][key] == expected
 
 
-def test_new_type_keeps_the_sizes_of_a_preset():
+def test_new_type_keeps_preset_sizes():
     config = load_config("afm_b2", ["objective.generator.type=DiTGenerator"])
 
     generator = config["objective"]["generator"]
     assert (generator["type"], generator["hidden_size"]) == ("DiTGenerator", 768)
 
 
-def test_new_type_of_data_extractor_and_schedule():
+def test_new_type_of_other_components():
     config = load_config(
         "afm_digits",
         [
@@ -158,7 +158,7 @@ def plugin(tmp_path):
 
 
 @pytest.mark.parametrize("way", ["argument", "override", "later override"])
-def test_objective_of_a_plugin_by_override(plugin, way):
+def test_plugin_objective_by_override(plugin, way):
     path, name = plugin
     overrides, loaded = [f"objective.type={name}"], []
     if way == "argument":
@@ -174,7 +174,7 @@ def test_objective_of_a_plugin_by_override(plugin, way):
     assert check_config(config).objective["generator"]["hidden_size"] == 64
 
 
-def test_objective_of_a_plugin_in_a_file(plugin, tmp_path):
+def test_plugin_objective_in_a_file(plugin, tmp_path):
     _, name = plugin
     (tmp_path / "run.yaml").write_text(
         "_base_: [scales/digits, methods/flow_matching]\nplugins: [mine.py]\n"
@@ -222,7 +222,7 @@ def test_keys_below_a_name_in_a_file(tmp_path):
         ("afm_mnist.yml", "afm_minst"),
     ],
 )
-def test_file_of_a_similar_name_is_suggested(file, name, tmp_path, monkeypatch):
+def test_similar_file_name_is_suggested(file, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / file).write_text("seed: 1")
 
@@ -256,7 +256,7 @@ def test_depth_wrapper_wraps_the_generator():
     }
 
 
-def test_objective_drops_other_networks_of_a_scale():
+def test_objective_drops_unused_networks():
     config = load_config("flow_matching_digits")
 
     assert "discriminator" not in config["objective"]
@@ -264,7 +264,7 @@ def test_objective_drops_other_networks_of_a_scale():
     assert list(config["optimizers"]) == ["generator"]
 
 
-def test_a_name_is_a_method_on_a_scale():
+def test_name_is_method_and_scale():
     config = load_config("gan_gaussians2d")
 
     assert config["objective"]["type"] == "AdversarialFlow"
@@ -310,7 +310,7 @@ def test_missing_or_circular_base(tmp_path):
         load_config(str(tmp_path / "lost.yaml"))
 
 
-def test_overrides_replace_add_and_reach_into_mappings():
+def test_overrides_replace_and_add_keys():
     config = load_config(
         "afm_digits",
         [

@@ -164,7 +164,7 @@ def test_long_text(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["x" * 10**5 + ": 1\n" + "x" * 10**5 + ": 2", "[" + "9," * 999])
-def test_message_about_a_long_text_is_short(text):
+def test_message_shortens_long_text(text):
     with pytest.raises(ConfigError) as caught:
         parse(text, "text")
 

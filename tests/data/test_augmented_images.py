@@ -102,7 +102,7 @@ def test_images_are_shrunk_after_the_change():
     assert images.augment(*draws_of(images, 0)).shape == (10, 2, 3, 3)
 
 
-def test_plain_and_held_out_images_are_unchanged():
+def test_unaugmented_images_are_unchanged():
     images = AugmentedImages(Digits(), probability=1.0)
     stored, labels = images.__getitems__([3, 5])
     kept = images.held_out()
@@ -142,7 +142,7 @@ def test_arguments_are_checked(options, message):
         AugmentedImages(Digits(), **options)
 
 
-def test_points_and_latents_are_refused():
+def test_points_and_latents_raise():
     with pytest.raises(ValueError, match=r"the samples of EightGaussians are points"):
         AugmentedImages(EightGaussians(num_samples=8))
     latents = Mirrored()

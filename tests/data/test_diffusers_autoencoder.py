@@ -87,7 +87,7 @@ def test_pickled_weights_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["/no/such/folder", "./nowhere", "nowhere", "a/b/c", "~/vae"])
-def test_a_path_is_never_looked_up_on_the_hub(path):
+def test_missing_path_is_not_downloaded(path):
     with pytest.raises(FileNotFoundError, match=f"The autoencoder {path} does not exist"):
         DiffusersAutoencoder(path)
 

@@ -35,7 +35,7 @@ def test_images_match_their_labels():
     assert len(Digits.class_names) == Digits.num_classes
 
 
-def test_rows_come_in_the_order_asked_for():
+def test_rows_keep_the_requested_order():
     digits = Digits("test")
     images, labels = everything(digits)
 
@@ -46,7 +46,7 @@ def test_rows_come_in_the_order_asked_for():
     assert torch.equal(digits.augment(some, digits.draw(3, torch.Generator())), some)
 
 
-def test_the_test_images_hold_nothing_out():
+def test_test_split_holds_nothing_out():
     assert Digits("test").held_out() is None
     with pytest.raises(ValueError, match="split must be 'train' or 'test', got 'validation'"):
         Digits("validation")

@@ -76,7 +76,7 @@ def test_plain_form_is_the_mean(data, autoencoder):
     torch.testing.assert_close(data.augment(stored, None), autoencoder.encode(stored))
 
 
-def test_it_says_what_its_latents_are(data, autoencoder):
+def test_latents_are_described(data, autoencoder):
     kept = data.held_out()
 
     for part in (data, kept):

@@ -58,7 +58,7 @@ def test_splits_partition_the_images(write):
     assert rest.held_out() is None
 
 
-def test_gray_images_need_no_axis_of_channels(write):
+def test_gray_images_without_channel_axis(write):
     images = pixels(3, 4, 4)
 
     stored, labels = all_of(ImageArchive(write(images=images)))
@@ -91,7 +91,7 @@ def test_mirroring_follows_the_draws(tmp_path_factory, seed, p):
         assert torch.equal(image, own.flip(-1) if draw.item() < p else own)
 
 
-def test_a_held_out_image_is_never_mirrored(write):
+def test_held_out_images_are_not_mirrored(write):
     path = write(images=pixels(4, 4, 4), held_out=np.array([True, False, True, False]))
 
     rest = ImageArchive(path, horizontal_flip_prob=1.0).held_out()
@@ -124,7 +124,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_does_not_fit_is_named(write, case):
+def test_inconsistent_arrays_raise(write, case):
     arrays, message = BAD[case]
     images = {} if case == "images_missing" else dict(images=pixels(2, 4, 4, 3))
 
@@ -132,7 +132,7 @@ def test_what_does_not_fit_is_named(write, case):
         ImageArchive(write(**images | arrays))
 
 
-def test_other_errors_say_what_is_wrong(write, tmp_path):
+def test_other_errors_are_explained(write, tmp_path):
     path = write(images=pixels(2, 4, 4))
     with pytest.raises(ValueError, match="split must be 'train' or 'test', got 'val'"):
         ImageArchive(path, split="val")

@@ -93,7 +93,7 @@ def test_bad_files_are_named_and_counted(root, cache_bytes):
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 2**30])
-def test_bad_files_are_skipped_with_a_warning(tmp_path, caplog, cache_bytes):
+def test_bad_files_are_skipped_with_warning(tmp_path, caplog, cache_bytes):
     fill(str(tmp_path), **{"a/1.png": png(0), "a/2.png": b"", "b/3.png": b"", "c/4.png": png(255)})
 
     with caplog.at_level(logging.WARNING, "afmlib"):
@@ -108,14 +108,14 @@ def test_bad_files_are_skipped_with_a_warning(tmp_path, caplog, cache_bytes):
     assert len(data) == 2
 
 
-def test_many_bad_files_make_a_short_message(tmp_path):
+def test_message_shortens_many_bad_files(tmp_path):
     fill(str(tmp_path), **{f"{i:02}.png": b"" for i in range(20)})
 
     with pytest.raises(ValueError, match=r"20 of 20 .* and 15 more\. No image is left"):
         ImageFolder(str(tmp_path), size=8, skip_unreadable=True)
 
 
-def test_unchecked_bad_file_is_named_on_access(tmp_path):
+def test_unchecked_bad_file_raises_on_access(tmp_path):
     fill(str(tmp_path), **{"1.png": png(), "2.png": png()[:60]})
 
     for cache_bytes in (0, 2**30):
@@ -251,7 +251,7 @@ def test_parts_without_classes(tmp_path):
     assert ImageFolder(str(tmp_path), size=4, labeled=True).class_names == ("train", "val")
 
 
-def test_train_beside_other_classes_is_a_class(tmp_path):
+def test_train_may_be_a_class(tmp_path):
     fill(str(tmp_path), **{"train/1.png": png(), "car/2.png": png()})
 
     assert ImageFolder(str(tmp_path), size=4).class_names == ("car", "train")

@@ -113,7 +113,7 @@ def test_kill_and_resume_equal_one_process(size, encoding, monkeypatch):
     assert torch.equal(codes(LatentFolder(str(again.folder)))[0], expected)
 
 
-def test_what_is_done_is_not_done_again(encoding, monkeypatch):
+def test_finished_shards_are_not_redone(encoding, monkeypatch):
     work = encoding()
     work.begin()
     work.run()

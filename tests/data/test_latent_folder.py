@@ -37,7 +37,7 @@ def edit(folder, **changes):
 
 
 @pytest.mark.parametrize("views", [1, 2])
-def test_what_is_written_is_read(root, views):
+def test_write_then_read_roundtrip(root, views):
     means, stds, labels = latents(views=views)
 
     data = write(root, means, stds, labels, class_names=["a", "b", "c"])

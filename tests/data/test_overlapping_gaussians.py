@@ -14,7 +14,7 @@ classes = st.integers(2, 5)
 
 
 @given(seeds, stds, classes, st.floats(0, 1))
-def test_the_posterior_is_that_of_bayes_rule(seed, std, num_classes, time):
+def test_posterior_matches_bayes_rule(seed, std, num_classes, time):
     data = OverlappingGaussians(5, std=std, num_classes=num_classes)
     generator = torch.Generator().manual_seed(seed)
     points = torch.randn(6, 2, generator=generator, dtype=torch.float64)
@@ -72,7 +72,7 @@ def test_optimal_map_of_a_class():
     torch.testing.assert_close(made.T.cov(), real.T.cov(), atol=0.03, rtol=0)
 
 
-def test_points_follow_from_the_seed_alone():
+def test_seed_determines_points():
     torch.manual_seed(1)
     first = OverlappingGaussians(10, seed=3)
     torch.manual_seed(2)

@@ -81,14 +81,14 @@ def test_plan_ignores_the_order_of_noises():
 
 
 @pytest.mark.parametrize("std", [0.05, 0.5])
-def test_points_in_the_plane_have_unit_variance(std):
+def test_plane_points_have_unit_variance(std):
     variance = EightGaussians(std=std).points.var(0)
 
     torch.testing.assert_close(variance, torch.ones(2), atol=0.03, rtol=0)
 
 
 @kinds
-def test_points_follow_from_the_seed_alone(kind):
+def test_seed_determines_points(kind):
     torch.manual_seed(1)
     first = kind(num_samples=10, seed=3)
     torch.manual_seed(2)
@@ -101,7 +101,7 @@ def test_points_follow_from_the_seed_alone(kind):
 
 
 @kinds
-def test_rows_come_in_the_order_asked_for(kind):
+def test_rows_keep_the_requested_order(kind):
     data = kind(num_samples=10)
 
     points, labels = data.__getitems__([3, 1, 3])

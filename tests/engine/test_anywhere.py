@@ -38,7 +38,7 @@ def work_dir(request, tmp_path):
         fsspec.filesystem("memory").rm(f"/{name}", recursive=True)
 
 
-def test_a_run_there_is_the_run_on_a_disk(run, work_dir, tmp_path):
+def test_run_equals_that_on_disk(run, work_dir, tmp_path):
     settings = ["evaluation.metrics=[Diversity]", "checkpoint_every=24", "log.every=8"]
     local = run(*settings, work_dir=tmp_path / "local")
 
@@ -77,7 +77,7 @@ def test_the_commands_take_urls(work_dir, tmp_path, monkeypatch, capsys):
         assert [path.name for path in tmp_path.iterdir()] == ["grid.png"]
 
 
-def test_data_are_read_from_there(run, s3_folder, tmp_path):
+def test_data_are_read_remotely(run, s3_folder, tmp_path):
     path = storage.join(s3_folder, "latents")
     means = torch.randn(40, 2, 4, 8, 8)
     write_latents(path, means, torch.ones_like(means), torch.arange(40) % 10, 0.5, 10)

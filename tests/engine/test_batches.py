@@ -78,7 +78,7 @@ def equal(one, other):
 
 
 @given(st.integers(1, 30), st.integers(1, 12), st.integers(0, 10))
-def test_any_batch_is_found_by_its_images_without_those_before(size, batch, skipped):
+def test_batch_follows_from_images_seen(size, batch, skipped):
     replayed = batches(size, batch)
     for _ in range(skipped):
         replayed.next()
@@ -96,7 +96,7 @@ def test_each_epoch_shows_every_sample_once(size, batch):
 
 
 @pytest.mark.parametrize("name", [(1, 0), (0, 1)])
-def test_seeds_and_players_see_other_batches(name):
+def test_seeds_and_players_get_different_batches(name):
     one, other = batches(1000, 50).next(), batches(1000, 50, name=name).next()
 
     assert not torch.equal(one.latents.floor(), other.latents.floor())
@@ -117,7 +117,7 @@ def test_images_are_counted():
 
 
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.integers(1, 30))
-def test_processes_and_parts_share_the_batch_that_one_would_have(processes, parts, rows, size):
+def test_layouts_share_the_same_batch(processes, parts, rows, size):
     batch = processes * parts * rows
     whole = batches(size, batch, num_images=batch).next()
     latents, noises = torch.empty_like(whole.latents), torch.empty_like(whole.draws.noises)
@@ -140,7 +140,7 @@ def test_processes_and_parts_share_the_batch_that_one_would_have(processes, part
 
 
 @given(st.integers(1, 60), st.integers(1, 60))
-def test_a_batch_is_divided_into_as_few_parts_as_fit(batch, micro_batch):
+def test_fewest_micro_batches_that_fit(batch, micro_batch):
     layout = BatchLayout.of(batch, micro_batch)
 
     size = batch // layout.num_micro_batches

@@ -44,7 +44,7 @@ def trained(tmp_path_factory):
     return train(tmp_path_factory.mktemp("run"))
 
 
-def test_a_resumed_run_is_the_run_that_was_not_interrupted(trained, tmp_path):
+def test_resume_is_exact(trained, tmp_path):
     train(tmp_path, hooks=[StopAt()]).save()
     resumed = train(tmp_path, resume=True)
 
@@ -53,7 +53,7 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(trained, tmp_path):
     assert resumed.step.ema_updates == 8
 
 
-def test_the_average_follows_the_classifier(trained):
+def test_ema_follows_the_classifier(trained):
     fresh = Runner(trained.plain_config, trained.folder + "-fresh", device="cpu")
     average = [p.clone() for p in fresh.objective.classifier_ema.parameters()]
     keep = []
@@ -72,7 +72,7 @@ def test_the_average_follows_the_classifier(trained):
         torch.testing.assert_close(one, other)
 
 
-def test_it_leaves_accuracies_and_no_pictures(trained):
+def test_run_writes_accuracies_without_pictures(trained):
     folder = trained.run_folder.path
     (line,) = Path(folder, "evaluations.jsonl").read_text().splitlines()
     result = json.loads(line)
@@ -85,7 +85,7 @@ def test_it_leaves_accuracies_and_no_pictures(trained):
     assert {"classifier/cross_entropy", "classifier/accuracy"} <= set(log[-1])
 
 
-def test_the_checkpoint_is_of_a_classifier_and_says_so(trained):
+def test_checkpoint_declares_a_classifier(trained):
     folder = trained.last_checkpoint
     x, t = torch.randn(3, 1, 8, 8), torch.rand(3)
 
@@ -98,7 +98,7 @@ def test_the_checkpoint_is_of_a_classifier_and_says_so(trained):
         load_checkpoint(folder)
 
 
-def test_it_is_evaluated_and_not_sampled_on_the_command_line(trained, capsys, tmp_path):
+def test_cli_evaluates_but_does_not_sample(trained, capsys, tmp_path):
     out = tmp_path / "numbers.json"
 
     assert main(["evaluate", "--checkpoint", trained.folder, "--out", str(out)]) == 0
@@ -111,7 +111,7 @@ def test_it_is_evaluated_and_not_sampled_on_the_command_line(trained, capsys, tm
     assert "A classifier is not sampled" in capsys.readouterr().err
 
 
-def test_without_held_out_data_it_is_judged_on_training_data(trained):
+def test_training_data_replace_missing_held_out_data(trained):
     part = trained.dataset.held_out()  # Of which nothing is kept.
 
     result = evaluate_classifier(trained.objective.ema, part, trained.run_config.evaluation)
@@ -119,7 +119,7 @@ def test_without_held_out_data_it_is_judged_on_training_data(trained):
     assert result["protocol"]["reference"] == "Digits, 360 training samples"
 
 
-def test_weights_of_another_run_start_both_networks(trained, tmp_path):
+def test_init_from_sets_both_networks(trained, tmp_path):
     config = load_config("classifier_digits", [*TINY, f"init_from={trained.folder}"])
 
     objective = Runner(config, tmp_path / "next", device="cpu").objective
@@ -130,7 +130,7 @@ def test_weights_of_another_run_start_both_networks(trained, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_classifier_learns_the_digits(tmp_path):
+def test_classifier_learns_the_digits(tmp_path):
     config = load_config("classifier_digits", ["num_images=32_000"])
     runner = Runner(config, tmp_path, device="cpu")
     runner.train()

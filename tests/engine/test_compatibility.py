@@ -64,9 +64,7 @@ def test_parameterization_with_arguments_survives_a_checkpoint(run, tmp_path):
 
 
 @pytest.mark.parametrize("is_registered", [False, True])
-def test_parameterization_that_cannot_be_loaded_is_found_before_training(
-    run, tmp_path, is_registered
-):
+def test_unloadable_parameterization_raises_before_training(run, tmp_path, is_registered):
     kind = Forgetful
     if is_registered and "Forgetful" not in PARAMETERIZATIONS.components():
         PARAMETERIZATIONS.register_module()(Forgetful)
@@ -78,7 +76,7 @@ def test_parameterization_that_cannot_be_loaded_is_found_before_training(
     assert not (tmp_path / "run").exists()
 
 
-def test_added_term_is_trained_and_logged_with_micro_batches(run, tmp_path):
+def test_added_term_with_micro_batches(run, tmp_path):
     class Extended(OBJECTIVES.get("AdversarialFlow")):
         def generator_terms(self, latents, labels, draws):
             terms = super().generator_terms(latents, labels, draws)
@@ -105,7 +103,7 @@ def test_added_term_is_trained_and_logged_with_micro_batches(run, tmp_path):
         torch.testing.assert_close(value, states[1][name], rtol=1e-9, atol=1e-9, msg=name)
 
 
-def test_extractor_of_another_shape_is_found_before_training(tiny_config, tmp_path):
+def test_extractor_of_wrong_shape_raises(tiny_config, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (40, 28, 28, 1), dtype=np.uint8)
     np.savez(tmp_path / "images.npz", images=images, labels=np.arange(40) % 10)
     config = tiny_config(
@@ -123,7 +121,7 @@ def test_extractor_of_another_shape_is_found_before_training(tiny_config, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-def test_full_disk_is_found_before_training(run, tmp_path, monkeypatch):
+def test_full_disk_raises_before_training(run, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
 
     with pytest.raises(ConfigError, match=r"A checkpoint of this run takes .* MiB, and"):
@@ -135,6 +133,6 @@ def test_full_disk_is_found_before_training(run, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("override", "name"), [("input_size=16", "latent_shape"), ("num_classes=5", "num_classes")]
 )
-def test_networks_that_do_not_fit_each_other_raise(run, override, name):
+def test_incompatible_networks_raise(run, override, name):
     with pytest.raises(ValueError, match=f"The generator's {name} is"):
         run(f"objective.discriminator.{override}")

@@ -50,7 +50,7 @@ def assert_close(one, other):
 
 @pytest.mark.parametrize("distributed", ["ddp", "fsdp"])
 @pytest.mark.parametrize("case", CASES)
-def test_two_processes_have_the_gradients_of_one(of_one, of_two, case, distributed):
+def test_gradients_match_one_process(of_one, of_two, case, distributed):
     for results in of_two:
         together = results[f"{case}-{distributed}"]
         assert len(of_one[case]["gradients"]) in (3, 6, 9)
@@ -61,7 +61,7 @@ def test_two_processes_have_the_gradients_of_one(of_one, of_two, case, distribut
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("micro_batch", [2, 4])
-def test_micro_batches_have_the_gradients_of_the_batch(of_one, case, micro_batch, folder):
+def test_micro_batch_gradients_match_full_batch(of_one, case, micro_batch, folder):
     run = folder / f"{case}-parts-{micro_batch}"
     parts = two_processes.gradients(case, run, f"micro_batch={micro_batch}")
 
@@ -77,7 +77,7 @@ def test_micro_batches_in_two_processes(of_one, of_two, name):
 
 
 @pytest.mark.parametrize("name", ["afm-ddp", "afm-fsdp", "deep-fsdp"])
-def test_ema_is_the_same_in_every_process(of_two, name):
+def test_ema_is_equal_in_all_processes(of_two, name):
     first, second = (results[name]["state"] for results in of_two)
 
     assert any(key.startswith("generator_ema.") for key in first)
@@ -90,7 +90,7 @@ def test_guidance_has_gradients(of_one):
 
 
 @pytest.mark.parametrize("name", ["afm-ddp", "afm-fsdp", "guided-fsdp", "flow-ddp", "micro-ddp"])
-def test_log_is_that_of_one_process(of_one, of_two, name):
+def test_log_matches_one_process(of_one, of_two, name):
     case = "afm" if name == "micro-ddp" else name.split("-")[0]
     one, two = (
         [json.loads(line) for line in text.splitlines()]
@@ -127,7 +127,7 @@ def test_resume_two_processes_in_two(of_two, distributed):
 
 
 @pytest.mark.parametrize("distributed", ["ddp", "fsdp"])
-def test_phases_are_those_of_one_process(phases_of_one, of_two, distributed):
+def test_phases_match_one_process(phases_of_one, of_two, distributed):
     one = phases_of_one
     actions = [json.loads(line) for line in one["decisions"].splitlines()]
     assert {len(action["restore"]) for action in actions} == {0, 1, 3}
@@ -144,7 +144,7 @@ def test_nan_in_one_process_stops_all(of_two):
         assert "is not finite after 8 images" in results["not finite"]
 
 
-def test_samples_are_those_of_one_process(of_two, folder):
+def test_samples_match_one_process(of_two, folder):
     alone = two_processes.samples(str(folder / "model"))
 
     assert of_two[1]["samples"] is None

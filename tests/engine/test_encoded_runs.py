@@ -66,7 +66,7 @@ def weights(runner):
     return dict(runner.objective.classifier.state_dict())
 
 
-def test_it_learns_latents_of_the_autoencoder(trained, tmp_path):
+def test_training_learns_the_latents(trained, tmp_path):
     fresh = Runner(trained.plain_config, tmp_path, device="cpu")
 
     assert trained.train_loop.iter == 3
@@ -77,7 +77,7 @@ def test_it_learns_latents_of_the_autoencoder(trained, tmp_path):
     assert not any(name.startswith("autoencoder") for name in trained.objective.state_dict())
 
 
-def test_a_resumed_run_is_the_run_that_was_not_interrupted(trained, place, tmp_path):
+def test_resume_is_exact(trained, place, tmp_path):
     train(place, tmp_path, hooks=[StopAfterOne()]).save()
     resumed = train(place, tmp_path, resume=True)
 
@@ -85,28 +85,28 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(trained, place, tmp_p
         assert torch.equal(value, resumed.objective.state_dict()[name]), name
 
 
-def test_parts_of_a_batch_train_as_the_whole(trained, place, tmp_path):
+def test_micro_batches_train_as_one_batch(trained, place, tmp_path):
     parts = train(place, tmp_path, "micro_batch=2")
 
     for name, value in weights(trained).items():
         torch.testing.assert_close(weights(parts)[name], value, rtol=1e-3, atol=1e-5, msg=name)
 
 
-def test_processes_that_load_make_no_difference(trained, place, tmp_path):
+def test_loader_processes_change_nothing(trained, place, tmp_path):
     loaded = train(place, tmp_path, "num_workers=1")
 
     for name, value in weights(trained).items():
         assert torch.equal(weights(loaded)[name], value), name
 
 
-def test_the_change_makes_a_difference(trained, place, tmp_path):
+def test_augmentation_changes_the_run(trained, place, tmp_path):
     plain = train(place, tmp_path, "data.images.probability=0.0")
 
     pairs = zip(weights(trained).values(), weights(plain).values(), strict=True)
     assert max((one - other).abs().max() for one, other in pairs) > 1e-3
 
 
-def test_it_is_judged_on_images_as_they_are(trained, capsys, tmp_path):
+def test_evaluation_uses_unaugmented_images(trained, capsys, tmp_path):
     (line,) = Path(trained.folder, "evaluations.jsonl").read_text().splitlines()
     stored = json.loads(line)
     out = tmp_path / "numbers.json"

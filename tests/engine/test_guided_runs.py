@@ -65,7 +65,7 @@ def whole(trained, tmp_path_factory):
     return train(tmp_path_factory.mktemp("whole"), trained)
 
 
-def test_a_resumed_run_is_the_run_that_was_not_interrupted(whole, trained, tmp_path):
+def test_resume_is_exact(whole, trained, tmp_path):
     train(tmp_path, trained, hooks=[StopAt()]).save()
     resumed = train(tmp_path, trained, resume=True)
 
@@ -73,14 +73,14 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(whole, trained, tmp_p
         assert torch.equal(value, resumed.objective.state_dict()[name]), name
 
 
-def test_the_weights_that_guide_are_not_saved_again(whole):
+def test_guidance_weights_are_not_saved(whole):
     state = load_training_state(whole.last_checkpoint)["objective"]
 
     guiding = [name for name in state if name.startswith("guidance.")]
     assert guiding == ["guidance.classifier.network._extra_state"]
 
 
-def test_other_weights_are_refused_when_it_goes_on(trained, tmp_path):
+def test_resume_with_other_guidance_weights_raises(trained, tmp_path):
     used = tmp_path / "classifier"
     shutil.copytree(trained, used)
     train(tmp_path / "run", used, hooks=[StopAt()]).save()
@@ -92,14 +92,14 @@ def test_other_weights_are_refused_when_it_goes_on(trained, tmp_path):
 
 
 @pytest.mark.parametrize("micro_batch", [4, 2])
-def test_parts_of_a_batch_train_as_the_whole(whole, trained, micro_batch, tmp_path):
+def test_micro_batches_train_as_one_batch(whole, trained, micro_batch, tmp_path):
     parts = train(tmp_path, trained, f"micro_batch={micro_batch}")
 
     for name, value in parts.objective.discriminator.state_dict().items():
         torch.testing.assert_close(value, whole.objective.discriminator.state_dict()[name])
 
 
-def test_guidance_and_augmentation_make_a_difference(whole, trained, tmp_path):
+def test_guidance_and_augmentation_change_the_run(whole, trained, tmp_path):
     unguided = train(tmp_path / "a", trained, "objective.guidance.scale=0.0")
     plain = train(tmp_path / "b", trained, "objective.augmentation=null")
 

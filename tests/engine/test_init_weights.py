@@ -21,7 +21,7 @@ def start(tiny_config, tmp_path, init_from, *overrides, name="afm_digits"):
     return Runner(config, tmp_path / "new", device="cpu").objective
 
 
-def test_all_players_start_with_the_weights_of_the_run(run, tiny_config, tmp_path):
+def test_all_players_get_the_weights(run, tiny_config, tmp_path):
     old = run(work_dir=tmp_path / "old").objective
 
     new = start(tiny_config, tmp_path, str(tmp_path / "old"))
@@ -33,7 +33,7 @@ def test_all_players_start_with_the_weights_of_the_run(run, tiny_config, tmp_pat
     assert new.gradient_normalization.square_avg == 0
 
 
-def test_the_online_weights_or_one_player_alone(run, tiny_config, tmp_path):
+def test_online_weights_or_one_player(run, tiny_config, tmp_path):
     old = run(work_dir=tmp_path / "old").objective
     fresh = Runner(tiny_config(), tmp_path / "fresh", device="cpu").objective
 
@@ -48,7 +48,7 @@ def test_the_online_weights_or_one_player_alone(run, tiny_config, tmp_path):
     assert same(one.generator, fresh.generator)
 
 
-def test_another_objective_goes_on_with_the_generator(run, tiny_config, tmp_path):
+def test_another_objective_takes_the_generator(run, tiny_config, tmp_path):
     embed = "objective.generator.use_timestep_src=true"
     old = run(embed, name="flow_matching_digits", work_dir=tmp_path / "old").objective
 
@@ -79,14 +79,14 @@ def test_init_from_is_not_a_resume(run, tiny_config, tmp_path):
         (["objective.discriminator.hidden_size=32"], "do not fit the discriminator"),
     ],
 )
-def test_weights_that_do_not_fit_are_refused(run, tiny_config, tmp_path, overrides, message):
+def test_incompatible_weights_raise(run, tiny_config, tmp_path, overrides, message):
     run(work_dir=tmp_path / "old")
 
     with pytest.raises(CheckpointError, match=message):
         start(tiny_config, tmp_path, str(tmp_path / "old"), *overrides)
 
 
-def test_weights_of_other_data_are_refused_by_the_field_that_differs(run, tiny_config, tmp_path):
+def test_weights_for_other_data_name_the_field(run, tiny_config, tmp_path):
     run(work_dir=tmp_path / "old")
 
     with pytest.raises(CheckpointError, match="its num_classes is 10, not 1"):
@@ -102,13 +102,13 @@ def test_weights_of_other_data_are_refused_by_the_field_that_differs(run, tiny_c
         ({"path": 7}, "init_from"),
     ],
 )
-def test_mistakes_are_found_before_anything_is_built(init_from, message, tmp_path):
+def test_mistakes_raise_before_building(init_from, message, tmp_path):
     config = load_config("afm_digits") | {"init_from": init_from}
 
     with pytest.raises(ConfigError, match=message):
         Runner(config, tmp_path / "new", device="cpu")
 
 
-def test_a_run_that_is_not_there_is_named(tiny_config, tmp_path):
+def test_missing_run_is_named(tiny_config, tmp_path):
     with pytest.raises(CheckpointError, match="There is no checkpoint in nowhere"):
         start(tiny_config, tmp_path, "nowhere")

@@ -26,7 +26,7 @@ def content(path):
     return [json.loads(line) for line in storage.read_bytes(path).decode().splitlines()]
 
 
-def test_entries_are_there_when_it_is_flushed(path):
+def test_flush_writes_all_entries(path):
     file = JsonLines(path)
     for num_images in (1, 2):
         file.append({"num_images": num_images, "loss": 0.5})
@@ -36,7 +36,7 @@ def test_entries_are_there_when_it_is_flushed(path):
     assert file.images() == {1, 2}
 
 
-def test_it_is_truncate_and_goes_on(path):
+def test_truncate_then_append(path):
     file = JsonLines(path)
     for num_images in (8, 16, 24):
         file.append({"num_images": num_images})
@@ -61,7 +61,7 @@ def test_torn_last_line_is_removed(tmp_path, torn):
     assert [entry["num_images"] for entry in content(str(path))] == [8, 16]
 
 
-def test_what_cannot_be_appended_to_is_uploaded_now_and_then(monkeypatch):
+def test_object_store_uploads_at_intervals(monkeypatch):
     now = 0.0
     monkeypatch.setattr(json_lines.time, "monotonic", lambda: now)
     path = "memory://json-lines-upload/log.jsonl"

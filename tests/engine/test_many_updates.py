@@ -84,7 +84,7 @@ def train(config, folder, **options):
     return runner
 
 
-def test_each_player_gets_its_updates_each_on_a_minibatch_of_its_own(config, tmp_path, monkeypatch):
+def test_each_update_has_its_own_batch(config, tmp_path, monkeypatch):
     seen, terms = [], ContinuousAdversarialFlow.terms
 
     def recorded(self, player, latents, labels, draws):
@@ -103,7 +103,7 @@ def test_each_player_gets_its_updates_each_on_a_minibatch_of_its_own(config, tmp
         assert {int(values["step"]) for values in moments} == {updates}
 
 
-def test_a_resumed_run_is_the_run_that_was_not_interrupted(config, tmp_path):
+def test_resume_is_exact(config, tmp_path):
     whole = train(config, tmp_path / "whole")
     train(config, tmp_path / "parts", hooks=[_StopAt()]).save()
     resumed = train(config, tmp_path / "parts", resume=True)

@@ -35,7 +35,7 @@ def holds(network, shapes):
     return own.keys() == state.keys() and all(torch.equal(own[key], state[key]) for key in own)
 
 
-def test_a_generator_starts_with_the_file_and_so_does_its_average(start):
+def test_generator_and_ema_start_from_file(start):
     shapes = layout.generator(**SIZES)
 
     objective = start(shapes)
@@ -44,7 +44,7 @@ def test_a_generator_starts_with_the_file_and_so_does_its_average(start):
     assert holds(objective.generator_ema, shapes)
 
 
-def test_a_deep_generator_takes_the_public_names(start):
+def test_deep_generator_uses_official_names(start):
     shapes = layout.generator(**SIZES, times=("t_embedder",))
 
     objective = start(shapes, repeats=2)
@@ -62,7 +62,7 @@ def test_a_discriminator_starts_alone(start):
     assert objective.generator.final_layer.linear.weight.abs().sum() == 0  # As it begins.
 
 
-def test_a_classifier_starts_with_the_file_and_so_does_its_average(tmp_path):
+def test_classifier_and_ema_start_from_file(tmp_path):
     shapes = layout.classifier(**SIZES)
     torch.save(layout.random_state(shapes), tmp_path / "file.pth")
     sizes = ["objective.classifier.hidden_size=16", "objective.classifier.depth=2"]
@@ -89,6 +89,6 @@ def test_a_classifier_starts_with_the_file_and_so_does_its_average(tmp_path):
         (layout.generator(**SIZES), dict(players=["discriminator"]), "needs weights of: discrim"),
     ],
 )
-def test_what_does_not_fit_is_named(shapes, init, message, start):
+def test_incompatible_field_is_named(shapes, init, message, start):
     with pytest.raises(CheckpointError, match=message):
         start(shapes, **init)

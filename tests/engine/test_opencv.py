@@ -27,7 +27,7 @@ def test_mmengine_alone_fails_without_libgl(tmp_path):
     assert "libGL" in result.stderr  # Else the stand-in is no longer needed: remove it.
 
 
-def test_a_run_trains_without_libgl(tmp_path):
+def test_run_trains_without_libgl(tmp_path):
     code = """
 from afmlib.cli import main
 status = main(["train", "afm_digits", "--work-dir", "run", "--set", "num_images=32",

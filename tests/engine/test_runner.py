@@ -73,7 +73,7 @@ class _StopAt(Hook):
         "shortcut_digits",
     ],
 )
-def test_a_resumed_run_is_the_run_that_was_not_interrupted(run, name, tmp_path):
+def test_resume_is_exact(run, name, tmp_path):
     whole = run(name=name, work_dir=tmp_path / "whole")
     first = run(name=name, work_dir=tmp_path / "parts", hooks=[_StopAt(32)])
     assert first.train_loop.num_images == 32
@@ -86,7 +86,7 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(run, name, tmp_path):
     ).read_bytes()
 
 
-def test_the_log_of_a_resumed_run_has_each_entry_once(run, tmp_path):
+def test_resumed_log_has_each_entry_once(run, tmp_path):
     first = run("log.every=8", hooks=[_StopAt(32)])
     first.save()
     with (tmp_path / "run/log.jsonl").open("a") as file:
@@ -98,7 +98,7 @@ def test_the_log_of_a_resumed_run_has_each_entry_once(run, tmp_path):
     assert all("generator/transport" in entry for entry in entries)
 
 
-def test_training_is_the_plain_loop_of_the_paper(run, tiny_config):
+def test_training_matches_plain_loop(run, tiny_config):
     runner = run("ema.warmup=false", "optimizers.generator.clip_grad_norm=0.5")
 
     fresh = Runner(tiny_config(), runner.work_dir + "-fresh", device="cpu")
@@ -137,7 +137,7 @@ def test_training_is_the_plain_loop_of_the_paper(run, tiny_config):
         torch.testing.assert_close(runner.objective.state_dict()[name], value, msg=name)
 
 
-def test_a_run_follows_from_its_seed_alone(run, tmp_path):
+def test_seed_determines_the_run(run, tmp_path):
     torch.manual_seed(1)
     one = run(work_dir=tmp_path / "one")
     torch.manual_seed(2)
@@ -151,7 +151,7 @@ def test_a_run_follows_from_its_seed_alone(run, tmp_path):
     )
 
 
-def test_a_run_leaves_its_config_log_pictures_and_checkpoints(run, tmp_path):
+def test_run_folder_contents(run, tmp_path):
     run("checkpoint_every=24", "sample_every=32", "keep_last=2")
 
     folder = tmp_path / "run"
@@ -166,14 +166,14 @@ def test_a_run_leaves_its_config_log_pictures_and_checkpoints(run, tmp_path):
     assert names == ["000000064", "000000048"]
 
 
-def test_an_interval_is_due_at_the_first_iteration_that_reaches_it(run, tmp_path):
+def test_interval_is_due_when_reached(run, tmp_path):
     run("checkpoint_every=20", "keep_last=9")
 
     names = [path.rsplit("/", 1)[1] for path in checkpoint_folders(str(tmp_path / "run"))]
     assert sorted(map(int, names)) == [24, 40, 64]  # Of 8 images an iteration: 20, 40, 60.
 
 
-def test_a_loaded_checkpoint_samples_as_the_run_did(run, tmp_path):
+def test_loaded_checkpoint_samples_as_the_run(run, tmp_path):
     runner = run()
 
     for ema, expected in ((True, runner.objective.generator_ema), (False, None)):
@@ -189,20 +189,20 @@ def test_a_loaded_checkpoint_samples_as_the_run_did(run, tmp_path):
     assert tuple(model.conventions.latent_shape) == (1, 8, 8)
 
 
-def test_a_folder_that_holds_a_run_is_refused_unless_resumed(run):
+def test_folder_with_a_run_needs_resume(run):
     run()
 
     with pytest.raises(FileExistsError, match="already holds a run"):
         run()
 
 
-def test_resuming_in_an_empty_folder_starts_the_run(run, tmp_path):
+def test_resume_in_empty_folder_starts(run, tmp_path):
     assert_equal_bit_for_bit(
         run(work_dir=tmp_path / "a", resume=True), run(work_dir=tmp_path / "b")
     )
 
 
-def test_resuming_a_finished_run_changes_nothing(run, tmp_path):
+def test_resume_of_finished_run_changes_nothing(run, tmp_path):
     whole = run()
     log = (tmp_path / "run/log.jsonl").read_text()
 
@@ -226,7 +226,7 @@ def test_resuming_a_finished_run_changes_nothing(run, tmp_path):
         ("phases=[{at: 32, lr_factor: 0.5}]", "phases"),
     ],
 )
-def test_a_run_by_another_config_is_refused_and_left_alone(run, override, key, tmp_path):
+def test_resume_with_another_config_raises(run, override, key, tmp_path):
     run()
     before = (tmp_path / "run/config.yaml").read_text()
 
@@ -236,7 +236,7 @@ def test_a_run_by_another_config_is_refused_and_left_alone(run, override, key, t
     assert (tmp_path / "run/config.yaml").read_text() == before
 
 
-def test_a_checkpoint_of_another_convention_is_refused(run, tmp_path):
+def test_other_conventions_or_data_raise(run, tmp_path):
     runner = run()
     (folder,) = checkpoint_folders(str(tmp_path / "run"))
     manifest = read_manifest(folder)
@@ -248,7 +248,7 @@ def test_a_checkpoint_of_another_convention_is_refused(run, tmp_path):
         check_same_run(folder, runner.full_config, {**manifest, "num_samples": 1438})
 
 
-def test_a_default_that_is_written_out_is_the_same_run(run):
+def test_explicit_default_is_the_same_run(run):
     run()
 
     runner = run("objective.cp_scale=0.01", "seed=0", resume=True)
@@ -256,7 +256,7 @@ def test_a_default_that_is_written_out_is_the_same_run(run):
     assert runner.train_loop.num_images == 64
 
 
-def test_a_refused_run_leaves_damaged_checkpoints_where_they_are(run, tmp_path):
+def test_failed_resume_keeps_corrupt_checkpoints(run, tmp_path):
     run("checkpoint_every=32")
     newest = tmp_path / "run/checkpoints/000000064"
     (newest / "training.pt").write_bytes(b"damaged")
@@ -269,7 +269,7 @@ def test_a_refused_run_leaves_damaged_checkpoints_where_they_are(run, tmp_path):
     assert newest.with_name("000000064.damaged").exists()
 
 
-def test_data_may_be_moved_but_not_replaced(run, tmp_path):
+def test_data_may_move_but_not_change(run, tmp_path):
     runner = run()
     (folder,) = checkpoint_folders(str(tmp_path / "run"))
     manifest, config = read_manifest(folder), runner.full_config
@@ -280,13 +280,13 @@ def test_data_may_be_moved_but_not_replaced(run, tmp_path):
         check_same_run(folder, {**config, "data": {"type": "ImageFolder"}}, manifest)
 
 
-def test_a_longer_run_goes_on(run):
+def test_resume_with_more_images(run):
     run()
 
     assert run("num_images=96", resume=True).train_loop.num_images == 96
 
 
-def test_a_run_that_was_killed_in_its_first_checkpoint_starts_again(run, tmp_path):
+def test_kill_in_first_checkpoint_restarts(run, tmp_path):
     (tmp_path / "run/checkpoints/000000032").mkdir(parents=True)
     (tmp_path / "run/config.yaml").write_text("seed: 0")
 
@@ -319,7 +319,7 @@ def test_unfit_evaluation_raises_before_the_run(run, tmp_path):
         ("input_size=16", r"shape \(1, 16, 16\); the data have shape \(1, 8, 8\)"),
     ],
 )
-def test_networks_that_do_not_fit_the_data_raise(run, override, message, tmp_path):
+def test_networks_of_wrong_shape_raise(run, override, message, tmp_path):
     networks = ("generator", "discriminator")
     with pytest.raises(ConfigError, match=message):
         run(*(f"objective.{network}.{override}" for network in networks))
@@ -336,7 +336,7 @@ def test_training_state_loads_without_unpickling_code(run, tmp_path):
     assert state["objective"]["gradient_normalization.square_avg"] > 0
 
 
-def test_a_term_that_is_not_finite_stops_the_run_before_the_update(run, tiny_config, tmp_path):
+def test_non_finite_term_stops_the_run(run, tiny_config, tmp_path):
     name = "_NaNFromTheThirdUpdate"
     if name not in LOSSES.components():
 
@@ -381,7 +381,7 @@ def test_at_most_fifteen_lines_before_training(tiny_config, tmp_path):
     assert any("M parameters" in line for line in lines)
 
 
-def test_plain_lines_where_there_is_no_terminal(run):
+def test_plain_lines_without_a_terminal(run):
     text = io.StringIO()
     run(console=Console(file=text, width=200), name="afm_digits")
 
@@ -436,7 +436,7 @@ def test_compiled_networks_train_to_the_same_weights(run, tiny_config, tmp_path)
         torch.testing.assert_close(compiled.generator.state_dict()[name], value)
 
 
-def test_what_is_overridden_of_mmengine_still_exists():
+def test_overridden_mmengine_methods_exist():
     ours = {
         name
         for name, member in vars(Runner).items()
@@ -459,7 +459,7 @@ def test_what_is_overridden_of_mmengine_still_exists():
     assert all(hasattr(mmengine.runner.Runner, name) for name in repaired)
 
 
-def test_an_evaluation_is_abandoned_by_a_signal_and_made_up_for(run, tmp_path, monkeypatch):
+def test_signal_aborts_evaluation_and_resume_redoes_it(run, tmp_path, monkeypatch):
     settings = ["evaluation.metrics=[Diversity]", "evaluation.num_samples=20", "evaluate_every=32"]
     whole = run(*settings, work_dir=tmp_path / "whole")
     called = []
@@ -493,7 +493,7 @@ def test_an_evaluation_is_abandoned_by_a_signal_and_made_up_for(run, tmp_path, m
 
 
 @pytest.mark.parametrize("split", [24, 40])
-def test_an_entry_of_the_log_may_lie_across_a_checkpoint(run, split, tmp_path):
+def test_log_entry_across_a_checkpoint(run, split, tmp_path):
     def entries(name):
         lines = (tmp_path / name / "log.jsonl").read_text().splitlines()
         entries = [json.loads(line) for line in lines]
@@ -515,7 +515,7 @@ def test_saving_twice_writes_once(run, monkeypatch):
     assert runner.save() == runner.last_checkpoint
 
 
-def test_a_run_that_cannot_be_saved_keeps_its_last_checkpoint(run, tmp_path, monkeypatch):
+def test_failed_save_keeps_last_checkpoint(run, tmp_path, monkeypatch):
     import errno
 
     from afmlib.io import storage

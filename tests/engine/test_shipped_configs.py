@@ -51,7 +51,7 @@ def networks(objective):
 
 
 @pytest.mark.parametrize("name", names())
-def test_a_config_takes_two_steps(name, latents, tmp_path):
+def test_config_trains_two_steps(name, latents, tmp_path):
     overrides = list(ALWAYS)
     config = load_config(name)
     if config["objective"]["generator"]["type"] != "MLPGenerator":
@@ -83,7 +83,7 @@ class ShippedSquares(FeatureExtractor):
 
 
 @pytest.mark.parametrize("name", ["afm_b2", "afm_auto_xl2"])
-def test_a_controller_takes_the_place_of_the_phases_of_the_paper(name, tmp_path):
+def test_controller_replaces_the_paper_phases(name, tmp_path):
     """As docs/phases.md says, on a few random latents of the size of the published ones."""
     means, labels = torch.randn(10, 2, 4, 32, 32), torch.arange(10) % 3
     write_latents(str(tmp_path / "latents"), means, means.exp(), labels, 0.18215, num_classes=3)

@@ -82,7 +82,7 @@ def write(folder, state, **said):
 
 
 @pytest.mark.parametrize("examples", [200, pytest.param(2000, marks=pytest.mark.slow)])
-def test_a_run_goes_on_with_whatever_state_or_refuses_it(stopped, examples, tmp_path):
+def test_any_state_resumes_or_raises(stopped, examples, tmp_path):
     runner, folder, whole = stopped
     loop, outcomes = runner.train_loop, collections.Counter()
     spoiled = str(tmp_path / "spoiled")
@@ -127,7 +127,7 @@ def test_a_run_goes_on_with_whatever_state_or_refuses_it(stopped, examples, tmp_
         (lambda state: state["hooks"]["log"].update(sums={"a": 5}), "a sum of the log is 5"),
     ],
 )
-def test_a_state_that_does_not_fit_is_refused_in_words(stopped, spoiled, message):
+def test_incompatible_state_is_explained(stopped, spoiled, message):
     runner, folder, state = stopped
     spoiled(state)
     write(folder, state)
@@ -137,7 +137,7 @@ def test_a_state_that_does_not_fit_is_refused_in_words(stopped, spoiled, message
 
 
 @pytest.mark.parametrize("num_images", [-8, "x", None, 0.5])
-def test_a_count_that_is_none_is_refused(stopped, num_images):
+def test_invalid_count_raises(stopped, num_images):
     runner, folder, state = stopped
     write(folder, state, num_images=num_images)
 

@@ -18,7 +18,7 @@ NUMBERS = st.floats(-1e3, 1e3)
 
 
 @given(st.integers(1, 4), st.integers(1, 5), st.data())
-def test_micro_batches_give_the_metrics_of_the_batch(parts, size, data):
+def test_micro_batch_metrics_match_full_batch(parts, size, data):
     terms = [data.draw(NUMBERS) for _ in range(parts)]
     values = [[data.draw(NUMBERS) for _ in range(size)] for _ in range(parts)]
     metrics = TrainingMetrics("generator")
@@ -174,7 +174,7 @@ class OneNetwork(Objective):
 
 @pytest.mark.usefixtures("float64")
 @given(st.floats(0, 0.999), st.integers(1, 30))
-def test_ema_approaches_a_constant_network_geometrically(decay, updates):
+def test_ema_approaches_constant_weights_geometrically(decay, updates):
     objective = OneNetwork(nn.Linear(3, 2))
     start = torch.randn(2, 3)
     objective.ema.weight.data.copy_(start)
@@ -217,7 +217,7 @@ def test_updates_of_a_config_override_the_objective(run):
     assert batches["generator"].num_images == images
 
 
-def test_a_subclass_of_the_step_is_used(tiny_config, tmp_path):
+def test_runner_uses_subclass_of_step(tiny_config, tmp_path):
     seen = []
 
     class Recorded(TrainingStep):

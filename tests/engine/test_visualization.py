@@ -25,7 +25,7 @@ def wandb(monkeypatch):
     return module
 
 
-def test_wandb_gets_scalars_and_pictures_by_images_seen(run, wandb, tmp_path):
+def test_wandb_gets_scalars_and_pictures(run, wandb, tmp_path):
     run("log.wandb=my-project", "log.every=32", "evaluation.metrics=[Diversity]")
 
     (_, init), *rest = wandb.told
@@ -51,7 +51,7 @@ def test_tensorboard_gets_scalars_and_pictures(run, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["wandb", "tensorboard"])
-def test_a_missing_package_is_named_with_its_extra(name, monkeypatch, tmp_path):
+def test_missing_package_names_its_extra(name, monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
     config = LogConfig(tensorboard=name == "tensorboard", wandb="x" if name == "wandb" else None)
 
@@ -59,11 +59,11 @@ def test_a_missing_package_is_named_with_its_extra(name, monkeypatch, tmp_path):
         visualization_backends(config, str(tmp_path), "run")
 
 
-def test_without_being_asked_nothing_is_written():
+def test_nothing_is_written_by_default():
     assert visualization_backends(LogConfig(), None, "run") == []
 
 
-def test_a_picture_of_the_back_end_is_what_was_saved(run, wandb, tmp_path):
+def test_backend_picture_equals_the_file(run, wandb, tmp_path):
     run("log.wandb=my-project")
     from PIL import Image
 

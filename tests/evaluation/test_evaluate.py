@@ -189,11 +189,11 @@ def test_kill_leaves_complete_shards(of_two):
     assert after == []
 
 
-def test_resume_on_two_processes_is_bit_equal(of_two, whole):
+def test_resume_with_two_processes_is_exact(of_two, whole):
     assert of_two[0]["resumed"] == whole
 
 
-def test_two_processes_are_bit_equal(of_two, whole):
+def test_two_processes_equal_one(of_two, whole):
     assert of_two[0]["anew"] == whole
 
 
@@ -315,7 +315,7 @@ def test_key_depends_on_the_architecture(other):
     assert key(other) != key(DEEP) == key(DEEP)
 
 
-def test_corrupt_shard_is_made_again(tmp_path, small_parts, whole, caplog):
+def test_corrupt_shard_is_redone(tmp_path, small_parts, whole, caplog):
     interrupt(tmp_path, after=24)
     (second,) = tmp_path.rglob("000000008.safetensors")
     content = second.read_bytes()

@@ -11,7 +11,7 @@ from afmlib.evaluation.pictures import BACKGROUND, image_grid, save_picture
 
 
 @given(st.integers(1, 12), st.integers(1, 5), st.sampled_from([1, 3, 4]), st.sampled_from([8, 40]))
-def test_every_image_stands_in_its_place(count, columns, channels, size):
+def test_order_of_images_in_grid(count, columns, channels, size):
     images = torch.linspace(-1, 1, count)[:, None, None, None].expand(-1, channels, size, size)
 
     picture = image_grid(images, columns)
@@ -28,7 +28,7 @@ def test_every_image_stands_in_its_place(count, columns, channels, size):
 
 
 @pytest.mark.parametrize("shape", [(20, 1), (20, 2), (20, 1, 8, 8), (20, 3, 16, 16)])
-def test_images_and_points_are_saved_as_png(shape, tmp_path):
+def test_images_and_points_become_png(shape, tmp_path):
     save_picture(torch.randn(shape), tmp_path / "new" / "picture.png", columns=5)
 
     assert np.asarray(Image.open(tmp_path / "new" / "picture.png")).std() > 0

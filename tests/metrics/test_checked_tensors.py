@@ -11,7 +11,7 @@ from afmlib.metrics.checked_tensors import pack, unpack
 TENSORS = {"a": torch.arange(5.0), "b": torch.ones(2, 0), "c": torch.tensor(3)}
 
 
-def test_what_was_packed_comes_out():
+def test_pack_unpack_roundtrip():
     again = unpack(pack(TENSORS))
 
     assert again.keys() == TENSORS.keys()
@@ -21,7 +21,7 @@ def test_what_was_packed_comes_out():
 
 
 @given(st.integers(0, len(pack(TENSORS)) - 1), st.integers(1, 255))
-def test_no_flipped_byte_goes_unnoticed(position, flip):
+def test_any_flipped_byte_raises(position, flip):
     content = bytearray(pack(TENSORS))
     content[position] ^= flip
     try:

@@ -16,7 +16,7 @@ def test_held_out_digits_and_shuffled_labels(digits, judge):
     assert wrong < 0.03
 
 
-def test_it_is_a_share_of_the_samples(tensors, judge):
+def test_accuracy_is_a_fraction_of_samples(tensors, judge):
     images = torch.tensor([[0.0], [1.0]]).repeat(10, 1)
     data = tensors(images, torch.tensor([0, 1]).repeat(10))
     samples, labels = torch.tensor([[0.1], [0.9], [0.2], [0.0]]), torch.tensor([0, 1, 0, 1])
@@ -24,7 +24,7 @@ def test_it_is_a_share_of_the_samples(tensors, judge):
     assert judge(ClassAccuracy(), samples, labels, dataset=data) == {"class_accuracy": 0.75}
 
 
-def test_it_can_be_trained_on_a_part(digits, judge):
+def test_train_on_a_subset(digits, judge):
     held_out = digits.held_out()
 
     value = judge(ClassAccuracy(max_images=100), held_out.images, held_out.labels)

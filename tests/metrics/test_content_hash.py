@@ -5,7 +5,7 @@ import torch
 from afmlib.metrics.content_hash import content_hash
 
 
-def test_it_names_the_content_and_nothing_else():
+def test_hash_depends_only_on_content():
     weights = {"a": torch.randn(2, 3), "b": torch.zeros(())}
     same = {"b": torch.zeros(()), "a": weights["a"].T.clone().T}
 

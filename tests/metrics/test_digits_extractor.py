@@ -39,7 +39,7 @@ def test_training_is_reproducible(digits_extractor):
     assert all(torch.equal(weights[name], trained[name]) for name in weights)
 
 
-def test_it_knows_digits_that_it_has_not_seen(digits, digits_extractor):
+def test_accuracy_on_held_out_digits(digits, digits_extractor):
     held_out = digits.held_out()
 
     right = digits_extractor.network(held_out.images).argmax(1) == held_out.labels
@@ -89,7 +89,7 @@ def test_weights_are_trained_once_and_kept(cache, digits_extractor):
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "foreign"])
-def test_a_damaged_file_is_replaced(cache, caplog, digits_extractor, damage):
+def test_corrupt_file_is_replaced(cache, caplog, digits_extractor, damage):
     folder, trainings = cache
     DigitsExtractor()
     (file,) = folder.iterdir()

@@ -37,7 +37,7 @@ def test_batches_change_nothing(tensors, identity):
     assert torch.equal(evaluation.real_images()[0], data.images)
 
 
-def test_of_many_images_the_same_are_taken(tensors):
+def test_subset_of_images_is_fixed(tensors):
     data = tensors(torch.arange(50.0).reshape(50, 1))
 
     first, again = (torch.cat([x for x, _ in read_images(data, 4, limit=10)]) for _ in range(2))

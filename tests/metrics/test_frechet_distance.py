@@ -84,7 +84,7 @@ def test_small_images_compare_pixels(tensors, identity, judge):
         run(large, extractor=None)
 
 
-def test_it_ranks_digits_as_it_should(digits, judge, capfd):
+def test_real_digits_beat_means_and_noise(digits, judge, capfd):
     held_out = digits.held_out()
     images, labels = held_out.images, held_out.labels
     means = torch.stack([digits.images[digits.labels == label].mean(0) for label in range(10)])

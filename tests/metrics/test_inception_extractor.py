@@ -17,7 +17,7 @@ class Harmful:
         return print, ("Run!",)
 
 
-def test_an_unknown_file_is_never_unpickled(tmp_path, capsys):
+def test_unknown_file_is_not_unpickled(tmp_path, capsys):
     path = tmp_path / "pt_inception-2015-12-05-6726825d.pth"
     path.write_bytes(pickle.dumps(Harmful()))
 
@@ -50,7 +50,7 @@ def extractor(network, tmp_path, monkeypatch):
     return InceptionExtractor(str(path))
 
 
-def test_features_are_those_of_torch_fidelity(network, tmp_path, monkeypatch):
+def test_features_match_torch_fidelity(network, tmp_path, monkeypatch):
     path = tmp_path / "weights.pth"
     torch.save(network.state_dict(), path)
     monkeypatch.setattr(module, "SHA256", hashlib.sha256(path.read_bytes()).hexdigest())

@@ -39,7 +39,7 @@ def test_nearest_distance_matches_all_pairs(tensors, seed, batch_size):
     )
 
 
-def test_offset_is_in_units_of_the_images(digits, judge):
+def test_offset_in_units_of_images(digits, judge):
     value = judge(NearestTrainingImage(), digits.images + 1e-4, digits.labels)
 
     assert value["nearest_training_image"] == pytest.approx(1e-4, rel=1e-2)

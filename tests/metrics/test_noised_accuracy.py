@@ -48,7 +48,7 @@ def test_accuracy_at_each_time():
     assert values["accuracy_at_0"] == 1 > values["accuracy_at_0.6"] > 0.4
 
 
-def test_the_classifier_is_told_the_time():
+def test_classifier_gets_the_time():
     classifier = Sign()
 
     NoisedAccuracy([0.25])(evaluation(classifier))
@@ -63,6 +63,6 @@ def test_missing_classifier_raises():
 
 
 @pytest.mark.parametrize("timesteps", [[], [-0.1], [1.5], [float("nan")]])
-def test_times_out_of_the_flow_are_refused(timesteps):
+def test_times_outside_the_flow_raise(timesteps):
     with pytest.raises(ValueError, match=r"timesteps must be in \[0, 1\]"):
         NoisedAccuracy(timesteps)

@@ -21,7 +21,7 @@ def oracle(samples, real, k):
 
 
 @pytest.mark.parametrize("k", [1, 3])
-def test_it_is_what_its_definition_says(tensors, identity, judge, k):
+def test_values_match_the_definition(tensors, identity, judge, k):
     torch.manual_seed(k)
     data, samples = tensors(torch.randn(20, 3)), 1.5 * torch.randn(15, 3)
     labels = torch.zeros(15, dtype=torch.long)
@@ -43,7 +43,7 @@ def test_real_images_and_copies(digits, judge):
     assert copies["recall"] < 0.01
 
 
-def test_too_few_samples_are_refused(digits, judge):
+def test_too_few_samples_raise(digits, judge):
     with pytest.raises(ValueError, match="more than 3 samples and real images, got 3 and 1437"):
         judge(PrecisionRecall(), digits.images[:3], digits.labels[:3])
     with pytest.raises(ValueError, match="k must be at least 1, got 0"):

@@ -144,7 +144,7 @@ def test_invalid_reference_raises(tmp_path, message):
         ReferenceFile(save(tmp_path / "x.npz", **broken_files()[message]))
 
 
-def test_name_of_a_reference_has_its_hash(tmp_path):
+def test_reference_name_has_its_hash(tmp_path):
     texts = [
         str(ReferenceFile(save(tmp_path / "x.npz", arr_0=pixels(seed=seed)))) for seed in (0, 0, 1)
     ]

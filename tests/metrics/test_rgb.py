@@ -9,13 +9,13 @@ from afmlib.metrics.rgb import to_rgb_bytes
 
 
 @given(st.integers(0, 255), st.floats(-0.4, 0.4))
-def test_it_rounds_to_the_nearest_byte(value, offset):
+def test_round_to_nearest_byte(value, offset):
     images = torch.full((1, 3, 1, 1), (value + offset) / 127.5 - 1)
 
     assert to_rgb_bytes(images).flatten().tolist() == [value] * 3
 
 
-def test_gray_is_repeated_and_values_are_clipped():
+def test_gray_is_repeated_and_clipped():
     images = torch.tensor([-7.0, -1.0, 1.0, 7.0]).reshape(4, 1, 1, 1)
 
     expected = torch.tensor([0, 0, 255, 255], dtype=torch.uint8)

@@ -63,7 +63,7 @@ def test_outputs_depend_on_the_network(network, weights, tmp_path):
         assert torch.equal(without(images), extractor(images))
 
 
-def test_a_transformer_has_no_map(tmp_path):
+def test_transformer_has_no_feature_map(tmp_path):
     path = tmp_path / "weights.safetensors"
     save_file(timm.create_model("test_vit", pretrained=False).state_dict(), path)
 
@@ -118,7 +118,7 @@ def test_missing_weights_and_unknown_models_raise(weights):
         TimmExtractor("efficientnet_lite", weights=weights)
 
 
-def test_weights_that_do_not_fit_are_refused(network, tmp_path):
+def test_incompatible_weights_raise(network, tmp_path):
     state = dict(network.state_dict())
     del state["conv_stem.weight"]
     path = tmp_path / "weights.pth"
@@ -136,7 +136,7 @@ class Harmful:
 
 
 @pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
-def test_files_that_run_code_are_refused(tmp_path, capsys, name):
+def test_files_with_code_raise(tmp_path, capsys, name):
     path = tmp_path / name
     for content in (Harmful(), {"state_dict": Harmful()}):
         torch.save(content, path)
@@ -148,7 +148,7 @@ def test_files_that_run_code_are_refused(tmp_path, capsys, name):
     assert capsys.readouterr().out == ""
 
 
-def test_files_without_weights_are_refused(tmp_path):
+def test_files_without_weights_raise(tmp_path):
     path = tmp_path / "weights.pth"
     for content in ([1, 2], {}, {"epoch": 3}):
         torch.save(content, path)

@@ -71,7 +71,7 @@ def test_max_points_limits_the_assignment(judge):
 
 
 @given(seeds, st.floats(-5, 5))
-def test_a_shift_moves_points_by_its_length(seed, shift):
+def test_shift_moves_points_by_its_length(seed, shift):
     points = torch.randn(20, 1, generator=torch.Generator().manual_seed(seed)).double()
 
     assert wasserstein_1(points, points.flip(0) + shift) == pytest.approx(abs(shift))
@@ -80,7 +80,7 @@ def test_a_shift_moves_points_by_its_length(seed, shift):
 
 @settings(max_examples=20)
 @given(seeds)
-def test_the_assignment_is_the_best_of_all(seed):
+def test_assignment_is_optimal(seed):
     points, others = torch.randn(2, 5, 2, generator=torch.Generator().manual_seed(seed)).double()
 
     best = min(

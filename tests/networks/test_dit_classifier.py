@@ -71,7 +71,7 @@ def test_time_makes_a_difference(seed):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_other_precision_is_near_and_is_kept(dtype):
+def test_other_precisions(dtype):
     network = randomized(qk_norm=True)
     latents, times = torch.randn(3, 2, 4, 4), torch.rand(3)
     expected = network(latents, times)
@@ -92,6 +92,6 @@ def test_other_precision_is_near_and_is_kept(dtype):
         (dict(num_classes=0), "num_classes must be at least 1"),
     ],
 )
-def test_sizes_that_do_not_fit_are_refused(arguments, message):
+def test_invalid_sizes_raise(arguments, message):
     with pytest.raises(ValueError, match=message):
         DiTClassifier(**SMALL | arguments)

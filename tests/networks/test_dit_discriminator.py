@@ -114,7 +114,7 @@ def test_missing_time_is_named():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_other_precision_is_near_and_is_kept(dtype):
+def test_other_precisions(dtype):
     network = randomized(qk_norm=True, use_timestep=True)
     latents, labels, times = torch.randn(3, 2, 4, 4), torch.tensor([0, 1, 2]), torch.rand(3)
     expected = network(latents, labels, times)
@@ -144,6 +144,6 @@ def test_null_class_needs_class_dropout(probability):
         (dict(class_dropout_prob=2.0), "class_dropout_prob in"),
     ],
 )
-def test_sizes_that_do_not_fit_are_refused(arguments, message):
+def test_invalid_sizes_raise(arguments, message):
     with pytest.raises(ValueError, match=message):
         DiTDiscriminator(**SMALL | arguments)

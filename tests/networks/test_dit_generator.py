@@ -131,7 +131,7 @@ def test_time_without_embedder_is_ignored(seed):
 
 
 @given(seeds)
-def test_both_times_are_added_to_the_condition(seed):
+def test_source_and_target_times_are_added(seed):
     torch.manual_seed(seed)
     network = randomized(**BOTH_TIMES)
     latents, labels = torch.randn(3, 2, 4, 4), torch.tensor([0, 1, 2])
@@ -183,7 +183,7 @@ def test_null_class_needs_class_dropout(probability, rows):
 
 @pytest.mark.parametrize("qk_norm", [False, True])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_other_precision_is_near_and_is_kept(dtype, qk_norm):
+def test_other_precisions(dtype, qk_norm):
     network = randomized(qk_norm=qk_norm, **BOTH_TIMES)
     latents, labels, times = torch.randn(3, 2, 4, 4), torch.tensor([0, 1, 2]), torch.rand(3)
     expected = network(latents, labels, times, times / 2)
@@ -228,6 +228,6 @@ def test_autocast_is_close():
         (dict(attention="flash"), "attention must be one of"),
     ],
 )
-def test_sizes_that_do_not_fit_are_refused(arguments, message):
+def test_invalid_sizes_raise(arguments, message):
     with pytest.raises(ValueError, match=message):
         DiTGenerator(**SMALL | arguments)

@@ -53,7 +53,7 @@ def assert_near(made, expected):
 
 
 @given(seeds, times_run, depths)
-def test_stack_runs_over_its_own_hidden_state(seed, repeats, depth):
+def test_stack_repeats_on_hidden_state(seed, repeats, depth):
     torch.manual_seed(seed)
     generator = build(depth)
     latents, labels = batch()
@@ -95,7 +95,7 @@ def test_one_block_has_one_order(seed):
         assert torch.equal(*made)
 
 
-def test_orders_differ_where_there_is():
+def test_stack_and_block_order_differ():
     latents, labels = batch()
     generator = build(2)
     by_stack, by_block = (wrapper(2, generator)(latents, labels) for wrapper in WRAPPERS)
@@ -190,7 +190,7 @@ def test_half_precision_runs(wrapper):
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
-def test_what_cannot_be_repeated_is_refused(wrapper, unchecked):
+def test_unrepeatable_network_raises(wrapper, unchecked):
     plain = DiTGenerator(hidden_size=16, depth=1, num_heads=2, input_size=4, in_channels=2)
 
     with pytest.raises(ValueError, match="repeats must be at least 1, got 0"):
@@ -272,7 +272,7 @@ def test_plain_repeat_keeps_its_activations(cls):
 
 
 @pytest.mark.parametrize("kind", ["RepeatDepth", "RepeatBlocks"])
-def test_wrapper_is_chosen_by_one_line_of_a_config(kind):
+def test_config_chooses_the_wrapper(kind):
     run = load_config("afm_deep_digits", [f"objective.generator.type={kind}"])["objective"]
     sizes = dict(input_size=8, in_channels=1, num_classes=10)
 

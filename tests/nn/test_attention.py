@@ -283,7 +283,7 @@ def objective(attention, penalty):
     return AdversarialFlow(generator, DiTDiscriminator(attention=attention, **SMALL), None, penalty)
 
 
-def test_autograd_penalty_with_named_fused_kernel_raises():
+def test_autograd_penalty_with_fused_kernel_raises():
     with pytest.raises(ValueError, match="SDPAttention has no double_backward"):
         objective("sdpa", AutogradPenalty())
     objective("sdpa", FiniteDifferencePenalty())

@@ -29,7 +29,7 @@ def gradients(network):
 
 
 @pytest.mark.parametrize("kind", ["mlp", "dit"])
-def test_no_player_leaves_gradients_in_the_other(networks, batch, kind):
+def test_other_player_gets_no_gradients(networks, batch, kind):
     objective = AdversarialFlow(*networks(kind))
     latents, labels = batch(objective.generator)
     draws = objective.draw(latents)
@@ -49,7 +49,7 @@ def flags(module):
     return {name: parameter.requires_grad for name, parameter in module.named_parameters()}
 
 
-def test_what_was_frozen_stays_frozen_and_what_was_not_is_trained_again(networks, batch):
+def test_requires_grad_flags_are_restored(networks, batch):
     objective = AdversarialFlow(*networks("dit"))
     objective.discriminator.blocks[0].requires_grad_(False)  # As features trained elsewhere.
     objective.generator.blocks[1].requires_grad_(False)
@@ -67,7 +67,7 @@ def test_what_was_frozen_stays_frozen_and_what_was_not_is_trained_again(networks
     assert gradients(objective.generator.blocks[1]) == []
 
 
-def test_flags_are_put_back_when_a_network_fails(networks, batch):
+def test_flags_are_restored_after_an_error(networks, batch):
     objective = AdversarialFlow(*networks("dit"))
     before = flags(objective)
     latents, labels = batch(objective.generator)
@@ -86,7 +86,7 @@ def test_flags_are_put_back_when_a_network_fails(networks, batch):
     sum(objective.terms("generator", latents, labels, draws).values()).backward()
 
 
-def test_a_gradient_that_is_not_finite_stops_the_step_and_is_forgotten(networks, batch):
+def test_non_finite_gradient_leaves_no_trace(networks, batch):
     objective = AdversarialFlow(*networks("mlp"))
     latents, labels = batch(objective.generator)
     draws = objective.draw(latents)
@@ -100,7 +100,7 @@ def test_a_gradient_that_is_not_finite_stops_the_step_and_is_forgotten(networks,
     assert gradients(objective.generator) == []
 
 
-def test_there_is_no_other_player():
+def test_unknown_player_raises():
     objective = small()
     latents, labels = torch.randn(2, 2), torch.zeros(2).long()
 
@@ -112,7 +112,7 @@ def test_there_is_no_other_player():
 # --- Settings ---
 
 
-def test_the_averaged_generator_is_a_frozen_copy_in_evaluation_mode(networks, batch):
+def test_ema_is_a_frozen_copy(networks, batch):
     objective = AdversarialFlow(*networks("dit"))
     ema, online = objective.generator_ema, objective.generator
 
@@ -161,7 +161,7 @@ def test_scales_follow_the_images_seen(networks, batch):
             torch.testing.assert_close(terms[name], weight * unweighted[name])
 
 
-def test_a_schedule_without_a_length_needs_that_of_the_run():
+def test_schedule_gets_length_of_the_run():
     objective = small(ot_scale=LinearSchedule(0.2, 0.1))
     latents, labels = torch.randn(2, 2), torch.zeros(2).long()
 
@@ -169,7 +169,7 @@ def test_a_schedule_without_a_length_needs_that_of_the_run():
         objective.generator_terms(latents, labels, objective.draw(latents))
 
 
-def test_normalization_is_a_switch_or_arguments_or_an_operator():
+def test_accepted_forms_of_normalization():
     operator = GradientNormalization(decay=0.5)
 
     assert small(gradient_normalization=False).gradient_normalization is None
@@ -180,7 +180,7 @@ def test_normalization_is_a_switch_or_arguments_or_an_operator():
     assert not default.bias_correction
 
 
-def test_the_average_of_the_normalization_is_part_of_the_state(networks, batch):
+def test_normalizer_average_is_saved(networks, batch):
     objective = AdversarialFlow(*networks("mlp"))
     latents, labels = batch(objective.generator)
     sum(objective.terms("generator", latents, labels, objective.draw(latents)).values()).backward()
@@ -201,7 +201,7 @@ def test_the_average_of_the_normalization_is_part_of_the_state(networks, batch):
         ("any", "velocity", ("VelocityPrediction", 1, True)),
     ],
 )
-def test_the_sample_model_knows_how_it_was_trained(nfe, prediction, expected):
+def test_sample_model_has_training_settings(nfe, prediction, expected):
     conventions = small(nfe, prediction=prediction).sample_model.conventions
 
     assert (conventions.parameterization, conventions.nfe, conventions.any_nfe) == expected
@@ -248,7 +248,7 @@ class OneStep(Guidance):
 
 
 @pytest.mark.parametrize("nfe", [2, "any"])
-def test_guidance_is_asked_whether_it_fits_the_steps(nfe):
+def test_guidance_checks_the_steps(nfe):
     small(guidance=OneStep())
     with pytest.raises(ValueError, match=f"not for nfe {nfe!r}"):
         small(nfe, guidance=OneStep())
@@ -267,7 +267,7 @@ def test_guidance_is_asked_whether_it_fits_the_steps(nfe):
         (2, "use_timestep", "the MLPDiscriminator embeds no time: build it with use_timestep=True"),
     ],
 )
-def test_several_steps_need_networks_that_know_the_time(nfe, left_out, message):
+def test_several_steps_need_time_conditioning(nfe, left_out, message):
     times = dict(use_timestep_src=True, use_timestep_tgt=nfe == "any", use_timestep=True)
     times[left_out] = False
     discriminator = MLPDiscriminator(2, 4, 1, use_timestep=times.pop("use_timestep"))
@@ -279,7 +279,7 @@ def test_several_steps_need_networks_that_know_the_time(nfe, left_out, message):
 TINY_DIT = dict(input_size=4, in_channels=2, hidden_size=8, depth=1, num_heads=2, num_classes=3)
 
 
-def test_a_depth_wrapper_is_a_one_step_model():
+def test_depth_wrapper_is_one_step():
     wrapper = RepeatDepth(2, DiTGenerator(**TINY_DIT, use_timestep_src=True))
     discriminator = DiTDiscriminator(**TINY_DIT)
 
@@ -296,7 +296,7 @@ def test_adversarial_flow_drops_no_labels():
         AdversarialFlow(generator, DiTDiscriminator(**TINY_DIT))
 
 
-def test_attention_that_cannot_do_what_the_penalty_needs_is_refused_at_once():
+def test_unsuitable_attention_for_penalty_raises():
     discriminator = DiTDiscriminator(**TINY_DIT, attention="sdpa")
 
     with pytest.raises(ValueError, match="SDPAttention has no double_backward"):

@@ -55,7 +55,7 @@ class Shift(Augmentation):
 
 @pytest.mark.parametrize("shape", [(2,), (3, 4, 4)])
 @given(size=st.integers(1, 40), fraction=st.floats(0.01, 1))
-def test_draws_have_a_row_per_sample_and_directions_for_the_penalized_ones(shape, size, fraction):
+def test_shapes_of_draws(shape, size, fraction):
     objective = small(gp_fraction=fraction, guidance=Late(), augmentation=Shift())
 
     draws = objective.draw(torch.empty(size, *shape), stream())
@@ -74,7 +74,7 @@ def test_draws_have_a_row_per_sample_and_directions_for_the_penalized_ones(shape
     }
 
 
-def test_what_nobody_uses_is_not_drawn():
+def test_unused_noises_are_not_drawn():
     draws = small().draw(torch.empty(4, 2))
 
     assert draws.noises_cg is None
@@ -82,7 +82,7 @@ def test_what_nobody_uses_is_not_drawn():
     assert draws.augmentation is None
 
 
-def test_no_two_tensors_of_a_draw_are_the_same_noise():
+def test_noises_of_a_draw_differ():
     draws = small(gp_fraction=1.0, guidance=Late()).draw(torch.empty(4, 2), stream())
 
     noises = [tensor for name, tensor in tensors(draws).items() if name.startswith("noises")]
@@ -93,7 +93,7 @@ def test_no_two_tensors_of_a_draw_are_the_same_noise():
 
 
 @given(seeds)
-def test_one_step_always_goes_from_noise_to_data(seed):
+def test_one_step_times_are_one_and_zero(seed):
     draws = small(1).draw(torch.empty(5, 2), stream(seed))
 
     assert torch.equal(draws.timesteps_src, torch.ones(5))
@@ -121,7 +121,7 @@ def test_any_step_goes_down(seed):
 
 
 @given(seeds)
-def test_times_of_the_guidance_stay_in_its_range(seed):
+def test_guidance_times_stay_in_range(seed):
     draws = small(guidance=Late()).draw(torch.empty(50, 2), stream(seed))
 
     assert draws.timesteps_cg.min() >= 0.7
@@ -129,7 +129,7 @@ def test_times_of_the_guidance_stay_in_its_range(seed):
 
 
 @given(seeds)
-def test_draws_are_a_function_of_the_generator_alone(seed):
+def test_generator_determines_draws(seed):
     objective = small("any", guidance=Late(), augmentation=Shift())
     first = tensors(objective.draw(torch.empty(4, 2), stream(seed)))
     torch.manual_seed(seed + 1)

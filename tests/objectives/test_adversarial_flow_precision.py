@@ -9,7 +9,7 @@ from afmlib.objectives.adversarial_flow import AdversarialFlow
 
 @pytest.mark.parametrize("penalty", [FiniteDifferencePenalty, AutogradPenalty])
 @pytest.mark.parametrize("kind", ["mlp", "dit"])
-def test_the_penalty_on_real_samples_is_that_of_full_precision(networks, batch, kind, penalty):
+def test_r1_is_computed_in_full_precision(networks, batch, kind, penalty):
     objective = AdversarialFlow(*networks(kind), penalty=penalty())
     latents, labels = batch(objective.generator, 16)
     draws = objective.draw(latents)
@@ -25,7 +25,7 @@ def test_the_penalty_on_real_samples_is_that_of_full_precision(networks, batch, 
 
 
 @pytest.mark.parametrize("nfe", [1, 4, "any"])
-def test_both_players_can_step_in_half_precision(networks, batch, nfe):
+def test_both_players_step_in_half_precision(networks, batch, nfe):
     objective = AdversarialFlow(*networks("dit", nfe), nfe=nfe, prediction="velocity")
     latents, labels = batch(objective.generator)
 

@@ -71,7 +71,7 @@ def assert_gradients_equal(network, gradients):
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("nfe", STEPS)
 @pytest.mark.parametrize("kind", ["mlp", "dit"])
-def test_discriminator_terms_and_gradients_are_those_of_the_paper(
+def test_discriminator_terms_match_paper(
     networks, batch, naive, kind, nfe, prediction, loss, penalty
 ):
     generator, discriminator = networks(kind, nfe)
@@ -97,7 +97,7 @@ def test_discriminator_terms_and_gradients_are_those_of_the_paper(
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("nfe", STEPS)
 @pytest.mark.parametrize("kind", ["mlp", "dit"])
-def test_generator_terms_and_gradients_are_those_of_the_paper(
+def test_generator_terms_match_paper(
     networks, batch, naive, kind, nfe, prediction, loss, normalize
 ):
     generator, discriminator = networks(kind, nfe)
@@ -127,9 +127,7 @@ def test_generator_terms_and_gradients_are_those_of_the_paper(
 
 
 @pytest.mark.parametrize("nfe", STEPS)
-def test_the_order_is_augmentation_then_normalization_then_discriminator(
-    networks, batch, naive, nfe
-):
+def test_augmentation_precedes_normalization(networks, batch, naive, nfe):
     generator, discriminator = networks("dit", nfe)
     objective = AdversarialFlow(generator, discriminator, nfe=nfe, augmentation=Brightness())
     oracle = naive(generator, discriminator, augment=brighten)
@@ -147,7 +145,7 @@ def test_the_order_is_augmentation_then_normalization_then_discriminator(
 
 
 @pytest.mark.parametrize("player", ["discriminator", "generator"])
-def test_real_sample_and_generated_partner_are_augmented_alike(networks, batch, player):
+def test_pairs_share_their_augmentation(networks, batch, player):
     augmentation = Brightness()
     objective = AdversarialFlow(*networks("mlp"), augmentation=augmentation)
     objective.num_images = 1234
@@ -165,9 +163,7 @@ def test_real_sample_and_generated_partner_are_augmented_alike(networks, batch, 
 
 
 @pytest.mark.parametrize("nfe", STEPS)
-def test_guidance_sees_what_was_not_augmented_and_passes_the_normalization_by(
-    networks, batch, naive, nfe
-):
+def test_guidance_bypasses_augmentation_and_normalization(networks, batch, naive, nfe):
     generator, discriminator = networks("mlp", nfe)
     objective = AdversarialFlow(
         generator, discriminator, nfe=nfe, augmentation=Brightness(), guidance=Recorded()
@@ -201,7 +197,7 @@ def generator_gradients(objective, latents, labels, draws):
 
 
 @pytest.mark.parametrize("kind", ["mlp", "dit"])
-def test_the_scale_of_the_adversarial_loss_does_not_matter_once_normalized(networks, batch, kind):
+def test_normalization_removes_loss_scale(networks, batch, kind):
     generator, discriminator = networks(kind)
     latents, labels = batch(generator)
     unsmoothed = dict(decay=0.0, eps=1e-30)
@@ -223,7 +219,7 @@ def test_the_scale_of_the_adversarial_loss_does_not_matter_once_normalized(netwo
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-def test_without_a_transport_scale_it_is_a_gan(networks, batch, prediction):
+def test_zero_transport_scale_is_a_gan(networks, batch, prediction):
     generator, discriminator = networks("mlp")
     gan = AdversarialFlow(
         generator, discriminator, ot_scale=0, prediction=prediction, gradient_normalization=False
@@ -242,7 +238,7 @@ def test_without_a_transport_scale_it_is_a_gan(networks, batch, prediction):
     assert gan.generator_terms(latents, labels, draws)["transport"] == 0
 
 
-def test_terms_do_not_depend_on_anything_but_their_arguments(networks, batch):
+def test_terms_depend_only_on_arguments(networks, batch):
     objective = AdversarialFlow(*networks("dit", "any"), nfe="any")
     latents, labels = batch(objective.generator)
     draws = objective.draw(latents)
@@ -255,7 +251,7 @@ def test_terms_do_not_depend_on_anything_but_their_arguments(networks, batch):
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 8])
-def test_one_penalized_sample_in_four_is_the_first_ones(networks, batch, naive, size):
+def test_penalty_uses_the_first_quarter(networks, batch, naive, size):
     objective = AdversarialFlow(*networks("mlp"))
     oracle = naive(objective.generator, objective.discriminator)
     latents, labels = batch(objective.generator, size)

@@ -116,9 +116,7 @@ def train_with_torch(objective, batches):
         ("dit", 4, "velocity"),
     ],
 )
-def test_twenty_iterations_end_with_the_weights_of_the_paper(
-    networks, batch, naive, kind, nfe, prediction
-):
+def test_twenty_iterations_match_paper(networks, batch, naive, kind, nfe, prediction):
     generator, discriminator = networks(kind, nfe)
     start = copy.deepcopy((generator, discriminator))
     oracle = naive(*copy.deepcopy(start), prediction=prediction)

@@ -32,7 +32,7 @@ def stream(seed=0):
 
 
 @given(seeds, st.integers(1, 6))
-def test_the_term_and_its_gradient_are_those_of_the_cross_entropy(seed, batch):
+def test_term_matches_cross_entropy(seed, batch):
     torch.manual_seed(seed)
     objective = ClassifierTraining(Linear())
     x, labels = torch.randn(batch, 4), torch.randint(3, (batch,))
@@ -57,7 +57,7 @@ def test_the_term_and_its_gradient_are_those_of_the_cross_entropy(seed, batch):
     assert terms.observed["accuracy"].tolist() == right
 
 
-def test_times_cover_the_whole_flow_and_noises_are_normal():
+def test_distribution_of_draws():
     draws = ClassifierTraining(Linear()).draw(torch.empty(20_000, 4), stream())
 
     for share in (0.1, 0.5, 0.9):
@@ -66,7 +66,7 @@ def test_times_cover_the_whole_flow_and_noises_are_normal():
     assert draws.noises.std() == pytest.approx(1, abs=0.02)
 
 
-def test_its_only_player_is_the_classifier_of_which_there_is_an_average():
+def test_classifier_is_the_only_player():
     objective = ClassifierTraining(Linear())
 
     assert list(objective.players) == ["classifier"]
@@ -75,7 +75,7 @@ def test_its_only_player_is_the_classifier_of_which_there_is_an_average():
     assert not any(parameter.requires_grad for parameter in objective.ema.parameters())
 
 
-def test_there_is_nothing_to_sample():
+def test_sample_model_raises():
     objective = ClassifierTraining(Linear())
 
     assert objective.sample_model is None

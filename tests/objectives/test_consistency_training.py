@@ -99,9 +99,7 @@ def naive_loss(generator, latents, labels, draws, levels, huber_scale):
         (ShrinkingGap(), 0.01, 500),
     ],
 )
-def test_the_term_and_its_gradients_are_those_of_the_paper(
-    networks, batch, kind, discretization, scale, num_images
-):
+def test_term_and_gradients_match_paper(networks, batch, kind, discretization, scale, num_images):
     generator, _ = networks(kind, 2)
     objective = ConsistencyTraining(generator, discretization=discretization, huber_scale=scale)
     objective.num_images, objective.total_images = num_images, 1000
@@ -125,7 +123,7 @@ def test_the_term_and_its_gradients_are_those_of_the_paper(
 # --- What ports get wrong ---
 
 
-def test_the_distance_is_that_of_the_norm_of_a_sample():
+def test_pseudo_huber_uses_the_norm():
     differences = torch.tensor([[3.0, 4.0], [0.0, 0.0]], requires_grad=True)
 
     values = pseudo_huber(differences, 12.0)
@@ -138,7 +136,7 @@ def test_the_distance_is_that_of_the_norm_of_a_sample():
 
 
 @given(st.floats(1e-4, 1e3), st.floats(1e-4, 1e3))
-def test_small_errors_pull_little_beside_a_large_scale_and_fully_beside_a_small_one(size, scale):
+def test_pseudo_huber_gradient(size, scale):
     direction = torch.tensor([[0.6, 0.0, -0.8]])
     differences = (size * direction).requires_grad_()
 
@@ -147,7 +145,7 @@ def test_small_errors_pull_little_beside_a_large_scale_and_fully_beside_a_small_
     torch.testing.assert_close(gradient, size / math.hypot(size, scale) * direction)
 
 
-def test_teacher_and_student_have_the_same_dropout():
+def test_teacher_and_student_share_dropout():
     objective = ConsistencyTraining(Noisy(), discretization=Fixed(1.0, 0.9), huber_scale=0.0)
     latents, labels = torch.randn(200, 3), torch.zeros(200).long()
     draws = objective.draw(latents)
@@ -165,7 +163,7 @@ def test_teacher_and_student_have_the_same_dropout():
     assert same < independent / 2
 
 
-def test_the_teacher_is_the_student_itself_and_no_average():
+def test_teacher_is_the_student():
     objective = ConsistencyTraining(Noisy().eval(), discretization=Fixed(1.0, 0.9), huber_scale=0.0)
     latents, labels = torch.randn(8, 3), torch.zeros(8).long()
     draws = objective.draw(latents)
@@ -177,7 +175,7 @@ def test_the_teacher_is_the_student_itself_and_no_average():
 
 
 @given(st.floats(0.1, 10), st.floats(0.01, 0.99))
-def test_the_weight_is_the_inverse_distance_of_the_levels(upper, share):
+def test_weight_is_inverse_level_distance(upper, share):
     generator = Noisy().eval()
     objective = ConsistencyTraining(generator, discretization=Fixed(upper, share * upper))
     latents, labels = torch.randn(4, 3), torch.zeros(4).long()
@@ -191,7 +189,7 @@ def test_the_weight_is_the_inverse_distance_of_the_levels(upper, share):
 # --- The exact function ---
 
 
-def test_the_exact_consistency_function_is_nearly_stationary():
+def test_exact_function_is_nearly_stationary():
     objective = ConsistencyTraining(
         ExactConsistency(), discretization=DoublingGrid(start=1000), huber_scale=10.0
     )
@@ -208,7 +206,7 @@ def test_the_exact_consistency_function_is_nearly_stationary():
     assert gradient(0.5) > 0 > gradient(-0.5)
 
 
-def test_one_step_of_the_exact_function_is_the_exact_map_and_two_keep_the_distribution():
+def test_exact_function_samples_exactly():
     objective = ConsistencyTraining(ExactConsistency())
     count = 5_000
     noises = torch.randn(count, 1)
@@ -228,7 +226,7 @@ def test_one_step_of_the_exact_function_is_the_exact_map_and_two_keep_the_distri
     "setting",
     [dict(discretization=DoublingGrid(start=10, end=40)), dict(discretization=ShrinkingGap())],
 )
-def test_a_small_network_learns_the_exact_map(gaussian_error, affine_network, setting):
+def test_small_network_learns_exact_map(gaussian_error, affine_network, setting):
     objective = ConsistencyTraining(affine_network(degree=5), huber_scale=0.1, **setting)
 
     assert gaussian_error(objective, steps=250, lr=0.1) < 0.12
@@ -246,6 +244,6 @@ def test_a_small_network_learns_the_exact_map(gaussian_error, affine_network, se
         (dict(generator=Noisy(0.1)), "ConsistencyTraining drops no labels"),
     ],
 )
-def test_settings_out_of_their_domain_are_named(arguments, message):
+def test_invalid_settings_raise(arguments, message):
     with pytest.raises(ValueError, match=message):
         ConsistencyTraining(**{"generator": Noisy(), **arguments})

@@ -106,7 +106,7 @@ def naive_loss(generator, latents, labels, draws, r):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
-def test_the_term_and_its_gradients_are_those_of_the_algorithm(share):
+def test_term_and_gradients_match_algorithm(share):
     generator = transformer()
     objective = objective_of(generator, share)
     latents, labels = torch.randn(6, 2, 4, 4), torch.randint(3, (6,))
@@ -125,7 +125,7 @@ def test_the_term_and_its_gradients_are_those_of_the_algorithm(share):
         assert gradient.abs().max() > 0
 
 
-def test_finite_differences_on_fused_attention_give_nearly_the_same():
+def test_finite_differences_on_fused_attention():
     exact, difference = (
         objective_of(transformer(name), derivative=derivative)
         for name, derivative in (("math", None), ("sdpa", FiniteDifferenceJVP(1e-4)))
@@ -139,7 +139,7 @@ def test_finite_differences_on_fused_attention_give_nearly_the_same():
     torch.testing.assert_close(*losses, rtol=1e-6, atol=1e-8)
 
 
-def test_fused_attention_by_name_is_refused_where_it_has_no_derivative():
+def test_fused_attention_with_jvp_raises():
     with pytest.raises(ValueError, match="SDPAttention has no jvp"):
         ContinuousConsistency(transformer("sdpa"))
 
@@ -147,7 +147,7 @@ def test_fused_attention_by_name_is_refused_where_it_has_no_derivative():
 # --- What ports get wrong ---
 
 
-def test_the_size_of_a_step_is_that_of_the_norm_and_not_of_the_root_mean_square():
+def test_tangent_is_normalized_by_its_norm():
     objective = objective_of(Noisy().eval())
     latents, labels = torch.randn(5, 3), torch.zeros(5).long()
 
@@ -157,7 +157,7 @@ def test_the_size_of_a_step_is_that_of_the_norm_and_not_of_the_root_mean_square(
     torch.testing.assert_close(terms["tangent"].detach(), ((norms / (norms + 0.1)) ** 2).mean() / 3)
 
 
-def test_the_network_and_its_derivative_have_the_same_dropout():
+def test_jvp_shares_dropout():
     objective = objective_of(Noisy())
     latents, labels = torch.randn(4, 3), torch.zeros(4).long()
     draws = objective.draw(latents)
@@ -175,7 +175,7 @@ def test_the_network_and_its_derivative_have_the_same_dropout():
     torch.testing.assert_close(terms.observed["tangent_norm"], tangents.norm(dim=1))
 
 
-def test_angles_are_those_of_log_normal_levels():
+def test_angles_follow_log_normal_levels():
     draws = ContinuousConsistency(Noisy()).draw(torch.empty(40_000, 3))
 
     logarithms = (0.5 * draws.angles.tan()).log()
@@ -183,7 +183,7 @@ def test_angles_are_those_of_log_normal_levels():
     assert logarithms.std().item() == pytest.approx(1.4, abs=0.03)
 
 
-def test_the_derivative_comes_in_over_the_warm_up():
+def test_tangent_warm_up():
     objective = ContinuousConsistency(Noisy(), warmup_fraction=0.1)
     with pytest.raises(ValueError, match="needs the length of the run"):
         objective.tangent_warmup()
@@ -199,7 +199,7 @@ def test_the_derivative_comes_in_over_the_warm_up():
 # --- The exact function ---
 
 
-def test_the_exact_function_is_stationary():
+def test_exact_function_is_stationary():
     generator = ExactCircle()
     # Beside so large an offset tangents are not normalized: their mean is what has to vanish.
     objective = objective_of(generator, tangent_offset=1e6)
@@ -217,7 +217,7 @@ def test_the_exact_function_is_stationary():
     assert exact[1] < 0.1 * gradients(0.0, 0.5)[1]
 
 
-def test_one_step_of_the_exact_function_is_the_exact_map_and_two_keep_the_distribution():
+def test_exact_function_samples_exactly():
     objective = ContinuousConsistency(ExactCircle())
     noises = torch.randn(5_000, 1)
 
@@ -232,7 +232,7 @@ def test_one_step_of_the_exact_function_is_the_exact_map_and_two_keep_the_distri
     assert between == pytest.approx(data / math.hypot(data, noise), abs=0.05)
 
 
-def test_a_small_network_learns_the_exact_map(gaussian_error, affine_network):
+def test_small_network_learns_exact_map(gaussian_error, affine_network):
     objective = ContinuousConsistency(affine_network(degree=5), log_std=2.0)
 
     assert gaussian_error(objective, steps=250, lr=0.1) < 0.12
@@ -252,6 +252,6 @@ def test_a_small_network_learns_the_exact_map(gaussian_error, affine_network):
         (dict(generator=Noisy(0.1)), "ContinuousConsistency drops no labels"),
     ],
 )
-def test_settings_out_of_their_domain_are_named(arguments, message):
+def test_invalid_settings_raise(arguments, message):
     with pytest.raises(ValueError, match=message):
         ContinuousConsistency(**{"generator": Noisy(), **arguments})

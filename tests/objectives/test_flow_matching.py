@@ -69,7 +69,7 @@ def stream(seed=0):
 
 
 @pytest.mark.parametrize("kind", ["mlp", "dit"])
-def test_the_term_and_its_gradients_are_those_of_the_regression(networks, batch, kind):
+def test_term_and_gradients_match_regression(networks, batch, kind):
     generator, _ = networks(kind, "any")
     objective = FlowMatching(generator)
     latents, labels = batch(generator)
@@ -96,7 +96,7 @@ def test_the_term_and_its_gradients_are_those_of_the_regression(networks, batch,
         assert gradient.abs().max() > 0
 
 
-def test_both_times_are_the_one_on_the_path():
+def test_source_and_target_time_are_equal():
     objective = FlowMatching(Recorder())
     latents = torch.randn(4, 3)
     draws = objective.draw(latents)
@@ -111,7 +111,7 @@ def test_both_times_are_the_one_on_the_path():
 
 
 @given(seeds, st.floats(0.05, 0.95))
-def test_labels_are_dropped_where_the_draw_says_so(seed, probability):
+def test_draws_select_dropped_labels(seed, probability):
     objective = FlowMatching(Recorder(probability))
     latents, labels = torch.randn(50, 2), torch.arange(50) % 5
     draws = objective.draw(latents, stream(seed))
@@ -126,7 +126,7 @@ def test_labels_are_dropped_where_the_draw_says_so(seed, probability):
     assert labels.tolist() == [i % 5 for i in range(50)]  # The caller's are as they were.
 
 
-def test_as_many_labels_are_dropped_as_the_generator_wants():
+def test_label_dropout_rate():
     objective = FlowMatching(Recorder(0.1))
     latents = torch.zeros(20_000, 1)
 
@@ -136,7 +136,7 @@ def test_as_many_labels_are_dropped_as_the_generator_wants():
     assert abs(dropped - 2000) < 5 * math.sqrt(20_000 * 0.1 * 0.9)
 
 
-def test_without_a_null_class_no_label_is_dropped():
+def test_no_label_dropout_without_null_class():
     objective = FlowMatching(Recorder(0.0))
     latents = torch.zeros(100, 1)
     draws = dataclasses.replace(objective.draw(latents), label_drops=torch.zeros(100))
@@ -150,7 +150,7 @@ def test_without_a_null_class_no_label_is_dropped():
 
 
 @pytest.mark.parametrize(("mean", "deviation"), [(0.0, 0.5), (1.0, 1.0), (-2.0, 2.0)])
-def test_the_loss_is_least_at_the_exact_velocity(mean, deviation):
+def test_exact_velocity_minimizes_loss(mean, deviation):
     count = 200_000
     objective = FlowMatching(GaussianVelocity(mean, deviation))
     latents = mean + deviation * torch.randn(count, 1)
@@ -176,7 +176,7 @@ def test_the_loss_is_least_at_the_exact_velocity(mean, deviation):
 
 
 @pytest.mark.parametrize(("mean", "deviation"), [(0.0, 0.5), (1.0, 1.0), (-2.0, 2.0)])
-def test_sampling_recovers_the_gaussian_at_first_order(mean, deviation):
+def test_sampling_error_is_first_order(mean, deviation):
     model = FlowMatching(GaussianVelocity(mean, deviation)).sample_model
     noises = torch.tensor([[-1.0], [0.0], [1.0]])
 
@@ -196,7 +196,7 @@ def test_sampling_recovers_the_gaussian_at_first_order(mean, deviation):
 
 
 @given(seeds, st.integers(1, 20))
-def test_draws_are_a_function_of_the_generator_alone(seed, size):
+def test_generator_determines_draws(seed, size):
     objective = FlowMatching(Recorder(0.1))
 
     draws = objective.draw(torch.empty(size, 3, 2), stream(seed))
@@ -212,13 +212,13 @@ def test_draws_are_a_function_of_the_generator_alone(seed, size):
     assert not torch.equal(draws.timesteps_src, draws.label_drops)
 
 
-def test_the_generator_is_the_only_player():
+def test_generator_is_the_only_player():
     objective = FlowMatching(Recorder())
 
     assert list(objective.players.items()) == [("generator", 1)]
 
 
-def test_the_averaged_generator_is_a_frozen_copy_which_is_sampled(networks):
+def test_sampled_ema_is_a_frozen_copy(networks):
     objective = FlowMatching(networks("dit", 4)[0], nfe=7)
     ema = objective.generator_ema
 
@@ -240,7 +240,7 @@ def test_nfe_is_a_positive_integer(nfe):
         FlowMatching(Recorder(), nfe=nfe)
 
 
-def test_a_generator_that_ignores_the_time_is_refused():
+def test_generator_without_time_raises():
     tiny = dict(type="DiTGenerator", input_size=4, hidden_size=8, depth=1, num_heads=1)
     generator = build_generator(dict(type="RepeatDepth", repeats=2, generator=tiny))
 

@@ -101,7 +101,7 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_the_term_and_its_gradients_are_those_of_the_algorithm(setting):
+def test_term_and_gradients_match_algorithm(setting):
     generator = transformer(class_dropout_prob=0.25)
     arguments = {name: setting[name] for name in ("omega", "kappa") if name in setting}
     objective = MeanFlow(
@@ -128,7 +128,7 @@ def test_the_term_and_its_gradients_are_those_of_the_algorithm(setting):
         assert gradient.abs().max() > 0
 
 
-def test_finite_differences_on_fused_attention_give_nearly_the_same():
+def test_finite_differences_on_fused_attention():
     exact, difference = (
         MeanFlow(transformer(attention=name), unequal_fraction=1.0, derivative=derivative)
         for name, derivative in (("math", None), ("sdpa", FiniteDifferenceJVP(1e-4)))
@@ -142,7 +142,7 @@ def test_finite_differences_on_fused_attention_give_nearly_the_same():
     torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-6)
 
 
-def test_fused_attention_by_name_is_refused_where_it_has_no_derivative():
+def test_fused_attention_with_jvp_raises():
     with pytest.raises(ValueError, match="SDPAttention has no jvp"):
         MeanFlow(transformer(attention="sdpa"))
 
@@ -151,9 +151,7 @@ def test_fused_attention_by_name_is_refused_where_it_has_no_derivative():
 
 
 @given(seeds, st.integers(1, 40), st.floats(0, 0.7), st.floats(0, 0.3))
-def test_the_first_samples_have_one_time_and_the_very_first_drop_their_labels(
-    seed, size, unequal, dropped
-):
+def test_equal_times_and_dropped_labels_come_first(seed, size, unequal, dropped):
     objective = MeanFlow(Recorder(dropped), unequal_fraction=unequal)
 
     draws = objective.draw(torch.empty(size, 3), stream(seed))
@@ -167,7 +165,7 @@ def test_the_first_samples_have_one_time_and_the_very_first_drop_their_labels(
     assert (draws.timesteps_src >= draws.timesteps_tgt).all()
 
 
-def test_times_are_ordered_pairs_of_logit_normal_numbers():
+def test_times_are_ordered_logit_normal_pairs():
     objective = MeanFlow(Recorder(), unequal_fraction=1.0, time_mean=-0.4, time_std=1.0)
 
     draws = objective.draw(torch.empty(40_000, 3))
@@ -180,7 +178,7 @@ def test_times_are_ordered_pairs_of_logit_normal_numbers():
     assert larger == pytest.approx(-0.4 + torch.pi**-0.5, abs=0.02)
 
 
-def test_guiding_velocities_are_evaluated_in_evaluation_mode_and_at_one_time():
+def test_guidance_velocity_mode_and_times():
     generator = Recorder(0.25)
     objective = MeanFlow(generator, omega=0.2, kappa=0.92, unequal_fraction=0.75)
     latents, labels = torch.randn(4, 3), torch.arange(4)
@@ -200,7 +198,7 @@ def test_guiding_velocities_are_evaluated_in_evaluation_mode_and_at_one_time():
     assert generator.dropout.training
 
 
-def test_the_derivative_is_that_of_the_network_with_the_same_dropout():
+def test_jvp_shares_dropout():
     generator = Recorder()
     objective = MeanFlow(generator, unequal_fraction=1.0, weight_power=0.0)
     latents, labels = torch.randn(50, 3), torch.arange(50) % 5
@@ -220,7 +218,7 @@ def test_the_derivative_is_that_of_the_network_with_the_same_dropout():
     torch.testing.assert_close(made, expected.detach())
 
 
-def test_no_gradient_passes_through_the_target():
+def test_target_has_no_gradient():
     objective = MeanFlow(Recorder().eval(), unequal_fraction=1.0, weight_power=0.0)
     latents, labels = torch.randn(6, 3), torch.zeros(6).long()
     draws = objective.draw(latents)
@@ -241,7 +239,7 @@ def test_no_gradient_passes_through_the_target():
 
 
 @pytest.mark.parametrize(("mean", "deviation"), [(0.0, 0.5), (1.0, 1.0), (-1.0, 2.0)])
-def test_the_exact_mean_velocity_is_stationary(gaussian_flow, mean, deviation):
+def test_exact_mean_velocity_is_stationary(gaussian_flow, mean, deviation):
     generator = gaussian_flow(mean, deviation)
     objective = MeanFlow(generator, unequal_fraction=0.75, weight_power=0.0)
     latents, labels = mean + deviation * torch.randn(20_000, 1), torch.zeros(20_000).long()
@@ -259,7 +257,7 @@ def test_the_exact_mean_velocity_is_stationary(gaussian_flow, mean, deviation):
 
 
 @pytest.mark.parametrize("nfe", [1, 2, 7])
-def test_any_number_of_steps_of_the_exact_mean_velocity_is_the_exact_map(gaussian_flow, nfe):
+def test_exact_mean_velocity_samples_exactly(gaussian_flow, nfe):
     objective = MeanFlow(gaussian_flow(-2.0, 0.5))
     noises = torch.linspace(-2, 2, 5)[:, None]
 
@@ -269,7 +267,7 @@ def test_any_number_of_steps_of_the_exact_mean_velocity_is_the_exact_map(gaussia
 
 
 @pytest.mark.parametrize("nfe", [1, 4])
-def test_a_small_network_learns_the_exact_map(gaussian_error, affine_network, nfe):
+def test_small_network_learns_exact_map(gaussian_error, affine_network, nfe):
     objective = MeanFlow(affine_network(), unequal_fraction=0.5)
 
     assert gaussian_error(objective, steps=300, lr=0.1, nfe=nfe) < 0.1
@@ -291,12 +289,12 @@ def test_a_small_network_learns_the_exact_map(gaussian_error, affine_network, nf
         (dict(time_std=0.0), "time_std.*must be positive.*0.0"),
     ],
 )
-def test_settings_out_of_their_domain_are_named(arguments, message):
+def test_invalid_settings_raise(arguments, message):
     with pytest.raises(ValueError, match=message):
         MeanFlow(Recorder(), **arguments)
 
 
-def test_guidance_without_the_null_class_is_possible_where_it_has_no_weight():
+def test_zero_guidance_needs_no_null_class():
     generator = Recorder()
     objective = MeanFlow(generator, omega=0.5, kappa=0.5)
     latents, labels = torch.randn(4, 3), torch.arange(4)
@@ -306,7 +304,7 @@ def test_guidance_without_the_null_class_is_possible_where_it_has_no_weight():
     assert len(generator.seen) == 3  # One guiding velocity, the derivative, the mean velocity.
 
 
-def test_draws_are_a_function_of_the_generator_alone():
+def test_generator_determines_draws():
     objective = MeanFlow(Recorder(0.1))
 
     draws, again, other = (

@@ -101,7 +101,7 @@ def train(objective):
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_it_learns_the_map_of_quantiles(name):
+def test_training_learns_the_quantile_map(name):
     spec, times = OBJECTIVES[name]
     generator = dict(type="MLPGenerator", **NETWORK, **times)
     objective = build_objective(dict(**spec, generator=generator))
@@ -114,7 +114,7 @@ def test_it_learns_the_map_of_quantiles(name):
     assert error(sample(objective, [0] * len(NOISES), noises=NOISES)) < 0.5
 
 
-def test_the_exact_map_has_the_known_tails():
+def test_exact_map_has_known_tails():
     """Far out only one part counts, so that the quantile is that of a Gaussian at 2 p."""
     expected = CENTRE - DEVIATION * NormalDist().inv_cdf(2 * NormalDist().cdf(-2.0))
 

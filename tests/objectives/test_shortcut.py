@@ -101,7 +101,7 @@ def naive_terms(objective, latents, labels, draws, num_bootstrap, scale, clip):
 
 
 @pytest.mark.parametrize(("scale", "clip"), [(1.0, 4.0), (1.5, 4.0), (1.5, 0.5)])
-def test_the_terms_and_their_gradients_are_those_of_the_algorithm(scale, clip):
+def test_terms_and_gradients_match_algorithm(scale, clip):
     objective = Shortcut(transformer(), bootstrap_fraction=0.6, guidance_scale=scale, clip=clip)
     perturb(objective.generator_ema)  # It is no longer the online network.
     latents, labels = torch.randn(20, 2, 4, 4), torch.randint(NULL, (20,))
@@ -125,9 +125,7 @@ def test_the_terms_and_their_gradients_are_those_of_the_algorithm(scale, clip):
 
 
 @given(seeds, st.integers(1, 50), st.floats(0.05, 0.95), st.sampled_from([2, 8, 128]))
-def test_steps_lie_on_their_grid_and_only_the_first_samples_have_larger_ones(
-    seed, batch, fraction, num_steps
-):
+def test_steps_on_grid_and_larger_first(seed, batch, fraction, num_steps):
     objective = Shortcut(Constant(), num_steps=num_steps, bootstrap_fraction=fraction)
 
     draws = objective.draw(torch.empty(batch, 2), stream(seed))
@@ -146,7 +144,7 @@ def test_steps_lie_on_their_grid_and_only_the_first_samples_have_larger_ones(
     assert torch.equal(halves, sizes[:count] / 2)
 
 
-def test_sizes_are_equally_frequent_and_independent_of_the_noises():
+def test_step_sizes_are_uniform_and_independent():
     objective = Shortcut(Constant(), bootstrap_fraction=0.99)
 
     draws = objective.draw(torch.empty(14_000, 2))
@@ -160,7 +158,7 @@ def test_sizes_are_equally_frequent_and_independent_of_the_noises():
     assert abs(correlations[1, 2]) < 0.05
 
 
-def test_targets_are_made_by_the_average_and_without_dropped_labels():
+def test_targets_use_ema_without_label_dropout():
     generator = Constant(0.25, class_dropout_prob=0.999)
     objective = Shortcut(generator, bootstrap_fraction=0.5)
     objective.generator_ema.velocity.fill_(2.0)
@@ -175,7 +173,7 @@ def test_targets_are_made_by_the_average_and_without_dropped_labels():
     assert generator.seen[0][1].tolist() == [0, 1, 2, 3, 5, 5, 5, 5]
 
 
-def test_every_image_of_the_batch_is_used_once():
+def test_each_image_is_used_once():
     objective = Shortcut(Constant(), bootstrap_fraction=0.25)
     latents = torch.arange(8.0)[:, None].expand(8, 2)
     draws = objective.draw(latents)
@@ -186,7 +184,7 @@ def test_every_image_of_the_batch_is_used_once():
     torch.testing.assert_close(objective.generator.seen[0][0], latents.contiguous())
 
 
-def test_what_is_generated_on_the_way_is_clipped():
+def test_intermediate_samples_are_clipped():
     objective = Shortcut(Constant(), bootstrap_fraction=0.5, num_steps=2)
     objective.generator_ema.velocity.fill_(-100.0)
     latents = torch.zeros(4, 2)
@@ -202,7 +200,7 @@ def test_what_is_generated_on_the_way_is_clipped():
 
 
 @pytest.mark.parametrize(("mean", "deviation"), [(0.0, 0.5), (1.0, 1.0), (-1.0, 0.3)])
-def test_the_exact_mean_velocity_is_consistent(gaussian_flow, mean, deviation):
+def test_exact_mean_velocity_is_consistent(gaussian_flow, mean, deviation):
     objective = Shortcut(gaussian_flow(mean, deviation), bootstrap_fraction=0.5, clip=100.0)
     latents, labels = mean + deviation * torch.randn(64, 1), torch.zeros(64).long()
     draws = objective.draw(latents)
@@ -213,13 +211,13 @@ def test_the_exact_mean_velocity_is_consistent(gaussian_flow, mean, deviation):
 
 
 @pytest.mark.parametrize("nfe", [1, 4])
-def test_a_small_network_learns_the_exact_map(gaussian_error, affine_network, nfe):
+def test_small_network_learns_exact_map(gaussian_error, affine_network, nfe):
     objective = Shortcut(affine_network(), bootstrap_fraction=0.5, num_steps=16)
 
     assert gaussian_error(objective, steps=300, lr=0.1, nfe=nfe) < 0.1
 
 
-def test_a_sample_is_a_walk_of_equal_steps():
+def test_sampling_takes_equal_steps():
     objective = Shortcut(Constant(0.5))
 
     samples = sample(objective, [0, 1], noises=torch.ones(2, 2), nfe=4)
@@ -245,6 +243,6 @@ def test_a_sample_is_a_walk_of_equal_steps():
         (dict(guidance_scale=1.5), "guidance_scale 1.5 needs a null class"),
     ],
 )
-def test_settings_out_of_their_domain_are_named(arguments, message):
+def test_invalid_settings_raise(arguments, message):
     with pytest.raises(ValueError, match=message):
         Shortcut(Constant(), **arguments)

@@ -23,7 +23,7 @@ def test_durations_are_short(seconds, text):
         (100, 250, "saved"),
     ],
 )
-def test_it_says_when_the_next_checkpoint_is(every, num_images, text):
+def test_progress_names_next_checkpoint(every, num_images, text):
     from rich.console import Console
 
     hook = ProgressHook("run", Console(quiet=True), every)

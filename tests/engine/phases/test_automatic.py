@@ -98,7 +98,7 @@ def settings(**changes):
 
 
 @given(configs, measured, guided)
-def test_no_phase_is_longer_than_it_may_be(config, values, guided):
+def test_phase_length_is_bounded(config, values, guided):
     run = play(config, values, guided)
 
     starts = {phase: at[0] for phase, at in run.phases.items()}
@@ -109,7 +109,7 @@ def test_no_phase_is_longer_than_it_may_be(config, values, guided):
 
 
 @given(configs, numbers, guided)
-def test_whatever_it_measures_it_ends_within_four_of_the_longest_phases(config, value, guided):
+def test_any_run_ends_within_four_phases(config, value, guided):
     run = Run(controller_of(config, guided))
     most = 4 * (config.max_phase_images + 2 * EVERY) // EVERY + 4
     improvement = 1.0
@@ -124,7 +124,7 @@ def test_whatever_it_measures_it_ends_within_four_of_the_longest_phases(config, 
 
 
 @given(configs, numbers, guided)
-def test_a_run_that_never_improves_makes_few_decisions(config, value, guided):
+def test_no_improvement_makes_few_decisions(config, value, guided):
     run = play(config, [value] * 400, guided)
     lowered = config.ot_images // EVERY + 2
     trials = 2 * (config.num_candidates + 1)
@@ -142,9 +142,7 @@ def test_no_discriminator_is_tried_twice(config, values, guided):
 
 
 @given(configs, measured, guided)
-def test_what_is_tried_is_older_than_the_best_and_what_did_not_help_is_undone(
-    config, values, guided
-):
+def test_failed_trials_are_undone(config, values, guided):
     run = play(config, values, guided)
     trials = [i for i, a in enumerate(run.actions) if a.restore == ("discriminator",)]
 
@@ -164,7 +162,7 @@ def test_what_is_tried_is_older_than_the_best_and_what_did_not_help_is_undone(
 
 @given(configs, measured, guided)
 @example(settings(patience=1, ot_images=300), [9.0, 8, 7, 7.5, 6, 6, 6, 6, 6, 6], False)
-def test_what_is_tried_lies_before_the_best_on_the_way_that_led_there(config, values, guided):
+def test_trials_start_on_the_path_to_the_best(config, values, guided):
     """Nothing is tried that was trained after a point that the run then went back beyond."""
     run = Run(controller_of(config, guided))
     way = []
@@ -181,7 +179,7 @@ def test_what_is_tried_lies_before_the_best_on_the_way_that_led_there(config, va
 
 
 @given(configs, measured, guided)
-def test_what_it_goes_back_to_is_kept_as_long(config, values, guided):
+def test_snapshots_are_kept_while_needed(config, values, guided):
     run = Run(controller_of(config, guided))
     kept = set()
     for value in values:
@@ -196,7 +194,7 @@ def test_what_it_goes_back_to_is_kept_as_long(config, values, guided):
 
 
 @given(configs, measured, guided)
-def test_it_ends_at_the_best_it_has_seen(config, values, guided):
+def test_ends_at_the_best_snapshot(config, values, guided):
     run = play(config, values, guided)
     end = run.actions[-1]
     seen_guided = {n: run.seen[n] for n in run.phases.get("guidance", [])}
@@ -214,7 +212,7 @@ def test_it_ends_at_the_best_it_has_seen(config, values, guided):
 
 
 @given(configs, measured, st.integers(0, 119), guided)
-def test_it_goes_on_from_its_state_as_if_never_interrupted(config, values, split, guided):
+def test_resume_from_state_is_exact(config, values, split, guided):
     whole, parts = Run(controller_of(config, guided)), Run(controller_of(config, guided))
     for index, value in enumerate(values):
         if index == split:
@@ -227,7 +225,7 @@ def test_it_goes_on_from_its_state_as_if_never_interrupted(config, values, split
 
 
 @given(configs, measured, guided)
-def test_the_scale_falls_within_its_bounds_and_returns_to_that_of_the_best(config, values, guided):
+def test_scale_is_bounded_and_restored(config, values, guided):
     run = Run(controller_of(config, guided))
     scale, at = config.ot_start, {}
     for value in values:
@@ -246,7 +244,7 @@ def test_the_scale_falls_within_its_bounds_and_returns_to_that_of_the_best(confi
 
 
 @given(configs, measured)
-def test_the_scale_stays_while_the_metric_falls_fast_and_follows_half_a_cosine_else(config, values):
+def test_scale_waits_for_fast_progress(config, values):
     run = Run(controller_of(config))
     slow, before = 0, math.inf
     for value in values:
@@ -263,7 +261,7 @@ def test_the_scale_stays_while_the_metric_falls_fast_and_follows_half_a_cosine_e
 
 @given(configs, measured)
 @example(settings(patience=1), [5.0] * 40)
-def test_transport_ends_by_a_plateau_only_where_the_scale_was_halved(config, values):
+def test_plateau_needs_a_halved_scale(config, values):
     run = Run(controller_of(config))
     scale, at = config.ot_start, {}
     for value in values:
@@ -277,7 +275,7 @@ def test_transport_ends_by_a_plateau_only_where_the_scale_was_halved(config, val
             return
 
 
-def test_the_four_phases_follow_with_their_settings():
+def test_four_phases_with_their_settings():
     config = settings(patience=2, num_candidates=1, lr_factors=(0.8, {"generator": 0.1}, 0.5))
     values = [9, 8, 7, 6, 5, 4] + [4.0] * 60
     actions = play(config, values, guided=True).actions
@@ -303,7 +301,7 @@ def test_the_four_phases_follow_with_their_settings():
     assert actions[-1].stop
 
 
-def test_a_discriminator_that_helps_stays():
+def test_helpful_discriminator_is_kept():
     config = settings(patience=1, ot_images=300)
     run = Run(controller_of(config))
     for value in [9.0, 8.0, 7.0, 7.0]:
@@ -320,7 +318,7 @@ def test_a_discriminator_that_helps_stays():
     assert not stays.restore
 
 
-def test_guidance_that_makes_the_metric_worse_is_not_thrown_away():
+def test_worse_metric_keeps_guidance():
     values = [9.0, 8, 7, 6, 5, 4] + [4.0] * 60
     config = settings(patience=2, num_candidates=1)
     run = Run(controller_of(config, guided=True))
@@ -341,7 +339,7 @@ def test_guidance_that_makes_the_metric_worse_is_not_thrown_away():
     assert end.reason.endswith(f"the best, 6 at {end.restore_from} images")
 
 
-def test_guidance_of_which_nothing_can_be_measured_is_given_up():
+def test_unmeasurable_guidance_is_dropped():
     config = settings(patience=2, num_candidates=1)
     values = [9.0, 8, 7, 6, 5, 4] + [4.0] * 60
     best = next(n for n, v in play(config, values).seen.items() if v == 4)
@@ -354,7 +352,7 @@ def test_guidance_of_which_nothing_can_be_measured_is_given_up():
     assert end.reason.endswith(f"the state at {best} images: nothing was measured since")
 
 
-def test_augmentation_is_switched_on_where_there_is_one():
+def test_available_augmentation_is_enabled():
     controller = AutomaticController(settings(patience=1), EPOCH, True, False, saturates=True)
     run = Run(controller, actions=controller.begin())
     while controller.memory.phase != "guidance":
@@ -365,7 +363,7 @@ def test_augmentation_is_switched_on_where_there_is_one():
 
 
 @pytest.mark.parametrize("name", ["HingeLoss", "LeastSquaresLoss", "WassersteinLoss"])
-def test_a_loss_that_cannot_tell_ends_no_phase(name):
+def test_other_losses_end_no_phase(name):
     objective = build_objective(
         dict(
             type="AdversarialFlow",
@@ -384,7 +382,7 @@ def test_a_loss_that_cannot_tell_ends_no_phase(name):
 
 
 @pytest.mark.parametrize("values", [[9.0], [9.0, 9.0], [9.0, 9.0, 9.0]])
-def test_a_discriminator_that_has_won_ends_the_phase(values):
+def test_saturated_discriminator_ends_the_phase(values):
     run = Run(controller_of(settings()))
     for value in values:
         made = run.step(value, {"discriminator/adversarial": 0.001})
@@ -392,14 +390,14 @@ def test_a_discriminator_that_has_won_ends_the_phase(values):
     assert "the discriminator has won: its loss is 0.001" in made[0].reason
 
 
-def test_a_run_that_measures_nothing_ends_where_it_is():
+def test_run_without_measurements_ends_in_place():
     run = play(settings(patience=2), [math.nan] * 60, guided=True)
 
     assert not any(action.restore for action in run.actions)
     assert "nothing was measured" in run.actions[-1].reason
 
 
-def test_noise_before_the_scale_was_halved_does_not_end_the_transport():
+def test_early_noise_does_not_end_transport():
     values = [9, 8, 8.5, 8.2, 8.4, 8.3, 7]
     run = play(settings(patience=2, ot_images=3000), values)
 

@@ -13,6 +13,6 @@ def test_phase_changes_only_its_settings():
     assert (action.at, action.reason, action.stop) == (3, "why", False)
 
 
-def test_lr_factor_is_one_number_or_one_per_player():
+def test_lr_factor_is_shared_or_per_player():
     assert lr_factor_of(0.3, "generator") == 0.3
     assert lr_factor_of({"generator": 0.1, "discriminator": 0.2}, "discriminator") == 0.2

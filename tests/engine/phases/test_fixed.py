@@ -9,7 +9,7 @@ lists = st.lists(st.tuples(st.integers(2, 300), st.integers(1, 299)), max_size=8
 
 
 @given(lists, st.integers(1, 70))
-def test_everything_is_done_once_at_the_first_iteration_that_reaches_it(pairs, batch):
+def test_each_action_happens_once_when_due(pairs, batch):
     actions = [Action(at, restore_from=min(back, at - 1)) for at, back in pairs]
     controller = FixedController([*actions, Action(0)])
     done, kept = [(0, action) for action in controller.begin()], {}

@@ -77,7 +77,7 @@ def automatic(tmp_path_factory):
         return folder, train(folder, AUTOMATIC)
 
 
-def test_the_controller_takes_a_run_through_its_phases(automatic):
+def test_controller_runs_all_phases(automatic):
     folder, runner = automatic
     made = entries(folder)
 
@@ -94,7 +94,7 @@ def test_the_controller_takes_a_run_through_its_phases(automatic):
     assert runner.objective.ot_scale == scales[-1]
 
 
-def test_it_ends_with_the_best_model_in_the_last_checkpoint(automatic):
+def test_last_checkpoint_has_the_best_model(automatic):
     folder, runner = automatic
     measured = entries(folder, "measured.jsonl")[1:]
     guided = next(e["at"] for e in entries(folder) if e["changes"].get("guidance"))
@@ -109,7 +109,7 @@ def test_it_ends_with_the_best_model_in_the_last_checkpoint(automatic):
     assert runner.last_checkpoint.endswith(f"{runner.train_loop.num_images:09d}")
 
 
-def test_it_is_measured_by_other_noises_than_it_is_evaluated_by(automatic):
+def test_selection_and_evaluation_use_different_noises(automatic):
     folder, runner = automatic
     protocols = [entry["protocol"] for entry in entries(folder, "measured.jsonl")]
 
@@ -125,7 +125,7 @@ def resume_after(folder, split):
 @pytest.mark.parametrize(
     "split", [56, *(pytest.param(at, marks=pytest.mark.slow) for at in range(8, 192, 8))]
 )
-def test_a_run_with_phases_resumes_exactly(automatic, tmp_path, split):
+def test_run_with_phases_resumes_exactly(automatic, tmp_path, split):
     resumed = resume_after(tmp_path, split)
 
     folder, whole = automatic
@@ -134,7 +134,7 @@ def test_a_run_with_phases_resumes_exactly(automatic, tmp_path, split):
         assert entries(folder, name) == entries(tmp_path, name)
 
 
-def test_it_does_so_in_the_middle_of_a_trial_wherever_fsspec_reaches(automatic):
+def test_resume_within_a_trial_on_any_storage(automatic):
     folder, whole = automatic
     trial = next(e for e in entries(folder) if e["restore"] == ["discriminator"])
     url = f"memory://{uuid.uuid4().hex}/run"
@@ -167,9 +167,7 @@ def assert_same_run(automatic, folder):
         assert path.read_bytes() == (folder / "checkpoints" / last / path.name).read_bytes()
 
 
-def test_a_run_killed_in_a_snapshot_and_in_a_line_of_decisions_is_the_run_that_never_was(
-    automatic, tmp_path
-):
+def test_resume_after_kill_in_a_snapshot(automatic, tmp_path):
     # After the config, a snapshot at 16 and a checkpoint at 24: the third file of a snapshot at 32.
     assert start(tmp_path, "replace", 16) == -signal.SIGKILL
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [f"{24:09d}"]
@@ -182,7 +180,7 @@ def test_a_run_killed_in_a_snapshot_and_in_a_line_of_decisions_is_the_run_that_n
 
 
 @pytest.mark.slow
-def test_a_kill_at_every_write(automatic, tmp_path):
+def test_kill_at_every_write(automatic, tmp_path):
     """One after another, each in the run that the last one left."""
     for count in itertools.count(1):
         status = start(tmp_path, "replace", count)
@@ -194,7 +192,7 @@ def test_a_kill_at_every_write(automatic, tmp_path):
     assert_same_run(automatic, tmp_path)
 
 
-def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(automatic, tmp_path):
+def test_kill_before_first_checkpoint_restarts(automatic, tmp_path):
     train(tmp_path, AUTOMATIC, hooks=[StopAt(24)])  # Which nobody saved.
     train(tmp_path, AUTOMATIC, resume=True, hooks=[StopAt(80)])
 
@@ -210,7 +208,7 @@ def test_decisions_replay_as_a_fixed_schedule(automatic, tmp_path):
     assert not (tmp_path / "measured.jsonl").exists()
 
 
-def test_a_finished_run_has_nothing_to_do(automatic):
+def test_finished_run_does_nothing(automatic):
     folder, whole = automatic
     before = entries(folder)
     again = train(folder, AUTOMATIC, resume=True)
@@ -220,14 +218,14 @@ def test_a_finished_run_has_nothing_to_do(automatic):
     assert entries(folder) == before
 
 
-def test_only_snapshots_that_may_be_needed_are_kept(automatic):
+def test_only_needed_snapshots_are_kept(automatic):
     folder, runner = automatic
     kept = {int(path.name) for path in (folder / "snapshots").iterdir()}
 
     assert kept <= set(runner.phases.controller.snapshots())
 
 
-def test_a_run_whose_snapshots_are_gone_is_not_gone_on_with(tmp_path):
+def test_resume_without_snapshots_raises(tmp_path):
     train(tmp_path, AUTOMATIC, hooks=[StopAt(56)]).save()
     (tmp_path / "snapshots" / f"{48:09d}" / "manifest.json").unlink()
 
@@ -255,7 +253,7 @@ class Watch(Hook):
         }
 
 
-def test_a_fixed_schedule_does_what_it_says(tmp_path):
+def test_fixed_schedule_is_applied(tmp_path):
     watch = Watch()
     phases = [
         {"at": 0, "guidance": False},
@@ -298,7 +296,7 @@ def stalled(tmp_path_factory):
     return folder
 
 
-def test_what_is_to_come_of_a_list_may_change_and_go_back_to_a_kept_checkpoint(stalled, tmp_path):
+def test_later_phases_may_change_and_restore(stalled, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(stalled, folder)
 
@@ -316,12 +314,12 @@ def test_what_is_to_come_of_a_list_may_change_and_go_back_to_a_kept_checkpoint(s
         ("{every: 8}", "is of another run: its phases is"),
     ],
 )
-def test_what_was_done_of_a_list_may_not_change(stalled, phases, message):
+def test_started_phases_must_not_change(stalled, phases, message):
     with pytest.raises(CheckpointError, match=message):
         train(stalled, f"phases={phases}", *KEPT, resume=True)
 
 
-def test_a_list_that_goes_back_to_what_was_not_kept_is_refused(stalled, tmp_path):
+def test_restore_of_deleted_checkpoint_raises(stalled, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(stalled, folder)
     shutil.rmtree(folder / "checkpoints" / f"{24:09d}")
@@ -331,7 +329,7 @@ def test_a_list_that_goes_back_to_what_was_not_kept_is_refused(stalled, tmp_path
         train(folder, f"phases=[{FIRST}, {BACK}]", *KEPT, resume=True)
 
 
-def test_a_list_does_not_go_back_to_where_it_changed_networks(tmp_path):
+def test_restore_across_changed_networks_raises(tmp_path):
     first = "{at: 24, reload_ema: true}"
     train(tmp_path, f"phases=[{first}]", *KEPT, hooks=[StopAt(40)])
 
@@ -339,7 +337,7 @@ def test_a_list_does_not_go_back_to_where_it_changed_networks(tmp_path):
         train(tmp_path, f"phases=[{first}, {BACK}]", *KEPT, resume=True)
 
 
-def test_reloading_leaves_the_optimizers_alone(tmp_path):
+def test_reload_keeps_optimizer_state(tmp_path):
     class Moments(Hook):
         seen = ()
 
@@ -382,18 +380,18 @@ def test_reloading_leaves_the_optimizers_alone(tmp_path):
         ("[{at: 5, restore: [critic], restore_from: 1}]", "there is no network 'critic'"),
     ],
 )
-def test_mistakes_are_found_before_the_run(tmp_path, phases, message):
+def test_mistakes_raise_before_the_run(tmp_path, phases, message):
     with pytest.raises(ConfigError, match=message):
         Runner(load_config("afm_digits", [*TINY, f"phases={phases}"]), tmp_path, device="cpu")
 
 
-def test_a_number_that_the_metric_does_not_give_is_named_before_the_run_trains(tmp_path):
+def test_unknown_value_of_the_metric_raises(tmp_path):
     message = r"phases\.value is 'frechet_distance'; .* are pixel_frechet_distance here"
     with pytest.raises(ConfigError, match=message):
         train(tmp_path, "phases={every: 8, value: frechet_distance}")
 
 
-def test_a_metric_that_cannot_be_computed_is_no_number(tmp_path, monkeypatch):
+def test_failed_metric_is_not_measured(tmp_path, monkeypatch):
     def fail(self, evaluation):
         raise ValueError("all samples are alike")
 
@@ -408,20 +406,20 @@ def test_a_metric_that_cannot_be_computed_is_no_number(tmp_path, monkeypatch):
     assert "nothing was measured" in entries(tmp_path)[-1]["reason"]
 
 
-def test_there_is_no_guidance_to_switch_on_without_one(tmp_path):
+def test_guidance_phase_needs_guidance(tmp_path):
     settings = [*TINY[:-3], "phases=[{at: 5, guidance: true}]"]
     with pytest.raises(ConfigError, match=r"phases\[0\]: .* has no setting 'guidance'"):
         Runner(load_config("afm_digits", settings), tmp_path, device="cpu")
 
 
 @pytest.mark.parametrize("phases", ["{}", "[{at: 8, ot_scale: 0.1}]"])
-def test_phases_of_the_transport_scale_need_an_objective_that_has_one(tmp_path, phases):
+def test_scale_phases_need_a_transport_scale(tmp_path, phases):
     config = load_config("flow_matching_digits", [f"phases={phases}"])
     with pytest.raises(ConfigError, match=r"FlowMatching has no setting .*ot_scale"):
         Runner(config, tmp_path, device="cpu")
 
 
-def test_lengths_that_a_config_leaves_open_are_shares_of_the_run(tmp_path):
+def test_default_lengths_are_fractions_of_the_run(tmp_path):
     options = [*TINY, "phases={}", "num_images=3200", "objective.ot_scale.start=0.3"]
     open_, given = (
         Runner(load_config("afm_digits", [*options, *more]), tmp_path, device="cpu").phases
@@ -437,7 +435,7 @@ def test_lengths_that_a_config_leaves_open_are_shares_of_the_run(tmp_path):
     ]
 
 
-def test_every_measurement_of_a_long_run_costs_bounded_space():
+def test_measurements_take_bounded_space():
     """Of counts of images alone: what is needed never grows with the run."""
     from afmlib.engine.phases.memory import Memory
 
