@@ -2,8 +2,9 @@ r"""Parameterizations: how a network output :math:`g` gives a step from time :ma
 
 A consistency function returns the end of the flow from any start. Its network gets latents of unit
 variance and the time of this library; the formulas use the noise levels of
-:mod:`afmlib.noise_levels`. In multi-step sampling, the estimate of the data is noised again before
-the next step. The steps are spaced so that the middle of two steps is at the published level.
+:mod:`afmlib.noise_levels`. Multi-step sampling adds noise to the estimate of the data
+before the next step. The steps are spaced so that the middle of two steps is at the published
+level.
 
 References:
     | Adversarial Flow Models (Lin et al., 2025), Sec. 3.7

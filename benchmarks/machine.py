@@ -1,4 +1,4 @@
-"""What a measurement was made on."""
+"""The machine and the versions of a measurement."""
 
 __all__ = ["describe_machine", "describe_versions"]
 
@@ -26,7 +26,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def describe_versions() -> dict[str, str]:
-    """Returns the versions of what the numbers depend on."""
+    """Returns the versions of the packages that affect the numbers."""
     packages = ("afmlib", "torch", "mmengine", "torch-fidelity", "scikit-learn", "numpy")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 

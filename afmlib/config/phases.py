@@ -101,35 +101,34 @@ class AutomaticPhases:
 
 @dataclass
 class FixedPhase:
-    """What changes at some point of a run; what is not given stays as it is."""
+    """A change at some point of a run. Settings that are not given stay the same."""
 
     at: int
     """Images seen by the generator."""
 
     lr_factor: LearningRateFactor | None = None
-    """What learning rates are multiplied by: a number, or one for each player."""
+    """A factor on learning rates: one for all players, or one for each."""
 
     ema_reload_every: int | None = None
-    """Images after which the online generator is overwritten by its average, again and again; 0 for
-    no more."""
+    """Images between two resets of the online generator to its EMA; 0 for none."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of the objective, such as ``ot_scale``. In a config they stand beside the others."""
+    """Settings of the objective, such as ``ot_scale``. A config lists them beside the others."""
 
     reload_ema: bool = False
-    """Whether the online generator is overwritten by its average, once."""
+    """Whether the online generator is overwritten by its EMA, once."""
 
     restore: Sequence[str] = ()
-    """Networks that go back to an earlier state."""
+    """Networks that are restored to an earlier state."""
 
     restore_from: int | None = None
-    """To that after how many images."""
+    """The number of images of that state."""
 
     stop: bool = False
     """Whether the run ends here."""
 
     reason: str = ""
-    """Why, for the reader."""
+    """The reason, for the reader."""
 
     def __post_init__(self) -> None:
         """Checks the domains."""

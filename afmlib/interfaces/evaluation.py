@@ -76,7 +76,7 @@ class Number:
     """The best value, if neither direction is better: 1 for a ratio to the real data."""
 
     meaning: str = ""
-    """What it measures, in a few words."""
+    """The measured quantity, in a few words."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +91,7 @@ class Statistics:
 
 
 class Evaluation(ABC):
-    """What a metric is given: samples, and the real data to compare them with."""
+    """The input of a metric: samples, and the real data to compare them with."""
 
     samples: Latents | None
     """Images in [-1, 1], or points; None if no metric requires them."""
@@ -215,7 +215,7 @@ class Evaluation(ABC):
 
 @dataclass(frozen=True)
 class EvaluationSetup:
-    """What is known about an evaluation before any sample is made."""
+    """The known facts about an evaluation before any sample is made."""
 
     num_samples: int
     """The number of samples."""
@@ -263,7 +263,7 @@ class Metric(ABC):
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"samples", "noises"})
-    """What it uses: ``samples``, ``noises``, and outputs of an extractor (`FeatureExtractor`).
+    """Its inputs: ``samples``, ``noises``, and outputs of an extractor (`FeatureExtractor`).
 
     A large evaluation keeps only what its metrics require. A metric also lists ``statistics`` if it
     uses `Evaluation.real_statistics`, and ``classifier`` if it evaluates a classifier of noisy

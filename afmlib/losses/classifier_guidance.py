@@ -38,7 +38,7 @@ TIME_TOLERANCE = 1e-4
 
 
 class ClassifierGuidance(Guidance):
-    r"""Classifies re-noised samples: :math:`- \lambda \log C(c \mid x_{t'}, t')`.
+    r"""Classifies samples with new noise: :math:`- \lambda \log C(c \mid x_{t'}, t')`.
 
     Args:
         classifier: The classifier :math:`C`. It is frozen.

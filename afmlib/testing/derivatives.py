@@ -55,7 +55,7 @@ def _check_value(
     directions: list[Tensor],
     tolerance: float,
 ) -> None:
-    contract = "it is the derivative along the directions"
+    contract = "it is the JVP with the directions"
     with promise(derivative, contract), no_global_draws(derivative, "it draws no random numbers"):
         points[0].requires_grad_()
         made = derivative(_wavy, points, directions)

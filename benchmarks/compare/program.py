@@ -1,4 +1,4 @@
-"""The program behind ``run.py NAME ...``: cost, training in turns, references and the report."""
+"""The program behind ``run.py NAME ...``: cost, training, references and the report."""
 
 __all__ = ["Comparison", "compare", "prepare"]
 
@@ -126,7 +126,7 @@ def compare(comparison: Comparison, console: Console) -> int:
 
 
 def _run(comparison: Comparison, console: Console) -> None:
-    """Runs the jobs seed by seed; each row is written as soon as it is there."""
+    """Runs the jobs seed by seed; each row is written as soon as it is done."""
     from .training import work  # Imports the engine.
 
     jobs = comparison.jobs

@@ -1,4 +1,4 @@
-"""Contenders train in time slices, round-robin, so that a drifting machine is fair to all of them.
+"""Contenders train in time slices, round-robin, so that all see the same changes in machine speed.
 
 Each contender has a worker. The program sends it ``GO``, the worker trains for one slice and sends
 ``PAUSE``. At its end it sends ``ROW`` with its row of the results.
@@ -32,10 +32,10 @@ class Stopped(BaseException):
 
 
 class Turn:
-    """Gives way when a slice is over.
+    """The time slices of a worker.
 
     Args:
-        connection: To the program.
+        connection: The connection to the program.
         slice_seconds: The length of a slice.
     """
 
@@ -125,7 +125,7 @@ def _turn(worker: Worker, ctrl_c: CtrlC) -> tuple[str, Any]:
 
 
 def _stop(workers: dict[int, Worker], on_row: Callable[[int, dict[str, Any]], None]) -> None:
-    """Lets workers save, however long it takes, and takes the rows of finished ones."""
+    """Waits until all workers have saved, and collects the rows of finished ones."""
     print("Interrupted: saving runs. Press Ctrl-C again to exit at once.", file=sys.stderr)
     for worker in workers.values():
         try:

@@ -56,9 +56,9 @@ def _megabytes(size: int | None) -> str:
 
 
 def engine_text(results: Mapping[str, Any]) -> str:
-    """Returns the tables in GitHub's Markdown, with what they were made by."""
+    """Returns the tables in GitHub's Markdown, with command, machine and versions."""
     lines = [
-        "# What the engine costs",
+        "# The cost of the engine",
         "",
         f"* command: `{results['command']}`",
         f"* date: {results['date']}",
@@ -73,9 +73,9 @@ def engine_text(results: Mapping[str, Any]) -> str:
         lines += [f"| {' | '.join(cells)} |" for cells in (heads, rules, *rows)]
     lines += [
         "",
-        "A ratio is the median of the ratios of the rounds. Computed sizes are the bytes of the "
-        "networks' states and of two moments of AdamW for each trainable parameter, counted on "
-        "networks that take no memory; names, headers, config and manifest are left out.",
+        "A ratio is the median over the rounds. Computed sizes are counted on the meta device: the "
+        "networks' states, and two moments of AdamW per trainable parameter. Names, headers, "
+        "config and manifest are left out.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -93,11 +93,11 @@ def print_engine_tables(results: Mapping[str, Any], console: Console) -> None:
 
 # --- Depth ---
 
-DEPTH_WAYS = {False: "activations kept", True: "computed again"}
+DEPTH_WAYS = {False: "kept", True: "recomputed"}
 
 
 def depth_text(results: Mapping[str, Any]) -> str:
-    """Returns the table in GitHub's Markdown, with what it was made by."""
+    """Returns the table in GitHub's Markdown, with command, machine and versions."""
     lines = [
         "# Memory of repeated depth",
         "",
@@ -105,9 +105,9 @@ def depth_text(results: Mapping[str, Any]) -> str:
         f"* date: {results['date']}",
         *(f"* {key}: {pairs_text(results[key])}" for key in ("machine", "versions", "settings")),
         "",
-        "One update of the generator. Kept is what its forward pass keeps for its backward pass; "
-        "grown is by how much the update made the process grow. The time is that of the "
-        "update, the first of its process.",
+        "One update of the generator. Kept: memory that the forward pass keeps for the backward "
+        "pass. Grown: growth of the process during the update. The time is that of the update, "
+        "which is the first of its process.",
         "",
         "| repeats | layers | activations | kept, MiB | grown, MiB | processor seconds |",
         "| ---: | ---: | --- | ---: | ---: | ---: |",
@@ -122,7 +122,7 @@ def depth_text(results: Mapping[str, Any]) -> str:
 
 
 def plot_depth(results: Mapping[str, Any]) -> Figure:
-    """Draws both numbers against the repeats."""
+    """Plots both numbers against the number of repeats."""
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     titles = {"kept_mib": "kept for the backward pass", "grown_mib": "growth of the process"}
     for axes, (key, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
@@ -156,7 +156,7 @@ SCHEDULE_NUMBERS = {
 
 @dataclass(frozen=True)
 class ScheduleClaim:
-    """What was to be shown, and whether it was."""
+    """A claim about the schedules, and whether it holds."""
 
     text: str
     holds: bool
@@ -200,7 +200,7 @@ def schedule_claims(results: Mapping[str, Any]) -> list[ScheduleClaim]:
     for name in [name for name in found if TOO_LONG in name]:
         made.append(
             ScheduleClaim(
-                "It is better than the recipe of one phase that is run too long",
+                "It is better than the fixed schedule that is too long",
                 found[AUTOMATIC][0] < found[name][0],
                 f"{cells[AUTOMATIC]}; {cells[name]}",
             )
@@ -221,7 +221,7 @@ def missing_schedules(results: Mapping[str, Any]) -> list[str]:
 
 
 def schedules_text(results: Mapping[str, Any]) -> str:
-    """Returns the table in GitHub's Markdown, with what it was made by."""
+    """Returns the table in GitHub's Markdown, with command, machine and versions."""
     rows = _by_schedule(results)
     protocol = results["rows"][0]["protocol"]
     watched = {row["measured_by"]["seed"] for row in results["rows"] if row["measured_by"]}
@@ -230,8 +230,8 @@ def schedules_text(results: Mapping[str, Any]) -> str:
         "",
         f"* command: `{results['command']}`",
         *(f"* {key}: {pairs_text(results[key])}" for key in ("machine", "versions")),
-        f"* judged by {protocol['num_samples']} samples of noises of seed {protocol['seed']}; "
-        f"what the controller watches are those of seed {', '.join(map(str, watched)) or '-'}",
+        f"* evaluated with {protocol['num_samples']} samples of seed {protocol['seed']}; the "
+        f"controller uses samples of seed {', '.join(map(str, watched)) or '-'}",
         "",
         f"| schedule | images | seeds | {' | '.join(SCHEDULE_NUMBERS.values())} |",
         f"| --- | ---: | ---: |{' ---: |' * len(SCHEDULE_NUMBERS)}",
@@ -251,7 +251,7 @@ def _cell(mean: float, deviation: float, num_seeds: int) -> str:
 
 
 def plot_schedules(results: Mapping[str, Any]) -> Figure:
-    """Draws distance and recall of every run against images."""
+    """Plots distance and recall of every run against images."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axes = figure.subplots(1, 2)
     for index, (name, rows) in enumerate(_by_schedule(results).items()):

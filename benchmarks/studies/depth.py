@@ -2,15 +2,14 @@
 
     python benchmarks/studies/depth.py [--repeats 1 2 4 8] [--wrapper RepeatDepth] [--out DIR]
 
-Each measurement is a process of its own, which makes one update of the generator of adversarial
-flow on random latents of 4 x 32 x 32: forward and backward pass through the repeated generator and
-a discriminator of normal depth, and a step of AdamW. Two numbers say what it took:
+Each measurement runs in its own process. It makes one generator update of adversarial flow on
+random latents of 4 x 32 x 32: forward and backward pass through the repeated generator and a
+discriminator of normal depth, and a step of AdamW. Two numbers are measured:
 
-* the bytes that the generator's forward pass keeps for its backward pass, counted tensor by tensor,
-  which are exact and the same on every machine;
-* by how much the update makes the process grow beyond what it needed before, networks included, as
-  the operating system sees it. The C library is told to give back what is freed
-  (``MALLOC_MMAP_THRESHOLD_``), or this would be its fragmentation as well.
+* the bytes that the generator's forward pass keeps for its backward pass. They are counted tensor
+  by tensor, so they are exact and equal on every machine;
+* the growth of the process during the update, as the operating system sees it. The C library is set
+  to return freed memory (``MALLOC_MMAP_THRESHOLD_``), so that fragmentation is not counted.
 
 The outputs are ``depth.json``, ``depth.md`` and ``depth.png``.
 """
@@ -58,8 +57,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=int, nargs="+", default=[1, 2, 4, 8], metavar="R")
     parser.add_argument("--wrapper", default="RepeatDepth", help="a registered depth wrapper")
     parser.add_argument("--depth", type=int, default=4, help="blocks of both networks [4]")
-    parser.add_argument("--hidden-size", type=int, default=384, help="of both networks [384]")
-    parser.add_argument("--batch", type=int, default=8, help="images of the update [8]")
+    parser.add_argument("--hidden-size", type=int, default=384, help="width of both networks [384]")
+    parser.add_argument("--batch", type=int, default=8, help="images per update [8]")
     parser.add_argument("--out", default="runs/depth", help="the folder of the results")
     return parser
 
@@ -114,7 +113,7 @@ def build(
 
 
 def measure(batch: int, **arguments: Any) -> dict[str, Any]:
-    """Makes one update of the generator and returns what it took."""
+    """Makes one update of the generator and returns its memory and time."""
     objective = build(**arguments)
     generator = objective.generator
     optimizer = torch.optim.AdamW([p for p in generator.parameters() if p.requires_grad], lr=1e-4)
@@ -125,7 +124,7 @@ def measure(batch: int, **arguments: Any) -> dict[str, Any]:
     start = time.process_time()
     torch.stack([*objective.terms("generator", latents, labels, draws).values()]).sum().backward()
     optimizer.step()
-    seconds = time.process_time() - start  # However busy the machine is.
+    seconds = time.process_time() - start  # Does not depend on other programs.
     grown = _peak() - before
     own = [*generator.parameters(), latents, labels]
     kept = saved_bytes(lambda: generator(latents, labels), own)

@@ -1,17 +1,17 @@
-"""What the engine costs: the panel as a share of a training step, and a checkpoint.
+"""The cost of the engine: the training metrics as a share of a step, and a checkpoint.
 
     python benchmarks/studies/engine.py [--preset dit_b_2] [--batch N] [--out DIR]
 
 It trains adversarial flow on random latents of 4 x 32 x 32 in 1000 classes. The preset is both
 generator and discriminator. Steps with the training metrics (sums, observed logits and gradients,
-gradient norms, the check for finite numbers) alternate with steps without them, so that a drifting
-machine is fair to both. On one thread (``OMP_NUM_THREADS=1``) the processor time is the time of the
-work, however busy the machine is; several threads would also wait. Clipping is off, since it needs
+gradient norms, the check for finite numbers) alternate with steps without them, so that both see
+the same changes in machine speed. On one thread (``OMP_NUM_THREADS=1``), processor time does not
+depend on other programs. With several threads, it includes waiting. Clipping is off, since it needs
 the norms in any case.
 
-Then the run is saved, verified and loaded, in turns with ``torch.save`` of the same content, below
---out, so that this disk is measured. The files were just written, so they are read from memory; a
-cold disk takes longer.
+Then the run is saved, verified and loaded, alternating with ``torch.save`` of the same content.
+All files are below --out, so this disk is measured. The files were just written, so they are read
+from memory. A cold disk takes longer.
 
 The outputs are ``engine.json`` and ``engine.md``.
 """
@@ -63,11 +63,13 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--preset", default="dit_b_2", help="of both networks; or a spec such as '{type: ...}'"
+        "--preset",
+        default="dit_b_2",
+        help="of both networks, or a spec such as '{type: ...}'",
     )
-    parser.add_argument("--batch", type=int, default=2, help="images of an update [2]")
-    parser.add_argument("--rounds", type=int, help="pairs of steps [what --seconds allow for]")
-    parser.add_argument("--seconds", type=float, default=150.0, help="for the steps [150]")
+    parser.add_argument("--batch", type=int, default=2, help="images per update [2]")
+    parser.add_argument("--rounds", type=int, help="pairs of steps [as many as --seconds allow]")
+    parser.add_argument("--seconds", type=float, default=150.0, help="time for the steps [150]")
     parser.add_argument("--saves", type=int, default=3, help="checkpoints saved and loaded [3]")
     parser.add_argument("--out", help="the folder of the results [runs/engine-DATE]")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
@@ -176,9 +178,9 @@ def _measure(
     results: dict[str, Any],
     console: Console,
 ) -> None:
-    """Trains, saves and loads in a folder that is removed again."""
+    """Trains, saves and loads in a temporary folder."""
     results["load"].append(_load())
-    work = out / "runs"  # Which git ignores, below the shipped results.
+    work = out / "runs"  # Git ignores this folder, also in the committed results.
     work.mkdir()
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, work)
@@ -208,7 +210,7 @@ def _write_latents(path: str) -> str:
 
 
 def _load() -> float | None:
-    """Returns how many programs wanted a core in the last minute."""
+    """Returns the load average of the last minute."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
@@ -224,7 +226,10 @@ def _progress(console: Console) -> Progress:
 
 
 def _bar(progress: Progress, name: str) -> Callable[[float], None]:
-    """Returns what moves a new bar to a share; without a terminal, it prints a line at the end."""
+    """Returns a function that sets the share of a new progress bar.
+
+    Without a terminal, it prints a line at the end.
+    """
     task = progress.add_task(name, total=1.0)
 
     def show(share: float) -> None:

@@ -1,4 +1,4 @@
-"""A checkpoint: saved, verified and loaded, its size, and that of others by computation."""
+"""Times to save, verify and load a checkpoint; its size, and computed sizes of others."""
 
 __all__ = ["computed", "measure_checkpoints"]
 
@@ -28,19 +28,19 @@ def measure_checkpoints(
 
     Args:
         runner: The run.
-        num_saves: How often.
-        step: Seconds of a training step, which times are compared with.
-        show: Is told the share that is done.
+        num_saves: The number of checkpoints.
+        step: Seconds of a training step, for comparison.
+        show: Called with the share that is done.
 
     Returns:
-        What was measured, and the size of each file.
+        The rows of the table, and the size of each file.
     """
     networks, training = _content(runner)
     path = Path(runner.folder) / "plain.pt"
     seconds: dict[str, list[float]] = defaultdict(list)
     growths = []
     for index in range(num_saves):
-        runner.last_checkpoint = None  # Or it would not save once more.
+        runner.last_checkpoint = None  # Otherwise it would not save again.
         growth, own, folder = _growth_of(lambda: timed(runner.save))
         growths += [growth / 1e9] if growth is not None else []
         seconds["save"].append(own)
@@ -66,7 +66,7 @@ def _checkpoint_rows(
         row("torch.save of the same content, fsynced", "s", seconds["plain, fsync"]),
         row("torch.save of the same content, not fsynced", "s", seconds["plain"]),
         row("verify", "s", seconds["verify"]),
-        row("load, which verifies what it reads", "s", seconds["load"]),
+        row("load, including verification", "s", seconds["load"]),
         row(
             "save / torch.save, both fsynced",
             "ratio",
@@ -74,13 +74,13 @@ def _checkpoint_rows(
         ),
         row("save / training step", "ratio", [value / step for value in seconds["save"]]),
         row("(verify + load) / training step", "ratio", [value / step for value in both]),
-        row("size / size of the file of torch.save", "ratio", [size_ratio]),
+        row("size / size of torch.save", "ratio", [size_ratio]),
     ]
-    return rows + ([row("memory that saving takes", "GB", growths)] if growths else [])
+    return rows + ([row("memory to save", "GB", growths)] if growths else [])
 
 
 def _content(runner: Runner) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns what a checkpoint would be written of: networks and the rest of the state."""
+    """Returns the content of a checkpoint: networks, and the rest of the state."""
     runner.last_checkpoint = None
     with mock.patch.object(state, "save_checkpoint") as save:
         runner.save()
@@ -98,17 +98,17 @@ def _sync(path: Path) -> None:
 
 
 def timed(function: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
-    """Returns the seconds that a call took, and what it returned."""
+    """Returns the seconds of a call, and its result."""
     start = now()
     result = function(*arguments)
     return now() - start, result
 
 
 def _growth_of(function: Callable[[], tuple[float, Any]]) -> tuple[int | None, float, Any]:
-    """Returns by how many bytes a function makes the process grow at most, on Linux, and more."""
+    """Returns the peak growth of the process in bytes, or None, and the result of a call."""
     process = Path("/proc/self")
     try:
-        (process / "clear_refs").write_text("5")  # Forgets the peak so far.
+        (process / "clear_refs").write_text("5")  # Resets the peak.
         before = _status(process / "status", "VmRSS")
     except OSError:
         return None, *function()
@@ -122,10 +122,10 @@ def _status(path: Path, key: str) -> int:
 
 
 def computed(name: str, kind: str, spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Computes the size of a checkpoint of networks that take no memory.
+    """Computes the size of a checkpoint on the meta device.
 
-    That is the bytes of each network's state, and two moments of AdamW for each trainable
-    parameter. Names, headers, config and manifest are left out.
+    It consists of each network's state and two moments of AdamW per trainable parameter. Names,
+    headers, config and manifest are left out.
     """
     with torch.device("meta"):
         objective = build_objective(spec)

@@ -1,6 +1,6 @@
-"""Training steps with the panel and without, in turns."""
+"""Training steps with and without the training metrics, alternating."""
 
-__all__ = ["KINDS", "MEASURED", "WITH", "Turns", "now", "ratios", "table_row", "without_panel"]
+__all__ = ["KINDS", "MEASURED", "WITH", "Turns", "now", "ratios", "table_row", "without_metrics"]
 
 import contextlib
 import functools
@@ -22,11 +22,11 @@ from afmlib.objectives import adversarial_flow
 from mmengine.hooks import Hook  # isort: skip
 
 MEASURED = "measured"
-"""What stands beside a number that was; others are computed."""
+"""The kind of a measured number. Other numbers are computed."""
 
 
 def now() -> float:
-    """Returns the time at which all that was asked for so far is done."""
+    """Returns the time when all queued work on the device is done."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -56,7 +56,7 @@ KINDS = WITH, WITHOUT, DISSECTED, WARM_UP = "with", "without", "dissected", "war
 NUM_WARM_UP, NUM_DISSECTED, MIN_ROUNDS = 1, 3, 3
 
 
-class NoPanel:
+class NoMetrics:
     """Replaces `TrainingMetrics` and gathers nothing."""
 
     def __init__(self, player: str) -> None:
@@ -74,19 +74,19 @@ class NoPanel:
         return {}
 
     def first_non_finite(self) -> str:
-        """Returns that all is finite."""
+        """Returns "", the name of a run without non-finite numbers."""
         return ""
 
 
 @contextlib.contextmanager
-def without_panel() -> Iterator[None]:
-    """Takes the panel out of the engine, and everything that is computed only for it.
+def without_metrics() -> Iterator[None]:
+    """Context manager that removes the training metrics and everything computed only for them.
 
-    What stays is the mean of the signs of the real logits: as many additions as images.
+    The mean of the signs of the real logits stays. It costs one addition per image.
     """
     with contextlib.ExitStack() as stack:
         for owner, name, replacement in (
-            (step, "TrainingMetrics", NoPanel),
+            (step, "TrainingMetrics", NoMetrics),
             (step, "get_total_norm", lambda gradients: torch.zeros(())),
             (adversarial_flow, "observe_gradient", lambda latents, observed, name: latents),
         ):
@@ -95,7 +95,7 @@ def without_panel() -> Iterator[None]:
 
 
 PIECES = {
-    "sums, means, the check that all is finite": (
+    "sums, means, the check for finite numbers": (
         (step.TrainingMetrics, "add_terms"),
         (step.TrainingMetrics, "add_observed"),
         (step.TrainingMetrics, "finish"),
@@ -104,25 +104,25 @@ PIECES = {
     "norms of the gradient of each sample": ((adversarial_flow, "observe_gradient"),),
     "sums for the log": ((LogHook, "after_train_iter"),),
 }
-"""What the panel is made of, and where it is computed."""
+"""The parts of the training metrics, and the functions that compute them."""
 
 
 class Stopwatch:
-    """Takes the time of the pieces of the panel within a step."""
+    """Measures the time of each part of the training metrics within a step."""
 
     def __init__(self) -> None:
         self.steps: list[dict[str, float]] = []
 
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:
-        """Surrounds a step."""
+        """Context manager for one step."""
         self.steps.append(dict.fromkeys(PIECES, 0.0))
         with contextlib.ExitStack() as stack:
             for piece, places in PIECES.items():
                 for owner, name in places:
                     timed = self.timed(piece, getattr(owner, name))
                     stack.enter_context(mock.patch.object(owner, name, timed))
-            # The norms of the samples are computed where the backward pass comes by.
+            # The norms of the samples are computed in hooks of the backward pass.
             register = torch.Tensor.register_hook
             piece = next(name for name in PIECES if "each sample" in name)
             stack.enter_context(
@@ -146,17 +146,17 @@ class Stopwatch:
 
 
 class Turns(Hook):
-    """Alternates steps with and without the panel, dissects a few, and ends the run.
+    """Alternates steps with and without the metrics, measures the parts of some, and ends the run.
 
-    Which of a pair is first changes from pair to pair.
+    The order within a pair alternates.
 
     Args:
-        rounds: How many pairs; as many as the seconds allow for if None.
-        seconds: How long, if it is not said how many.
-        show: Is told the share that is done.
+        rounds: The number of pairs. If None, as many as the seconds allow.
+        seconds: The time for the steps, if ``rounds`` is None.
+        show: Called with the share that is done.
     """
 
-    priority = "VERY_LOW"  # Its clock starts after, and stops after, what all other hooks do.
+    priority = "VERY_LOW"  # Its clock starts and stops after all other hooks.
 
     def __init__(self, rounds: int | None, seconds: float, show: Callable[[float], None]) -> None:
         self.rounds = rounds
@@ -166,7 +166,7 @@ class Turns(Hook):
         self.processor: dict[str, list[float]] = defaultdict(list)
         self.stopwatch = Stopwatch()
         self.surroundings: dict[str, Callable[[], Any]] = {
-            WITHOUT: without_panel,
+            WITHOUT: without_metrics,
             DISSECTED: self.stopwatch,
         }
         self.around = contextlib.ExitStack()
@@ -212,21 +212,21 @@ class Turns(Hook):
             runner.stop()
 
     def rows(self) -> list[dict[str, Any]]:
-        """Returns what was measured."""
+        """Returns the rows of the table."""
         own, other = self.seconds[WITH], self.seconds[WITHOUT]
         row = functools.partial(table_row, "A training step")
         rows = [
-            row("with the panel", "s", own),
-            row("without it", "s", other),
-            row("with / without, in turns", "ratio", ratios(own, other)),
+            row("with the metrics", "s", own),
+            row("without them", "s", other),
+            row("with / without, alternating", "ratio", ratios(own, other)),
         ]
         own, other = self.processor[WITH], self.processor[WITHOUT]
         rows += [
-            row("processor time with the panel", "s", own),
-            row("processor time without it", "s", other),
-            row("processor time with / without, in turns", "ratio", ratios(own, other)),
+            row("processor time with the metrics", "s", own),
+            row("processor time without them", "s", other),
+            row("processor time with / without, alternating", "ratio", ratios(own, other)),
         ]
-        row = functools.partial(table_row, "Where the panel's time goes")
+        row = functools.partial(table_row, "The time of the metrics")
         steps = self.stopwatch.steps
         rows += [row(name, "ms", [1e3 * step[name] for step in steps]) for name in PIECES]
         sums = [sum(step.values()) for step in steps]

@@ -1,17 +1,17 @@
-"""Makes ``emoji32.npz``, the emoji of the benchmark, out of a package of npm.
+"""Makes ``emoji32.npz``, the emoji of the benchmark, from an npm package.
 
     npm pack emoji-datasource-google@16.0.0
     python benchmarks/studies/make_emoji.py emoji-datasource-google-16.0.0.tgz
 
-The package holds 1906 emoji (and five pieces of some) as PNG files of 64 pixels. Each is laid on
-white and every square of four pixels is averaged, in whole numbers, so that all machines make the
-same images. Of images that are equal to the last pixel one is kept, the first in Unicode's order.
+The package holds 1906 emoji (and five pieces of some) as PNG files of 64 pixels. Each is put on a
+white background, and every square of four pixels is averaged. The arithmetic uses integers, so that
+all machines make the same images. Of identical images, the first in Unicode order is kept.
 
-Every fourth group of a category is held out. A group is one emoji whoever it shows, woman, man or
-person, whichever way they face, together with all images that are closer than `CLOSE` to one of
-it: no held-out image has a twin among the training images.
+Every fourth group of a category is held out. A group has the woman, man and person variants of an
+emoji, facing left and right, and all images closer than `CLOSE` to one of its members. So no
+held-out image has a near duplicate among the training images.
 
-With ``--check`` nothing is written, and the file that is there is compared.
+With ``--check`` nothing is written, and the existing file is compared.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from PIL import Image
 
 OUT = Path(__file__).parents[1] / "data/emoji32.npz"
 SHA256 = "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438"
-"""Of the package."""
+"""The hash of the package."""
 
 CLOSE = 0.14
 """Images with a smaller root mean square difference, in [-1, 1], belong to one group."""
@@ -47,7 +47,7 @@ def main() -> int:
     """Makes or checks the file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("package", type=Path, help="emoji-datasource-google-16.0.0.tgz")
-    parser.add_argument("--check", action="store_true", help="compare with the file that is there")
+    parser.add_argument("--check", action="store_true", help="compare with the existing file")
     arguments = parser.parse_args()
     content = arguments.package.read_bytes()
     found = hashlib.sha256(content).hexdigest()
@@ -63,13 +63,13 @@ def main() -> int:
 
 
 def check(arrays: dict[str, Any]) -> int:
-    """Returns which arrays of the file differ, however they are compressed."""
+    """Prints which arrays of the file differ, and returns the exit status."""
     with np.load(OUT, allow_pickle=False) as file:
         there = dict(file)
     wrong = sorted(set(there) ^ set(arrays))
     both = (name for name in arrays if name in there)
     wrong += [name for name in both if not np.array_equal(there[name], arrays[name])]
-    print(f"{OUT} differs: {', '.join(wrong)}" if wrong else f"{OUT} is what the package makes.")
+    print(f"{OUT} differs: {', '.join(wrong)}" if wrong else f"{OUT} matches the package.")
     return bool(wrong)
 
 
@@ -101,7 +101,7 @@ def make(package: bytes) -> dict[str, Any]:
 
 
 def shrink(png: bytes) -> Any:
-    """Lays a picture of 64 pixels on white and halves it."""
+    """Puts a picture of 64 pixels on a white background and halves its size."""
     pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGBA")).astype(np.int64)
     colors, opacity = pixels[..., :3], pixels[..., 3:]
     on_white = colors * opacity + 255 * (255 - opacity)
@@ -134,9 +134,9 @@ def group(codes: list[str], images: Any) -> Any:
 
 
 def whatever_they_are(code: str) -> str:
-    """Returns the code of an emoji without who is shown, and which way they face.
+    """Returns the code of an emoji without gender and direction.
 
-    A man who runs, a runner and one who faces right are ``1F3C3`` all of them.
+    A running man, a running person and a runner facing right are all ``1F3C3``.
     """
     points = code.split("-")
     if JOINER not in points:
@@ -145,7 +145,7 @@ def whatever_they_are(code: str) -> str:
 
 
 def hold_out(labels: Any, groups: Any) -> Any:
-    """Returns whether each image is held out: those of every fourth group of each category."""
+    """Returns whether each image is held out: every fourth group of each category is."""
     held_out = np.zeros(len(labels), dtype=bool)
     own = {number: labels[groups == number][0] for number in np.unique(groups)}
     for label in np.unique(labels):

@@ -1,11 +1,11 @@
-"""Schedules of adversarial flow on the digits: fixed ones of a small sweep, and the automatic one.
+"""Schedules of adversarial flow on the digits: a small sweep of fixed ones, and the automatic one.
 
 python benchmarks/studies/schedules.py
 
-Every schedule gets the same number of images, but for the recipe that is run too long on purpose.
-All are judged alike, by samples of noises that nothing was chosen by: the automatic schedule
-watches others. A stopped run is resumed. The outputs are in
-``benchmarks/results/schedules``: results.json, table.md and curves.png.
+Every schedule gets the same number of images, except for the one that is too long on purpose. All
+are evaluated with the same noises, which differ from those that steer the automatic schedule. A
+stopped run is resumed. The outputs in ``benchmarks/results/schedules`` are results.json, table.md
+and curves.png.
 """
 
 import argparse
@@ -39,7 +39,7 @@ PROTOCOL = (
     "checkpoint_every=8_000",
     "sample_every=null",
 )
-"""What all runs have in common."""
+"""The settings of all runs."""
 
 SCHEDULES: dict[str, tuple[str, list[str]]] = {
     f"fixed, 0.2 to {end:g}": (
@@ -54,18 +54,20 @@ SCHEDULES: dict[str, tuple[str, list[str]]] = {
     ),
     "automatic": ("afm_auto_digits", [f"num_images={IMAGES}"]),
 }
-"""Name -> config and what is set in it."""
+"""Name -> config and overrides."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs what is not there yet, and writes the report after each run."""
+    """Makes the missing runs, and writes the report after each one."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", choices=list(SCHEDULES), default=list(SCHEDULES))
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="overrides")
-    parser.add_argument("--report", action="store_true", help="train nothing; report what is there")
+    parser.add_argument(
+        "--report", action="store_true", help="report finished runs and train nothing"
+    )
     parser.add_argument("--work-dir", type=Path, default=Path("runs/schedules"))
     parser.add_argument("--out", type=Path, default=HERE / "results/schedules")
     words = sys.argv[1:] if argv is None else argv
@@ -129,7 +131,7 @@ def is_complete(folder: Path, num_images: int) -> bool:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """Returns what a run has left."""
+    """Returns the outputs of a run."""
     evaluations, measured = lines(folder / "evaluations.jsonl"), lines(folder / "measured.jsonl")
     return {
         "images": evaluations[-1]["num_images"],
@@ -143,7 +145,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    """Returns the entries of a file, none if it is not there."""
+    """Returns the entries of a file, or none if it does not exist."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 

@@ -37,7 +37,7 @@ NOT_TESTABLE = "not testable here"
 NOT_RUN = "not run"
 
 Numbers: TypeAlias = Mapping[str, Sequence[float]]
-"""Measured numbers by name: one per seed, or per pair of seeds; infinity for a diverged run."""
+"""Measured numbers by name: one per seed or pair of seeds, infinite for a diverged run."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Run:
     """The numbers of network evaluations of a sample."""
 
     needs: tuple[str, ...] = ()
-    """Runs of the same seed that must be done before, since this run loads their weights."""
+    """Runs of the same seed that must finish first, since this run loads their weights."""
 
     seconds: float = 20.0
     """Its approximate time, for the progress bar."""
@@ -71,43 +71,43 @@ class Verdict:
 
     @classmethod
     def of(cls, holds: bool, because: str) -> "Verdict":
-        """Returns the verdict of a claim whose rule holds or not."""
+        """Returns the verdict for a rule that holds or not."""
         return cls(REPRODUCES if holds else FAILS, because)
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim that runs at a small scale can test."""
+    """A claim that can be tested at a small scale."""
 
     id: str
-    """Its name in commands and addresses."""
+    """The name in commands and links."""
 
     source: str
-    """Its place in the paper."""
+    """The place in the paper."""
 
     title: str
-    """A heading."""
+    """The heading."""
 
     statement: str
     """The statement of the paper, in our words."""
 
     here: str
-    """The experiment that is done here."""
+    """The experiment in this suite."""
 
     rule: str
-    """The rule that ``judge`` computes, in words."""
+    """The rule of ``judge``, in words."""
 
     measure: Callable[[Evidence], Mapping[str, Sequence[float]]]
-    """Reads the numbers from the runs."""
+    """Returns the numbers of the runs."""
 
     judge: Callable[[Numbers], Verdict]
     """Applies the rule to the numbers."""
 
     runs: tuple[Run, ...] = ()
-    """The runs that it needs."""
+    """The required runs."""
 
     draw: Callable[[Evidence], Figure] | None = None
-    """Draws its figure."""
+    """Draws the figure."""
 
     caption: str = ""
     """The caption of the figure."""
@@ -129,7 +129,7 @@ class Untestable:
 
 @dataclass(frozen=True)
 class Suite:
-    """Claims that are tested together."""
+    """A set of claims that share runs."""
 
     name: str
     title: str
@@ -138,7 +138,7 @@ class Suite:
 
     @property
     def testable(self) -> list[Claim]:
-        """The claims that runs can test."""
+        """The claims with runs."""
         return [claim for claim in self.claims if isinstance(claim, Claim)]
 
     @property
@@ -165,14 +165,14 @@ class Suite:
 
 
 def mean(values: Sequence[float]) -> float:
-    """Returns the mean; infinite if a value is."""
+    """Returns the mean, which is infinite if a value is."""
     return math.fsum(values) / len(values) if all(map(math.isfinite, values)) else math.inf
 
 
 def all_below(values: Sequence[float], others: Sequence[float], factor: float = 1.0) -> bool:
-    """Returns whether each of the values is below ``factor`` times each of the others.
+    """Returns whether every value is below ``factor`` times every other one.
 
-    Without a difference, three seeds against three are so by chance once in twenty times.
+    For three seeds each and no true difference, the probability is 1/20.
     """
     return max(values) < factor * min(others)
 

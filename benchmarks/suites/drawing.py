@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from .evidence import Evidence
 
 COLORS = ("#0072b2", "#d55e00", "#008a66", "#b4568b", "#a87400", "#6b6b6b")
-"""Okabe and Ito's, as on the pages."""
+"""The palette of Okabe and Ito, as on the pages."""
 
 GRAY = "#8a9099"
 
@@ -41,12 +41,12 @@ def by_setting(
     """Draws a column per setting: a dot per seed, a line at their mean.
 
     Args:
-        axes: Where.
-        settings: The numbers, by what stands below the column. What diverged is a cross at the top.
-        label: What the numbers are.
-        bound: A number to compare with, and what it is.
+        axes: The axes to draw on.
+        settings: The numbers of each column, by its name. A diverged run is a cross at the top.
+        label: The label of the axis.
+        bound: A number to compare with, and its label.
         log: Whether the axis is logarithmic.
-        color: Of the dots.
+        color: The color of the dots.
     """
     for column, values in enumerate(settings.values()):
         finite = [value for value in values if math.isfinite(value)]
@@ -84,7 +84,7 @@ def by_setting(
 def scatter_maps(
     axes: Any, noises: np.ndarray, samples: np.ndarray, title: str, count: int = 400
 ) -> None:
-    """Draws where a map in the plane carries noises, which are colored by their direction."""
+    """Draws noises and their images under a map of the plane, colored by direction."""
     angles = np.arctan2(noises[:count, 1], noises[:count, 0])
     for z, x in zip(noises[:60], samples[:60], strict=True):
         axes.plot([z[0], x[0]], [z[1], x[1]], color="#c3c7cd", linewidth=0.5, zorder=0)
@@ -99,23 +99,23 @@ def scatter_maps(
 
 @dataclass(frozen=True)
 class MetricGrid:
-    """Several settings by several metrics: their numbers, and a panel per metric."""
+    """Several settings and metrics: their numbers, and a panel per metric."""
 
     settings: Mapping[str, tuple[str, int]]
-    """A run and a number of steps of its samples, by a name in plain words."""
+    """Name in plain words -> a run, and the number of steps of its samples."""
 
     metrics: Mapping[str, str]
-    """The words for each metric."""
+    """Metric -> its name in words."""
 
     labels: Sequence[str]
-    """A short name of each setting, to stand below its column."""
+    """A short name of each setting, below its column."""
 
     def name(self, setting: str, metric: str) -> str:
         """Returns the name of a number."""
         return f"{setting}: {self.metrics[metric]}"
 
     def measure(self, evidence: Evidence) -> dict[str, list[float]]:
-        """Returns each metric of each setting."""
+        """Returns every metric of every setting."""
         return {
             self.name(setting, metric): evidence.values(text, metric, nfe)
             for metric in self.metrics

@@ -29,7 +29,7 @@ NUM_SAMPLES = 2000
 
 
 class MissingRunError(LookupError):
-    """Raised if a claim needs a run that is not done."""
+    """Raised if a claim needs a run that is not finished."""
 
 
 def fixed_noises(shape: Sequence[int]) -> torch.Tensor:
@@ -38,7 +38,7 @@ def fixed_noises(shape: Sequence[int]) -> torch.Tensor:
 
 
 def fixed_labels(num_classes: int) -> torch.Tensor:
-    """Returns the labels of these noises: each class in turn."""
+    """Returns the labels of these noises, which cycle through the classes."""
     return torch.arange(NUM_SAMPLES) % num_classes
 
 
@@ -48,7 +48,7 @@ def run_folder(out: Path, text: str, seed: int) -> Path:
 
 
 def record_path(out: Path, text: str, seed: int) -> Path:
-    """Returns the record of a run; the file exists when the run is done."""
+    """Returns the path of the record of a run, which exists when the run is done."""
     return run_folder(out, text, seed) / "record.json"
 
 
@@ -58,7 +58,7 @@ def samples_path(out: Path, text: str, seed: int, nfe: int) -> Path:
 
 
 class Evidence:
-    """The runs of a suite, by their text.
+    """The outputs of the runs of a suite.
 
     Args:
         out: The folder of the results.
@@ -86,7 +86,7 @@ class Evidence:
         return record
 
     def values(self, text: str, metric: str, nfe: int = 1) -> list[float]:
-        """Returns a number of each seed; infinite where the run diverged."""
+        """Returns a number per seed, infinite for diverged runs."""
         return [self._value(self.record(text, seed), metric, nfe) for seed in self.seeds]
 
     def _value(self, record: Mapping[str, Any], metric: str, nfe: int) -> float:
@@ -96,7 +96,7 @@ class Evidence:
         return float(entry["values"][metric])
 
     def logged(self, text: str, key: str) -> list[float]:
-        """Returns the mean, over the second half of each run, of a number that was logged."""
+        """Returns the mean of a logged number over the second half of each run."""
         records = [self.record(text, seed) for seed in self.seeds]
         return [
             float(record["log"][key]) if record["status"] == DONE else math.inf
@@ -104,7 +104,7 @@ class Evidence:
         ]
 
     def curve(self, text: str, seed: int, key: str) -> tuple[list[float], list[float]]:
-        """Returns image counts and the logged numbers at them."""
+        """Returns image counts, and the logged number at each."""
         self.record(text, seed)
         lines = (run_folder(self.out, text, seed) / "log.jsonl").read_text().splitlines()
         entries = [json.loads(line) for line in lines]
@@ -125,7 +125,7 @@ class Evidence:
     def values_of_samples(
         self, text: str, function: Callable[[np.ndarray], float], nfe: int = 1
     ) -> list[float]:
-        """Returns a number of the samples of each seed; infinite where the run diverged.
+        """Returns a number of the samples per seed, infinite for diverged runs.
 
         Raises:
             MissingRunError: If a run is missing.
@@ -142,7 +142,7 @@ class Evidence:
     def between_seeds(self, text: str, nfe: int = 1) -> list[float]:
         """Returns the root mean square distance between the maps of each pair of seeds.
 
-        It is infinite where one of the two diverged.
+        It is infinite if one of the two diverged.
 
         Raises:
             MissingRunError: If a run is missing, or there is only one seed.

@@ -47,7 +47,7 @@ def test_engine_ratios_are_of_pairs():
 
     medians = {row["name"]: row["median"] for row in turns.rows()}
 
-    assert medians["with / without, in turns"] == 2.0  # Of 2, 1.5 and 4; the medians' is 1.5.
+    assert medians["with / without, alternating"] == 2.0  # Of 2, 1.5 and 4; the medians' is 1.5.
     assert medians["all of it"] == len(engine_steps.PIECES)  # In milliseconds.
 
 
@@ -107,7 +107,7 @@ def test_depth_is_measured_in_its_own_process(tmp_path, monkeypatch):
     here = [depth.measure(checkpointing=again, **tiny) for again in (False, True)]
     assert [row["kept_mib"] for row in rows] == [row["kept_mib"] for row in here]
     assert (tmp_path / "depth.png").stat().st_size > 0
-    assert "| 2 | 2 | computed again |" in (tmp_path / "depth.md").read_text()
+    assert "| 2 | 2 | recomputed |" in (tmp_path / "depth.md").read_text()
 
 
 # --- Schedules ------------------------------------------------------------------------------------

@@ -50,9 +50,9 @@ class DifferentMasks(DirectionalDerivative):
     ("broken", "contract"),
     [
         (NeedsMagic, "requires names capabilities"),
-        (Doubles, "the derivative along the directions"),
+        (Doubles, "the JVP with the directions"),
         (KeepsTheGraph, "without a graph"),
-        (ForgetsATime, "the derivative along the directions"),
+        (ForgetsATime, "the JVP with the directions"),
         (LosesPrecision, "shape and dtype"),
         (DifferentMasks, "dropout masks do not change"),
     ],

@@ -1,4 +1,4 @@
-"""The claims of "Adversarial Flow Models" at a scale that a laptop reaches.
+"""The claims of "Adversarial Flow Models" at the scale of a laptop.
 
 References:
     | Adversarial Flow Models (Lin et al., 2025)

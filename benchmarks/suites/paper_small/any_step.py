@@ -1,4 +1,4 @@
-"""Any step against fixed steps: what it costs to learn all of them (Sec. 3.3)."""
+"""Any step against fixed steps: the cost of learning all of them (Sec. 3.3)."""
 
 __all__ = ["CLAIMS"]
 
@@ -28,7 +28,7 @@ def _name(place: str) -> str:
 
 
 def measure(evidence: Evidence) -> dict[str, list[float]]:
-    """Takes the distance of each model and number of steps."""
+    """Returns the distance of each model and number of steps."""
     found = {NOISE: [cost**0.5 for cost in evidence.values(ONE, "optimal_cost")]}
     return found | {
         _name(place): evidence.values(text, "wasserstein", nfe)
@@ -37,7 +37,7 @@ def measure(evidence: Evidence) -> dict[str, list[float]]:
 
 
 def judge_works(numbers: Numbers) -> Verdict:
-    """Applies the rule that one model serves all numbers of steps."""
+    """Applies the rule that one model works for any number of steps."""
     noise = numbers[NOISE]
     taken = [numbers[_name(f"any step, {n} taken")] for n in ("one", "two", "four")]
     return Verdict.of(
@@ -48,7 +48,7 @@ def judge_works(numbers: Numbers) -> Verdict:
 
 
 def judge_costs(numbers: Numbers) -> Verdict:
-    """Applies the rule that a model of fixed steps is better at them."""
+    """Applies the rule that a model trained for fixed steps is better at them."""
     pairs = [
         (numbers[_name(f"trained for {n}")], numbers[_name(f"any step, {taken} taken")])
         for n, taken in (("one step", "one"), ("two steps", "two"))
@@ -61,7 +61,7 @@ def judge_costs(numbers: Numbers) -> Verdict:
 
 
 def draw(evidence: Evidence) -> Any:
-    """Draws the distance of each model and number of steps."""
+    """Plots the distance of each model and number of steps."""
     figure, axes = panels(1, 4.6, 2.6)
     labels = ("one", "two", "any,\none taken", "any,\ntwo taken", "any,\nfour taken")
     noise = measure(evidence)[NOISE][0]

@@ -1,4 +1,4 @@
-"""Appendix G: the norm of the adversarial gradient at the samples, normalized and not."""
+"""Appendix G: the norm of the adversarial gradient at samples, with and without normalization."""
 
 __all__ = ["CLAIMS"]
 
@@ -17,7 +17,7 @@ SETTINGS = {
     "penalty 0.01": "objective.gp_scale=0.01",
     "penalty 1": "objective.gp_scale=1.0",
 }
-"""What differs: the width of the discriminator, and the scale of its penalty (elsewhere 0.05)."""
+"""The settings that are compared: width of the discriminator, or penalty scale (default 0.05)."""
 
 WITH, WITHOUT = "with", "without"
 
@@ -32,7 +32,7 @@ def _name(setting: str, way: str) -> str:
 
 
 def measure(evidence: Evidence) -> dict[str, list[float]]:
-    """Takes the norm of each setting, with and without."""
+    """Returns the norm of each setting, with and without normalization."""
     return {
         _name(setting, way): evidence.logged(_text(setting, way), KEY)
         for way in (WITH, WITHOUT)
@@ -58,7 +58,7 @@ def judge(numbers: Numbers) -> Verdict:
 
 
 def draw(evidence: Evidence) -> Any:
-    """Draws the norm in the course of training, of the first seed."""
+    """Plots the norm during training for the first seed."""
     figure, axes = panels(2, 3.6, 2.6)
     for each, way in zip(axes, (WITHOUT, WITH), strict=True):
         for setting, color in zip(SETTINGS, COLORS, strict=False):

@@ -1,6 +1,6 @@
 """Claims on images: collapse, one step against many, and depth against steps (Table 7).
 
-Two passes through the blocks in one step cost as much as two steps of the plain network.
+One step with two passes through the blocks costs as much as two steps of the plain network.
 """
 
 __all__ = ["CLAIMS"]

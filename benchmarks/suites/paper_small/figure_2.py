@@ -1,7 +1,7 @@
-"""Figure 2: what the scale of the transport loss does, on the line.
+"""Figure 2: the effect of the scale of the transport loss, on the line.
 
-Too small, and the generator stays at whatever map it began to learn; too large, and the samples
-stay near the noise. Each scale is constant here, so that nothing but it differs.
+If it is too small, the generator keeps the map that it started to learn. If it is too large, the
+samples stay near the noise. Each scale is constant here, so that runs differ only in the scale.
 """
 
 __all__ = ["CLAIMS"]
@@ -37,7 +37,7 @@ def _cost(scale: float) -> str:
 
 
 def measure(evidence: Evidence) -> dict[str, list[float]]:
-    """Takes three numbers of each scale."""
+    """Returns three numbers for each scale."""
     found = {}
     for name, metric in (
         (_error, "map_rmse"),
@@ -73,7 +73,7 @@ def judge_small(numbers: Numbers) -> Verdict:
 
 
 def draw(evidence: Evidence) -> Any:
-    """Draws the three numbers against the scale."""
+    """Plots the three numbers against the scale."""
     figure, axes = panels(3, 3.0, 2.5)
     for each, metric, label, log in (
         (axes[0], "map_rmse", "distance to the optimal map", True),

@@ -1,9 +1,9 @@
 """Figure 3 and Table 3: guidance by a classifier of clean samples, or along the flow.
 
-A classifier is sure of a clean sample of classes that hardly overlap, so that its gradient is zero
-almost everywhere; noised, classes overlap, and the gradient says where the other classes are. Here
-every class is a Gaussian of which the optimal map is known, so that what guidance does can be told
-from what training leaves undone: it is where a generator carries noises beyond that map.
+If classes hardly overlap, a classifier is certain about clean samples, and its gradient is zero
+almost everywhere. Noisy classes overlap, and the gradient points away from the other classes. Here
+every class is a Gaussian with a known optimal map. So the effect of guidance can be separated from
+training errors: it is the distance of samples to that map.
 """
 
 __all__ = ["CLAIMS"]
@@ -85,7 +85,7 @@ def spread(samples: np.ndarray) -> float:
 
 
 def measure(evidence: Evidence) -> dict[str, list[float]]:
-    """Takes two numbers of each setting."""
+    """Returns two numbers for each setting."""
     found = {}
     for words, function in ((CHANGE, change), (SPREAD, spread)):
         for name, run in SETTINGS.items():
@@ -109,7 +109,7 @@ def judge_along(numbers: Numbers) -> Verdict:
     """Applies the rule of a classifier along the flow."""
     none, clean, near, along = (numbers[f"{name}: {CHANGE}"] for name in (NONE, CLEAN, NEAR, ALONG))
     return Verdict.of(
-        max(along) < math.inf  # What diverged was not guided far.
+        max(along) < math.inf  # A diverged run does not count as guided.
         and all(all_below(other, along, 1 / 1.5) for other in (none, clean, near)),
         f"The distances are {written(along)} along the flow, {written(near)} near its end, "
         f"{written(clean)} at it and {written(none)} without guidance.",
@@ -126,7 +126,7 @@ def judge_implicit(numbers: Numbers) -> Verdict:
 
 
 def draw_samples(evidence: Evidence) -> Any:
-    """Draws the samples of the first seed by each kind of guidance."""
+    """Draws the samples of the first seed for each kind of guidance."""
     figure, axes = panels(len(LETTERS), 2.1, 2.3)
     labels, data = fixed_labels(3).numpy(), _data()
     for each, (name, letter) in zip(axes, LETTERS.items(), strict=True):
@@ -145,7 +145,7 @@ def draw_samples(evidence: Evidence) -> Any:
 
 
 def draw_numbers(evidence: Evidence) -> Any:
-    """Draws both numbers of each setting."""
+    """Plots both numbers for each setting."""
     figure, axes = panels(2, 4.0, 2.6)
     labels = ("none", "t' = 0", "(0, 0.1)", "(0, 1)", "implicit")
     numbers = measure(evidence)

@@ -1,4 +1,4 @@
-"""What the paper claims and nothing here can test: there are no ImageNet, autoencoder or GPUs."""
+"""Claims of the paper that need ImageNet, an autoencoder and GPUs, so they are not tested here."""
 
 __all__ = ["CLAIMS"]
 

@@ -31,7 +31,7 @@ RUNS = tuple(Run(_text(ot, gp), seconds=12) for ot, gp in GRID)
 
 
 def measure(evidence: Evidence) -> dict[str, list[float]]:
-    """Takes the distance of each pair of scales, and that of the noise."""
+    """Returns the distance for each pair of scales, and that of the noise."""
     costs = evidence.values(_text(OT_SCALES[1], GP_SCALES[0]), "optimal_cost")
     found = {NOISE: [cost**0.5 for cost in costs]}
     return found | {_name(*pair): evidence.values(_text(*pair), "wasserstein") for pair in GRID}

@@ -1,4 +1,4 @@
-"""Table 12: what one update of the generator costs, in forward passes of one network.
+"""Table 12: the cost of one update, in forward passes of one network.
 
 Counted on meta tensors, as :mod:`efficiency.counting` counts every contender. Nothing is random.
 """

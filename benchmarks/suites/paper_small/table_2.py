@@ -1,4 +1,4 @@
-"""Table 2: a transport scale that decays against one that stays."""
+"""Table 2: a decaying transport scale against a constant one."""
 
 __all__ = ["CLAIMS"]
 
@@ -29,7 +29,7 @@ def _error(name: str) -> str:
 
 
 def measure(evidence: Evidence) -> dict[str, list[float]]:
-    """Takes two numbers of each schedule."""
+    """Returns two numbers for each schedule."""
     found = {_distance(n): evidence.values(t, "wasserstein") for n, t in TEXTS.items()}
     return found | {_error(n): evidence.values(t, "map_rmse") for n, t in TEXTS.items()}
 
@@ -45,7 +45,7 @@ def judge(numbers: Numbers) -> Verdict:
 
 
 def draw(evidence: Evidence) -> Any:
-    """Draws both numbers."""
+    """Plots both numbers."""
     figure, axes = panels(2, 3.4, 2.5)
     labels = {"decayed": DECAYED, "0.5": START, "0.1": END}
     for each, metric, label in (
