@@ -15,7 +15,7 @@ HELP = "Check the components of a plugin file."
 
 CLASSES = 10
 SHAPE = (1, 8, 8)
-"""The shape of a sample, as that of the digits."""
+"""The shape of a sample, equal to that of the digits."""
 
 SMALL = dict(
     input_size=8,
@@ -43,7 +43,7 @@ STAND_INS: dict[str, Any] = {
     "augmentations": "PairedAugmentation",
     "datasets": "Digits",
 }
-"""Group -> the component that is filled in where an argument without a default needs one."""
+"""Group -> the component that fills an argument without a default."""
 
 TIMES: tuple[dict[str, Any], ...] = (
     dict(use_timestep_src=True, use_timestep_tgt=True, use_timestep=True, time_scale=1.0),

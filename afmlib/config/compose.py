@@ -2,7 +2,7 @@
 
 A name such as ``afm_digits`` is the shipped file ``afm_digits.yaml`` if it exists. Otherwise it is
 the method ``methods/afm.yaml`` on the scale ``scales/digits.yaml``. A file may name ``_base_``
-files, shipped or relative to itself, which it is merged over.
+files, shipped or relative to itself, and is merged over them.
 
 A name, a base and an override may be any text. Every mistake in them is a ``ConfigError``.
 """
@@ -45,7 +45,7 @@ SHIPPED = Path(str(importlib.resources.files("afmlib"))) / "configs"
 BASE = "_base_"
 
 MAX_BASES = 16
-"""The depth of bases on bases."""
+"""The maximum depth of nested bases."""
 
 
 def config_names() -> list[str]:
@@ -174,11 +174,11 @@ def _file_hint(name: str) -> str:
 def _load_file(
     path: Path, parents: tuple[Path, ...], loaded: dict[Path, dict[str, Any]]
 ) -> dict[str, Any]:
-    """Loads a file on its bases, each once. Otherwise the time grows exponentially in the depth."""
+    """Merges a file over its bases. Each is read once, else the time is exponential in depth."""
     if path in parents:
         raise ConfigError(f"The config {path} is a base of itself.")
     if len(parents) > MAX_BASES:
-        raise ConfigError(f"The config {parents[0]} stands on more than {MAX_BASES} bases.")
+        raise ConfigError(f"The config {parents[0]} has more than {MAX_BASES} nested bases.")
     if path not in loaded:
         config = copy.deepcopy(_read_shipped(path)) if SHIPPED in path.parents else read(path)
         _load_plugins(config, path)

@@ -1,9 +1,9 @@
 """YAML as data: a safe loader in which ``1e-4`` is a number and keys are unique.
 
-The loader raises for tags, which construct objects; for anchors and aliases, with which a few lines
-expand to a billion items; and for deep nesting and long texts, which take unbounded time. Numbers
-are decimal, octal, hexadecimal or binary. Dates and ``1:30``, which YAML 1.1 reads as seconds, are
-text.
+The loader raises for tags, since they construct objects. It raises for anchors and aliases, since a
+few lines with them expand to a billion items. It also raises for deep nesting and long texts, which
+take unbounded time. Numbers are decimal, octal, hexadecimal or binary. Dates are text, and so is
+``1:30``, which YAML 1.1 reads as seconds.
 """
 
 __all__ = ["ConfigError", "dump", "parse", "read"]

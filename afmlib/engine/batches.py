@@ -2,7 +2,7 @@ r"""Minibatches by index: what a player sees is a function of (seed, player, ima
 
 Each epoch of a player is one permutation of the data. Batch :math:`k` of :math:`B` images takes the
 positions :math:`kB \dots kB + B - 1` of the endless sequence of epochs, so that any batch is found
-without replaying those before it. Draws and augmentation come from streams of their own, by the
+without replaying those before it. Draws and augmentation have their own streams, seeded by the
 same three numbers.
 
 Random numbers are drawn for the global batch. Rank :math:`r` of :math:`R` takes the rows
@@ -98,14 +98,14 @@ class MicroBatch:
     labels: Labels
     draws: Draws
     network_seed: int
-    """The seed of what a network draws by itself, such as dropout."""
+    """The seed of random numbers inside a network, such as dropout."""
 
 
 def take_rows(draws: Draws, start: int, step: int) -> Draws:
     """Returns the rows ``start``, ``start + step``, ... of each tensor of a record of draws.
 
     Raises:
-        ValueError: If the rows of one are not divisible by the step.
+        ValueError: If the number of rows of a tensor is not divisible by ``step``.
     """
     taken = {}
     for name, tensor in _tensors(draws).items():
@@ -144,7 +144,7 @@ def _as_is(batch: Any) -> Any:
 
 
 def _live_as_parent(worker: int) -> None:
-    """Ends a worker with its parent, not with a signal: the parent saves first."""
+    """Ends a worker when its parent ends. Signals are ignored, since the parent saves first."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     parent = parent_process()
@@ -184,7 +184,7 @@ class PlayerBatches:
         self._stored: Iterator[tuple[Tensor, Labels]] | None = None
 
     def start_at(self, num_images: int) -> None:
-        """Starts after so many images. To be called before the first batch is taken."""
+        """Sets the number of images seen. Call it before taking the first batch."""
         assert self._stored is None
         self.num_images = num_images
 

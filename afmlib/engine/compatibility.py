@@ -1,4 +1,4 @@
-"""Checks before training that networks, data and batch fit one another."""
+"""Checks before training that networks, data and batch are compatible."""
 
 __all__ = ["check_compatibility"]
 
@@ -16,7 +16,7 @@ from afmlib.pretrained import OfficialClassifier, PretrainedClassifier, Pretrain
 from afmlib.registry import PARAMETERIZATIONS, ComponentError
 
 RESERVED = {"loss", "lr", "gradient_norm"}
-"""Names in the log that no term or observation may have."""
+"""Names in the log that are reserved: no term or observation may have them."""
 
 
 def check_compatibility(objective: Objective, dataset: Dataset, layout: BatchLayout) -> None:

@@ -71,7 +71,7 @@ class SingleProcess(Distribution):
 
 
 class _PlayerTerms(nn.Module):
-    """The module that DDP wraps: its parameters are a player's, its forward pass all terms."""
+    """The module that DDP wraps: the parameters of a player, with all terms as forward pass."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -86,8 +86,8 @@ class DataParallel(Distribution):
     """Whole networks in each process, with gradients averaged by DistributedDataParallel.
 
     DDP wraps the computation of a player's terms instead of its network. So a network may be called
-    several times in an update, or frozen by another player, and the names in a checkpoint are those
-    of one process.
+    several times in an update, or frozen by another player. The names in a checkpoint are those of
+    a single process.
     """
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class DataParallel(Distribution):
 
     def distribute(self, objective: Objective) -> None:
         with warnings.catch_warnings():
-            # The new name of broadcast_buffers is not in every version of torch that we take.
+            # Not every supported version of torch has the new name of broadcast_buffers.
             warnings.simplefilter("ignore", FutureWarning)
             for player in objective.players:
                 self.wrappers[player] = nn.parallel.DistributedDataParallel(

@@ -30,7 +30,7 @@ def join_processes(device: torch.device | str | None = None) -> torch.device:
     if not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        # Messages about the run stay on the CPU, tensors of the training on their device.
+        # Messages about the run use the CPU, tensors of the training use their device.
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=TIMEOUT)
     return device
@@ -39,7 +39,7 @@ def join_processes(device: torch.device | str | None = None) -> torch.device:
 def leave_processes() -> None:
     """Leaves the process group. All processes must call it at the end.
 
-    A process that exits without it may break a communication that has not finished.
+    A process that exits without it may break unfinished communication.
     """
     if dist.is_initialized():
         dist.barrier()

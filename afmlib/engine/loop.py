@@ -1,4 +1,4 @@
-"""The training loop, which counts images and not iterations."""
+"""The training loop, which counts images instead of iterations."""
 
 __all__ = ["ImageLoop"]
 
@@ -35,7 +35,7 @@ class ImageLoop(BaseLoop):
         return self.step.batches[self.last_player].num_images
 
     def start_at(self, num_images: int) -> None:
-        """Continues where the generator has seen so many images. To be called before training."""
+        """Sets the number of images that the generator has seen. Call it before training."""
         iterations = num_images // self.images_per_iter
         for player, updates in self.step.updates.items():
             batches = self.step.batches[player]
@@ -73,7 +73,7 @@ class ImageLoop(BaseLoop):
         return self.is_over or self.num_images >= self.total_images
 
     def is_due(self, every: int | None) -> bool:
-        """Returns whether this iteration reached a multiple of so many images, or the end."""
+        """Returns whether this iteration reached a multiple of ``every`` images, or the end."""
         if self.has_ended:
             return True
         if every is None:

@@ -2,9 +2,9 @@
 
 mmengine 0.10.7 requires ``opencv-python``, the build with a graphical interface, whose import fails
 where ``libGL.so.1`` is missing, as on slim containers. mmengine uses it to draw on images, which
-afmlib never asks for. So an empty module takes its place, and using it says why it is empty.
+afmlib never does. An empty module replaces it, and raises with the reason when it is used.
 
-Written 2026-11-25; to be removed when mmengine no longer imports cv2 in ``mmengine.visualization``.
+Written 2026-11-25. Remove it when mmengine no longer imports cv2 in ``mmengine.visualization``.
 """
 
 __all__ = ["ensure_importable"]
@@ -16,7 +16,7 @@ from typing import Any
 
 
 def ensure_importable() -> None:
-    """Puts the stand-in in place if OpenCV cannot be imported; to be called before mmengine."""
+    """Installs the stand-in if OpenCV cannot be imported. Call it before importing mmengine."""
     try:
         importlib.import_module("cv2")
     except ImportError as error:

@@ -1,6 +1,6 @@
 r"""The optimizer of each player, with a scheduled learning rate.
 
-The rate is the product of the schedule, of the factor of the current phase, and of one of the
+The rate is the product of the schedule, the factor of the current phase, and the factor of the
 network. By default, a network whose depth is repeated :math:`R` times learns at :math:`1 / R` of
 the rate of its schedule, in every phase.
 

@@ -171,7 +171,7 @@ class Runner(MMEngineRunner):
         return objective
 
     def _local_folder(self) -> str:
-        """Returns a folder for mmengine, which knows no URLs and writes nothing of ours."""
+        """Returns a local folder for mmengine, which does not support URLs."""
         local = storage.local_path(self.folder)
         if local is not None:
             return local
@@ -202,7 +202,7 @@ class Runner(MMEngineRunner):
         if self.phases is not None:
             self.stateful["phases"] = self.phases
             hooks.append(self.phases)
-        # Before the outputs that may fail, so that no model is lost to a metric.
+        # Before outputs that may fail, so that a failing metric loses no model.
         hooks.append(CheckpointHook(config.checkpoint_every))
         if self.objective.sample_model is not None:
             folder, log = self.run_folder.join(SAMPLES), config.log

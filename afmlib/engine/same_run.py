@@ -20,10 +20,10 @@ SAME = (
     "precision",
     "phases",
 )
-"""The config keys that must not change. Of a list of phases, those that have started."""
+"""The config keys that must not change. In a list of phases, later ones may change."""
 
 PLACES = {"path", "checkpoint"}
-"""Arguments of components that name a place, which may have moved."""
+"""Arguments that are paths. The files may have moved."""
 
 
 def check_same_run(folder: str, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:

@@ -84,7 +84,7 @@ def save_run(
 
 
 def _map_tensors(tree: Any, change: Any) -> Any:
-    """Returns plain data with its tensors changed. Only the first process keeps them."""
+    """Returns plain data with each tensor converted. Only the first process keeps them."""
     if isinstance(tree, Tensor):
         changed = change(tree.detach())
         return changed.cpu() if processes.rank() == 0 else None

@@ -45,7 +45,7 @@ def check_evaluation_setup(
     dataset: Dataset,
     model: SampleModel | nn.Module | None = None,
 ) -> None:
-    """Checks whatever could make an evaluation fail and is known before training.
+    """Checks before training everything that could make an evaluation fail.
 
     It builds the metrics, the extractor and the autoencoder, which must find their weights, and
     reads the reference. They are built once per process. Nothing is sampled.

@@ -91,7 +91,7 @@ class Evaluator:
         is_latent = latent_scale != 1
         if config.autoencoder is not None and not is_latent:
             raise ConfigError(
-                "evaluation.autoencoder: the samples are not latents, so nothing is to be decoded."
+                "evaluation.autoencoder: the samples are not latents, so they are not decoded."
             )
         extractor = autoencoder = reference = None
         try:

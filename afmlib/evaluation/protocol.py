@@ -73,8 +73,8 @@ class EvalProtocol:
     def as_dict(self) -> dict[str, Any]:
         """Returns the fields as plain data.
 
-        ``autoencoder`` and ``round_images`` are left out if not used, so that records that are
-        older than these fields stay equal to new ones.
+        ``autoencoder`` and ``round_images`` are left out if not used, so that older records without
+        these fields stay equal to new ones.
         """
         fields = asdict(self) | {"metrics": list(self.metrics)}
         done = {name: fields.pop(name) for name in ("autoencoder", "round_images")}

@@ -1,6 +1,6 @@
 """Rows of an evaluation, made batch by batch by all processes, and stored in shards.
 
-Of every image, a row of each output is kept, not the image. A shard is a file with a checksum that
+For each image, only a row of each output is kept. A shard is a file with a checksum that
 is written atomically. The folder of the shards is named by a hash of everything that the rows
 depend on, so that rows of another model or protocol are never mixed in.
 """
@@ -64,7 +64,7 @@ class Shards:
         self.num_written = 0
 
     def load(self) -> None:
-        """Loads the shards in the folder. Corrupt ones are skipped, and made again."""
+        """Loads the shards in the folder. Corrupt ones are skipped and redone."""
         assert self.folder is not None
         storage.remove_temporaries(self.folder)
         for name in storage.list_files(self.folder):
@@ -125,8 +125,8 @@ def collect(
 ) -> dict[str, Tensor] | None:
     """Makes all missing rows, one batch per process and round.
 
-    The batches do not depend on the number of processes or on a resume, since by rounding a row
-    depends on its batch. All processes run the networks equally often: in the last round, idle
+    The batches do not depend on the number of processes or on a resume, since rounding makes a row
+    depend on its batch. All processes run the networks equally often: in the last round, idle
     processes repeat its first batch, and the result is dropped.
 
     Args:

@@ -5,7 +5,7 @@ An image :math:`x` with values from 0 to 255, resized to 128 pixels, enters as :
 averaged over the image. The 1280 channels of the last convolution would be too many to estimate
 their covariance from a few hundred images.
 
-A Frechet distance in these features is not FID. Never call it so.
+A Frechet distance in these features is not FID. Do not call it FID.
 
 References:
     | EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks (Tan and Le, 2019)
@@ -79,7 +79,7 @@ class EfficientNetLiteExtractor(FeatureExtractor):
             antialias=True,
         )
         scaled = ((resized - MEAN) / STD).contiguous(memory_format=torch.channels_last)
-        maps = self.blocks(self.stem(scaled))  # In that format twice as fast on a CPU.
+        maps = self.blocks(self.stem(scaled))  # Twice as fast on a CPU in this format.
         return maps.mean((2, 3))
 
 

@@ -48,7 +48,7 @@ SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 """The hash of the official weights, converted from the TensorFlow network of 2015-12-05."""
 
 INCEPTION = "inception-2015-12-05"
-"""The prefix of the names of these features, which ADM's files have without saying so."""
+"""The prefix of the names of these features. Files of ADM do not name it."""
 
 NUM_FEATURES = "2048"
 LOGITS = "logits_unbiased"

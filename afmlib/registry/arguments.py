@@ -161,7 +161,7 @@ def _converted(value: Any, hint: Any) -> Any:
 
 
 def _class_made_of_mapping(cls: type, hint: Any) -> type | None:
-    """Returns the class whose arguments an argument may be given as, or None.
+    """Returns the class that a mapping of its arguments may stand for, or None.
 
     Its annotation also allows ``Mapping[str, Any]``, and it is from the package of ``cls``. For a
     class from elsewhere, such as a path or a tensor, the meaning of the keys is unknown.

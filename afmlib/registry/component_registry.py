@@ -52,7 +52,7 @@ class ComponentRegistry(Registry):
         builtins: Name -> module, or ``"module:Class"`` where the class has another name.
         presets: Name -> spec.
         includes: Another group, whose names are also names of this one.
-        known_as: Name that users expect, but that does not exist -> what to write instead.
+        known_as: Name that does not exist, but that users expect -> the name to use.
     """
 
     def __init__(
@@ -220,7 +220,7 @@ class ComponentRegistry(Registry):
         return self._module_dict
 
     def forget(self, module: str) -> None:
-        """Removes the classes that the decorator registered out of a module."""
+        """Removes the classes that the decorator registered from a module."""
         for name in [name for name, cls in self.registered.items() if cls.__module__ == module]:
             del self._module_dict[name], self._origins[name]
 
@@ -301,7 +301,7 @@ class ComponentRegistry(Registry):
         def build(registry: ComponentRegistry, spec: Spec, name: str, path: str) -> Any:
             if registry.is_built(spec):
                 return spec
-            # What the class demands of a component that is built for it, such as an embedder.
+            # Arguments that the class requires of its component, such as an embedder.
             demanded = getattr(cls, "component_arguments", {}).get(name, {})
             nested = registry.resolve(spec)[0]
             return registry.build(

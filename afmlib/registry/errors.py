@@ -29,7 +29,7 @@ class UnknownComponentError(ComponentError, KeyError):
 
 
 class MissingPluginError(UnknownComponentError):
-    """A name of a plugin of the repository that is not installed."""
+    """A name that belongs to a plugin of the repository, which is not installed."""
 
 
 class ComponentArgumentError(ComponentError, TypeError):

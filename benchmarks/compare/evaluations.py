@@ -1,12 +1,12 @@
 """Numbers, speed and a picture of a model, for each number of network evaluations (nfe).
 
-Every contender is evaluated with one, two and four network evaluations and with its own number. An
+Every contender is evaluated with one, two and four network evaluations and with its default. An
 nfe that a model does not support is "not run". If one step of an evaluation fails, the others are
 kept. Noises and labels are the same for all contenders.
 
-Two rows of reference stand beside them: "real test split" scores held-out images against the
-training data, which is the floor. "Class means" repeats one blurred image per class. It does well
-on distances of features and on accuracy, and badly on recall and diversity.
+There are two reference rows. "Real test split" compares held-out images with the training data,
+which is the floor. "Class means" repeats one blurred image per class. It does well in feature
+distances and accuracy, and badly in recall and diversity.
 """
 
 __all__ = ["EvaluationTarget", "evaluate_all", "reference_rows"]
@@ -31,11 +31,11 @@ from .turns import EVALUATION, Turn
 
 NFES = (1, 2, 4)
 OVERHEAD = 4
-"""The cost of features and metrics of a sample, roughly, in network evaluations."""
+"""The approximate cost of features and metrics per sample, in network evaluations."""
 
 TIMED_BATCHES = (1, 16, 256)
 LONG_SECONDS = 60.0
-"""Timed batches and pictures that would take longer are made smaller."""
+"""The time limit of timed batches and pictures. Larger ones are reduced."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ class EvaluationTarget:
 
     protocol: EvaluationConfig
     reason: str | None = None
-    """Why there are no numbers of quality, if so."""
+    """The reason for missing quality numbers; None if they are computed."""
 
 
 def evaluate_all(target: EvaluationTarget, job: Job, turn: Turn, row: dict[str, Any]) -> None:
-    """Evaluates with every nfe. Each entry is in the row as soon as it is done.
+    """Evaluates with every nfe, and adds each entry to the row when it is done.
 
-    The row has failed if an evaluation has.
+    If an evaluation fails, so does the row.
 
     Raises:
         Stopped: If the worker was asked to stop.
@@ -162,7 +162,7 @@ def _num_classes(target: EvaluationTarget, model: SampleModel) -> int:
     return model.conventions.num_classes or 1
 
 
-# --- Rows of reference ---
+# --- Reference rows ---
 
 
 def reference_rows(config: Mapping[str, Any], out: Path) -> list[dict[str, Any]]:

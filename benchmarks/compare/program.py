@@ -148,7 +148,7 @@ def _run(comparison: Comparison, console: Console) -> None:
 def _references(
     comparison: Comparison, known: list[dict[str, Any]], out: Path
 ) -> list[dict[str, Any]]:
-    """Returns the rows of reference: known ones, and those of each data set and protocol."""
+    """Returns the reference rows: known ones, and those of each data set and protocol."""
     from .evaluations import reference_rows  # Imports the evaluation.
 
     def key(*parts: Any) -> str:
@@ -165,7 +165,7 @@ def _references(
         try:
             found = reference_rows(config, out)
         except (OSError, ValueError, RuntimeError, LookupError) as error:
-            print(f"{contender.name}: no rows of reference: {error}", file=sys.stderr)
+            print(f"{contender.name}: no reference rows: {error}", file=sys.stderr)
             continue
         rows |= {key(row["name"], row["data"], row["protocol"]): row for row in found}
     return list(rows.values())

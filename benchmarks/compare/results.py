@@ -35,12 +35,12 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The name that progress shows."""
+        """The name in the progress display."""
         return f"{self.contender.name}, seed {self.seed}"
 
     @property
     def stem(self) -> str:
-        """The beginning of the names of its files."""
+        """The prefix of its file names."""
         return f"{self.contender.slug}-seed{self.seed}"
 
 
@@ -118,7 +118,7 @@ class ResultsFile:
         return cls(path, content)
 
     def is_done(self, contender: Contender, seed: int) -> bool:
-        """Returns whether a row is done. Rows that failed or were not run are not."""
+        """Returns whether a row is done, as opposed to failed or not run."""
         row = self._rows().get((contender.name, seed))
         return row is not None and row["status"] == "done"
 

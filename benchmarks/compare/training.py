@@ -1,7 +1,7 @@
 """The worker of one contender: trains it, or opens its checkpoint, and fills its row.
 
-A run is resumed from its last checkpoint. A checkpoint is evaluated like a trained contender; if
-the data of its config are missing, it is sampled, shown and timed only.
+A run resumes from its last checkpoint. A given checkpoint is evaluated like a trained contender. If
+the data of its config are missing, it is only sampled, shown and timed.
 """
 
 __all__ = ["evaluate_pretrained", "train_and_evaluate", "work"]
@@ -75,7 +75,7 @@ def train_and_evaluate(job: Job, turn: Turn, row: dict[str, Any]) -> None:
     objective = runner.objective
     row["parameters"] = _count(objective)
     runner.stateful["turns"] = hook
-    turn.give_way(TRAINING, 0.0)  # The slices before this one are slower: everything is built.
+    turn.give_way(TRAINING, 0.0)  # Building must not count as training of the first slice.
     turn.require_running()
     try:
         runner.train()
@@ -179,7 +179,7 @@ def _load(checkpoint: str, config: Mapping[str, Any]) -> SampleModel:
 
 
 def _num_heads(spec: Any) -> int | None:
-    """Returns the heads of a generator in the config. Weights of unusual sizes do not tell."""
+    """Returns the heads of a generator in the config. Unusual sizes do not determine it."""
     if not isinstance(spec, Mapping):
         return None
     return spec.get("num_heads", _num_heads(spec.get("generator")))

@@ -1,4 +1,4 @@
-"""The hook that divides a run into time slices and keeps its budget, also after a resume."""
+"""A hook that divides a run into time slices and enforces its budget, also after a resume."""
 
 __all__ = ["NUM_POINTS", "TurnHook"]
 
@@ -15,30 +15,29 @@ from mmengine.hooks import Hook
 from .turns import TRAINING, Turn
 
 WARMUP_SHARE = 0.1
-"""The share of a budget of seconds after which its length in images is fixed."""
+"""The share of a time budget after which the length in images is fixed."""
 
 NUM_POINTS, NUM_LINES = 8, 100
 """Evaluations and log lines of a run whose config does not set them."""
 
 SAVE_SECONDS = 60.0
-"""Seconds of training between two checkpoints, but ..."""
+"""The minimum time between two checkpoints."""
 
 SAVE_SHARE = 0.05
-"""... saving takes at most this share of the time."""
+"""The maximum share of the time for saving, which may lengthen that interval."""
 
 
 class TurnHook(Hook):
     """Pauses a run when its slice is over, and ends it when its budget is used up.
 
-    A budget of seconds becomes a length in images by the measured speed. Until
-    :data:`WARMUP_SHARE` of it is used, schedules see the share of the seconds as the share of the
-    run. Then the length is fixed, whatever the config says.
+    A time budget becomes a length in images by the measured speed. Until :data:`WARMUP_SHARE` of
+    it is used, schedules follow the used share of the seconds. Then the length is fixed and
+    replaces that of the config.
 
-    Its state is part of the checkpoints of the run, so a resumed run has used the seconds that its
-    checkpoint took.
+    Its state is part of the checkpoints of the run, so time before a checkpoint counts on resume.
 
     Args:
-        turn: Says when a slice is over.
+        turn: The time slices of the worker.
         budget_seconds: The seconds of training; None for the config's length.
     """
 
@@ -88,7 +87,7 @@ class TurnHook(Hook):
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Stops the clock, and gives way if the slice is over."""
+        """Stops the clock, and waits for the next slice if this one is over."""
         loop = runner.train_loop
         self.seconds += time.monotonic() - self.iter_start
         self._keep_budget(runner)
@@ -102,11 +101,11 @@ class TurnHook(Hook):
                 runner.stop()
 
     def seconds_at(self, num_images: int) -> float:
-        """Returns the seconds of training before an evaluation; of all training if unknown."""
+        """Returns the seconds of training before an evaluation; of the whole run if unknown."""
         return round(self.history.get(num_images, self.seconds), 2)
 
     def _clock(self) -> float:
-        """Returns the time without the slices of others."""
+        """Returns the time without waiting for other contenders."""
         return time.monotonic() - self.waited
 
     def _keep_budget(self, runner: Any) -> None:
@@ -121,7 +120,7 @@ class TurnHook(Hook):
         self._set_length(runner)
 
     def _set_length(self, runner: Any) -> None:
-        """Gives the run, and so its schedules, the length that the budget allows."""
+        """Sets the length of the run and its schedules to fit the budget."""
         if self.budget_seconds is None:
             return
         total = self.total_images
@@ -131,7 +130,7 @@ class TurnHook(Hook):
                 self.evaluation.every = -(-total // NUM_POINTS)  # The last one is at the end.
             if config.log.every is None:
                 runner.log.every = -(-total // NUM_LINES)
-        elif self.seconds > 0:  # By the speed so far, or a short config would end too early.
+        elif self.seconds > 0:  # From the speed so far, or a short config would end too early.
             total = round(runner.train_loop.num_images * self.budget_seconds / self.seconds)
         if total is not None:
             runner.objective.total_images = total

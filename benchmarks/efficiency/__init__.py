@@ -2,5 +2,5 @@
 
 A worker per contender (:mod:`.program`) counts parameters and floating-point operations on meta
 tensors (:mod:`.counting`), then measures samples and iterations of training (:mod:`.measuring`).
-What does not fit into memory, or takes too long, is not measured; the results say why.
+Anything that does not fit into memory or takes too long is skipped, and the results say why.
 """

@@ -35,7 +35,7 @@ USABLE = 0.8
 
 MAX_SAMPLES = 256
 SMALLEST = 4
-"""The smallest training batch, so that shares of it are exact."""
+"""The smallest training batch. Fractions of it are whole numbers."""
 
 
 class UnmeasuredError(Exception):
@@ -51,7 +51,7 @@ class Meter:
     """Operations per second in the fastest matrix product."""
 
     patience: float
-    """The longest time of a sample or an iteration that is measured, in seconds."""
+    """The time limit of a measured sample or iteration, in seconds."""
 
     usable: int
     """Bytes that may be used."""
@@ -93,7 +93,7 @@ def measure(
         workload: The contender.
         blueprint: Its objective on the meta device.
         entry: The entry with what was counted.
-        patience: The longest time of a sample or an iteration that is measured, in seconds.
+        patience: The time limit of a measured sample or iteration, in seconds.
         show: Called with the share that is done after each step.
     """
     run = workload.run
@@ -120,7 +120,7 @@ def measure(
     model = (objective or blueprint).sample_model
     counts = {nfe: flops for nfe, flops in entry["flops"]["sample"].items() if flops is not None}
     for done, (nfe, flops) in enumerate(counts.items(), start=1):
-        assert model is not None  # Or nothing would have been counted.
+        assert model is not None  # Otherwise nothing was counted.
         autocast = torch.bfloat16 if run.precision == "bfloat16" else None
         try:
             made = measure_sample(workload, model, int(nfe), flops, meter, autocast)
@@ -144,7 +144,7 @@ def _empty(time_key: str, reason: str) -> dict[str, Any]:
 def _build(
     workload: Workload, blueprint: Objective, meter: Meter, flops_per_image: float
 ) -> tuple[Objective | None, str]:
-    """Builds the objective if the smallest training batch can be measured, else says why not."""
+    """Builds the objective, or returns why even the smallest training batch is not measured."""
     smallest = min(SMALLEST, workload.run.global_batch)
     needed = training_memory(workload, blueprint, smallest)
     updates = blueprint.players[blueprint.ema_player]
@@ -263,7 +263,7 @@ def measure_training(
 
     The batch is that of the config, or a smaller one that fits into memory and takes a second.
     """
-    # Each update of the averaged player sees a batch of its own.
+    # Each update of the generator has its own batch.
     updates = objective.players[objective.ema_player]
     batch = workload.run.global_batch
     while batch // 2 >= SMALLEST and (

@@ -16,7 +16,7 @@ from ..progress import TaskProgress
 from ..workers import Worker
 
 LIMIT = 420.0
-"""Seconds after which a contender is given up. Its finished measurements are kept."""
+"""The time limit of a contender, in seconds. Its finished measurements are kept."""
 
 Entry = dict[str, Any]
 
@@ -45,14 +45,14 @@ def measure_efficiency(
     debug: bool = False,
     limit: float = LIMIT,
 ) -> None:
-    """Measures contenders. Afterwards each has an entry, also on Ctrl-C, which is passed on.
+    """Measures contenders. Each gets an entry, also on Ctrl-C, which is then raised.
 
     Args:
         contenders: The contenders.
         plugins: Plugin files.
         entries: Known entries. Finished ones are kept, the others are replaced.
-        console: Where to show progress.
-        patience: The longest time of a sample or an iteration that is measured, in seconds.
+        console: The console for the progress.
+        patience: The time limit of a measured sample or iteration, in seconds.
         debug: Whether to show tracebacks.
         limit: Seconds per contender.
     """
@@ -87,7 +87,7 @@ def _measure(
     limit: float,
     show: Callable[[float], None],
 ) -> Entry:
-    """Returns the entry of a contender, whatever happens to its worker."""
+    """Returns the entry of a contender, even if its worker fails."""
     worker = Worker(work, contender, plugins, patience, debug)
     entry, deadline = empty_entry(contender.name), time.monotonic() + limit
     try:

@@ -1,6 +1,7 @@
 """Reports in GitHub's Markdown: ``table.md``, and parts of pages of the documentation.
 
-A part of a page stands between two marks, which are HTML comments. The rest of the page is typed.
+A part of a page stands between two marks, which are HTML comments. The rest of the page is written
+by hand.
 """
 
 __all__ = ["code", "escape", "page_text", "pairs_text", "replace_between_marks", "table_text"]

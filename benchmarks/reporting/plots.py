@@ -65,7 +65,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Plot:
-    """A picture, and its words for those who cannot see it."""
+    """A plot, and its text alternative."""
 
     title: str
     words: str

@@ -1,4 +1,4 @@
-"""Reads ``results.json``: contenders, protocols, and what failed or was not run, and why."""
+"""Reads ``results.json``: contenders, protocols, and the reasons of failed or missing parts."""
 
 __all__ = [
     "REAL",
@@ -192,7 +192,7 @@ def flops_per_image(results: Record) -> dict[str, float]:
 
 
 def failures(results: Record) -> list[tuple[str, str, str]]:
-    """Returns what failed or was not run: the contender, which part of it, and the reason."""
+    """Returns failed and missing parts: the contender, the part, and the reason."""
     found: dict[tuple[str, str, str], list[int | None]] = {}
     for name, rows in by_contender(results).items():
         for row in rows:

@@ -192,7 +192,7 @@ def _with_best(lines: Sequence[Line], columns: Sequence[Number]) -> tuple[Line, 
 def speed_tables(results: Record) -> list[Table]:
     """Returns the tables of cost, sampling and training."""
     entries = results["efficiency"]
-    objectives = {  # Rows that were not run do not know theirs.
+    objectives = {  # Rows that were not run have none.
         clean(row["contender"]): clean(row["objective"])
         for row in results["rows"]
         if row["objective"]

@@ -1,4 +1,4 @@
-"""Suites: claims that many runs together test, as one command.
+"""Suites: sets of claims that one command tests with many runs.
 
 A suite is a module with ``TITLE``, ``ABOUT`` and ``CLAIMS``, in the order of its report.
 """

@@ -37,7 +37,7 @@ NEEDED = "needed-{}"
 
 
 def work(connection: Connection, run: Run, seed: int, out: str, share: float) -> None:
-    """Runs in the process of a run.
+    """The main function of the process of a run.
 
     Args:
         connection: Receives the share of the run that is done, about once a second.
@@ -57,7 +57,7 @@ def work(connection: Connection, run: Run, seed: int, out: str, share: float) ->
     }
     try:
         if not _train(connection, run, seed, Path(out), share, record):
-            return  # It was stopped and has saved; --resume continues it.
+            return  # It was stopped and has saved, so --resume continues it.
     except TrainingError as error:
         record |= {"status": DIVERGED, "reason": f"TrainingError: {error}"}
     except Exception as error:

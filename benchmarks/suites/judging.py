@@ -43,7 +43,7 @@ def judge(
     Args:
         claim: The claim.
         numbers: Its numbers; None for a run that diverged.
-        missing: Which run is missing, if any.
+        missing: The run that is missing, if any.
     """
     if isinstance(claim, Untestable):
         return Verdict(NOT_TESTABLE, claim.reason)

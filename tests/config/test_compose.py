@@ -425,7 +425,7 @@ def test_too_many_bases(tmp_path):
     for n in range(1, 2000):
         (tmp_path / f"f{n}.yaml").write_text(f"_base_: f{n - 1}")
 
-    with pytest.raises(ConfigError, match="stands on more than 16 bases"):
+    with pytest.raises(ConfigError, match="has more than 16 nested bases"):
         load_config(str(tmp_path / "f1999.yaml"))
 
 
