@@ -70,14 +70,14 @@ def test_latent_scale_of_the_config(tmp_path):
     assert DiffusersAutoencoder(str(tmp_path)).latent_scale == 0.13
 
 
-def test_shifted_codes_are_refused(tmp_path):
+def test_shifted_codes_raise(tmp_path):
     save_autoencoder(tmp_path, shift_factor=0.1)
 
     with pytest.raises(OSError, match="are shifted"):
         DiffusersAutoencoder(str(tmp_path))
 
 
-def test_pickled_weights_are_refused(tmp_path):
+def test_pickled_weights_raise(tmp_path):
     network = save_autoencoder(tmp_path)
     (tmp_path / "diffusion_pytorch_model.safetensors").unlink()
     torch.save(network.state_dict(), tmp_path / "diffusion_pytorch_model.bin")

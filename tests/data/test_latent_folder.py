@@ -110,7 +110,7 @@ def test_missing_files_are_named(tmp_path):
         LatentFolder(str(tmp_path))
 
 
-def test_pickles_are_refused(tmp_path):
+def test_pickles_raise(tmp_path):
     write(str(tmp_path), *latents())
     np.save(tmp_path / "labels.npy", np.array([{}] * 6, dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match=r"labels\.npy is corrupt or not a plain array"):
@@ -130,7 +130,7 @@ def test_pickles_are_refused(tmp_path):
         (dict(class_names=["a"]), "3 classes but 1 names"),
     ],
 )
-def test_other_conventions_are_refused(tmp_path, changes, message):
+def test_other_conventions_raise(tmp_path, changes, message):
     write(str(tmp_path), *latents())
     edit(tmp_path, **changes)
 
@@ -138,7 +138,7 @@ def test_other_conventions_are_refused(tmp_path, changes, message):
         LatentFolder(str(tmp_path))
 
 
-def test_incomplete_conventions_are_refused(tmp_path):
+def test_incomplete_conventions_raise(tmp_path):
     write(str(tmp_path), *latents())
     for text in ("{", "[]", '{"latent_scale": 1}'):
         (tmp_path / "conventions.json").write_text(text)

@@ -23,6 +23,6 @@ def test_gray_is_repeated_and_clipped():
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 8, 8), (2, 8)])
-def test_other_shapes_are_refused(shape):
+def test_other_shapes_raise(shape):
     with pytest.raises(ValueError, match=r"must have shape .1 or 3, height, width."):
         to_rgb_bytes(torch.zeros(shape))

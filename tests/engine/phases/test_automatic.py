@@ -162,7 +162,7 @@ def test_failed_trials_are_undone(config, values, guided):
 
 @given(configs, measured, guided)
 @example(settings(patience=1, ot_images=300), [9.0, 8, 7, 7.5, 6, 6, 6, 6, 6, 6], False)
-def test_trials_start_on_the_path_to_the_best(config, values, guided):
+def test_trials_start_on_path_to_best(config, values, guided):
     """Nothing is tried that was trained after a point that the run then went back beyond."""
     run = Run(controller_of(config, guided))
     way = []
