@@ -246,8 +246,9 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
     Mappings are merged key by key. Where ``over`` changes the ``type`` of a component, the
     arguments that the new type takes are kept and the others are dropped, with the optimizers of
-    players that a new objective does not have. A depth wrapper is put around the generator. Keys
-    below the name of a component are its arguments.
+    players that a new objective does not have. Keys that the old type does not take either are
+    kept, so that the check reports a misspelled one. A depth wrapper is put around the generator.
+    Keys below the name of a component are its arguments.
     """
     merged = dict(copy.deepcopy(base))
     old, new = merged.get("objective"), over.get("objective")
@@ -257,10 +258,23 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
             players = OBJECTIVES.resolve(kind)[0].players  # type: ignore[attr-defined]
         except ComponentError as error:
             raise ConfigError(f"objective: {error}") from error
+        dropped = _players(old)
         for name in ("optimizers", "updates"):
             if isinstance(merged.get(name), Mapping):
-                merged[name] = {key: x for key, x in merged[name].items() if key in players}
+                merged[name] = {
+                    key: value
+                    for key, value in merged[name].items()
+                    if key in players or (dropped is not None and key not in dropped)
+                }
     return _merge(merged, over, (), None)
+
+
+def _players(objective: Mapping[str, Any]) -> set[str] | None:
+    """Returns the players of an objective and those of a scale; None if it has no type yet."""
+    try:
+        return {*_ROLES, *OBJECTIVES.resolve(objective)[0].players}  # type: ignore[attr-defined]
+    except ComponentError:
+        return None
 
 
 def _merge(
@@ -307,10 +321,11 @@ def _inner(
 
 
 def _change_type(base: Mapping[str, Any], kind: Any, registry: ComponentRegistry) -> dict[str, Any]:
-    """Returns the arguments of a spec that another type takes.
+    """Returns the arguments of a spec that another type takes, and those that are misspelled.
 
     Arguments that a preset sets are not kept: the sizes of ``dit_b_2`` are those of its name.
     """
+    unknown = _unknown_arguments(base, registry)
     if registry is GENERATORS:
         wraps, is_wrapped = _is_wrapper(kind), _is_wrapper(base.get("type"))
         if wraps and not is_wrapped:
@@ -318,6 +333,7 @@ def _change_type(base: Mapping[str, Any], kind: Any, registry: ComponentRegistry
         if is_wrapped and not wraps:
             inside = base.get("generator")
             base = inside if isinstance(inside, Mapping) else {"type": inside}
+            unknown |= _unknown_arguments(base, registry)
     try:
         new, preset = registry.resolve(kind)
     except ComponentError:  # The check of the config reports it.
@@ -328,13 +344,23 @@ def _change_type(base: Mapping[str, Any], kind: Any, registry: ComponentRegistry
         before = nested_registries(old)
     except ComponentError:
         arguments, before = {k: v for k, v in base.items() if k != "type"}, after
-    return {
+    return unknown | {
         name: value
         for name, value in arguments.items()
         if accepts(new, name)
         and name not in preset
         and (before.get(name) is after.get(name) or not isinstance(value, str | Mapping | list))
     }
+
+
+def _unknown_arguments(spec: Mapping[str, Any], registry: ComponentRegistry) -> dict[str, Any]:
+    """Returns the arguments of a spec that its type does not take, except networks of a scale."""
+    try:
+        cls = registry.resolve(spec)[0]
+    except ComponentError:
+        return {}
+    known = {"type", *(_ROLES if registry is OBJECTIVES else ())}
+    return {name: x for name, x in spec.items() if name not in known and not accepts(cls, name)}
 
 
 def _is_wrapper(kind: Any) -> bool:

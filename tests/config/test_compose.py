@@ -105,7 +105,7 @@ def test_new_type_of_other_components():
         [
             "data={type: ImageFolder, path: x, size: 8, channels: 1}",
             "data.type=ImageArchive",
-            "evaluation.extractor={type: TimmExtractor, name: x, path: y}",
+            "evaluation.extractor={type: TimmExtractor, model: x, weights: y}",
             "evaluation.extractor.type=InceptionExtractor",
             "optimizers.generator.lr={type: CosineSchedule, start: 1, end: 0}",
             "optimizers.generator.lr.type=LinearSchedule",
@@ -128,6 +128,30 @@ def test_new_objective_keeps_networks_and_players():
     assert config["objective"]["generator"]["hidden_size"] == 64
     assert "discriminator" not in config["objective"]
     assert list(config["optimizers"]) == ["generator"]
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("afm_digits", ["objective.nfee=4", "objective.type=FlowMatching"], "'nfee'"),
+        (
+            "afm_digits",
+            ["objective.generator.hiden_size=4", "objective.generator.type=MLPGenerator"],
+            "'hiden_size'",
+        ),
+        (
+            "afm_deep_digits",
+            ["objective.generator.repeets=4", "objective.generator.type=DiTGenerator"],
+            "'repeets'",
+        ),
+        ("afm_digits", ["optimizers.generatr.lr=1", "objective.type=FlowMatching"], "'generatr'"),
+        ("afm_digits", ["updates.generatr=2", "objective.type=FlowMatching"], "'generatr'"),
+        ("afm_digits", ["data.pth=x", "data.type=ImageFolder", "data.path=x"], "'pth'"),
+    ],
+)
+def test_new_type_keeps_misspelled_keys_for_the_check(name, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        check_config(load_config(name, overrides))
 
 
 def test_unwrapping_keeps_the_generator():
