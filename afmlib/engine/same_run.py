@@ -79,7 +79,10 @@ def check_conventions(
 
 
 def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, list | tuple) else value  # JSON has no tuples.
+    """Returns a value as JSON stores it, which has no tuples."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _started(phases: Any, num_images: Any) -> Any:

@@ -11,7 +11,7 @@ To change an update, pass a subclass of :class:`TrainingStep` to :func:`afmlib.t
 __all__ = ["TrainingError", "TrainingMetrics", "TrainingStep"]
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 import torch
 from torch import Tensor
@@ -179,6 +179,7 @@ class TrainingMetrics:
         self.player = player
         self.sums: dict[str, Tensor] = {}
         self.squares: dict[str, Tensor] = {}
+        self.terms: Set[str] = set()
         self.count = 0
 
     def add_terms(self, terms: Mapping[str, Scalar]) -> None:
@@ -189,9 +190,10 @@ class TrainingMetrics:
         """
         wide = {name: _widen(term) for name, term in terms.items()}
         wide["loss"] = torch.stack(list(wide.values())).sum()
-        if self.count and not wide.keys() <= self.sums.keys():
-            missing = sorted(wide.keys() - self.sums.keys())
-            raise ValueError(f"Only some micro-batches of the {self.player} have {missing}.")
+        self.terms = self.terms or wide.keys()
+        if wide.keys() != self.terms:
+            some = sorted(wide.keys() ^ self.terms)
+            raise ValueError(f"Only some micro-batches of the {self.player} have {some}.")
         for name, term in wide.items():
             self.sums[name] = self.sums.get(name, 0) + term
         self.count += 1

@@ -50,6 +50,25 @@ class Forgetful(Shrunk):
         self.share = self.__dict__.pop("factor")
 
 
+class Ranged(InstantaneousVelocity):
+    """Has an argument that JSON stores as a list."""
+
+    def __init__(self, low, interval=(0.0, 1.0)):
+        super().__init__()
+        self.low, self.interval = low, interval
+
+
+def test_parameterization_with_a_tuple_resumes(run):
+    if "Ranged" not in PARAMETERIZATIONS.components():
+        PARAMETERIZATIONS.register_module()(Ranged)
+    kind = f"objective.type={parameterized(Ranged)}"
+    run(kind, "num_images=8", name="flow_matching_digits")
+
+    runner = run(kind, "num_images=16", name="flow_matching_digits", resume=True)
+
+    assert runner.objective.num_images == 16
+
+
 def test_parameterization_with_arguments_survives_a_checkpoint(run, tmp_path):
     if "Shrunk" not in PARAMETERIZATIONS.components():
         PARAMETERIZATIONS.register_module()(Shrunk)

@@ -151,12 +151,15 @@ def test_log_has_the_health_of_both_players(run, tmp_path):
     assert entry["peak_memory_gib"] > 0.05
 
 
-def test_micro_batches_must_have_the_same_terms():
+@pytest.mark.parametrize("names", [("one", "two"), ("two", "one")])
+def test_micro_batches_must_have_the_same_terms(names):
     metrics = TrainingMetrics("generator")
-    metrics.add_terms({"one": torch.tensor(1.0)})
+    terms = {"one": {"a": torch.tensor(1.0)}, "two": dict.fromkeys("ab", torch.tensor(1.0))}
+    metrics.add_terms(terms[names[0]])
+    metrics.add_observed({"b": torch.zeros(2)})
 
-    with pytest.raises(ValueError, match="Only some micro-batches of the generator have"):
-        metrics.add_terms({"one": torch.tensor(1.0), "two": torch.tensor(1.0)})
+    with pytest.raises(ValueError, match=r"Only some micro-batches of the generator have \['b'\]"):
+        metrics.add_terms(terms[names[1]])
 
 
 # --- EMA ---
