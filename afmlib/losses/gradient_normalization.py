@@ -7,7 +7,9 @@ References:
 
 __all__ = ["GradientNormalization"]
 
+import contextlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -91,7 +93,8 @@ class GradientNormalization(BatchStatistic):
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
             value = loss(leaf)
-            (gradient,) = torch.autograd.grad(value, leaf)
+            with _without_autocast(leaf.device.type):
+                (gradient,) = torch.autograd.grad(value, leaf)
         value = value.detach()
         if self._is_measuring:
             self._measured.append((value, gradient))
@@ -136,3 +139,10 @@ class GradientNormalization(BatchStatistic):
             average = average / (1 - self.decay ** self.num_updates.item())
         factor = self.scale / (average.sqrt() + self.eps)
         return [(g * factor).to(gradients[0]) for g in wide]
+
+
+def _without_autocast(device: str) -> contextlib.AbstractContextManager[Any]:
+    """Keeps a backward pass in the dtypes of its forward pass: autocast would round float32."""
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return contextlib.nullcontext()
+    return torch.autocast(device, enabled=False)

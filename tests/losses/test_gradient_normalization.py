@@ -180,6 +180,27 @@ def test_half_precision_state_still_measures_in_full_precision():
     assert made[0, 0].item() == pytest.approx(1 / 4096, rel=1e-2)
 
 
+def test_autocast_does_not_round_the_gradient_of_a_float32_part():
+    weight, x = torch.randn(16, 16).float(), torch.randn(3, 16).float()
+
+    def loss(y):
+        with torch.autocast("cpu", enabled=False):
+            return (y @ weight).square().mean()
+
+    def gradient():
+        leaf = x.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_autocast):
+            made = GradientNormalization()(leaf, loss)
+        made.backward()
+        return leaf.grad
+
+    is_autocast = False
+    expected = gradient()
+    is_autocast = True
+
+    assert torch.equal(gradient(), expected)
+
+
 def test_two_uses_before_one_backward_pass_are_two_updates():
     operator = GradientNormalization()
     x = torch.randn(2, 3, requires_grad=True)
