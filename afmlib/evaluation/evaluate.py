@@ -14,8 +14,8 @@ __all__ = [
 ]
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,8 @@ from afmlib.io import storage
 from afmlib.metrics.evaluation import EvaluationData
 from afmlib.sampling import DEFAULT_BATCH_SIZE
 from afmlib.typing import Labels, Latents
+
+Result = TypeVar("Result")
 
 
 def check_evaluation_setup(
@@ -210,9 +212,12 @@ def _evaluate(
     work_dir: str | None,
     resume: bool,
 ) -> dict[str, Any] | None:
-    evaluator = Evaluator.of(config, source.shape, source.latent_scale)
-    evaluator.check(source.shape, source.latent_scale, source.count, source.labels, dataset)
-    evaluator.to(device)
+    def build() -> Evaluator:
+        evaluator = Evaluator.of(config, source.shape, source.latent_scale)
+        evaluator.check(source.shape, source.latent_scale, source.count, source.labels, dataset)
+        return evaluator.to(device)
+
+    evaluator = _together(build)
     size = min(config.batch_size or DEFAULT_BATCH_SIZE, source.count)
     shards = Shards()
     if work_dir is not None and processes.rank() == 0:
@@ -239,7 +244,8 @@ def _evaluate(
             )
 
     def make(rows: Sequence[int]) -> dict[str, Tensor]:
-        return evaluator.rows_of(evaluator.decode(source.make(rows)))
+        images = evaluator.decode(source.make(rows))
+        return _together(lambda: evaluator.rows_of(images))
 
     kept = collect(make, source.count, size, shards, progress)
     if kept is None:
@@ -248,6 +254,21 @@ def _evaluate(
     values = _values(evaluator, kept, source.labels, noises, dataset, config.seed)
     shards.remove()
     return _result(evaluator, source.count, dataset, config, source.provenance, values)
+
+
+def _together(make: Callable[[], Result]) -> Result:
+    """Calls a function in all processes. It fails in all or in none: a run survives a failure.
+
+    Otherwise one process would train while the others still evaluate.
+    """
+    failure: Exception | None = None
+    try:
+        result = make()
+    except (ConfigError, EvaluationError) as error:
+        failure = error
+    if processes.any_of(failure is not None):
+        raise failure or EvaluationError("The evaluation failed in another process.")
+    return result
 
 
 def _values(

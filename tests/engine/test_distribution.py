@@ -151,6 +151,13 @@ def test_samples_match_one_process(of_two, folder):
     assert torch.equal(of_two[0]["samples"], alone)
 
 
+def test_evaluation_that_fails_in_one_process_fails_in_all(of_two):
+    first, second = (results["failed evaluation"] for results in of_two)
+
+    assert first == "The evaluation failed in another process."
+    assert "this process fails" in second
+
+
 def test_fsdp_rejects_second_derivative(of_two):
     for results in of_two:
         assert "AutogradPenalty needs a second derivative" in results["refused"]

@@ -12,12 +12,12 @@ from torch.distributed.tensor import DTensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from afmlib import load_checkpoint, processes
-from afmlib.config import ConfigError, load_config
+from afmlib.config import ConfigError, EvaluationConfig, load_config
 from afmlib.engine import Runner, TrainingError, join_processes, leave_processes
-from afmlib.evaluation import sample_together
-from afmlib.interfaces import Regularizer
+from afmlib.evaluation import EvaluationError, evaluate_model, sample_together
+from afmlib.interfaces import FeatureExtractor, Regularizer
 from afmlib.objectives.adversarial_flow import AdversarialFlow
-from afmlib.registry import OBJECTIVES, REGULARIZERS
+from afmlib.registry import EXTRACTORS, OBJECTIVES, REGULARIZERS, build_dataset
 
 CPU = "cpu"
 
@@ -220,6 +220,32 @@ def samples(checkpoint):
     return sample_together(load_checkpoint(checkpoint), torch.arange(23) % 10, batch_size=3, seed=4)
 
 
+class _FailsInOneProcess(FeatureExtractor):
+    name = "fails"
+    outputs = frozenset({"features"})
+
+    def forward(self, images):
+        if processes.rank() == 1:
+            raise ValueError("this process fails")
+        return images.flatten(1)
+
+
+if "_FailsInOneProcess" not in EXTRACTORS.components():
+    EXTRACTORS.register_module()(_FailsInOneProcess)
+
+
+def failed_evaluation(checkpoint):
+    """Returns the message of the error."""
+    config = EvaluationConfig(
+        metrics=["FrechetDistance"], extractor="_FailsInOneProcess", num_samples=20, batch_size=4
+    )
+    try:
+        evaluate_model(load_checkpoint(checkpoint), build_dataset("Digits"), config)
+    except EvaluationError as error:
+        return str(error)
+    return "nothing"
+
+
 def everything(folder):
     """Runs all experiments of two processes, and saves the results of each process."""
     join_processes(CPU)
@@ -241,5 +267,6 @@ def everything(folder):
     results["not finite"] = not_finite(f"{folder}/not-finite")
     results["refused"] = second_derivative_under_fsdp(f"{folder}/refused")
     results["samples"] = samples(f"{folder}/model")
+    results["failed evaluation"] = failed_evaluation(f"{folder}/model")
     torch.save(results, f"{folder}/results-{processes.rank()}.pt")
     leave_processes()
