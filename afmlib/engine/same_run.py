@@ -22,6 +22,19 @@ SAME = (
 )
 """The config keys that must not change. In a list of phases, later ones may change."""
 
+RENAMED = {
+    "discretisation": "discretization",
+    "log_deviation": "log_std",
+    "time_deviation": "time_std",
+    "labelled": "labeled",
+    "TrainedClassifier": "PretrainedClassifier",
+    "TrainedVelocity": "PretrainedVelocity",
+    "PublishedClassifier": "OfficialClassifier",
+    "ForwardModeDerivative": "ForwardModeJVP",
+    "FiniteDifferenceDerivative": "FiniteDifferenceJVP",
+}
+"""Keys and types of runs before 0.2."""
+
 PLACES = {"path", "checkpoint"}
 """Arguments that are paths. The files may have moved."""
 
@@ -42,7 +55,7 @@ def check_same_run(folder: str, config: Mapping[str, Any], manifest: Mapping[str
     stored = parse(read_config(folder), f"The config of {folder}")
     if not isinstance(stored, Mapping):
         raise CheckpointError(f"The config of {folder} holds no keys and values.")
-    stored, here = with_defaults(stored), with_defaults(config)
+    stored, here = with_defaults(_renamed(stored)), with_defaults(config)
     if stored["phases"]:  # A run that began without phases keeps no state of them.
         seen = there.get("num_images")
         stored["phases"], here["phases"] = (_started(c["phases"], seen) for c in (stored, here))
@@ -83,6 +96,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _renamed(tree: Any) -> Any:
+    """Returns a stored config with the current names of keys and types."""
+    if isinstance(tree, Mapping):
+        return {RENAMED.get(key, key): _renamed(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_renamed(value) for value in tree]
+    return RENAMED.get(tree, tree) if isinstance(tree, str) else tree
 
 
 def _started(phases: Any, num_images: Any) -> Any:

@@ -33,6 +33,9 @@ its rows of the batch and of the draws alike. A field that is not drawn is None.
 class Terms(dict[str, Scalar]):
     """The weighted terms of a loss, by name, and what was observed while they were computed.
 
+    To add a term in a subclass, write ``terms["mine"] = ...`` or ``terms | {"mine": ...}``. Both
+    keep the observations, which ``{**terms}`` loses.
+
     Args:
         terms: The terms. Their sum is the loss.
         observed: Numbers for the log, without a graph: one for the batch, or one per sample. Mean

@@ -2,6 +2,7 @@
 
 import shutil
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ import torch
 from afmlib import load_checkpoint, sample
 from afmlib.config import ConfigError
 from afmlib.engine import Runner
+from afmlib.engine.same_run import check_same_run
 from afmlib.interfaces import Generator
+from afmlib.io.checkpoint import read_config, read_manifest
 from afmlib.objectives.flow_matching import FlowMatching
 from afmlib.parameterizations import InstantaneousVelocity
 from afmlib.registry import OBJECTIVES, PARAMETERIZATIONS
@@ -155,3 +158,23 @@ def test_full_disk_raises_before_training(run, tmp_path, monkeypatch):
 def test_incompatible_networks_raise(run, override, name):
     with pytest.raises(ValueError, match=f"The generator's {name} is"):
         run(f"objective.discriminator.{override}")
+
+
+def test_run_with_old_names_is_the_same_run(tiny_config, tmp_path):
+    config = tiny_config("consistency_digits", "num_images=8")
+    runner = Runner(config, tmp_path / "run", device="cpu")
+    runner.train()
+    folder = runner.last_checkpoint
+    manifest = read_manifest(folder)
+    new = read_config(folder)
+    old = new.replace("discretization", "discretisation").replace("log_std", "log_deviation")
+    assert old != new
+
+    with mock.patch("afmlib.engine.same_run.read_config", return_value=old):
+        check_same_run(folder, runner.full_config, manifest)
+
+
+def test_switching_off_an_absent_guidance_changes_nothing(run):
+    run("phases=[{at: 0, guidance: false, augmentation: false}]")
+    with pytest.raises(ConfigError, match="no setting 'guidance'"):
+        run("phases=[{at: 8, guidance: true}]")

@@ -105,6 +105,8 @@ def protocol_of(phases: AutomaticPhases, evaluation: EvaluationConfig) -> Evalua
 def _check_phase(path: str, phase: FixedPhase, objective: Objective) -> None:
     settings = objective.settings()
     for name, value in phase.settings.items():
+        if name not in settings and value is False:
+            continue  # Switching off what is absent changes nothing, as in replays of older runs.
         if name not in settings:
             known = [field.name for field in dataclasses.fields(phase) if field.name != "settings"]
             raise ConfigError(
