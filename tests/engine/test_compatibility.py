@@ -174,7 +174,7 @@ def test_run_with_old_names_is_the_same_run(tiny_config, tmp_path):
         check_same_run(folder, runner.full_config, manifest)
 
 
-def test_switching_off_an_absent_guidance_changes_nothing(run):
+def test_switching_off_an_absent_guidance_changes_nothing(run, tmp_path):
     run("phases=[{at: 0, guidance: false, augmentation: false}]")
     with pytest.raises(ConfigError, match="no setting 'guidance'"):
-        run("phases=[{at: 8, guidance: true}]")
+        run("phases=[{at: 8, guidance: true}]", work_dir=tmp_path / "other")
