@@ -87,6 +87,12 @@ def test_links(page):
             assert (page.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
+def test_named_files_exist(page):
+    for path in re.findall(r"`((?:afmlib|benchmarks|plugins|tests)/[\w/.-]+)`", page.read_text()):
+        assert (ROOT / path).exists(), path
+
+
 def test_readme_has_the_two_commands():
     text = (ROOT / "README.md").read_text()
 
