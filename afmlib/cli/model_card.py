@@ -11,6 +11,7 @@ import yaml
 
 from afmlib.cli.models import VAE, GivenModel, is_latent
 from afmlib.io import storage
+from afmlib.io.bounds import MAX_LOG
 from afmlib.io.checkpoint import CHECKPOINTS
 
 WEIGHTS = {"averaged": "EMA", "online": "online"}
@@ -103,7 +104,8 @@ def _entries(path: str) -> list[dict[str, Any]]:
     if checkpoints != CHECKPOINTS:
         return []
     try:
-        text = storage.read_bytes("/".join([*run[1:], "evaluations.jsonl"])).decode()
+        path = "/".join([*run[1:], "evaluations.jsonl"])
+        text = storage.read_bytes(path, MAX_LOG).decode()
     except FileNotFoundError:
         return []
     entries = []

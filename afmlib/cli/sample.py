@@ -57,12 +57,15 @@ def run(options: Any) -> int:
         require_writable,
     )
     from afmlib.engine import join_processes
+    from afmlib.io.bounds import memory_shortage
     from afmlib.registry import load_plugin_file
 
     for plugin in options.plugin:
         load_plugin_file(plugin)
     if options.num < 1:
         raise ValueError(f"--num must be at least 1, got {options.num}.")
+    if shortage := memory_shortage(16 * options.num):  # A list of labels, and their array.
+        raise ValueError(f"--num {options.num} {shortage} for the labels. Choose a smaller --num.")
     out = options.out
     suffix = "" if out.endswith("/") else Path(out).suffix
     if suffix not in SUFFIXES:
@@ -165,13 +168,31 @@ def _write(out: str, batches: Iterable[Any], labels: Sequence[int], columns: int
     if out.endswith(".npz"):
         write_npz(out, map(_pixels, batches), torch.as_tensor(labels))
     elif out.endswith(".safetensors"):
-        tensors = dict(samples=torch.cat(list(batches)), labels=torch.as_tensor(labels))
+        tensors = dict(samples=_join(batches, len(labels), out), labels=torch.as_tensor(labels))
         storage.write_atomically(out, lambda file: write_tensors(tensors, file))
     elif out.endswith(".png"):
-        samples = torch.cat(list(batches))
+        samples = _join(batches, len(labels), out)
         save_picture(samples, out, min(columns or int(len(samples) ** 0.5), len(samples)))
     else:
         _write_folder(map(_pixels, batches), out)
+
+
+def _join(batches: Iterable[Any], num: int, out: str) -> Any:
+    """Returns all samples, unless the first batch shows that they do not fit in memory."""
+    import torch
+
+    from afmlib.io.bounds import memory_shortage
+
+    parts = []
+    for batch in batches:
+        # All batches, their concatenation, and the content of the file.
+        if not parts and (shortage := memory_shortage(3 * num * batch[0].nbytes)):
+            raise ValueError(
+                f"{out} {shortage}. Choose a smaller --num, or an .npz or a folder/ as --out, "
+                "which are written batch by batch."
+            )
+        parts.append(batch)
+    return torch.cat(parts)
 
 
 def _is_image(samples: Any) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from afmlib.io.bounds import open_plain_file
 from afmlib.registry import shorten
 
 MAX_LENGTH = 200_000
@@ -130,7 +131,7 @@ def read(path: Path) -> dict[str, Any]:
         ConfigError: If it cannot be read, or is not keys and values.
     """
     try:
-        with path.open("rb") as file:
+        with open_plain_file(str(path)) as file:
             content = file.read(MAX_LENGTH + 1)
         if len(content) > MAX_LENGTH:
             raise ValueError(f"it is longer than {MAX_LENGTH} bytes")

@@ -13,6 +13,7 @@ Other arrays are ignored. Nothing in the file is unpickled. To write one:
 
 __all__ = ["ImageArchive"]
 
+import math
 import os
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -24,6 +25,7 @@ from torch import Tensor
 from afmlib.data.image_files import check_flip_probability, scale_and_mirror
 from afmlib.interfaces import Dataset
 from afmlib.io import storage
+from afmlib.io.bounds import memory_shortage
 from afmlib.io.npz import NpzError, NpzFile
 from afmlib.typing import Labels, Latents
 
@@ -137,7 +139,10 @@ def _images(file: NpzFile) -> Array:
             f"{IMAGES} in {file.path} must be uint8 of shape (N, size, size) or (N, size, size, "
             f"channels) with 1 or 3 channels, got {header.dtype} of shape {header.shape}."
         )
-    return file.array(IMAGES).reshape(shape).copy()
+    # The images, those of the split, and those with the channels first.
+    if shortage := memory_shortage(3 * math.prod(shape)):
+        raise ValueError(f"{file.path} {shortage}.")
+    return file.array(IMAGES).reshape(shape)
 
 
 def _labels(file: NpzFile, count: int) -> Array:

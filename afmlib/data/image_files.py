@@ -25,6 +25,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from afmlib.io import storage
+from afmlib.io.bounds import memory_shortage
 from afmlib.io.file_systems import reaching
 from afmlib.typing import Latents
 
@@ -88,6 +89,7 @@ def decode(content: bytes, size: int, channels: int) -> Tensor:
         ValueError: If its pixels are not colors.
     """
     with Image.open(io.BytesIO(content)) as opened:
+        _check_memory(opened)
         image = ImageOps.exif_transpose(opened)
         image = _flatten(image, "L" if channels == 1 else "RGB")
     pixels = torch.from_numpy(np.array(shrink_and_crop(image, size)))
@@ -103,7 +105,15 @@ def verify(content: bytes, size: int) -> None:
     """
     with Image.open(io.BytesIO(content)) as image:
         image.draft(None, (size, size))  # Makes JPEG several times faster.
+        _check_memory(image)
         _flatten(image, "RGB")
+
+
+def _check_memory(image: Image.Image) -> None:
+    """Checks the size that the header declares, before pixels are decoded."""
+    # Up to three copies of four bytes per pixel, and eight threads that decode.
+    if shortage := memory_shortage(8 * 3 * 4 * image.width * image.height):
+        raise ValueError(f"it has {image.width} x {image.height} pixels, which {shortage}")
 
 
 def _flatten(image: Image.Image, mode: str) -> Image.Image:

@@ -33,6 +33,7 @@ from afmlib.data.latent_folder import (
     write_conventions,
 )
 from afmlib.io import storage
+from afmlib.io.bounds import MAX_MANIFEST, check_plain_file
 
 DONE, PLAN = "done.npy", "encoding.json"
 PART = ".part"
@@ -98,7 +99,7 @@ class LatentEncoding:
             raise FileExistsError(f"{self.folder} already holds latents.")
         plan, path = self._plan(), self.folder / PLAN
         if path.exists():
-            self._check_resume(json.loads(path.read_text()), plan, resume)
+            self._check_resume(json.loads(storage.read_bytes(str(path), MAX_MANIFEST)), plan, resume)
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
             shape = (len(self.images), VIEWS, *plan["shape"])
@@ -106,6 +107,8 @@ class LatentEncoding:
                 self._map(name + PART, self.dtype, shape)
             self._map(DONE, "uint8", (len(self.batches),))
             storage.write_atomically(str(path), json.dumps(plan, indent=2).encode())
+        for name in (MEANS + PART, STDS + PART, DONE):
+            check_plain_file(str(self.folder / name))
         done = np.load(self.folder / DONE, mmap_mode="r")
         return sum(len(rows) for rows, is_done in zip(self.batches, done, strict=True) if is_done)
 

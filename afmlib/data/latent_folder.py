@@ -29,11 +29,14 @@ from torch import Tensor
 
 from afmlib.interfaces import Conventions, Dataset
 from afmlib.io import storage
+from afmlib.io.bounds import check_plain_file
 from afmlib.typing import Labels, Latents
 
 MEANS, STDS, LABELS, CONVENTIONS = "means.npy", "stds.npy", "labels.npy", "conventions.json"
 TIME = Conventions.time
 MAX_CLASSES = 10**6  # Each has a name, so a corrupt number would fill the memory.
+MAX_CONVENTIONS = 2**28
+"""Bytes of the conventions, with the names of the classes."""
 FLOATS = {np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)}
 """The types that torch reads, in the byte order of this machine."""
 
@@ -161,6 +164,7 @@ def _read_array(folder: str, name: str) -> np.ndarray[Any, Any]:
     local = storage.local_path(path)
     try:
         if local is not None:
+            check_plain_file(local)
             array = np.load(local, mmap_mode="r", allow_pickle=False)
         else:
             array = np.load(io.BytesIO(storage.read_bytes(path)), allow_pickle=False)
@@ -176,7 +180,7 @@ def _read_array(folder: str, name: str) -> np.ndarray[Any, Any]:
 def _read_conventions(folder: str) -> dict[str, Any]:
     path = storage.join(folder, CONVENTIONS)
     try:
-        conventions = json.loads(storage.read_bytes(path))
+        conventions = json.loads(storage.read_bytes(path, MAX_CONVENTIONS))
         scale, num_classes = conventions["latent_scale"], conventions["num_classes"]
         time = conventions["time"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:

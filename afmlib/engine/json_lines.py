@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from afmlib.io import storage
+from afmlib.io.bounds import MAX_LOG
 
 UPLOAD_INTERVAL = 30.0
 """Seconds between two uploads of a file that cannot be appended to."""
@@ -34,7 +35,7 @@ class JsonLines:
         """Removes entries after so many images, and a torn last line."""
         if not storage.exists(self.path):
             return
-        text = storage.read_bytes(self.path).decode(errors="replace")
+        text = storage.read_bytes(self.path, MAX_LOG).decode(errors="replace")
         self.lines = [line for line in text.splitlines() if _images(line) <= num_images]
         kept = _join(self.lines)
         if kept != text:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from afmlib.io import storage
+from afmlib.io.bounds import MAX_LOG
 
 SCALE = "ot_scale"
 SPREAD = "_std"
@@ -94,7 +95,7 @@ def _read(path: str) -> list[Mapping[str, Any]]:
     if not storage.exists(path):
         return []
     entries = []
-    for line in storage.read_bytes(path).decode(errors="replace").splitlines():
+    for line in storage.read_bytes(path, MAX_LOG).decode(errors="replace").splitlines():
         try:
             entry = json.loads(line)
         except ValueError:

@@ -28,6 +28,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from afmlib.io import storage
+from afmlib.io.bounds import memory_shortage
 
 BLOCK = 2**20  # Bytes.
 
@@ -118,6 +119,10 @@ def read_tensors(file: BinaryIO, path: str) -> dict[str, Tensor]:
     Raises:
         CheckpointError: If the file is not valid safetensors.
     """
+    # The content, and the tensors, which are copies.
+    if shortage := memory_shortage(2 * file.seek(0, io.SEEK_END)):
+        raise CheckpointError(f"{path} {shortage}.")
+    file.seek(0)
     content = file.read()
     try:
         return load_safetensors(content)
@@ -137,6 +142,8 @@ def read_plain_data(file: BinaryIO, path: str) -> dict[str, Any]:
             entries = archive.infolist()
         if sum(entry.file_size for entry in entries) > file.seek(0, io.SEEK_END):
             raise ValueError("its content is larger than the file")
+        if shortage := memory_shortage(file.tell()):
+            raise MemoryError(f"it {shortage}")
         file.seek(0)
         state = torch.load(file, map_location="cpu", weights_only=True)
         if not isinstance(state, dict):

@@ -37,6 +37,7 @@ import torch
 from torch import Tensor
 
 from afmlib.io import storage
+from afmlib.io.bounds import MAX_MANIFEST
 from afmlib.io.checked_files import (
     CheckpointError,
     open_checked,
@@ -120,7 +121,7 @@ def read_manifest(folder: str) -> dict[str, Any]:
     """
     path = storage.join(folder, MANIFEST)
     try:
-        manifest = json.loads(storage.read_bytes(path))
+        manifest = json.loads(storage.read_bytes(path, MAX_MANIFEST))
         checksum = manifest.pop("checksum", None) if isinstance(manifest, dict) else None
         right = checksum == _checksum(manifest)
     except FileNotFoundError:
@@ -183,10 +184,12 @@ def read_config(folder: str) -> str:
         CheckpointError: If it is missing or corrupt.
     """
     with _verified(folder, CONFIG, read_manifest(folder)) as file:
+        path, content = storage.join(folder, CONFIG), file.read(MAX_MANIFEST + 1)
+        if len(content) > MAX_MANIFEST:
+            raise CheckpointError(f"{path} is corrupt: it has more than {MAX_MANIFEST} bytes.")
         try:
-            return file.read().decode()
+            return content.decode()
         except UnicodeDecodeError as error:
-            path = storage.join(folder, CONFIG)
             raise CheckpointError(f"{path} is corrupt: {error}.") from None
 
 

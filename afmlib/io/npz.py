@@ -2,8 +2,8 @@ r"""NumPy's ``.npz`` archives, read and written row by row without pickle.
 
 An archive is a zip file of ``.npy`` members, each with a header and the numbers. ``numpy.load``
 reads whole members, but 50,000 images of :math:`256 \times 256` take 10 GB. `NpzFile` reads only
-the requested rows. It never unpickles, and compares each header with the size of its member before
-it allocates memory.
+the requested rows. It never unpickles. Before it allocates memory, it compares each header with the
+size of its member, this size with the compressed one, and the result with the free memory.
 
 `write_npz` writes samples for the ADM evaluation suite: ``arr_0`` has the samples, with images as
 uint8 (N, H, W, C), and ``arr_1`` the labels.
@@ -17,6 +17,7 @@ __all__ = ["NpzError", "NpzFile", "write_npz"]
 
 import contextlib
 import hashlib
+import io
 import math
 import zipfile
 import zlib
@@ -28,9 +29,11 @@ import torch
 from torch import Tensor
 
 from afmlib.io import storage
+from afmlib.io.bounds import memory_shortage
 from afmlib.typing import Labels
 
 CHUNK = 2**22
+MAX_DEFLATE_RATIO = 1032  # The format of deflate cannot compress further.
 SUFFIX = ".npy"
 
 
@@ -61,6 +64,7 @@ class NpzFile:
         self.path = path
         self._file = storage.open_to_read(path)
         self._stream: tuple[str, int, IO[bytes]] | None = None
+        self._file_size = self._file.seek(0, io.SEEK_END)
         try:
             with self._damage():
                 self._archive = zipfile.ZipFile(self._file)
@@ -81,11 +85,19 @@ class NpzFile:
     def _read_header(self, name: str) -> Header:
         with self._damage(), self._archive.open(name + SUFFIX) as member:
             header = _parse_header(member)
-            size = self._archive.getinfo(name + SUFFIX).file_size - member.tell()
+            info = self._archive.getinfo(name + SUFFIX)
+            size = info.file_size - member.tell()
         if header.dtype.hasobject:
             raise NpzError(f"{name} in {self.path} holds objects, which are never unpickled.")
         if size != math.prod(header.shape) * header.dtype.itemsize:
             raise NpzError(f"{name} in {self.path} does not have the size in its header.")
+        ratio = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: MAX_DEFLATE_RATIO}
+        most = info.compress_size * ratio.get(info.compress_type, math.inf)
+        if info.file_size > most or info.compress_size > self._file_size:
+            raise NpzError(
+                f"{name} in {self.path} is corrupt: {info.compress_size} bytes cannot hold "
+                f"{info.file_size}."
+            )
         return header
 
     def header(self, name: str) -> Header:
@@ -103,25 +115,39 @@ class NpzFile:
         """Reads a whole array.
 
         Raises:
-            NpzError: If there is no such array, or it is corrupt.
+            NpzError: If there is no such array, it is corrupt, or it does not fit in memory.
         """
         header = self.header(name)
+        size = math.prod(header.shape) * header.dtype.itemsize
+        self._check_memory(name, size)
         with self._damage(), self._archive.open(name + SUFFIX) as member:
             _parse_header(member)
-            flat = np.frombuffer(member.read(), header.dtype)
+            content, read = np.empty(size, np.uint8), 0
+            while read < size:
+                chunk = member.read(min(CHUNK, size - read))
+                if not chunk:
+                    raise EOFError(f"{name} ends early")
+                content[read : read + len(chunk)] = np.frombuffer(chunk, np.uint8)
+                read += len(chunk)
+            flat = np.frombuffer(content, header.dtype)
             return flat.reshape(header.shape, order="F" if header.is_fortran else "C")
+
+    def _check_memory(self, name: str, size: int) -> None:
+        if shortage := memory_shortage(size):
+            raise NpzError(f"{name} in {self.path} {shortage}.")
 
     def rows(self, name: str, start: int, stop: int) -> np.ndarray[Any, np.dtype[Any]]:
         """Reads the rows ``start:stop`` of an array. Reading in ascending order is fastest.
 
         Raises:
-            NpzError: If there is no such array, or it is corrupt.
+            NpzError: If there is no such array, it is corrupt, or they do not fit in memory.
         """
         header = self.header(name)
         if header.is_fortran:
             return self.array(name)[start:stop]
         size = math.prod(header.shape[1:]) * header.dtype.itemsize
         stop = min(stop, header.shape[0])
+        self._check_memory(name, (stop - start) * size)
         with self._damage():
             stream = self._seek(name, start, size)
             flat = np.frombuffer(stream.read((stop - start) * size), header.dtype)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from afmlib.io import storage
+from afmlib.io.bounds import open_plain_file
 from afmlib.io.cache import local_copy
 from afmlib.io.checked_files import CheckpointError, read_plain_data, read_tensors
 from afmlib.io.official_layout import OfficialNetwork, recognize
@@ -51,7 +52,7 @@ def read_state_dict(path: str) -> dict[str, Tensor]:
         CheckpointError: If it is corrupt or holds anything else.
         OSError: If it cannot be read.
     """
-    with open(local_copy(path), "rb") as file:
+    with open_plain_file(local_copy(path)) as file:
         start = file.read(len(LEGACY))
         file.seek(0)
         if start == LEGACY:

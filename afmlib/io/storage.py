@@ -30,6 +30,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any, BinaryIO, TypeAlias
 
+from afmlib.io.bounds import memory_shortage, open_plain_file
 from afmlib.io.file_systems import BUCKETS, READ_ONLY, is_local_system, is_of, open_path, reaching
 
 TEMPORARY_SUFFIX = ".part"
@@ -116,14 +117,37 @@ def _list(path: str, kind: str) -> list[str]:
 # --- Reading ---
 
 
-def read_bytes(path: str) -> bytes:
-    """Reads a whole file.
+def read_bytes(path: str, limit: int | None = None) -> bytes:
+    """Reads a whole file. A local file must be a plain one and fit in the free memory.
+
+    Args:
+        path: The file: a path or a URL.
+        limit: The largest size in bytes.
 
     Raises:
         OSError: If it cannot be read.
+        ValueError: If it is larger than the limit.
     """
-    with reaching(path) as (fs, name):
-        return bytes(fs.cat_file(name))
+    local = local_path(path)
+    if local is None:
+        if limit is not None:
+            with reaching(path) as (fs, name):
+                fs.invalidate_cache(name)
+                size = fs.info(name).get("size") or 0  # Some web servers do not tell it.
+            _check_size(path, size, limit)
+        with reaching(path) as (fs, name):
+            return bytes(fs.cat_file(name))
+    with open_plain_file(local) as file:
+        size = os.fstat(file.fileno()).st_size
+        _check_size(path, size, limit)
+        return file.read(size)
+
+
+def _check_size(path: str, size: int, limit: int | None) -> None:
+    if limit is not None and size > limit:
+        raise ValueError(f"{path} has {size} bytes, and at most {limit} are read")
+    if shortage := memory_shortage(size):
+        raise OSError(f"{path} {shortage}.")
 
 
 def open_to_read(path: str) -> BinaryIO:
@@ -133,7 +157,7 @@ def open_to_read(path: str) -> BinaryIO:
         OSError: If it cannot be read.
     """
     local = local_path(path)
-    return io.BytesIO(read_bytes(path)) if local is None else open(local, "rb")
+    return io.BytesIO(read_bytes(path)) if local is None else open_plain_file(local)
 
 
 # --- Writing ---

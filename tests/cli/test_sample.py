@@ -1,5 +1,7 @@
 """Tests for afmlib.cli.sample: official checkpoints, labels, latents and their decoding."""
 
+import tracemalloc
+
 import fsspec
 import numpy as np
 import official_layout as layout
@@ -263,3 +265,34 @@ def test_run_stores_class_names(tmp_path, monkeypatch):
     assert main(["train", "afm_digits", "--work-dir", "run", *options]) == 0
 
     assert read_manifest(find_checkpoint("run"))["class_names"] == list("0123456789")
+
+
+@pytest.mark.parametrize("out", ["x.png", "x.npz", "x.safetensors", "x/"])
+def test_more_samples_than_memory(run, tmp_path, capsys, out):
+    tracemalloc.start()
+    status = run("--num", "1000000000000", "--out", out)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert status == 2
+    error = capsys.readouterr().err
+    assert "--num 1000000000000 needs 1.6e+04 GB of memory, and " in error
+    assert "Choose a smaller --num" in error
+    assert peak < 2**28
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("out", ["x.png", "x.safetensors"])
+def test_outputs_that_do_not_stream_must_fit_in_memory(run, files, monkeypatch, capsys, out):
+    monkeypatch.setattr("afmlib.io.bounds.ALWAYS_FREE", 2**13)
+    monkeypatch.setattr("afmlib.io.bounds.available_memory", lambda: 2**15)
+    monkeypatch.setattr("afmlib.io.checked_files.memory_shortage", lambda size: "")
+    options = ["--num", "100", "--batch-size", "4", "--labels", "1"]
+    if out == "x.png":
+        options += ["--vae", str(files / "vae")]
+
+    assert run(*options, "--out", out) == 2
+
+    error = capsys.readouterr().err
+    assert f"{out} needs " in error
+    assert "or an .npz or a folder/ as --out" in error

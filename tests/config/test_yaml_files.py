@@ -1,6 +1,7 @@
 """Tests for afmlib.config.yaml_files."""
 
 import contextlib
+import os
 import tracemalloc
 
 import pytest
@@ -175,3 +176,10 @@ def test_message_shortens_long_text(text):
 def test_invalid_letter():
     with pytest.raises(ConfigError, match="not valid YAML"):
         parse('"\\UFFFFFFFF"', "text")
+
+
+def test_only_plain_files_are_read(tmp_path):
+    os.mkfifo(tmp_path / "x.yaml")
+
+    with pytest.raises(ConfigError, match=r"x\.yaml cannot be read: .* is a FIFO"):
+        read(tmp_path / "x.yaml")

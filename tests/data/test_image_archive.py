@@ -155,3 +155,18 @@ def test_missing_file_names_the_folder(tmp_path, monkeypatch):
         ImageArchive("benchmarks/data/emoji32.npz")
     with pytest.raises(FileNotFoundError, match=r"memory://mine\.npz does not exist\.$"):
         ImageArchive("memory://mine.npz")
+
+
+def test_memory_is_checked_before_images_are_read(write, monkeypatch):
+    path = write(images=np.zeros((8, 1024, 1024, 3), np.uint8), held_out=np.arange(8) > 6)
+    monkeypatch.setattr("afmlib.io.bounds.available_memory", lambda: 2**26)
+
+    with pytest.raises(ValueError, match=r"images\.npz needs 0\.0755 GB .* and 0\.0671 GB are free"):
+        ImageArchive(path)
+
+
+def test_only_plain_archives_are_read(tmp_path):
+    (tmp_path / "x.npz").symlink_to("/dev/null")
+
+    with pytest.raises(OSError, match=r"x\.npz is a device, not a plain file"):
+        ImageArchive(str(tmp_path / "x.npz"))

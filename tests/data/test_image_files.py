@@ -125,3 +125,13 @@ def test_missing_folder_is_named(tmp_path):
         list_files(str(tmp_path / "file"))
     with pytest.raises(ValueError, match="nonsense"):
         list_files("nonsense://folder")
+
+
+@pytest.mark.parametrize("read", [lambda content: decode(content, 8, 3), lambda c: verify(c, 8)])
+def test_declared_size_is_checked_before_decoding(monkeypatch, read):
+    content = encoded(noise(1024, 1024, 3))
+    read(content)
+    monkeypatch.setattr("afmlib.io.bounds.available_memory", lambda: 2**25)
+
+    with pytest.raises(ValueError, match=r"it has 1024 x 1024 pixels, which needs 0\.101 GB"):
+        read(content)

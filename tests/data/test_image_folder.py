@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import uuid
 
 import fsspec
@@ -289,3 +290,13 @@ def test_dataset_is_shown_in_one_line(tmp_path):
         "ImageFolder(7 samples, latent_shape=(3, 4, 4), num_classes=7, "
         "class_names=['a', 'b', 'c', 'd', 'e', ...])"
     )
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 2**30])
+def test_only_plain_files_are_read(tmp_path, cache_bytes):
+    fill(str(tmp_path), **{"1.png": png()})
+    (tmp_path / "2.png").symlink_to("/dev/null")  # /dev/zero would have no end.
+    os.mkfifo(tmp_path / "3.png")
+
+    with pytest.raises(ValueError, match=r"2\.png is a device.*3\.png is a FIFO"):
+        ImageFolder(str(tmp_path), size=8, cache_bytes=cache_bytes)

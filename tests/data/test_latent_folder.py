@@ -1,6 +1,7 @@
 """Tests for afmlib.data.latent_folder."""
 
 import json
+import os
 import pickle
 import uuid
 
@@ -159,3 +160,13 @@ def test_inconsistent_arrays_are_not_written(tmp_path):
         with pytest.raises(ValueError, match="latents"):
             write(str(tmp_path / "latents"), *parts)
     assert not (tmp_path / "latents").exists()
+
+
+@pytest.mark.parametrize("name", ["means.npy", "labels.npy", "conventions.json"])
+def test_only_plain_files_are_read(tmp_path, name):
+    write(str(tmp_path), *latents())
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+
+    with pytest.raises(OSError, match=f"{name} is a FIFO, not a plain file"):
+        LatentFolder(str(tmp_path))

@@ -73,3 +73,16 @@ def test_object_store_uploads_at_intervals(monkeypatch):
     file.append({"num_images": 16})
 
     assert len(content(path)) == 2
+
+
+def test_log_is_a_plain_file_of_limited_size(tmp_path, monkeypatch):
+    path = tmp_path / "log.jsonl"
+    path.symlink_to("/dev/null")  # /dev/full would have no end.
+    with pytest.raises(OSError, match=r"log\.jsonl is a device, not a plain file"):
+        JsonLines(str(path)).truncate(100)
+
+    path.unlink()
+    path.write_text('{"num_images": 1}\n' * 10)
+    monkeypatch.setattr(json_lines, "MAX_LOG", 100)
+    with pytest.raises(ValueError, match=r"log\.jsonl has 180 bytes, and at most 100 are read"):
+        JsonLines(str(path)).truncate(100)

@@ -18,6 +18,7 @@ from afmlib.io.checkpoint import (
     find_checkpoint,
     load_tensors,
     load_training_state,
+    read_config,
     read_manifest,
 )
 
@@ -194,4 +195,42 @@ def test_foreign_training_state_raises(save, tmp_path, content):
     tamper(tmp_path, "training.pt", content)
 
     with pytest.raises(CheckpointError, match=r"training\.pt"):
+        load_training_state(str(tmp_path))
+
+
+# --- Bounds ---
+
+
+@pytest.mark.parametrize("name", ["manifest.json", *FILES])
+def test_only_plain_files_are_read(save, tmp_path, name):
+    folder = tmp_path / "checkpoints" / "100"
+    save(folder)
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+
+    with pytest.raises(OSError, match=f"{name} is a FIFO, not a plain file"):
+        find_checkpoint(str(tmp_path))
+
+
+def test_manifest_and_config_have_a_size_limit(save, tmp_path, monkeypatch):
+    save(tmp_path)
+    monkeypatch.setattr("afmlib.io.checkpoint.MAX_MANIFEST", 5000)
+    tamper(tmp_path, "config.yaml", b" " * 5001)
+
+    with pytest.raises(CheckpointError, match=r"config\.yaml is corrupt: it has more than 5000"):
+        read_config(str(tmp_path))
+    (tmp_path / "manifest.json").write_bytes(b" " * 5001)
+    with pytest.raises(CheckpointError, match=r"manifest\.json is corrupt: .* has 5001 bytes"):
+        read_manifest(str(tmp_path))
+
+
+def test_weights_larger_than_memory_are_an_error(save, tmp_path, monkeypatch):
+    save(tmp_path)
+    monkeypatch.setattr("afmlib.io.bounds.ALWAYS_FREE", 0)
+    monkeypatch.setattr("afmlib.io.bounds.available_memory", lambda: 10)
+    monkeypatch.setattr("afmlib.io.storage.memory_shortage", lambda size: "")
+
+    with pytest.raises(CheckpointError, match=r"generator\.safetensors needs .* of memory"):
+        load_tensors(str(tmp_path), "generator")
+    with pytest.raises(CheckpointError, match=r"training\.pt .* needs .* of memory"):
         load_training_state(str(tmp_path))

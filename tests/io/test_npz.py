@@ -1,6 +1,7 @@
 """Tests for afmlib.io.npz."""
 
 import io
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -156,3 +157,54 @@ def test_wrong_sample_count_leaves_no_file(num, tmp_path):
         write_npz(str(tmp_path / "x.npz"), torch.zeros(num, 2).split(1) if num else [], range(3))
 
     assert list(tmp_path.iterdir()) == []
+
+
+def header_of(shape, dtype="|u1"):
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        file, dict(descr=dtype, fortran_order=False, shape=tuple(shape))
+    )
+    return file.getvalue()
+
+
+def test_memory_is_checked_before_allocation(tmp_path, monkeypatch):
+    path = save(tmp_path / "x.npz", True, arr_0=np.zeros((64, 2**20), np.uint8))
+    file = NpzFile(path)
+    monkeypatch.setattr("afmlib.io.bounds.available_memory", lambda: 2**25)
+
+    tracemalloc.start()
+    with pytest.raises(NpzError, match=r"arr_0 in .*x.npz needs 0\.0671 GB .* 0\.0336 GB are free"):
+        file.array("arr_0")
+    with pytest.raises(NpzError, match="needs 0.0671 GB"):
+        file.rows("arr_0", 0, 64)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < 2**22
+    assert file.rows("arr_0", 0, 8).shape == (8, 2**20)
+
+
+def test_array_takes_its_size_in_memory(tmp_path):
+    file = NpzFile(save(tmp_path / "x.npz", True, arr_0=np.zeros((64, 2**20), np.uint8)))
+
+    tracemalloc.start()
+    file.array("arr_0")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < 1.3 * 64 * 2**20
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_size_is_checked_against_the_compressed_size(tmp_path, method):
+    path, size = tmp_path / "x.npz", 2**30
+    header = header_of([size])
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("arr_0.npy", header + bytes(100))
+    content = bytearray(path.read_bytes())
+    entry = content.index(b"PK\x01\x02")  # The central directory; the size is at byte 24.
+    content[entry + 24 : entry + 28] = (len(header) + size).to_bytes(4, "little")
+    path.write_bytes(content)
+
+    with pytest.raises(NpzError, match=r"arr_0 in .*x.npz is corrupt: \d+ bytes cannot hold"):
+        NpzFile(str(path))

@@ -8,6 +8,7 @@ from typing import Any
 
 from afmlib.engine.phases.controller import Action, PhaseController
 from afmlib.io import storage
+from afmlib.io.bounds import MAX_LOG
 
 DECISIONS = "decisions.jsonl"
 """The file with the decisions of a run, one per line."""
@@ -60,7 +61,8 @@ def phases_of(work_dir: str) -> list[dict[str, Any]]:
         FileNotFoundError: If it has no decisions.
     """
     phases = []
-    for line in storage.read_bytes(storage.join(work_dir, DECISIONS)).decode().splitlines():
+    content = storage.read_bytes(storage.join(work_dir, DECISIONS), MAX_LOG)
+    for line in content.decode().splitlines():
         decision = json.loads(line)
         phase = {"at": decision["at"], **decision["changes"], "reason": decision["reason"]}
         for name in ("restore_from", "restore", "reload_ema", "stop"):
