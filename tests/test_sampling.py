@@ -453,3 +453,9 @@ def test_images_are_made_on_request():
     model = model_of(Wave())
 
     assert torch.equal(sample(model, [0], output="uint8"), to_uint8(sample(model, [0])))
+
+
+@pytest.mark.parametrize("nfe", [10_001, 10**12])
+def test_nfe_has_a_ceiling(nfe):
+    with pytest.raises(ValueError, match=f"nfe must be at most 10000, got {nfe}"):
+        sample(model_of(Wave(), any_nfe=True), [0], nfe=nfe)

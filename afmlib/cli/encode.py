@@ -48,11 +48,14 @@ def run(options: Any) -> int:
     """Encodes, and prints how to train on the latents."""
     from afmlib import processes
     from afmlib.cli.models import device_of
+    from afmlib.config.domains import CEILINGS
     from afmlib.data.image_folder import ImageFolder
     from afmlib.data.latent_encoding import LatentEncoding
     from afmlib.engine import join_processes
     from afmlib.registry import AUTOENCODERS, load_plugin_file
 
+    if not 1 <= options.workers <= CEILINGS["workers"]:
+        raise ValueError(f"--workers must be 1 to {CEILINGS['workers']}, got {options.workers}.")
     for plugin in options.plugin:
         load_plugin_file(plugin)
     device = join_processes(device_of(options.device))

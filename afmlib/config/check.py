@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from afmlib.config.data_arguments import data_arguments
+from afmlib.config.domains import check_ceilings
 from afmlib.config.phases import AutomaticPhases, FixedPhase
 from afmlib.config.schema import (
     EMAConfig,
@@ -51,8 +52,9 @@ def check_config(config: Mapping[str, Any]) -> RunConfig:
         The config with typed sections and all defaults.
 
     Raises:
-        ConfigError: Names the wrong key and the nearest right one.
+        ConfigError: Names the wrong key and the nearest right one, or a count above its ceiling.
     """
+    check_ceilings(config)
     if not isinstance(config.get("optimizers"), Mapping):
         raise ConfigError("optimizers: expected one for each player.")
     sections = {name: section(cls, config.get(name, {}), name) for name, cls in _SECTIONS.items()}
@@ -89,6 +91,7 @@ def check_evaluation(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Eval
         ConfigError: Names the wrong key and the nearest right one.
     """
     data = config.get("data")
+    check_ceilings(data, "data")
     if not isinstance(data, Mapping):
         raise ConfigError(f"data must be keys and values, got {shorten(data)}.")
     _check_component(DATASETS, data, "data")
@@ -101,6 +104,7 @@ def check_protocol(values: Mapping[str, Any]) -> EvaluationConfig:
     Raises:
         ConfigError: Names the wrong key and the nearest right one.
     """
+    check_ceilings(values, "evaluation")
     evaluation = section(EvaluationConfig, values, "evaluation")
     _check_evaluation(evaluation)
     return evaluation

@@ -1,4 +1,8 @@
-"""The keys of a config, with their types, defaults and domains."""
+"""The keys of a config, with their types, defaults and domains.
+
+Counts have ceilings, also in the specs of components: 1024 threads, 256 workers, a depth of 1000,
+1000 repeats, 10,000 network evaluations, and more in :data:`afmlib.config.domains.CEILINGS`.
+"""
 
 __all__ = [
     "EMAConfig",
@@ -229,12 +233,12 @@ class RunConfig:
     """The seed of all random numbers of the run."""
 
     num_workers: int = 0
-    """Processes that load data; 0 loads data in the main process."""
+    """Processes that load data, at most 256; 0 loads data in the main process."""
 
     num_threads: int | None = None
-    """CPU threads of torch. Defaults to torch's choice. With one thread, small networks train
-    nearly as fast on an idle machine and three times as fast on a busy one, and sums have a fixed
-    order."""
+    """CPU threads of torch, at most 1024. Defaults to torch's choice. With one thread, small
+    networks train nearly as fast on an idle machine and three times as fast on a busy one, and sums
+    have a fixed order."""
 
     phases: AutomaticPhases | Sequence[FixedPhase] = ()
     """Changes during the run: a list of phases, or the settings of a controller."""

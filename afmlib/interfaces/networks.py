@@ -20,6 +20,9 @@ from torch.utils.checkpoint import checkpoint
 
 from afmlib.typing import Labels, Latents, Logits, Timesteps
 
+MAX_REPEATS = 1000
+"""More is a mistake, and one forward pass would take hours."""
+
 
 class Generator(nn.Module, ABC):
     """Maps latents at one time to latents at another, or to a velocity of the same shape.
@@ -86,14 +89,14 @@ class DepthWrapper(Generator):
     """A deeper one-step generator that repeats the blocks of another generator.
 
     Args:
-        repeats: The number of times that each block runs.
+        repeats: The number of times that each block runs, at most 1000.
         generator: The generator to repeat. If it is built from a spec, its source-time embedder is
             switched on.
         activation_checkpointing: Whether activations are recomputed in the backward pass. Memory
             then hardly grows with the repeats, at the cost of one more forward pass.
 
     Raises:
-        ValueError: If ``repeats`` is not positive, or the generator has no source-time embedder.
+        ValueError: If ``repeats`` is not 1 to 1000, or the generator has no source-time embedder.
         TypeError: If the generator has no blocks to repeat.
     """
 
@@ -111,6 +114,8 @@ class DepthWrapper(Generator):
         super().__init__()
         if repeats < 1:
             raise ValueError(f"repeats must be at least 1, got {repeats}.")
+        if repeats > MAX_REPEATS:
+            raise ValueError(f"repeats must be at most {MAX_REPEATS}, got {repeats}.")
         if not isinstance(generator, RepeatableGenerator):
             raise TypeError(f"A {type(generator).__name__} has no blocks to repeat.")
         generator.embed_time(1.0)  # Raises if there is no embedder.

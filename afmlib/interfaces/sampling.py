@@ -18,6 +18,9 @@ from afmlib.interfaces.networks import Generator
 from afmlib.ops.time_grid import sampling_times
 from afmlib.typing import Labels, Latents, Timesteps
 
+MAX_NFE = 10_000
+"""The most network evaluations of a sample. More is a mistake, and would take hours."""
+
 
 class Parameterization(nn.Module, ABC):
     """Turns the output of a generator into latents. Inference needs only it and the generator.
@@ -159,10 +162,11 @@ class SampleModel(nn.Module):
             ValueError: If the model cannot be sampled with that many.
         """
         own = self.conventions.nfe
-        if nfe is None:
-            return own
+        nfe = own if nfe is None else nfe
         if isinstance(nfe, bool) or not isinstance(nfe, int) or nfe < 1:
             raise ValueError(f"nfe must be a whole number of at least 1, got {nfe!r}.")
+        if nfe > MAX_NFE:
+            raise ValueError(f"nfe must be at most {MAX_NFE}, got {nfe}.")
         if nfe != own and not self.conventions.any_nfe:
             raise ValueError(f"This model was trained for nfe {own} only, not for {nfe}.")
         return nfe

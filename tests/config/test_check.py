@@ -1,6 +1,7 @@
 """Tests for afmlib.config.check."""
 
 import contextlib
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -9,11 +10,14 @@ from hypothesis import strategies as st
 from afmlib.config import (
     ConfigError,
     check_config,
+    check_evaluation,
+    check_protocol,
     config_names,
     load_config,
     with_defaults,
 )
 from afmlib.config.data_arguments import data_arguments
+from afmlib.config.domains import CEILINGS, check_ceilings
 from afmlib.registry import ComponentError
 
 
@@ -149,3 +153,48 @@ def test_updates_of_players():
 
     assert run.updates == {"discriminator": 5}
     assert with_defaults(load_config("afm_digits"))["updates"] == {}
+
+
+ENORMOUS = [
+    ("num_threads", 100_000, 1024),
+    ("num_workers", 100_000, 256),
+    ("objective.generator.depth", 10**9, 1000),
+    ("objective.discriminator.depth", 1001, 1000),
+    ("objective.generator.num_heads", 10**9, 1000),
+    ("objective.nfe", 10**9, 10_000),
+    ("evaluation.nfe", 10**12, 10_000),
+    ("evaluation.num_samples", 1e12, 10**7),
+    ("log.grid_rows", 10**9, 1000),
+    ("global_batch", 10**12, 10**7),
+    ("updates.discriminator", 10**9, 1000),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "ceiling"), ENORMOUS)
+def test_counts_have_ceilings(key, value, ceiling, monkeypatch):
+    monkeypatch.setattr("torch.nn.Module.__init__", _refuse)
+    config = load_config("afm_digits", [f"{key}={value}"])
+    shown = re.escape(str(value))
+
+    with pytest.raises(ConfigError, match=rf"^{re.escape(key)} must be at most {ceiling}, got {shown}"):
+        check_config(config)
+
+
+def test_ceilings_of_nested_specs():
+    wrapped = {"type": "RepeatDepth", "repeats": 10**9, "generator": "DiTGenerator"}
+    config = load_config("afm_digits")
+    config["objective"] = {**config["objective"], "generator": wrapped}
+
+    with pytest.raises(ConfigError, match=r"^objective\.generator\.repeats must be at most 1000"):
+        check_config(config)
+    with pytest.raises(ConfigError, match=r"^data\.num_samples must be at most 10000000"):
+        check_evaluation({"data": {"type": "FourGaussians", "num_samples": 10**12}})
+    with pytest.raises(ConfigError, match=r"^evaluation\.num_samples must be at most"):
+        check_protocol({"num_samples": 10**12})
+
+
+@pytest.mark.parametrize(("name", "ceiling"), CEILINGS.items())
+def test_ceiling_itself_is_allowed(name, ceiling):
+    check_ceilings({name: ceiling})
+    with pytest.raises(ConfigError, match=f"^{name} must be at most {ceiling}"):
+        check_ceilings({name: ceiling + 1})

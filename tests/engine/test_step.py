@@ -1,5 +1,6 @@
 """Tests for afmlib.engine.step."""
 
+import copy
 import json
 import math
 
@@ -233,3 +234,54 @@ def test_runner_uses_subclass_of_step(tiny_config, tmp_path):
 
     assert seen == ["discriminator", "generator"] * (len(seen) // 2)
     assert seen
+
+
+class _PoisonedCall:
+    """Makes one logit of one call of a network non-finite. Counts the calls."""
+
+    def __init__(self, network):
+        self.calls, self.poisoned, self.value = 0, None, math.nan
+        network.register_forward_hook(self.hook)
+
+    def hook(self, network, arguments, logits):
+        self.calls += 1
+        if self.calls - 1 != self.poisoned:
+            return logits
+        first = torch.arange(len(logits)) == 0
+        return torch.where(first, torch.full_like(logits, self.value), logits)
+
+
+def _state(step):
+    tensors = dict(step.objective.named_parameters()) | dict(step.objective.named_buffers())
+    return copy.deepcopy(
+        dict(
+            tensors={name: tensor.detach() for name, tensor in tensors.items()},
+            optimizers={name: opt.optimizer.state_dict() for name, opt in step.optimizers.items()},
+            ema_updates=step.ema_updates,
+        )
+    )
+
+
+@pytest.mark.parametrize("micro_batch", [8, 4])
+@pytest.mark.parametrize(
+    "loss",
+    ["RelativisticLoss", "NonSaturatingLoss", "HingeLoss", "LeastSquaresLoss", "WassersteinLoss"],
+)
+def test_failed_update_changes_nothing(tiny_config, tmp_path, loss, micro_batch):
+    config = tiny_config("afm_digits", f"objective.loss={loss}", f"micro_batch={micro_batch}")
+    step = Runner(config, tmp_path, device="cpu").step
+    step()
+    calls = _PoisonedCall(step.objective.discriminator)
+    step.update("generator")
+    num_calls = calls.calls
+    before = _state(step)
+    assert before["tensors"]["gradient_normalization.square_avg"] > 0
+
+    # Of real and of generated samples, in each micro-batch, while measuring and while replaying.
+    for calls.poisoned in range(num_calls):
+        for calls.value in (math.nan, math.inf, -math.inf):
+            calls.calls = 0
+            with pytest.raises(TrainingError, match="nothing was updated with it"):
+                step.update("generator")
+            torch.testing.assert_close(_state(step), before, rtol=0, atol=0)
+    assert num_calls >= (1 if micro_batch == 8 else 4)

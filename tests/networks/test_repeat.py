@@ -195,6 +195,8 @@ def test_unrepeatable_network_raises(wrapper, unchecked):
 
     with pytest.raises(ValueError, match="repeats must be at least 1, got 0"):
         wrapper(0, build(1))
+    with pytest.raises(ValueError, match="repeats must be at most 1000, got 1001"):
+        wrapper(1001, build(1))
     with pytest.raises(ValueError, match="use_timestep_src=True"):
         wrapper(2, plain)
     with pytest.raises(TypeError, match="A MLPGenerator has no blocks to repeat"):
