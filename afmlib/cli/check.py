@@ -10,6 +10,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from afmlib.cli.options import add_common
+from afmlib.terminal import say
 
 HELP = "Check the components of a plugin file."
 
@@ -106,7 +107,7 @@ def run(options: Any) -> int:
                 if not isinstance(error, _NotBuiltError):
                     kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
                     line = f"broken: {kind}{line}"
-        print(f"{name}: {' '.join(line.split())}")
+        say(f"{name}: {' '.join(line.split())}")
     return status
 
 

@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser
 
 import afmlib
 from afmlib.cli.options import add_common
+from afmlib.terminal import say
 
 HELP = "Show versions, devices, plugins and missing extras."
 
@@ -55,9 +56,9 @@ def run(options: Any) -> int:
         ("plugins", _plugins()),
         ("extras", _extras()),
     ):
-        print(title)
+        say(title)
         for line in lines:
-            print(f"  {line}")
+            say(f"  {line}")
     return 0
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from jsonargparse import ArgumentParser
 
 from afmlib.cli.options import add_common, add_device
+from afmlib.terminal import say
 
 HELP = "Encode a folder of images into latents for training."
 
@@ -80,10 +81,10 @@ def run(options: Any) -> int:
 
     done = processes.from_first(encoding.begin(options.resume) if first else 0)
     if first:
-        print(f"{len(images)} images of {images.num_classes} classes, {done} already encoded")
+        say(f"{len(images)} images of {images.num_classes} classes, {done} already encoded")
     encoding.run(processes.rank(), processes.size(), options.workers, track)
     processes.any_of(False)  # Waits for all processes.
     if first:
         encoding.finish()
-        print(f"{options.out}: in a config, data: {{type: LatentFolder, path: {options.out}}}")
+        say(f"{options.out}: in a config, data: {{type: LatentFolder, path: {options.out}}}")
     return 0

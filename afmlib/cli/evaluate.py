@@ -9,6 +9,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from afmlib.cli.options import add_common, add_device, add_model, add_set
+from afmlib.terminal import printable
 
 HELP = "Compute metrics of a model, or of images in a file."
 
@@ -170,11 +171,12 @@ def _report(result: Mapping[str, Any], name: str, out: str | None) -> None:
     table.add_column("metric")
     table.add_column("value", justify="right")
     for metric, value in result["values"].items():
-        table.add_row(metric, f"{value:.4g}")
+        table.add_row(printable(metric), f"{value:.4g}")
     console = Console()
-    console.print(name, highlight=False, soft_wrap=True)
+    console.print(printable(name), markup=False, highlight=False, soft_wrap=True)
     console.print(table)
     protocol = ", ".join(f"{key} {value}" for key, value in result["protocol"].items())
-    console.print(f"protocol: {protocol}", highlight=False, soft_wrap=True)
+    protocol = printable(f"protocol: {protocol}")
+    console.print(protocol, markup=False, highlight=False, soft_wrap=True)
     if out:
         storage.write_atomically(out, json.dumps(result, indent=2).encode())

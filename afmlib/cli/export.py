@@ -7,6 +7,7 @@ from typing import Any, Literal
 from jsonargparse import ArgumentParser
 
 from afmlib.cli.options import add_common, add_model, add_sampling
+from afmlib.terminal import say
 
 HELP = "Write a model, or its samples, for other tools."
 
@@ -80,9 +81,9 @@ def _export_folder(given: Any, options: Any) -> int:
     save_checkpoint(out, {NETWORK: model.generator.state_dict()}, None, config, manifest)
     card = model_card(given, manifest, config, out.rsplit("/", 1)[-1], options.license)
     storage.write_atomically(storage.join(out, "README.md"), card.encode())
-    print(f'{out}: afmlib.load_checkpoint("{out}"), afmlib sample --checkpoint {out}')
+    say(f'{out}: afmlib.load_checkpoint("{out}"), afmlib sample --checkpoint {out}')
     if options.license is None:
-        print("The model card has no license: add one with --license TEXT.")
+        say("The model card has no license: add one with --license TEXT.")
     return 0
 
 
@@ -107,7 +108,7 @@ def _export_file(given: Any, options: Any) -> int:
         storage.remove_file(out)
         raise CheckpointError(f"{out} differs from the model when read back. It was removed.")
     listed = "".join(f", {name}={value!r}" for name, value in arguments.items())
-    print(f'{out}, read back bit for bit: afmlib.load_official("{out}"{listed})')
+    say(f'{out}, read back bit for bit: afmlib.load_official("{out}"{listed})')
     return 0
 
 
@@ -179,7 +180,7 @@ def _export_samples(options: Any) -> int:
             pass
         return 0
     write_npz(options.out, map(to_rgb_bytes, batches), labels)
-    print(
+    say(
         f"{options.out}: {options.num} images, classes balanced and shuffled, seed {options.seed}, "
         f"nfe {model.check_nfe(options.nfe)}"
     )

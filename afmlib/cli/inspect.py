@@ -15,6 +15,7 @@ from afmlib.cli.options import (
     add_model,
     add_sampling,
 )
+from afmlib.terminal import say
 
 HELP = "Draw pictures of models and of training runs."
 
@@ -129,7 +130,7 @@ def run(options: Any) -> int:
     if storage.local_path(options.out) is not None:
         require_writable(options.out)
     storage.write_atomically(options.out, draw(options))
-    print(options.out)
+    say(options.out)
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from afmlib.cli.options import add_common
+from afmlib.terminal import printable, say
 
 HELP = "List components and configs."
 
@@ -23,6 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Any) -> int:
     """Prints the components of one group or of all."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from afmlib.cli.models import report_plugin_files
@@ -46,11 +48,12 @@ def run(options: Any) -> int:
         problems = registry.problems()
         for name, origin in sorted(registry.components().items()):
             broken = name in problems and name not in registry.builtins
-            table.add_row(group, name, origin, "[red]broken" if broken else "")
+            state = "[red]broken" if broken else ""
+            table.add_row(group, printable(name), escape(printable(origin)), state)
         for name in registry.presets:
             table.add_row(group, name, "afmlib", "preset")
         for problem in problems.values():
-            print(f"afmlib: {problem}", file=sys.stderr)
+            say(f"afmlib: {problem}", file=sys.stderr)
     console = Console()
     if not console.is_terminal:
         console.width = 160

@@ -19,6 +19,7 @@ from jsonargparse import ArgumentParser
 
 import afmlib
 from afmlib.cli.options import HelpFormatter
+from afmlib.terminal import say
 
 DONE, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 """Exit status."""
@@ -93,19 +94,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             leave_processes()
         return status
-    except KeyboardInterrupt:
-        print("afmlib: interrupted", file=sys.stderr)
-        return INTERRUPTED
     except _Terminated:
-        print("afmlib: terminated", file=sys.stderr)
+        say("afmlib: terminated", file=sys.stderr)
         return TERMINATED
+    except KeyboardInterrupt:
+        say("afmlib: interrupted", file=sys.stderr)
+        return INTERRUPTED
     except BrokenPipeError:  # Such as `afmlib list | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except Exception as error:
         if "--debug" in argv:
             traceback.print_exc()
-        print(f"afmlib: {_process()}{_message(error)}", file=sys.stderr)
+        say(f"afmlib: {_process()}{_message(error)}", file=sys.stderr)
         return USAGE if _is_usage(error) else FAILED
 
 
@@ -115,11 +116,11 @@ class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno < logging.WARNING and os.environ.get("RANK", "0") != "0":
             return  # Only the first of several processes prints it.
-        print(f"afmlib: {record.getMessage()}", file=sys.stderr)
+        say(f"afmlib: {record.getMessage()}", file=sys.stderr)
 
 
-class _Terminated(BaseException):
-    """SIGTERM."""
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM. As Ctrl-C, it passes through plugins that are being imported."""
 
 
 def _terminate(signum: int, frame: Any) -> None:

@@ -37,6 +37,7 @@ from afmlib.io.official_layout import parse_nfe
 from afmlib.official import load_official
 from afmlib.registry import AUTOENCODERS, PluginError, load_plugin_file
 from afmlib.sampling import LOADERS, load_checkpoint
+from afmlib.terminal import say
 
 VAE = "stabilityai/sd-vae-ft-mse"
 """The autoencoder of the official checkpoints."""
@@ -91,7 +92,7 @@ def report_plugin_files(paths: Iterable[str]) -> None:
         try:
             load_plugin_file(path)
         except PluginError as error:
-            print(f"afmlib: {error}", file=sys.stderr)
+            say(f"afmlib: {error}", file=sys.stderr)
 
 
 # --- Models ---

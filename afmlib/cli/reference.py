@@ -7,6 +7,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from afmlib.cli.options import add_common, add_device, add_set
+from afmlib.terminal import say
 
 HELP = "Write a reference file of a dataset, for FID."
 
@@ -48,5 +49,5 @@ def run(options: Any) -> int:
     count = write_reference(
         options.out, build_dataset(data), evaluation, options.num_images, device, progress=True
     )
-    print(f"statistics of {count} images: {options.out}")
+    say(f"statistics of {count} images: {options.out}")
     return 0

@@ -11,6 +11,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from afmlib.cli.options import add_common, add_model, add_sampling
+from afmlib.terminal import say
 
 HELP = "Make samples with a trained model."
 
@@ -91,7 +92,7 @@ def run(options: Any) -> int:
         return 0
     classes = len(set(labels))
     _write(out, batches, labels, options.columns or (classes if classes > 1 else None))
-    print(f"{len(labels)} {'latents' if latents else 'samples'}, seed {options.seed}: {out}{hint}")
+    say(f"{len(labels)} {'latents' if latents else 'samples'}, seed {options.seed}: {out}{hint}")
     return 0
 
 
@@ -108,7 +109,7 @@ def _labels(options: Any, given: Any) -> list[int]:
     known = [index for index in dict.fromkeys(classes) if 0 <= index < (num_classes or 1)]
     if processes.rank() == 0 and known:
         listed = [f"{index} ({names[index]})" if names else str(index) for index in known]
-        print("classes: " + "; ".join(listed))
+        say("classes: " + "; ".join(listed))
     return list(itertools.islice(itertools.cycle(classes), options.num))
 
 
@@ -183,7 +184,7 @@ def _join(batches: Iterable[Any], num: int, out: str) -> Any:
 
     from afmlib.io.bounds import memory_shortage
 
-    parts = []
+    parts: list[torch.Tensor] = []
     for batch in batches:
         # All batches, their concatenation, and the content of the file.
         if not parts and (shortage := memory_shortage(3 * num * batch[0].nbytes)):

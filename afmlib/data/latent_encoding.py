@@ -99,7 +99,9 @@ class LatentEncoding:
             raise FileExistsError(f"{self.folder} already holds latents.")
         plan, path = self._plan(), self.folder / PLAN
         if path.exists():
-            self._check_resume(json.loads(storage.read_bytes(str(path), MAX_MANIFEST)), plan, resume)
+            self._check_resume(
+                json.loads(storage.read_bytes(str(path), MAX_MANIFEST)), plan, resume
+            )
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
             shape = (len(self.images), VIEWS, *plan["shape"])

@@ -49,6 +49,7 @@ from afmlib.evaluation import check_evaluation_setup
 from afmlib.interfaces import Conventions, Dataset, Objective
 from afmlib.io import storage
 from afmlib.registry import build_dataset, build_objective
+from afmlib.terminal import printable
 
 NO_DEFAULT_HOOKS = dict.fromkeys(
     ("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")
@@ -331,7 +332,8 @@ class Runner(MMEngineRunner):
 
     def report(self, message: str) -> None:
         """Prints a line about the run."""
-        self.console.print(f"{self.name}: {message}", highlight=False, soft_wrap=True)
+        line = printable(f"{self.name}: {message}")
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def save(self) -> str:
         """Saves a checkpoint, removes old ones, and returns its folder.

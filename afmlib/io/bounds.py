@@ -50,13 +50,17 @@ def open_plain_file(path: str) -> BinaryIO:
     check_plain_file(path)
     # The file may be replaced by a FIFO after the check. Without O_NONBLOCK, open would then wait.
     nonblocking = getattr(os, "O_NONBLOCK", 0)
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | nonblocking))
-    try:
-        _check_mode(os.fstat(file.fileno()).st_mode, path)
-    except OSError:
-        file.close()
-        raise
-    return file
+
+    def open_and_check(name: str, flags: int) -> int:
+        handle = os.open(name, flags | nonblocking)
+        try:
+            _check_mode(os.fstat(handle).st_mode, path)
+        except OSError:
+            os.close(handle)
+            raise
+        return handle
+
+    return open(path, "rb", opener=open_and_check)
 
 
 def _check_mode(mode: int, path: str) -> None:

@@ -56,7 +56,15 @@ def open_path(path: str) -> tuple[Any, str]:
             f"{path} has the unknown protocol {protocol}://.{hint} "
             f"Known are {', '.join(PROTOCOLS)} and the other protocols of fsspec."
         ) from error
-    fs, name = fsspec.core.url_to_fs(path)
+    try:
+        fs, name = fsspec.core.url_to_fs(path)
+    except (TypeError, ValueError, AttributeError) as error:
+        if protocol in PROTOCOLS:
+            raise
+        raise ValueError(
+            f"{path} cannot be opened: the protocol {protocol}:// needs settings that a path "
+            f"cannot give. Use one of {', '.join(PROTOCOLS)}."
+        ) from error
     return fs, str(name)
 
 

@@ -23,6 +23,7 @@ from afmlib.registry.errors import (
     MissingPluginError,
     PluginError,
     UnknownComponentError,
+    describe,
     nearest,
     shorten,
 )
@@ -190,9 +191,11 @@ class ComponentRegistry(Registry):
         where = f"{self.group} {point.name!r} from {_distributions([point])}"
         try:
             loaded = point.load()
-        except (Exception, SystemExit) as error:  # A plugin may raise anything.
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # A plugin may raise anything.
             raise PluginError(
-                f"The plugin {where} cannot be imported: {type(error).__name__}: {error}"
+                f"The plugin {where} cannot be imported: {describe(error)}"
             ) from error
         self._check_class(loaded, where)
         return loaded

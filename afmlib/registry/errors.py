@@ -7,6 +7,7 @@ __all__ = [
     "MissingPluginError",
     "PluginError",
     "UnknownComponentError",
+    "describe",
     "nearest",
     "shorten",
 ]
@@ -51,6 +52,17 @@ def nearest(name: Any, names: Iterable[str]) -> str:
     lowered = {candidate.lower(): candidate for candidate in names}
     matches = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
     return f" Did you mean {lowered[matches[0]]!r}?" if matches else ""
+
+
+def describe(error: BaseException) -> str:
+    """Returns the type and message of any error, on one line, even if it has no message."""
+    try:
+        message = " ".join(str(error).split())
+    except BaseException as failure:  # Its __str__ may raise anything, too.
+        if isinstance(failure, KeyboardInterrupt):
+            raise
+        message = ""
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 class _Repr(reprlib.Repr):

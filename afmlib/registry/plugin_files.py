@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from afmlib.registry.component_registry import PLUGIN_FILE_PREFIX, REGISTRIES
-from afmlib.registry.errors import ComponentError, PluginError, shorten
+from afmlib.registry.errors import ComponentError, PluginError, describe, shorten
 
 
 def plugin_module(path: str | Path) -> str:
@@ -48,12 +48,12 @@ def load_plugin_file(path: str | Path) -> None:
     sys.modules[name] = module
     try:
         module_spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # A plugin may raise anything.
+    except BaseException as error:  # A plugin may raise anything.
         del sys.modules[name]
         for registry in REGISTRIES.values():
             registry.forget(name)
+        if isinstance(error, KeyboardInterrupt):
+            raise
         if isinstance(error, ComponentError):
             raise PluginError(f"The plugin file {path} is not valid: {error}") from error
-        raise PluginError(
-            f"The plugin file {path} cannot be run: {type(error).__name__}: {error}"
-        ) from error
+        raise PluginError(f"The plugin file {path} cannot be run: {describe(error)}") from error

@@ -176,7 +176,9 @@ def test_counts_have_ceilings(key, value, ceiling, monkeypatch):
     config = load_config("afm_digits", [f"{key}={value}"])
     shown = re.escape(str(value))
 
-    with pytest.raises(ConfigError, match=rf"^{re.escape(key)} must be at most {ceiling}, got {shown}"):
+    with pytest.raises(
+        ConfigError, match=rf"^{re.escape(key)} must be at most {ceiling}, got {shown}"
+    ):
         check_config(config)
 
 

@@ -161,7 +161,9 @@ def test_memory_is_checked_before_images_are_read(write, monkeypatch):
     path = write(images=np.zeros((8, 1024, 1024, 3), np.uint8), held_out=np.arange(8) > 6)
     monkeypatch.setattr("afmlib.io.bounds.available_memory", lambda: 2**26)
 
-    with pytest.raises(ValueError, match=r"images\.npz needs 0\.0755 GB .* and 0\.0671 GB are free"):
+    with pytest.raises(
+        ValueError, match=r"images\.npz needs 0\.0755 GB .* and 0\.0671 GB are free"
+    ):
         ImageArchive(path)
 
 

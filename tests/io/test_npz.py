@@ -175,7 +175,7 @@ def test_memory_is_checked_before_allocation(tmp_path, monkeypatch):
     tracemalloc.start()
     with pytest.raises(NpzError, match=r"arr_0 in .*x.npz needs 0\.0671 GB .* 0\.0336 GB are free"):
         file.array("arr_0")
-    with pytest.raises(NpzError, match="needs 0.0671 GB"):
+    with pytest.raises(NpzError, match=r"needs 0\.0671 GB"):
         file.rows("arr_0", 0, 64)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

@@ -382,3 +382,14 @@ def test_default_permissions(tmp_path, mask):
 
     modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("ours", "plain")]
     assert modes == [0o666 & ~mask] * 2
+
+
+@pytest.mark.parametrize("protocol", ["dir", "reference", "cached", "github", "generic"])
+def test_protocols_that_need_settings_are_named(protocol):
+    with pytest.raises(
+        ValueError, match=f"{protocol}://x cannot be opened: .* needs settings"
+    ) as e:
+        storage.exists(f"{protocol}://x")
+
+    assert "NoneType" not in str(e.value)
+    assert "Use one of file, memory, s3" in str(e.value)

@@ -78,6 +78,8 @@ def test_unknown_name_lists_plugins(distribution):
         ("import no_such_module", "cannot be imported: ModuleNotFoundError: .*no_such_module"),
         ("x = 1 / 0", "cannot be imported: ZeroDivisionError"),
         ("raise SystemExit(3)", "cannot be imported: SystemExit: 3"),
+        ("raise GeneratorExit", "cannot be imported: GeneratorExit$"),
+        ("class Own(BaseException): pass\nraise Own", "cannot be imported: Own$"),
         ("x = 1", "cannot be imported: AttributeError: .*'Broken'"),
         ("def Broken(): pass", "is not a class"),
         ("Broken = 3", "is not a class"),

@@ -95,6 +95,12 @@ def test_home_folder(write, monkeypatch):
         ("import no_such_module", "cannot be run: ModuleNotFoundError"),
         ("def f(:", "cannot be run: SyntaxError"),
         ("raise SystemExit(1)", "cannot be run: SystemExit"),
+        ("raise GeneratorExit", "cannot be run: GeneratorExit$"),
+        ("class Own(BaseException): pass\nraise Own('why')", "cannot be run: Own: why$"),
+        (
+            "class Mute(BaseException):\n    def __str__(self): raise self\nraise Mute",
+            "cannot be run: Mute$",
+        ),
         (
             "from afmlib.registry import LOSSES\n@LOSSES.register_module()\nclass A: pass",
             "is not valid: losses 'A' from .*d.py does not derive from .*AdversarialLoss. It "
@@ -153,3 +159,16 @@ def test_impossible_file_name(name):
         load_plugin_file(name)
 
     assert len(str(caught.value)) < 200
+
+
+def test_interrupt_passes_and_registers_nothing(write):
+    source = SOURCE.format(name="MyLoss", margin=1) + "\nraise KeyboardInterrupt"
+    path = write("interrupted.py", source)
+
+    with pytest.raises(KeyboardInterrupt):
+        load_plugin_file(path)
+
+    assert "MyLoss" not in LOSSES
+    write("interrupted.py")
+    load_plugin_file(path)  # It is not taken for loaded.
+    assert "MyLoss" in LOSSES

@@ -9,6 +9,8 @@ from mmengine.hooks import Hook
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from afmlib.terminal import printable
+
 PLAIN_INTERVAL = 10.0
 """Seconds between plain lines."""
 
@@ -23,11 +25,11 @@ class ProgressHook(Hook):
     """
 
     def __init__(self, name: str, console: Console, checkpoint_every: int | None = None) -> None:
-        self.name = name
+        self.name = printable(name)
         self.console = console
         self.checkpoint_every = checkpoint_every
         self.bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
             TextColumn("{task.completed:.0f}/{task.total:.0f} images"),
             TextColumn("{task.fields[losses]}  {task.fields[rate]:.0f} img/s"),
@@ -82,6 +84,7 @@ class ProgressHook(Hook):
             f"{self.name}: {loop.num_images}/{loop.total_images} images, {losses}, "
             f"{rate:.0f} img/s, {duration(left)} left, "
             f"{self._next_checkpoint(loop.num_images, loop.total_images, rate)}",
+            markup=False,
             highlight=False,
             soft_wrap=True,
         )
