@@ -333,3 +333,12 @@ def test_plugin_objective_trains_its_networks(here, capsys):
     assert main(["sample", "--checkpoint", "run", "--num", "2", "--out", "x.npz"]) == 0
 
     assert np.load(here / "x.npz")["arr_0"].shape == (2, 8, 8, 1)
+
+
+@pytest.mark.parametrize("workers", ["0", "100000"])
+def test_number_of_workers_is_checked_first(workers, here, capsys):
+    options = ["--images", "none", "--vae", "none", "--out", "latents"]
+
+    assert main(["encode", *options, "--workers", workers]) == 2
+
+    assert f"--workers must be 1 to 256, got {workers}." in capsys.readouterr().err
