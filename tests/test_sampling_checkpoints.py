@@ -41,6 +41,7 @@ def checkpoint(tmp_path):
     folder = tmp_path / "checkpoints" / "100"
     conventions = model_of(online).conventions
     manifest = {
+        "num_images": 100,
         "conventions": conventions.as_dict(),
         "generator": {"type": "DiTGenerator", **TINY},
         "plugins": [],
@@ -95,7 +96,7 @@ def test_empty_folder_raises(tmp_path):
 def test_last_valid_checkpoint_is_used(checkpoint, tmp_path, caplog):
     _, _, _, averaged = checkpoint()
     newer = tmp_path / "checkpoints" / "200"
-    save_checkpoint(str(newer), {"generator_ema": {}}, {}, "", {})
+    save_checkpoint(str(newer), {"generator_ema": {}}, {}, "", {"num_images": 200})
     (newer / "training.pt").write_bytes(b"torn")
 
     with caplog.at_level(logging.WARNING, logger="afmlib"):

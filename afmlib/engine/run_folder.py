@@ -69,7 +69,8 @@ class RunFolder:
             )
 
     def _holds_run(self) -> bool:
-        return any(storage.exists(self.join(name)) for name in (CONFIG, CHECKPOINTS))
+        paths = map(self.join, (CONFIG, CHECKPOINTS))
+        return any(storage.exists(path) or storage.is_link(path) for path in paths)
 
     def newest(self) -> tuple[str | None, list[str]]:
         """Finds the checkpoint to resume from, without changing anything.

@@ -31,7 +31,7 @@ import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import torch
 from torch import Tensor
@@ -53,6 +53,28 @@ TRAINING = "training.pt"
 CONFIG = "config.yaml"
 FORMAT = 1
 DAMAGED_SUFFIX = ".damaged"
+NUMBERED = (CHECKPOINTS, "snapshots")
+"""The folders of a run whose checkpoints are named by their number of images."""
+
+Kinds: TypeAlias = tuple[type, ...]
+
+FIELDS: dict[str, Kinds] = {
+    "num_images": (int,),
+    "num_samples": (int,),
+    "conventions": (dict,),
+    "plugins": (list,),
+    "class_names": (list, type(None)),
+    "snapshots": (list,),
+}
+CONVENTIONS: dict[str, Kinds] = {
+    "nfe": (int,),
+    "any_nfe": (bool,),
+    "num_classes": (int, type(None)),
+    "latent_shape": (list, type(None)),
+    "latent_scale": (int, float),
+}
+ELEMENTS = {"plugins": str, "class_names": str, "snapshots": int, "latent_shape": int}
+"""The types of a manifest."""
 
 
 def save_checkpoint(
@@ -64,8 +86,9 @@ def save_checkpoint(
 ) -> None:
     """Writes a checkpoint, its manifest last.
 
-    If the folder already has a checkpoint, its manifest is removed first. If writing fails, the new
-    files are removed.
+    If the folder already has a checkpoint, its manifest is removed first. If the folder is a
+    symbolic link, the link is replaced and its target stays. If writing fails, the new files are
+    removed.
 
     Args:
         folder: The folder. Its name is the number of images seen.
@@ -84,6 +107,8 @@ def save_checkpoint(
         contents[TRAINING] = partial(torch.save, dict(training))
     if config is not None:
         contents[CONFIG] = config.encode()
+    if storage.is_link(folder):
+        storage.remove_folder(folder)
     storage.remove_file(storage.join(folder, MANIFEST))
     storage.remove_temporaries(folder)
     try:
@@ -136,16 +161,41 @@ def read_manifest(folder: str) -> dict[str, Any]:
         # Only plain file names: no path or URL to another place.
         if not re.fullmatch(r"\w[\w.-]{0,99}", name, re.ASCII):
             raise CheckpointError(f"{path} is corrupt: it lists {name[:120]!r} as a file.")
-    if manifest.get("format") != FORMAT:
+    if type(manifest.get("format")) is not int or manifest["format"] != FORMAT:
         raise CheckpointError(
             f"{folder} has format {manifest.get('format')!r}; this version reads {FORMAT}."
         )
     if not right:
         raise CheckpointError(f"{path} is corrupt: its checksum does not match its content.")
-    conventions = manifest.get("conventions")
-    if isinstance(conventions, dict) and "parameterisation" in conventions:  # Before 0.2.
+    _check_types(path, manifest, FIELDS)
+    _check_types(path, manifest["files"], dict.fromkeys(manifest["files"], (str,)))
+    conventions = manifest.get("conventions", {})
+    _check_types(path, conventions, CONVENTIONS)
+    if "parameterisation" in conventions:  # Before 0.2.
         conventions["parameterization"] = conventions.pop("parameterisation")
+    _check_number(folder, manifest.get("num_images"))
     return manifest
+
+
+def _check_types(path: str, values: Mapping[str, Any], kinds: Mapping[str, Kinds]) -> None:
+    for key in values.keys() & kinds.keys():
+        value = values[key]
+        if type(value) not in kinds[key]:  # Not isinstance: a bool is an int.
+            expected = " or ".join(kind.__name__ for kind in kinds[key])
+            raise CheckpointError(f"{path} is corrupt: its {key} is {value!r}, not of {expected}.")
+        if isinstance(value, list) and any(type(each) is not ELEMENTS[key] for each in value):
+            kind = ELEMENTS[key].__name__
+            raise CheckpointError(f"{path} is corrupt: its {key} is {value!r}, not all of {kind}.")
+
+
+def _check_number(folder: str, num_images: int | None) -> None:
+    """Checks that a folder of a run was not renamed: its name orders the checkpoints."""
+    parent, name = folder.rstrip("/").split("/")[-2:] if "/" in folder else ("", folder)
+    if parent in NUMBERED and name.isdecimal() and num_images != int(name):
+        raise CheckpointError(
+            f"{folder} has the name of another checkpoint: its manifest is of {num_images} images. "
+            "Give the folder that number, or move it away."
+        )
 
 
 def _verified(
@@ -199,13 +249,16 @@ def checkpoint_path(work_dir: str, num_images: int) -> str:
 
 
 def checkpoint_folders(work_dir: str) -> list[str]:
-    """Returns the checkpoint folders of a run, newest first, valid or not."""
-    names = [
-        name
-        for name in storage.list_folders(storage.join(work_dir, CHECKPOINTS))
-        if name.isdecimal()
-    ]
-    return [storage.join(work_dir, CHECKPOINTS, name) for name in sorted(names, key=int)[::-1]]
+    """Returns the checkpoint folders of a run, newest first, valid or not.
+
+    Raises:
+        CheckpointError: If they are behind a symbolic link whose target is missing.
+    """
+    parent = storage.join(work_dir, CHECKPOINTS)
+    if storage.is_link(parent) and not storage.exists(parent):
+        raise CheckpointError(f"{parent} is a symbolic link whose target is missing.")
+    names = [name for name in storage.list_folders(parent) if name.isdecimal()]
+    return [storage.join(parent, name) for name in sorted(names, key=int)[::-1]]
 
 
 def is_complete(folder: str) -> bool:
@@ -250,7 +303,8 @@ def find_checkpoint(path: str, files: Sequence[str] | None = None) -> str:
 def newest_valid(work_dir: str) -> tuple[str | None, list[str]]:
     """Returns the checkpoint from which a run resumes, and the corrupt ones after it.
 
-    Folders without a manifest are ignored. `remove_old` removes them.
+    Folders without a manifest are ignored. `remove_old` removes them. A symbolic link to such a
+    folder, or to none, is a corrupt checkpoint: a run writes no links.
 
     Args:
         work_dir: The folder of the run.
@@ -264,7 +318,10 @@ def newest_valid(work_dir: str) -> tuple[str | None, list[str]]:
         OSError: If a checkpoint cannot be read.
     """
     corrupt: dict[str, str] = {}
-    for folder in filter(is_complete, checkpoint_folders(work_dir)):
+    for folder in checkpoint_folders(work_dir):
+        links = (folder, storage.join(folder, MANIFEST))
+        if not is_complete(folder) and not any(map(storage.is_link, links)):
+            continue
         try:
             _verify(folder)
         except CheckpointError as error:
@@ -274,7 +331,8 @@ def newest_valid(work_dir: str) -> tuple[str | None, list[str]]:
     else:
         if corrupt:
             raise CheckpointError(
-                f"No checkpoint in {work_dir} is valid: {' '.join(corrupt.values())}"
+                f"No checkpoint in {work_dir} is valid: {' '.join(corrupt.values())} Repair one, "
+                "or name another folder: nothing is overwritten."
             )
         return None, []
     for reason in corrupt.values():
@@ -325,7 +383,8 @@ def remove_old(work_dir: str, keep_last: int, keep_every: int | None) -> None:
     kept = {*complete[:keep_last], *_periodic(complete, keep_every)}
     unfinished = folders[: folders.index(complete[0])] if complete else folders
     for folder in [folder for folder in folders if folder not in {*kept, *unfinished}]:
-        storage.remove_file(storage.join(folder, MANIFEST))  # First, in case the run is killed.
+        if not storage.is_link(folder):  # Only the link is removed.
+            storage.remove_file(storage.join(folder, MANIFEST))  # First, in case of a kill.
         storage.remove_folder(folder)
 
 

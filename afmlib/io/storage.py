@@ -8,6 +8,7 @@ the path. Listings are never cached, since other processes may write to the same
 __all__ = [
     "Content",
     "exists",
+    "is_link",
     "is_local",
     "join",
     "list_files",
@@ -27,7 +28,7 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, TypeAlias
 
 from afmlib.io.bounds import memory_shortage, open_plain_file
@@ -58,6 +59,12 @@ def is_local(path: str) -> bool:
     return local_path(path) is not None
 
 
+def is_link(path: str) -> bool:
+    """Returns whether a path is a symbolic link. Its target may be missing."""
+    local = local_path(path)
+    return local is not None and os.path.islink(local.rstrip("/"))
+
+
 # --- Listing ---
 
 
@@ -85,6 +92,8 @@ def exists(path: str) -> bool:
 def list_folders(path: str) -> list[str]:
     """Returns the names of the folders in a folder. A missing folder is empty.
 
+    Symbolic links count as folders unless they point to a file. Their target may be missing.
+
     Raises:
         OSError: If it cannot be read.
     """
@@ -107,11 +116,17 @@ def _list(path: str, kind: str) -> list[str]:
             entries = fs.ls(name, detail=True)
         except (FileNotFoundError, NotADirectoryError):
             return []
-        found = [str(entry["name"]).rstrip("/") for entry in entries if entry["type"] == kind]
+        found = [str(entry["name"]).rstrip("/") for entry in entries if _kind(entry) == kind]
         if is_of(fs, READ_ONLY):  # A page may link to other places, such as the parent folder.
             found = [link for link in found if link.startswith(join(name, ""))]
     # An object store lists an empty folder or a file as its own content.
     return sorted(link.rsplit("/", 1)[-1] for link in found if link != name.rstrip("/"))
+
+
+def _kind(entry: Mapping[str, Any]) -> str:
+    if entry.get("islink"):  # fsspec lists a link as neither a file nor a folder.
+        return "file" if os.path.isfile(entry["name"]) else "directory"
+    return str(entry["type"])
 
 
 # --- Reading ---
@@ -246,11 +261,14 @@ def remove_file(path: str) -> None:
 
 
 def remove_folder(path: str) -> None:
-    """Removes a folder and its content, if it exists.
+    """Removes a folder and its content, if it exists. Of a symbolic link, only the link.
 
     Raises:
         OSError: If it cannot be removed.
     """
+    if is_link(path):
+        os.unlink(str(local_path(path)).rstrip("/"))
+        return
     if not exists(path):
         return
     with reaching(path) as (fs, name):

@@ -44,7 +44,9 @@ def save(networks):
     }
 
     def write(folder):
-        save_checkpoint(str(folder), networks, training, "seed: 0\n", {"num_images": 100})
+        name = str(folder).rsplit("/", 1)[-1]
+        manifest = {"num_images": int(name) if name.isdecimal() else 100}
+        save_checkpoint(str(folder), networks, training, "seed: 0\n", manifest)
 
     return write
 

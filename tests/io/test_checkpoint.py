@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import logging
+import shutil
 import subprocess
 import sys
 import uuid
@@ -188,7 +189,8 @@ def test_kill_while_rewriting(save, networks, run, kill, caplog, written):
 
     kill(written)
     with contextlib.suppress(Killed):
-        save_checkpoint(folders[1], others, {"num_images": 200}, "seed: 1\n", {})
+        manifest = {"num_images": 200}
+        save_checkpoint(folders[1], others, manifest, "seed: 1\n", manifest)
 
     assert is_complete(folders[1]) == (written == 5)
     assert find_checkpoint(run) == folders[written == 5]
@@ -514,6 +516,91 @@ def test_keep_last_must_be_positive(save, tmp_path, numbers):
     with pytest.raises(ValueError, match="must be at least 1"):
         remove_old(str(tmp_path), *numbers)
     assert names_in(tmp_path) == [100]
+
+
+# --- Symbolic links ---
+
+
+@pytest.fixture
+def linked(save, tmp_path):
+    """A run whose checkpoints are links into an archive."""
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    for name in ("100", "200", "300"):
+        save(tmp_path / "archive" / name)
+        (tmp_path / "run/checkpoints" / name).symlink_to(tmp_path / "archive" / name)
+    return tmp_path / "run"
+
+
+def content(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_linked_checkpoints_are_found(linked):
+    folders = [f"{linked}/checkpoints/{name}" for name in ("300", "200", "100")]
+
+    assert checkpoint_folders(str(linked)) == folders
+    assert newest_valid(str(linked)) == (folders[0], [])
+    assert find_checkpoint(str(linked)) == folders[0]
+
+
+def test_target_of_link_is_not_changed(linked, save):
+    archive = content(linked.parent / "archive")
+
+    save(linked / "checkpoints/300")
+    remove_old(str(linked), keep_last=1, keep_every=None)
+
+    assert names_in(linked) == [300]
+    assert not (linked / "checkpoints/300").is_symlink()
+    assert content(linked.parent / "archive") == archive
+
+
+@pytest.mark.parametrize("missing", ["target", "manifest", "linked manifest"])
+def test_unreadable_link_is_no_new_run(save, tmp_path, missing):
+    folder = tmp_path / "checkpoints/000000100"
+    folder.parent.mkdir()
+    if missing == "linked manifest":
+        folder.mkdir()
+        (folder / "manifest.json").symlink_to(tmp_path / "nowhere")
+    else:
+        folder.symlink_to(tmp_path / "archive")
+    if missing == "manifest":
+        (tmp_path / "archive").mkdir()
+
+    with pytest.raises(CheckpointError, match=rf"{folder}.*name another folder"):
+        newest_valid(str(tmp_path))
+
+
+def test_unreadable_link_is_skipped(save, tmp_path):
+    save(tmp_path / "checkpoints/100")
+    link = tmp_path / "checkpoints/200"
+    link.symlink_to(tmp_path / "nowhere")
+
+    newest, corrupt = newest_valid(str(tmp_path))
+
+    assert (newest, corrupt) == (str(tmp_path / "checkpoints/100"), [str(link)])
+    assert set_aside(corrupt) == [f"{link}.damaged"]
+    assert not link.is_symlink()
+
+
+def test_missing_target_of_all_checkpoints_raises(tmp_path):
+    (tmp_path / "checkpoints").symlink_to(tmp_path / "nowhere")
+
+    with pytest.raises(CheckpointError, match="symbolic link whose target is missing"):
+        newest_valid(str(tmp_path))
+
+
+# --- Names ---
+
+
+def test_renamed_checkpoint_is_corrupt(save, tmp_path, caplog):
+    right, wrong = tmp_path / "checkpoints/000000192", tmp_path / "checkpoints/000000999"
+    save(right)
+    shutil.copytree(right, wrong)
+
+    assert newest_valid(str(tmp_path)) == (str(right), [str(wrong)])
+    assert find_checkpoint(str(tmp_path)) == str(right)
+    with pytest.raises(CheckpointError, match=r"000000999 .* its manifest is of 192 images"):
+        load_tensors(str(wrong), "generator")
 
 
 def test_half_removed_checkpoint_is_invalid(save, tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ from afmlib.io.checkpoint import (
     load_training_state,
     read_config,
     read_manifest,
+    save_checkpoint,
 )
 
 FILES = ["generator.safetensors", "discriminator.safetensors", "training.pt", "config.yaml"]
@@ -121,6 +122,7 @@ def test_mutated_file_raises_or_is_equal(networks, assert_same_tensors, whole, d
         ('{"format": 1}', "lists no files"),
         ('{"format": 1, "files": []}', "lists no files"),
         ('{"files": {}}', "has format None; this version reads 1"),
+        ('{"format": true, "files": {}}', "has format True; this version reads 1"),
         ('{"format": 2, "files": {}}', "has format 2; this version reads 1"),
         ('{"format": 1, "files": {"../secret": ""}}', "it lists '../secret' as a file"),
         ('{"format": 1, "files": {"x::http://host/y": ""}}', "as a file"),
@@ -129,6 +131,27 @@ def test_mutated_file_raises_or_is_equal(networks, assert_same_tensors, whole, d
 )
 def test_invalid_manifest_raises(tmp_path, text, message):
     (tmp_path / "manifest.json").write_text(text)
+
+    with pytest.raises(CheckpointError, match=message):
+        read_manifest(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_images": True}, "its num_images is True, not of int"),
+        ({"num_images": 100.0}, "its num_images is 100.0, not of int"),
+        ({"num_samples": "10"}, "its num_samples is '10', not of int"),
+        ({"class_names": ["a", 1]}, "not all of str"),
+        ({"snapshots": [True]}, "not all of int"),
+        ({"conventions": []}, "its conventions is"),
+        ({"conventions": {"nfe": True}}, "its nfe is True, not of int"),
+        ({"conventions": {"any_nfe": 0}}, "its any_nfe is 0, not of bool"),
+        ({"conventions": {"num_classes": 1.5}}, "its num_classes is 1.5, not of int or NoneType"),
+    ],
+)
+def test_types_of_manifest_are_strict(tmp_path, change, message):
+    save_checkpoint(str(tmp_path), {}, None, None, {"num_images": 100, **change})
 
     with pytest.raises(CheckpointError, match=message):
         read_manifest(str(tmp_path))
