@@ -10,6 +10,7 @@ from typing import Any
 
 from afmlib.io import storage
 from afmlib.io.bounds import MAX_LOG
+from afmlib.io.checkpoint import CheckpointError
 
 UPLOAD_INTERVAL = 30.0
 """Seconds between two uploads of a file that cannot be appended to."""
@@ -32,18 +33,32 @@ class JsonLines:
         self.is_uploaded = True
 
     def truncate(self, num_images: int) -> None:
-        """Removes entries after so many images, and a torn last line."""
+        """Removes entries after so many images, and bad lines after the last kept entry.
+
+        Raises:
+            CheckpointError: Names a bad line before it.
+        """
         if not storage.exists(self.path):
             return
         text = storage.read_bytes(self.path, MAX_LOG).decode(errors="replace")
-        self.lines = [line for line in text.splitlines() if _images(line) <= num_images]
+        lines = text.splitlines()
+        counts = [_images(line) for line in lines]
+        kept_rows = [
+            row for row, count in enumerate(counts) if count is not None and count <= num_images
+        ]
+        for row in range(max(kept_rows, default=0)):
+            if counts[row] is None:
+                raise CheckpointError(
+                    f"{self.path}, line {row + 1} is not an entry: {lines[row][:80]!r}. Remove it."
+                )
+        self.lines = [lines[row] for row in kept_rows]
         kept = _join(self.lines)
         if kept != text:
             storage.write_atomically(self.path, kept.encode())
 
     def images(self) -> set[int]:
         """Returns the numbers of images that have an entry."""
-        return {int(_images(line)) for line in self.lines}
+        return {count for line in self.lines if (count := _images(line)) is not None}
 
     def append(self, entry: Mapping[str, Any]) -> None:
         """Adds an entry."""
@@ -74,8 +89,9 @@ def _join(lines: list[str]) -> str:
     return "".join(line + "\n" for line in lines)
 
 
-def _images(line: str) -> float:
+def _images(line: str) -> int | None:
     try:
-        return int(json.loads(line)["num_images"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")  # The torn last line of a killed run.
+        count = json.loads(line)["num_images"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None  # For example, the torn last line of a killed run.
+    return count if type(count) is int else None  # Not of a bool, or of 1e999.

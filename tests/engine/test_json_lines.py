@@ -8,6 +8,7 @@ import pytest
 from afmlib.engine import json_lines
 from afmlib.engine.json_lines import JsonLines
 from afmlib.io import storage
+from afmlib.io.checkpoint import CheckpointError
 
 
 @pytest.fixture(params=["local", "memory", "s3"])
@@ -49,7 +50,11 @@ def test_truncate_then_append(path):
     assert [entry["num_images"] for entry in content(path)] == [8, 16, 32]
 
 
-@pytest.mark.parametrize("torn", ['{"num_im', '"text"', "[1]", '{"loss": 1}', "\0\0\0"])
+BAD = ['{"num_im', '"text"', "[1]", '{"loss": 1}', "\0\0\0"]
+BAD += [f'{{"num_images": {value}}}' for value in ("1e999", "true", "16.5", "NaN", '"9"')]
+
+
+@pytest.mark.parametrize("torn", [*BAD, "[" * 100_000])
 def test_torn_last_line_is_removed(tmp_path, torn):
     path = tmp_path / "log.jsonl"
     path.write_text('{"num_images": 8}\n' + torn)
@@ -59,6 +64,18 @@ def test_torn_last_line_is_removed(tmp_path, torn):
     file.append({"num_images": 16})
 
     assert [entry["num_images"] for entry in content(str(path))] == [8, 16]
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_bad_line_before_others_is_named(tmp_path, bad):
+    path = tmp_path / "log.jsonl"
+    path.write_text(f'{{"num_images": 8}}\n{bad}\n{{"num_images": 24}}\n')
+
+    with pytest.raises(CheckpointError, match=rf"{path}, line 2 is not an entry"):
+        JsonLines(str(path)).truncate(24)
+
+    JsonLines(str(path)).truncate(16)  # The line is after the entries that are kept.
+    assert content(str(path)) == [{"num_images": 8}]
 
 
 def test_object_store_uploads_at_intervals(monkeypatch):
