@@ -5,12 +5,17 @@ __all__ = ["join_processes", "leave_processes"]
 import datetime
 import gc
 import os
+import threading
+import time
 
 import torch
 import torch.distributed as dist
 
 TIMEOUT = datetime.timedelta(hours=2)
 """How long processes wait for each other, for example during an evaluation."""
+
+LAUNCHER_CHECK = 0.5
+"""Seconds between two checks that torchrun still runs."""
 
 
 def join_processes(device: torch.device | str | None = None) -> torch.device:
@@ -28,12 +33,21 @@ def join_processes(device: torch.device | str | None = None) -> torch.device:
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     if not dist.is_initialized():
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            threading.Thread(target=_exit_with_torchrun, args=(os.getppid(),), daemon=True).start()
         if device.type == "cuda":
             torch.cuda.set_device(device)
         # Messages about the run use the CPU, tensors of the training use their device.
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=TIMEOUT)
     return device
+
+
+def _exit_with_torchrun(parent: int) -> None:
+    """Ends this process when torchrun has died without ending it, as by SIGKILL."""
+    while os.getppid() == parent:
+        time.sleep(LAUNCHER_CHECK)
+    os._exit(1)  # Nothing is saved: torchrun may already run again in the same folder.
 
 
 def leave_processes() -> None:
