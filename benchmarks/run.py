@@ -10,6 +10,7 @@ outputs are ``results.json``, ``table.md`` and one self-contained ``report.html`
 """
 
 import argparse
+import contextlib
 import shlex
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ from rich.console import Console
 if not __package__:  # Run as a file: it becomes part of the package.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     __package__ = "benchmarks"
+
+from afmlib.io.lock import only_writer
 
 from .compare import program as comparison
 from .suites import program as suites
@@ -69,21 +72,23 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     arguments = build_parser().parse_args(words)
     arguments.command = shlex.join(["python", "benchmarks/run.py", *words])
-    console = Console()
-    try:
-        if bool(arguments.contenders or arguments.checkpoint) == bool(arguments.suite):
-            raise ValueError("Name contenders, or a suite with --suite: one of the two.")
-        if arguments.claim and not arguments.suite:
-            raise ValueError("--claim belongs to --suite.")
-        checked = (suites if arguments.suite else comparison).prepare(arguments)
-    except (ValueError, OSError) as error:
-        if arguments.debug:
-            raise
-        print(f"benchmarks/run.py: {error}", file=sys.stderr)
-        return USAGE
-    if isinstance(checked, suites.SuiteRun):
-        return suites.run_suite(checked, console)
-    return comparison.compare(checked, console)
+    with contextlib.ExitStack() as stack:
+        try:
+            if bool(arguments.contenders or arguments.checkpoint) == bool(arguments.suite):
+                raise ValueError("Name contenders, or a suite with --suite: one of the two.")
+            if arguments.claim and not arguments.suite:
+                raise ValueError("--claim belongs to --suite.")
+            if arguments.out:  # Otherwise the folder is new.
+                stack.enter_context(only_writer(str(Path(arguments.out).resolve())))
+            checked = (suites if arguments.suite else comparison).prepare(arguments)
+        except (ValueError, OSError) as error:
+            if arguments.debug:
+                raise
+            print(f"benchmarks/run.py: {error}", file=sys.stderr)
+            return USAGE
+        if isinstance(checked, suites.SuiteRun):
+            return suites.run_suite(checked, Console())
+        return comparison.compare(checked, Console())
 
 
 if __name__ == "__main__":

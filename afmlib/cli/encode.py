@@ -2,6 +2,7 @@
 
 __all__ = ["HELP", "add_arguments", "run"]
 
+import contextlib
 import sys
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -47,19 +48,29 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Any) -> int:
     """Encodes, and prints how to train on the latents."""
-    from afmlib import processes
     from afmlib.cli.models import device_of
     from afmlib.config.domains import CEILINGS
-    from afmlib.data.image_folder import ImageFolder
-    from afmlib.data.latent_encoding import LatentEncoding
     from afmlib.engine import join_processes
-    from afmlib.registry import AUTOENCODERS, load_plugin_file
+    from afmlib.io.lock import only_writer
+    from afmlib.io.storage import is_local
+    from afmlib.registry import load_plugin_file
 
     if not 1 <= options.workers <= CEILINGS["workers"]:
         raise ValueError(f"--workers must be 1 to {CEILINGS['workers']}, got {options.workers}.")
     for plugin in options.plugin:
         load_plugin_file(plugin)
-    device = join_processes(device_of(options.device))
+    device = device_of(options.device)
+    # A URL is an error of LatentEncoding.
+    with only_writer(options.out) if is_local(options.out) else contextlib.nullcontext():
+        return _encode(options, join_processes(device))
+
+
+def _encode(options: Any, device: Any) -> int:
+    from afmlib import processes
+    from afmlib.data.image_folder import ImageFolder
+    from afmlib.data.latent_encoding import LatentEncoding
+    from afmlib.registry import AUTOENCODERS
+
     first = processes.rank() == 0
     # Several processes would each read all files. They find corrupt files while encoding.
     check = options.skip_unreadable or processes.size() == 1

@@ -2,6 +2,7 @@
 
 __all__ = ["HELP", "add_arguments", "run"]
 
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -52,6 +53,7 @@ def run(options: Any) -> int:
     """Evaluates and prints a table."""
     from afmlib.cli.models import device_of, require_writable
     from afmlib.engine import join_processes
+    from afmlib.io.lock import only_writer
     from afmlib.registry import load_plugin_file
 
     for plugin in options.plugin:
@@ -64,9 +66,11 @@ def run(options: Any) -> int:
         raise ValueError("--nfe is for models; --samples are already made.")
     if options.out:
         require_writable(options.out)
-    device = join_processes(device_of(options.device))
+    device = device_of(options.device)
     is_model = options.checkpoint is not None
-    result = (_of_model if is_model else _of_file)(options, device)
+    with only_writer(options.work_dir) if options.work_dir else contextlib.nullcontext():
+        device = join_processes(device)
+        result = (_of_model if is_model else _of_file)(options, device)
     if result is not None:  # Only the first of several processes has it.
         _report(result, options.checkpoint if is_model else options.samples, options.out)
     return 0

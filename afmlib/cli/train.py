@@ -40,11 +40,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Any) -> int:
     """Trains, and returns the exit status."""
-    from rich.console import Console
-
-    from afmlib import processes
-    from afmlib.cli.models import device_of
     from afmlib.config import check_config, dump, load_config
+    from afmlib.io.lock import only_writer
 
     config = load_config(options.name, options.set, options.plugin)
     check_config(config)
@@ -52,12 +49,21 @@ def run(options: Any) -> int:
         print(dump(config), end="")
         return 0
     name = Path(options.name).stem
+    folder = options.work_dir or f"runs/{name}"
+    with only_writer(folder):
+        return _train(config, name, folder, options)
 
+
+def _train(config: Any, name: str, folder: str, options: Any) -> int:
+    from rich.console import Console
+
+    from afmlib import processes
+    from afmlib.cli.models import device_of
     from afmlib.engine import Runner, TrainingError
 
     runner = Runner(
         config,
-        options.work_dir or f"runs/{name}",
+        folder,
         name=name,
         resume=options.resume,
         device=str(device_of(options.device)),
@@ -75,8 +81,8 @@ def run(options: Any) -> int:
         raise
     is_unfinished = not runner.train_loop.has_ended or runner.was_aborted
     if processes.any_of(bool(stopped_by)) and is_unfinished:
-        folder = runner.save()
-        runner.report(f"stopped and saved {folder}; to resume, repeat the command with --resume")
+        saved = runner.save()
+        runner.report(f"stopped and saved {saved}; to resume, repeat the command with --resume")
         return STATUS[stopped_by[0] if stopped_by else signal.SIGTERM]
     for line in _farewell(runner):
         runner.report(line)

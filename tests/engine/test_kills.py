@@ -1,7 +1,9 @@
 """A run that is killed at any moment and resumed equals an uninterrupted run, bit by bit."""
 
+import contextlib
 import itertools
 import json
+import os
 import random
 import shutil
 import signal
@@ -16,6 +18,7 @@ import torch
 from forks import Fork
 
 from afmlib.io.checkpoint import find_checkpoint, load_training_state
+from afmlib.io.lock import _process_started
 
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
 MEASURED = {"images_per_second", "peak_memory_gib"}
@@ -192,6 +195,41 @@ def test_corrupt_checkpoint_is_named_and_skipped(whole, tmp_path):
     assert f"{newest.name}/generator.safetensors" in output
     assert str(older) in output
     assert_same_run(whole, tmp_path / "run")
+
+
+def test_second_run_in_folder_is_refused(tmp_path):
+    run = launch(tmp_path / "run", num_images=10**7)
+    run.wait_for((tmp_path / "run/log.jsonl").exists)
+
+    second = Fork(tmp_path / "second.txt", mortal.run, *NEVER, 0, *command(tmp_path / "run", {}))
+
+    assert second.wait() == 2
+    assert f"is in use by process {run.process.pid} on" in second.output
+    run.send_signal(signal.SIGTERM)
+    assert run.wait() == 143
+    assert not (tmp_path / "run/writer.lock").exists()
+
+
+def test_killed_launcher_ends_its_processes(tmp_path):
+    job = launch_two(tmp_path / "run", num_images=10**7)
+    while not (tmp_path / "run/log.jsonl").exists():
+        assert job.poll() is None
+        time.sleep(0.1)
+    ranks = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
+    assert len(ranks) == 2
+    job.kill()
+    job.wait()
+
+    deadline = time.monotonic() + 120
+    try:
+        while any(_process_started(int(pid)) is not None for pid in ranks):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        for pid in ranks:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+    finish(tmp_path / "run", num_images=24)
 
 
 def test_dead_process_ends_the_job(tmp_path):
