@@ -192,8 +192,11 @@ class AttentionBackend(ABC):
     @abstractmethod
     def attend(
         self,
-        queries: Float[Tensor, " batch heads tokens dim"],
+        queries: Float[Tensor, " batch heads queries dim"],
         keys: Float[Tensor, " batch heads tokens dim"],
         values: Float[Tensor, " batch heads tokens dim"],
-    ) -> Float[Tensor, " batch heads tokens dim"]:
-        r"""Computes :math:`\operatorname{softmax}(Q K^\top / \sqrt d) V`."""
+    ) -> Float[Tensor, " batch heads queries dim"]:
+        r"""Computes :math:`\operatorname{softmax}(Q K^\top / \sqrt d) V`.
+
+        There may be fewer queries than tokens.
+        """

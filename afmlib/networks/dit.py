@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from afmlib.interfaces import AttentionBackend, Classifier, Discriminator, RepeatableGenerator
 from afmlib.networks.checks import check_inputs
-from afmlib.nn.dit import FinalLayer, dit_blocks, token_head
+from afmlib.nn.dit import FinalLayer, dit_blocks, read_first_token, token_head
 from afmlib.nn.embeddings import (
     LabelEmbedder,
     PatchEmbed,
@@ -235,9 +235,8 @@ class DiTDiscriminator(Discriminator):
         tokens = torch.cat([token, patches], dim=1)  # (N, 1 + T, D)
         condition = self.y_embedder(labels)
         condition = add_time(condition, self.t_embedder, timesteps, "timesteps")
-        for block in self.blocks:
-            tokens = block(tokens, condition)
-        return self.final_layer(tokens[:, 0]).squeeze(1)
+        token = read_first_token(self.blocks, tokens, condition)
+        return self.final_layer(token).squeeze(1)
 
 
 class DiTClassifier(Classifier):
@@ -299,6 +298,4 @@ class DiTClassifier(Classifier):
         token = self.cls_embed.expand(len(patches), 1, -1).to(patches.dtype)
         tokens = torch.cat([token, patches], dim=1)  # (N, 1 + T, D)
         condition = self.t_embedder(timesteps)
-        for block in self.blocks:
-            tokens = block(tokens, condition)
-        return self.final_layer(tokens[:, 0])
+        return self.final_layer(read_first_token(self.blocks, tokens, condition))

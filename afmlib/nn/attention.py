@@ -31,7 +31,7 @@ from typing import Any, ClassVar
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import linear, scaled_dot_product_attention
 
 from afmlib.interfaces import AttentionBackend
 
@@ -204,10 +204,30 @@ class Attention(nn.Module):
             )
         self.required |= frozenset(capabilities)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        q, k, v = rearrange(
-            self.qkv(tokens), "n t (three h d) -> three n h t d", three=3, h=self.num_heads
-        ).unbind(0)
+    def forward(self, tokens: Tensor, num_queries: int | None = None) -> Tensor:
+        """Mixes the tokens.
+
+        Args:
+            tokens: The tokens, all of which are keys and values.
+            num_queries: The number of first tokens to return. Defaults to all.
+        """
+        if num_queries is None:
+            q, k, v = rearrange(
+                self.qkv(tokens), "n t (three h d) -> three n h t d", three=3, h=self.num_heads
+            ).unbind(0)
+        else:
+            width = tokens.shape[-1]
+            (query_weight, kv_weight), (query_bias, kv_bias) = (
+                x.split([width, 2 * width]) for x in (self.qkv.weight, self.qkv.bias)
+            )
+            q = linear(tokens[:, :num_queries], query_weight, query_bias)
+            q = rearrange(q, "n t (h d) -> n h t d", h=self.num_heads)
+            k, v = rearrange(
+                linear(tokens, kv_weight, kv_bias),
+                "n t (two h d) -> two n h t d",
+                two=2,
+                h=self.num_heads,
+            ).unbind(0)
         backend = self.backend
         if isinstance(backend, AutoAttention):
             backend = backend.choose(tokens.device.type, self.required)

@@ -10,7 +10,7 @@ References:
     | https://arxiv.org/abs/2212.09748
 """
 
-__all__ = ["DiTBlock", "FinalLayer", "dit_blocks", "modulate", "token_head"]
+__all__ = ["DiTBlock", "FinalLayer", "dit_blocks", "modulate", "read_first_token", "token_head"]
 
 from torch import Tensor, nn
 
@@ -83,11 +83,18 @@ class DiTBlock(nn.Module):
             nn.init.zeros_(layer.bias)
         self.adaLN_modulation = _adaptive_layer(hidden_size, 6)
 
-    def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, condition: Tensor, num_outputs: int | None = None) -> Tensor:
+        """Runs the block.
+
+        Args:
+            tokens: The tokens.
+            condition: One condition per sample.
+            num_outputs: The number of first tokens to return. Defaults to all.
+        """
         modulation = self.adaLN_modulation(condition).chunk(6, dim=1)
         shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = modulation
-        mixed = self.attn(modulate(self.norm1(tokens), shift_attn, scale_attn))
-        tokens = tokens + gate_attn[:, None] * mixed
+        mixed = self.attn(modulate(self.norm1(tokens), shift_attn, scale_attn), num_outputs)
+        tokens = tokens[:, :num_outputs] + gate_attn[:, None] * mixed
         transformed = self.mlp(modulate(self.norm2(tokens), shift_mlp, scale_mlp))
         return tokens + gate_mlp[:, None] * transformed
 
@@ -134,6 +141,18 @@ def dit_blocks(
     return nn.ModuleList(
         DiTBlock(hidden_size, num_heads, mlp_ratio, qk_norm, attention) for _ in range(depth)
     )
+
+
+def read_first_token(blocks: nn.ModuleList, tokens: Tensor, condition: Tensor) -> Tensor:
+    """Runs the blocks and returns the first token.
+
+    The last block computes only that token: its query, projection and MLP. The keys and values are
+    those of all tokens.
+    """
+    *body, last = blocks
+    for block in body:
+        tokens = block(tokens, condition)
+    return last(tokens, condition, num_outputs=1)[:, 0]
 
 
 def token_head(hidden_size: int, out_size: int, bias: bool) -> nn.Sequential:

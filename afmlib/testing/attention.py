@@ -80,6 +80,10 @@ def _check_value_and_gradient(
     exact = torch.autograd.grad(expected.square().sum(), inputs)
     for gradient, right in zip(gradients, exact, strict=True):
         require_close(gradient, right, backend, contract, 10 * tolerance)
+    contract = "attention of one query is the row of that query"
+    with promise(backend, contract):
+        first = backend.attend(inputs[0][:, :, :1], *inputs[1:])
+    require_close(first, expected[:, :, :1], backend, contract, tolerance)
 
 
 def _check_double_backward(backend: AttentionBackend, device: torch.device) -> None:

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from afmlib.networks import dit
 from afmlib.networks.dit import DiTDiscriminator
 from afmlib.registry import build_discriminator
 
@@ -62,6 +63,39 @@ TIME_NAMES = {f"t_embedder.mlp.{layer}.{kind}" for layer in (0, 2) for kind in (
 )
 def test_state_names_match_the_reference(arguments, names):
     assert set(DiTDiscriminator(**SMALL, **arguments).state_dict()) == names
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        dict(depth=1),
+        dict(depth=3, qk_norm=True),
+        dict(use_timestep=True, qk_norm=True, attention="math"),
+        dict(use_timestep=True, attention="sdpa"),
+    ],
+)
+def test_last_block_matches_full_computation(arguments, monkeypatch):
+    network = randomized(**arguments)
+    latents, times = torch.randn(3, 2, 4, 4).requires_grad_(), torch.rand(3)
+    labels = torch.tensor([0, 1, 2])
+    inputs = [latents, *(p for p in network.parameters() if p.requires_grad)]
+
+    def full(blocks, tokens, condition):
+        for block in blocks:
+            tokens = block(tokens, condition)
+        return tokens[:, 0]
+
+    logits = network(latents, labels, times)
+    gradients = torch.autograd.grad(logits.square().sum(), inputs)
+    monkeypatch.setattr(dit, "read_first_token", full)
+    expected = network(latents, labels, times)
+    oracles = torch.autograd.grad(expected.square().sum(), inputs)
+
+    torch.testing.assert_close(logits, expected, rtol=1e-12, atol=1e-12)
+    scale = max(oracle.abs().max().item() for oracle in oracles)
+    for gradient, oracle in zip(gradients, oracles, strict=True):
+        torch.testing.assert_close(gradient, oracle, rtol=1e-12, atol=1e-12 * scale)
 
 
 @given(seeds)

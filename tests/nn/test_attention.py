@@ -202,6 +202,18 @@ def test_layer_is_permutation_equivariant(seed):
     torch.testing.assert_close(layer(tokens[:, order]), layer(tokens)[:, order])
 
 
+@given(seeds, st.integers(1, 6), st.booleans())
+def test_fewer_queries_are_the_first_rows(seed, num_queries, qk_norm):
+    torch.manual_seed(seed)
+    for name in ("math", "sdpa"):
+        layer = Attention(8, 2, qk_norm=qk_norm, attention=name)
+        tokens = torch.randn(2, 6, 8)
+
+        first = layer(tokens, num_queries)
+
+        torch.testing.assert_close(first, layer(tokens)[:, :num_queries], rtol=1e-12, atol=1e-12)
+
+
 @given(seeds, st.floats(0.1, 100))
 def test_qk_norm_ignores_weight_scale(seed, scale):
     torch.manual_seed(seed)

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from timm.layers import Mlp as TimmMlp
 from torch import nn
 
-from afmlib.nn.dit import DiTBlock, FinalLayer, Mlp, dit_blocks, modulate, token_head
+from afmlib.nn.dit import (
+    DiTBlock,
+    FinalLayer,
+    Mlp,
+    dit_blocks,
+    modulate,
+    read_first_token,
+    token_head,
+)
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -77,6 +85,34 @@ def test_gates_select_branches():
     with torch.no_grad():
         bias[16:24], bias[40:48] = 0, 1
     torch.testing.assert_close(block(tokens, condition), tokens + block.mlp(norm))
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_first_token_has_double_backward_and_jvp(depth):
+    blocks = dit_blocks(depth, 8, 2, 2.0, True, "math")
+    with torch.no_grad():
+        for parameter in blocks.parameters():
+            parameter.normal_(std=0.3)
+    inputs = torch.randn(2, 3, 8).requires_grad_(), torch.randn(2, 8).requires_grad_()
+
+    def read(tokens, condition):
+        return read_first_token(blocks, tokens, condition)
+
+    assert torch.autograd.gradgradcheck(read, inputs)
+    assert torch.autograd.gradcheck(read, inputs, check_forward_ad=True)
+
+
+def test_first_token_compiles_without_graph_break():
+    blocks = dit_blocks(2, 8, 2, 2.0, False, "sdpa")
+    tokens, condition = torch.randn(2, 3, 8), torch.randn(2, 8)
+
+    compiled = torch.compile(
+        lambda *inputs: read_first_token(blocks, *inputs), backend="eager", fullgraph=True
+    )
+
+    torch.testing.assert_close(
+        compiled(tokens, condition), read_first_token(blocks, tokens, condition)
+    )
 
 
 def test_initialization_matches_reference():

@@ -33,6 +33,11 @@ class SinglePrecision(Backend):
         return super().attend(queries.float(), keys.float(), values.float())
 
 
+class AllTokens(Backend):
+    def attend(self, queries, keys, values):
+        return super().attend(queries.expand_as(keys), keys, values)
+
+
 class Boastful(Backend):
     capabilities = frozenset({"telepathy"})
 
@@ -43,6 +48,7 @@ class Boastful(Backend):
         (Unscaled, "attention is softmax"),
         (WrongGradient, "the gradient of attention"),
         (SinglePrecision, "keeps that dtype"),
+        (AllTokens, "attention of one query"),
         (Boastful, "it declares telepathy"),
     ],
 )
