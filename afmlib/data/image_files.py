@@ -162,8 +162,11 @@ def scale_and_mirror(stored: Tensor, draws: Tensor | None, probability: float) -
         draws: A number in [0, 1) for each image; None to mirror none.
         probability: The probability that an image is mirrored.
     """
-    images = stored.to(torch.float32) / 127.5 - 1
-    if draws is None:
-        return images
-    mirrored = draws < probability
-    return torch.where(mirrored.reshape(-1, 1, 1, 1), images.flip(-1), images)
+    if draws is not None:
+        mirrored = (draws < probability).reshape(-1)
+        if stored.device.type == "cpu":
+            stored = stored.clone()
+            stored[mirrored] = stored[mirrored].flip(-1)
+        else:  # A boolean index would wait for the device.
+            stored = torch.where(mirrored.reshape(-1, 1, 1, 1), stored.flip(-1), stored)
+    return stored.to(torch.float32, copy=True).div_(127.5).sub_(1)

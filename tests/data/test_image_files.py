@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from afmlib.data.image_files import decode, list_files, shrink_and_crop, verify
+from afmlib.data.image_files import decode, list_files, scale_and_mirror, shrink_and_crop, verify
 
 
 def encoded(pixels, kind="PNG", mode=None, **options):
@@ -135,3 +135,17 @@ def test_declared_size_is_checked_before_decoding(monkeypatch, read):
 
     with pytest.raises(ValueError, match=r"it has 1024 x 1024 pixels, which needs 0\.101 GB"):
         read(content)
+
+
+@pytest.mark.parametrize("column", [False, True])
+@pytest.mark.parametrize("p", [0.0, 0.5, 1.0])
+def test_only_drawn_images_are_mirrored(p, column):
+    stored = torch.from_numpy(noise(16, 3, 4, 4))
+    before, draws = stored.clone(), torch.rand(16)
+
+    images = scale_and_mirror(stored, draws[:, None] if column else draws, p)
+
+    scaled = before.to(torch.float32) / 127.5 - 1
+    expected = torch.stack([x.flip(-1) if d < p else x for x, d in zip(scaled, draws, strict=True)])
+    assert torch.equal(images, expected)
+    assert torch.equal(stored, before)
