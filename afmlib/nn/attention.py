@@ -218,7 +218,7 @@ class Attention(nn.Module):
         else:
             width = tokens.shape[-1]
             (query_weight, kv_weight), (query_bias, kv_bias) = (
-                x.split([width, 2 * width]) for x in (self.qkv.weight, self.qkv.bias)
+                torch.split(x, [width, 2 * width]) for x in (self.qkv.weight, self.qkv.bias)
             )
             q = linear(tokens[:, :num_queries], query_weight, query_bias)
             q = rearrange(q, "n t (h d) -> n h t d", h=self.num_heads)

@@ -8,7 +8,8 @@ learns the mean velocity of the flow between :math:`s` and :math:`t \le s`. Diff
     u(x_s, s, t) \approx v - (s - t) \frac{\mathrm{d} u}{\mathrm{d} s} , \qquad
     \frac{\mathrm{d} u}{\mathrm{d} s} = \partial_x u \cdot v + \partial_s u ,
 
-without a gradient through the target. For most of the batch :math:`s = t`, which is flow matching.
+without a gradient through the target. For most of the batch :math:`s = t`, which is flow matching:
+the derivative is computed for the other rows only.
 The squared norm :math:`\ell` of an error enters the loss as :math:`\ell / \operatorname{sg}(\ell +
 c)^p`.
 
@@ -23,13 +24,15 @@ References:
 
 __all__ = ["MeanFlow", "MeanFlowDraws"]
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
+from torch.nn.modules.dropout import _DropoutNd
 
 from afmlib.derivatives import ForwardModeJVP
 from afmlib.interfaces import DirectionalDerivative, Generator, Objective, Terms
@@ -143,13 +146,16 @@ class MeanFlow(Objective):
         sources = interpolate(latents, draws.noises_src, s)
         velocities = self._guided(sources, labels, draws.noises_src - latents, draws)
         labels = self.drop_labels(labels, draws.label_drops)
+        rows = self._rows_with_derivative(draws)
+        x, v, y, src, tgt = (each[rows] for each in (sources, velocities, labels, s, t))
         with same_draws(latents.device):
             slopes = self.derivative(
-                lambda x, src, tgt: self.generator(x, labels, src, tgt),
-                (sources, s, t),
-                (velocities, torch.ones_like(s), torch.zeros_like(t)),
+                lambda x, src, tgt: self.generator(x, y, src, tgt),
+                (x, src, tgt),
+                (v, torch.ones_like(src), torch.zeros_like(tgt)),
             )
-        targets = velocities - expand(s - t, latents) * slopes
+        shifts = expand(src - tgt, x) * slopes
+        targets = velocities.index_add(0, rows, shifts.to(velocities.dtype), alpha=-1)
         means = self.generator(sources, labels, s, t)
         errors = (means - targets).square().flatten(1).sum(1)  # (N,)
         weights = (errors.detach() + self.weight_offset) ** -self.weight_power
@@ -157,6 +163,22 @@ class MeanFlow(Objective):
             velocity=(weights * errors).mean(),
             observed={"squared_error": errors.detach() / latents[0].numel()},
         )
+
+    def _rows_with_derivative(self, draws: MeanFlowDraws) -> Int[Tensor, " rows"]:
+        """Returns the rows whose two times differ, which are the only ones that need a derivative.
+
+        With dropout it returns all rows, so that each has the same mask in both passes.
+        """
+        s, t = draws.timesteps_src, draws.timesteps_tgt
+        rows = torch.arange(len(s), device=s.device)
+        modules = self.generator.modules()
+        if any(isinstance(m, _DropoutNd) and m.training and m.p > 0 for m in modules):
+            return rows
+        if s.is_meta:  # Without values, as many as `draw` makes unequal.
+            return rows[-max(1, math.ceil(self.unequal_fraction * len(s))) :]
+        unequal = rows[s != t]
+        # At least one: under FSDP2 every process must run the network as often as the others.
+        return unequal if len(unequal) else rows[:1]
 
     @torch.no_grad()
     def _guided(

@@ -11,7 +11,7 @@ from torch import nn
 from afmlib.derivatives import FiniteDifferenceJVP
 from afmlib.interfaces import Generator
 from afmlib.networks.dit import DiTGenerator
-from afmlib.objectives.mean_flow import MeanFlow
+from afmlib.objectives.mean_flow import MeanFlow, MeanFlowDraws
 from afmlib.sampling import sample
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -52,11 +52,11 @@ class Recorder(Generator):
     latent_shape = (3,)
     num_classes = 5
 
-    def __init__(self, class_dropout_prob=0.0):
+    def __init__(self, class_dropout_prob=0.0, dropout=0.5):
         super().__init__()
         self.class_dropout_prob = class_dropout_prob
         self.weight = nn.Parameter(torch.tensor(0.7))
-        self.dropout = nn.Dropout(0.5)
+        self.dropout = nn.Dropout(dropout)
         self.seen = []
 
     def forward(self, latents, labels, timesteps_src=None, timesteps_tgt=None):
@@ -120,12 +120,36 @@ def test_term_and_gradients_match_algorithm(setting):
 
     expected = naive_loss(generator, latents, labels, draws, **setting)
     assert list(terms) == ["velocity"]
-    torch.testing.assert_close(terms["velocity"], expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(terms["velocity"], expected, rtol=1e-10, atol=1e-10)
     trained = [parameter for parameter in generator.parameters() if parameter.requires_grad]
     gradients = torch.autograd.grad(expected, trained)
     for parameter, gradient in zip(trained, gradients, strict=True):
-        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-8, atol=1e-9)
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-9, atol=1e-9)
         assert gradient.abs().max() > 0
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_micro_batches_without_unequal_times(size):
+    generator = transformer(class_dropout_prob=0.25)
+    objective = MeanFlow(generator, unequal_fraction=0.5)
+    latents, labels = torch.randn(8, 2, 4, 4), torch.randint(NULL, (8,))
+    draws = objective.draw(latents)
+    trained = [parameter for parameter in generator.parameters() if parameter.requires_grad]
+
+    def gradients(rows):
+        part = MeanFlowDraws(**{name: x[rows] for name, x in vars(draws).items()})
+        loss = objective.terms("generator", latents[rows], labels[rows], part)["velocity"]
+        expected = naive_loss(generator, latents[rows], labels[rows], part)
+        torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-10)
+        return torch.autograd.grad(loss, trained)
+
+    whole = gradients(torch.arange(8))
+    parts = [gradients(rows) for rows in torch.arange(8).split(size)]
+    mixed = gradients(torch.randperm(8))  # Unequal times at any place.
+
+    for value, own, *others in zip(whole, mixed, *parts, strict=True):
+        torch.testing.assert_close(own, value, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(sum(others) / len(others), value, rtol=1e-9, atol=1e-9)
 
 
 def test_finite_differences_on_fused_attention():
@@ -214,6 +238,35 @@ def test_jvp_shares_dropout():
     shifted = point + labels[:, None]
     mean = mask * 0.7 * shifted.sin() * (1 + s * t)
     slope = mask * 0.7 * (shifted.cos() * velocity * (1 + s * t) + shifted.sin() * t)
+    expected = (mean - velocity + (s - t) * slope).square().sum(1).mean()
+    torch.testing.assert_close(made, expected.detach())
+
+
+@pytest.mark.parametrize(("dropout", "training", "rows"), [(0.0, 1, 2), (0.5, 0, 2), (0.5, 1, 8)])
+def test_derivative_of_rows_with_two_times(dropout, training, rows):
+    generator = Recorder(dropout=dropout).train(bool(training))
+    objective = MeanFlow(generator, unequal_fraction=0.25)
+    latents, labels = torch.randn(8, 3), torch.arange(8) % 5
+
+    objective.terms("generator", latents, labels, objective.draw(latents))
+
+    assert [len(seen[1]) for seen in generator.seen] == [rows, 8]
+
+
+def test_dropout_of_a_mixed_batch_is_the_same_in_the_derivative():
+    objective = MeanFlow(Recorder(), unequal_fraction=0.5, weight_power=0.0)
+    latents, labels = torch.randn(50, 3), torch.zeros(50).long()
+    draws = objective.draw(latents)
+    s, t = draws.timesteps_src[:, None], draws.timesteps_tgt[:, None]
+
+    torch.manual_seed(3)
+    made = objective.terms("generator", latents, labels, draws)["velocity"]
+
+    torch.manual_seed(3)
+    mask = nn.functional.dropout(torch.ones(50, 3), 0.5)
+    point, velocity = (1 - s) * latents + s * draws.noises_src, draws.noises_src - latents
+    mean = mask * 0.7 * point.sin() * (1 + s * t)
+    slope = mask * 0.7 * (point.cos() * velocity * (1 + s * t) + point.sin() * t)
     expected = (mean - velocity + (s - t) * slope).square().sum(1).mean()
     torch.testing.assert_close(made, expected.detach())
 
