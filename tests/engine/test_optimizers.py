@@ -1,11 +1,15 @@
 """Tests for afmlib.engine.optimizers."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from afmlib.config import OptimizerConfig
+from afmlib.engine.distribution import SingleProcess
 from afmlib.engine.optimizers import PlayerOptimizer
+from afmlib.engine.state import _load_optimizer
 from afmlib.networks.dit import DiTGenerator
 from afmlib.networks.repeat import RepeatBlocks, RepeatDepth
 
@@ -57,24 +61,99 @@ def test_frozen_parameters_are_excluded():
     assert len(optimizer.optimizer.param_groups[0]["params"]) == 1
 
 
-@pytest.mark.parametrize("kind", ["AdamW", "Adam", "RAdam", "SGD"])
-def test_optimizer_steps_as_torch(kind):
-    network = nn.Linear(3, 1)
-    twin = nn.Linear(3, 1)
-    twin.load_state_dict(network.state_dict())
+def torch_optimizer(kind, network):
     arguments = {} if kind == "SGD" else {"betas": (0.5, 0.8), "eps": 1e-6}
-    own = getattr(torch.optim, kind)(twin.parameters(), lr=0.1, weight_decay=0.02, **arguments)
+    cls = getattr(torch.optim, kind)
+    return cls(network.parameters(), lr=0.1, weight_decay=0.02, foreach=False, **arguments)
+
+
+def player_optimizer(kind, network):
     config = OptimizerConfig(0.1, type=kind, betas=(0.5, 0.8), eps=1e-6, weight_decay=0.02)
     optimizer = PlayerOptimizer(config, network)
     optimizer.set_progress(0, None)
+    return optimizer
 
-    for _ in range(7):
-        x = torch.randn(4, 3)
+
+def train(network, optimizer, updates):
+    for x in updates:
         optimizer.zero_grad()
         network(x).square().mean().backward()
         optimizer.step()
-        own.zero_grad()
-        twin(x).square().mean().backward()
-        own.step()
 
-    torch.testing.assert_close(network.weight, twin.weight)
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("kind", ["AdamW", "Adam", "RAdam", "SGD"])
+def test_optimizer_steps_as_torch(kind):
+    network = nn.Linear(37, 5)
+    twin = copy.deepcopy(network)
+    updates = torch.randn(7, 4, 37)
+
+    train(network, player_optimizer(kind, network), updates)
+    train(twin, torch_optimizer(kind, twin), updates)
+
+    for own, other in zip(network.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "fused"),
+    [
+        ("AdamW", torch.float32, True),
+        ("Adam", torch.float64, True),
+        ("SGD", torch.float32, True),
+        ("RAdam", torch.float32, None),
+        ("AdamW", torch.bfloat16, None),
+    ],
+)
+def test_fused_kernels_are_used_where_possible(kind, dtype, fused):
+    optimizer = player_optimizer(kind, nn.Linear(3, 1, dtype=dtype))
+
+    assert optimizer.optimizer.param_groups[0].get("fused") is fused
+
+
+class Shard(nn.Parameter):
+    """A parameter of another type, as those of FSDP2."""
+
+
+def test_shards_take_the_default_kernels():
+    network = nn.Linear(3, 1, bias=False)
+    network.weight = Shard(network.weight.data)
+
+    assert player_optimizer("AdamW", network).optimizer.param_groups[0]["fused"] is None
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("kind", ["AdamW", "Adam", "SGD"])
+def test_state_of_an_unfused_optimizer_resumes(kind):
+    network = nn.Linear(37, 5)
+    twin = copy.deepcopy(network)
+    updates = torch.randn(8, 4, 37)
+    old = torch_optimizer(kind, twin)
+    train(twin, old, updates[:4])
+    network.load_state_dict(twin.state_dict())
+    optimizer = player_optimizer(kind, network)
+
+    _load_optimizer(optimizer, copy.deepcopy(old.state_dict()), SingleProcess())
+    train(network, optimizer, updates[4:])
+    train(twin, old, updates[4:])
+
+    assert optimizer.optimizer.param_groups[0]["fused"]
+    for own, other in zip(network.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["AdamW", "Adam", "SGD"])
+def test_resume_of_a_fused_optimizer_is_exact(kind):
+    network = nn.Linear(37, 5)
+    updates = torch.randn(8, 4, 37)
+    optimizer = player_optimizer(kind, network)
+    train(network, optimizer, updates[:4])
+    resumed = copy.deepcopy(network)
+    again = player_optimizer(kind, resumed)
+
+    _load_optimizer(again, copy.deepcopy(optimizer.optimizer.state_dict()), SingleProcess())
+    train(network, optimizer, updates[4:])
+    train(resumed, again, updates[4:])
+
+    assert torch.equal(network.weight, resumed.weight)
+    assert torch.equal(network.bias, resumed.bias)

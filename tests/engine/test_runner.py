@@ -110,6 +110,7 @@ def test_training_matches_plain_loop(run, tiny_config):
             lr=2e-3,
             betas=(0.0, 0.9),
             weight_decay=0.01,
+            fused=True,
         )
         for player in ("discriminator", "generator")
     }
