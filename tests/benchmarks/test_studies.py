@@ -5,10 +5,14 @@ import math
 import shutil
 
 import pytest
+import torch
 
+from afmlib import build_objective
+from afmlib.data.image_files import scale_and_mirror
+from afmlib.networks.dit import DiTDiscriminator, DiTGenerator
 from benchmarks.reporting import studies as tables
 from benchmarks.reporting.studies import missing_schedules, schedule_claims, schedules_text
-from benchmarks.studies import depth, engine, engine_steps, schedules
+from benchmarks.studies import depth, engine, engine_steps, schedules, step_speed
 
 # --- Engine ---------------------------------------------------------------------------------------
 
@@ -189,3 +193,51 @@ def test_schedules_run_once(tmp_path):
     assert (automatic["protocol"]["seed"], automatic["measured_by"]["seed"]) == (0, 1)
     assert automatic["decisions"][-1]["stop"]
     assert (tmp_path / "out/curves.png").stat().st_size > 0
+
+
+# --- The speed of a step --------------------------------------------------------------------------
+
+
+def test_old_and_new_ways_of_a_step_agree(float64):
+    """The references of the study compute what the library computes."""
+    stored, draws = torch.randint(256, (8, 3, 4, 4), dtype=torch.uint8), torch.rand(8)
+    mirrored = step_speed.mirror_all(stored, draws, 0.5)
+    assert torch.equal(mirrored, scale_and_mirror(stored, draws, 0.5))
+
+    sizes = dict(hidden_size=16, depth=2, num_heads=2, input_size=4, in_channels=2, num_classes=3)
+    critic = DiTDiscriminator(**sizes)
+    times = dict(use_timestep_src=True, use_timestep_tgt=True, time_scale=1.0)
+    generator = DiTGenerator(**sizes, **times)
+    for parameter in [*critic.parameters(), *generator.parameters()]:
+        torch.nn.init.normal_(parameter, std=0.3)
+    objective = build_objective(dict(type="MeanFlow", generator=generator))
+    latents, labels = torch.randn(8, 2, 4, 4), torch.arange(8) % 3
+    chosen = objective.draw(latents)
+
+    def compute():
+        loss = objective.terms("generator", latents, labels, chosen)["velocity"]
+        return torch.cat([critic(latents, labels), loss[None]])
+
+    new = compute()
+    with step_speed.whole_last_block(), step_speed.whole_derivative():
+        old = compute()
+    assert not torch.equal(new, old)  # The old ways were taken.
+    torch.testing.assert_close(new, old, rtol=1e-10, atol=1e-10)
+
+
+def test_step_speed_writes_ratios(tmp_path):
+    argv = ["--pairs", "8", "--seconds", "0", "--batch", "4", "--out", str(tmp_path)]
+
+    assert step_speed.main(argv) == 0
+
+    rows = json.loads((tmp_path / "step_speed.json").read_text())["rows"]
+    assert len(rows) == 7
+    for row in rows:
+        ratio = row["ratio"]
+        assert 0 < ratio["low"] <= ratio["median"] <= ratio["high"]
+
+
+def test_step_speed_needs_eight_pairs(capsys):
+    with pytest.raises(SystemExit):
+        step_speed.main(["--pairs", "7"])
+    assert "--pairs must be at least 8, got 7" in capsys.readouterr().err

@@ -1,0 +1,244 @@
+"""The processor time that each optimization of a training step saves, new way against old.
+
+    OMP_NUM_THREADS=1 python benchmarks/studies/step_speed.py [--scale b2] [--batch N] [--out DIR]
+
+The mathematics is the same both ways; tests hold that. The old ways are kept here only, as short
+references: the last block of the discriminator for all tokens, MeanFlow's derivative for all rows,
+a mirror image of every image, and torch's default optimizer loop. Each pair runs both ways, and
+the order changes from pair to pair. A ratio is new over old processor time on one thread, so below
+one is faster. The outputs are a table and ``step_speed.json``.
+"""
+
+import argparse
+import contextlib
+import datetime
+import json
+import os
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from afmlib.config import load_config
+from afmlib.data.image_files import scale_and_mirror
+from afmlib.engine import TrainingStep
+from afmlib.networks import dit
+from afmlib.objectives.mean_flow import MeanFlow, MeanFlowDraws
+
+if not __package__:  # Run as a file: it becomes part of the package.
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+    __package__ = "benchmarks.studies"
+
+from ..efficiency.workload import Workload, training_step
+from ..machine import describe_machine, describe_versions
+
+MIN_PAIRS = 8
+OUT = Path(__file__).parents[1] / "results/step_speed"
+Way = Callable[[], contextlib.AbstractContextManager[Any]]
+
+
+# --- The old ways ---------------------------------------------------------------------------------
+
+
+def read_first_of_all(blocks: nn.ModuleList, tokens: Tensor, condition: Tensor) -> Tensor:
+    """Runs every block for all tokens, and returns the first one."""
+    for block in blocks:
+        tokens = block(tokens, condition)
+    return tokens[:, 0]
+
+
+def all_rows(objective: MeanFlow, draws: MeanFlowDraws) -> Tensor:
+    """Returns all rows, also those whose derivative is multiplied by zero."""
+    return torch.arange(len(draws.timesteps_src), device=draws.timesteps_src.device)
+
+
+def mirror_all(stored: Tensor, draws: Tensor, probability: float) -> Tensor:
+    """Mirrors every image, and then picks."""
+    images = stored.to(torch.float32) / 127.5 - 1
+    return torch.where((draws < probability).reshape(-1, 1, 1, 1), images.flip(-1), images)
+
+
+def whole_last_block() -> contextlib.AbstractContextManager[Any]:
+    """Context in which the last block of D is computed for all tokens."""
+    return mock.patch.object(dit, "read_first_token", read_first_of_all)
+
+
+def whole_derivative() -> contextlib.AbstractContextManager[Any]:
+    """Context in which MeanFlow's derivative is computed for all rows."""
+    return mock.patch.object(MeanFlow, "_rows_with_derivative", all_rows)
+
+
+@contextlib.contextmanager
+def unfused(step: TrainingStep) -> Iterator[None]:
+    """Makes the optimizers of a step use torch's default kernels."""
+    groups = [g for o in step.optimizers.values() for g in o.optimizer.param_groups]
+    before = [group["fused"] for group in groups]
+    for group in groups:
+        group["fused"] = None
+    yield
+    for group, fused in zip(groups, before, strict=True):
+        group["fused"] = fused
+
+
+# --- Measuring ------------------------------------------------------------------------------------
+
+
+def measure(
+    name: str, run: Callable[[], Any], old: Way, pairs: int, seconds: float
+) -> dict[str, Any]:
+    """Measures pairs of turns of a function, as it is and in the old way.
+
+    Args:
+        name: The name of the row.
+        run: The function.
+        old: Returns the context in which the function runs in the old way.
+        pairs: The number of pairs.
+        seconds: The least processor time of a turn of the old way.
+    """
+
+    def turn(is_old: bool, repeats: int) -> float:
+        with old() if is_old else contextlib.nullcontext():
+            start = time.process_time()
+            for _ in range(repeats):
+                run()
+            return (time.process_time() - start) / repeats
+
+    turn(False, 1)  # The first call of each way makes buffers and states.
+    turn(True, 1)
+    repeats = max(1, round(seconds / max(turn(True, 1), 1e-6)))
+    times: dict[bool, list[float]] = {False: [], True: []}
+    for pair in range(pairs):
+        for is_old in (False, True) if pair % 2 else (True, False):
+            times[is_old].append(turn(is_old, repeats))
+    ratios = [new / before for new, before in zip(times[False], times[True], strict=True)]
+    low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return {
+        "name": name,
+        "ratio": {"median": round(median, 4), "low": round(low, 4), "high": round(high, 4)},
+        "old_ms": round(1e3 * statistics.median(times[True]), 4),
+        "new_ms": round(1e3 * statistics.median(times[False]), 4),
+        "pairs": pairs,
+        "repeats": repeats,
+    }
+
+
+def measure_all(
+    scale: str, batch: int | None, pairs: int, seconds: float
+) -> Iterator[dict[str, Any]]:
+    """Measures each saving, and all of an AFM step together."""
+    steps, networks = {}, {}
+    for method in ("afm", "meanflow"):
+        workload = Workload.of(load_config(f"{method}_{scale}", ["precision=float32"]))
+        objective = workload.build()
+        size = batch or workload.run.global_batch
+        steps[method] = training_step(workload, objective, size, torch.device("cpu"))
+        networks[method] = objective, workload
+    step, (afm, workload) = steps["afm"], networks["afm"]
+    assert isinstance(step, TrainingStep)
+    latents = torch.randn(size, *workload.latent_shape)
+    labels = torch.arange(size) % workload.num_classes
+    discriminator = afm.get_submodule("discriminator")
+
+    def score() -> None:
+        discriminator.zero_grad()
+        discriminator(latents, labels).sum().backward()
+
+    def optimize() -> None:
+        for optimizer in step.optimizers.values():
+            optimizer.step()
+
+    @contextlib.contextmanager
+    def both() -> Iterator[None]:
+        with whole_last_block(), unfused(step):
+            yield
+
+    yield measure("last block: D forward and backward", score, whole_last_block, pairs, seconds)
+    yield measure("last block: AFM step", step, whole_last_block, pairs, seconds)
+    yield measure("derivative: MeanFlow step", steps["meanflow"], whole_derivative, pairs, seconds)
+    yield measure("fused optimizers: AFM step", step, lambda: unfused(step), pairs, seconds)
+    for player in step.optimizers.values():
+        for parameter in player.trainable:
+            parameter.grad = torch.randn_like(parameter)
+    yield measure("fused optimizers: updates", optimize, lambda: unfused(step), pairs, seconds)
+    yield measure("last block and fused: AFM step", step, both, pairs, seconds)
+
+    stored = torch.randint(256, (64, 3, 256, 256), dtype=torch.uint8)
+    draws = torch.rand(64)
+
+    @contextlib.contextmanager
+    def mirroring_all() -> Iterator[None]:
+        mirror.append(mirror_all)
+        yield
+        mirror.pop()
+
+    mirror: list[Callable[..., Tensor]] = [scale_and_mirror]
+    yield measure(
+        "flips: 64 images of 3 x 256 x 256",
+        lambda: mirror[-1](stored, draws, 0.5),
+        mirroring_all,
+        pairs,
+        seconds,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the study and returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--scale", default="digits", help="of afm_SCALE and meanflow_SCALE")
+    parser.add_argument("--batch", type=int, help="images of an update [the config's]")
+    parser.add_argument("--pairs", type=int, default=12, help=f"at least {MIN_PAIRS} [12]")
+    parser.add_argument("--seconds", type=float, default=0.5, help="of a turn, at least [0.5]")
+    parser.add_argument("--out", type=Path, default=OUT, help="the folder of step_speed.json")
+    arguments = parser.parse_args(argv)
+    if arguments.pairs < MIN_PAIRS:
+        parser.error(f"--pairs must be at least {MIN_PAIRS}, got {arguments.pairs}.")
+    words = sys.argv[1:] if argv is None else argv
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    console = Console()
+    load = [round(os.getloadavg()[0], 2)]
+    rows = []
+    for row in measure_all(arguments.scale, arguments.batch, arguments.pairs, arguments.seconds):
+        console.print(f"{row['name']}: {row['ratio']['median']:.2f}", highlight=False)
+        rows.append(row)
+    load.append(round(os.getloadavg()[0], 2))
+    results = {
+        "schema": 1,
+        "command": shlex.join(["python", "benchmarks/studies/step_speed.py", *words]),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "machine": describe_machine(),
+        "versions": describe_versions(),
+        "settings": {"scale": arguments.scale, "batch": arguments.batch, "threads": 1},
+        "load": load,
+        "rows": rows,
+    }
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    path = arguments.out / "step_speed.json"
+    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+    table = Table(title="Processor time, new / old, alternating")
+    for column in ("what", "ratio", "quartiles", "old, ms", "new, ms", "pairs"):
+        table.add_column(column, justify="left" if column == "what" else "right")
+    for row in rows:
+        ratio = row["ratio"]
+        quartiles = f"{ratio['low']:.2f} to {ratio['high']:.2f}"
+        times = (f"{row['old_ms']:.4g}", f"{row['new_ms']:.4g}")
+        table.add_row(row["name"], f"{ratio['median']:.2f}", quartiles, *times, str(row["pairs"]))
+    console.print(table)
+    console.print(f"results: {path}", highlight=False, soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
