@@ -13,12 +13,14 @@ __all__ = [
     "build_loss",
     "build_objective",
     "build_penalty",
+    "evaluate",
     "list_components",
     "load_checkpoint",
     "load_classifier",
     "load_config",
     "load_official",
     "sample",
+    "train",
 ]
 
 import importlib
@@ -27,11 +29,13 @@ from typing import Any
 __version__ = "0.1.0"
 
 _MODULES = {
+    "evaluate": "afmlib.evaluation.api",
     "load_checkpoint": "afmlib.sampling",
     "load_classifier": "afmlib.pretrained",
     "load_config": "afmlib.config",
     "load_official": "afmlib.official",
     "sample": "afmlib.sampling",
+    "train": "afmlib.engine.train",
 }
 """Name -> module, for all names that are not in ``afmlib.registry``."""
 

@@ -14,12 +14,6 @@ from afmlib.terminal import printable
 
 HELP = "Compute metrics of a model, or of images in a file."
 
-DEFAULT_PROTOCOL = "adm50k"
-"""The protocol of samples and official checkpoints, which have no config."""
-
-FREE = frozenset({"name", "reference", "autoencoder", "batch_size"})
-"""Keys that may change under the same protocol name, since the result records them."""
-
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Adds the options."""
@@ -80,6 +74,7 @@ def _of_model(options: Any, device: Any) -> dict[str, Any] | None:
     from afmlib.cli.models import given_model, newest_of
     from afmlib.config.yaml_files import parse
     from afmlib.evaluation import evaluate_model
+    from afmlib.evaluation.api import dataset_for
     from afmlib.io.checkpoint import read_manifest
     from afmlib.io.official_files import is_weights_file
 
@@ -91,7 +86,7 @@ def _of_model(options: Any, device: Any) -> dict[str, Any] | None:
     text = given.config()
     config = {} if text is None else parse(text, f"The config of {given.path}")
     config, protocol = _protocol(options, config)
-    dataset = _dataset(config, protocol, device)
+    dataset = dataset_for(config, protocol, device)
     return evaluate_model(given.model.to(device), dataset, protocol, options.nfe, **_work(options))
 
 
@@ -114,9 +109,10 @@ def _of_classifier(options: Any, folder: str, device: Any) -> dict[str, Any] | N
 
 def _of_file(options: Any, device: Any) -> dict[str, Any] | None:
     from afmlib.evaluation import evaluate_file
+    from afmlib.evaluation.api import dataset_for
 
     config, protocol = _protocol(options, {})
-    dataset = _dataset(config, protocol, device)
+    dataset = dataset_for(config, protocol, device)
     return evaluate_file(options.samples, dataset, protocol, device, **_work(options))
 
 
@@ -124,45 +120,15 @@ def _work(options: Any) -> dict[str, Any]:
     return dict(progress=True, work_dir=options.work_dir, resume=options.resume)
 
 
-def _protocol(options: Any, config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Any]:
+def _protocol(options: Any, config: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
     """Returns the config with the overrides of the command line, and the checked protocol."""
-    from afmlib.config import ConfigError, check_protocol, load_protocol
-    from afmlib.config.compose import apply_override
+    from afmlib.config import load_protocol
+    from afmlib.evaluation.api import DEFAULT_PROTOCOL, changed_protocol
 
-    changed = dict(config)
-    is_named = options.protocol is not None or "evaluation" not in changed
+    is_named = options.protocol is not None or "evaluation" not in config
     if is_named:
-        changed["evaluation"] = load_protocol(options.protocol or DEFAULT_PROTOCOL)
-    for override in options.set:
-        changed = apply_override(changed, override)
-    keys = [override.partition("=")[0].strip().split(".") for override in options.set]
-    if is_named and any(key[0] == "evaluation" and not FREE & {*key[1:2]} for key in keys):
-        evaluation = changed["evaluation"]
-        changed["evaluation"] = {**evaluation, "name": f"{evaluation.get('name')}, changed"}
-    if options.reference is not None:
-        changed["evaluation"] = {**changed["evaluation"], "reference": options.reference}
-    protocol = check_protocol(changed["evaluation"])
-    if not protocol.metrics:
-        raise ConfigError("The config has no metrics: --set evaluation.metrics='[...]'.")
-    return changed, protocol
-
-
-def _dataset(config: Mapping[str, Any], protocol: Any, device: Any) -> Any:
-    """Builds the training data if a metric compares samples with them. They may be missing."""
-    from afmlib.config import ConfigError
-    from afmlib.registry import METRICS, build_dataset
-
-    requires: set[str] = set()
-    for spec in protocol.metrics:
-        requires |= METRICS.resolve(spec)[0].requires  # type: ignore[attr-defined]
-    if protocol.reference is not None and "samples" not in requires:
-        return None
-    if config.get("data") is None:
-        raise ConfigError(
-            "There is no reference: give a file with --reference, or training data with --set "
-            "data=..., such as --set data='{type: ImageFolder, path: images}'."
-        )
-    return build_dataset(config["data"]).to(device)
+        config = {**config, "evaluation": load_protocol(options.protocol or DEFAULT_PROTOCOL)}
+    return changed_protocol(config, options.set, options.reference, is_named)
 
 
 def _report(result: Mapping[str, Any], name: str, out: str | None) -> None:

@@ -7,7 +7,15 @@ files, shipped or relative to itself, and is merged over them.
 A name, a base and an override may be any text. Every mistake in them is a ``ConfigError``.
 """
 
-__all__ = ["apply_override", "config_names", "load_config", "load_protocol", "merge"]
+__all__ = [
+    "apply_override",
+    "config_names",
+    "load_config",
+    "load_protocol",
+    "load_scale",
+    "merge",
+    "override_texts",
+]
 
 import copy
 import difflib
@@ -18,8 +26,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from afmlib.config.data_arguments import IMAGE_ARGUMENTS, data_arguments
-from afmlib.config.yaml_files import MAX_DEPTH, ConfigError, parse, read
+from afmlib.config.yaml_files import MAX_DEPTH, ConfigError, dump, parse, read
 from afmlib.registry import (
     AUTOENCODERS,
     CLASSIFIERS,
@@ -77,13 +87,17 @@ def _fits(method: Mapping[str, Any], scale: Mapping[str, Any]) -> bool:
 
 
 def load_config(
-    name: str, overrides: Iterable[str] = (), plugins: Iterable[str] = ()
+    name: str | Path | Mapping[str, Any],
+    overrides: Mapping[str, Any] | Iterable[str] = (),
+    plugins: Iterable[str | Path] = (),
 ) -> dict[str, Any]:
     """Loads a config by name or path and applies overrides.
 
     Args:
-        name: A shipped name such as ``afm_digits``, or the path of a YAML file.
-        overrides: Texts such as ``objective.ot_scale=0.1``; the value is YAML.
+        name: A shipped name such as ``afm_digits``, the path of a YAML file, or a config as plain
+            data.
+        overrides: Keys and values such as ``{"objective.ot_scale": 0.1}``, or texts such as
+            ``objective.ot_scale=0.1``, whose value is YAML.
         plugins: Plugin files, which are loaded first and added to the config.
 
     Returns:
@@ -96,16 +110,19 @@ def load_config(
     added = [str(Path(plugin).resolve()) for plugin in plugins]
     for plugin in added:
         load_plugin_file(plugin)
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml"):
-        found = _file(path)
+    if isinstance(name, Mapping):
+        config = copy.deepcopy(dict(name))
+        _load_plugins(config, Path("config"))
+    elif Path(name).suffix in (".yaml", ".yml"):
+        found = _file(Path(name))
         if found is None:
-            raise ConfigError(f"There is no config file {shorten(name)}.")
+            raise ConfigError(f"There is no config file {shorten(str(name))}.")
         config = _load_file(found, (), {})
     else:
-        config = _load_shipped(name)
+        config = _load_shipped(str(name))
+    texts = override_texts(overrides)
     # The type of another override may be in a plugin.
-    for override in sorted(overrides, key=lambda text: text.partition("=")[0].strip() != "plugins"):
+    for override in sorted(texts, key=lambda text: text.partition("=")[0].strip() != "plugins"):
         config = apply_override(config, override)
         if override.partition("=")[0].strip() == "plugins":
             _load_plugins(config, Path("--set"))
@@ -134,6 +151,12 @@ def load_protocol(name: str) -> dict[str, Any]:
     if not isinstance(config.get("evaluation"), Mapping):
         raise ConfigError(f"{shorten(name)} has no section 'evaluation'.")
     return dict(config["evaluation"])
+
+
+def load_scale(name: str) -> dict[str, Any] | None:
+    """Loads a scale such as ``digits``, which has data and a protocol; None if there is none."""
+    scales = {path.stem: path for path in (SHIPPED / "scales").glob("*.yaml")}
+    return _load_file(scales[name], (), {}) if name in scales else None
 
 
 # --- Files ----------------------------------------------------------------------------------------
@@ -369,6 +392,27 @@ def _is_wrapper(kind: Any) -> bool:
     if GENERATORS.is_built_in(kind):  # Plugins are not looked up, which takes milliseconds.
         return DEPTHS.is_built_in(kind)
     return kind in DEPTHS
+
+
+def override_texts(overrides: Mapping[str, Any] | Iterable[str]) -> list[str]:
+    """Returns overrides as texts ``key=value``.
+
+    Raises:
+        ConfigError: If a value is not plain data.
+    """
+    if isinstance(overrides, str):
+        return [overrides]
+    if not isinstance(overrides, Mapping):
+        return list(overrides)
+    texts = []
+    for key, value in overrides.items():
+        try:
+            texts.append(f"{key}={dump(value)}")
+        except yaml.YAMLError:
+            raise ConfigError(
+                f"The value of {key} must be plain data, got a {type(value).__name__}."
+            ) from None
+    return texts
 
 
 def apply_override(config: dict[str, Any], override: str) -> dict[str, Any]:

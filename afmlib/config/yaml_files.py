@@ -144,6 +144,6 @@ def read(path: Path) -> dict[str, Any]:
     return config
 
 
-def dump(config: dict[str, Any]) -> str:
-    """Returns a config as YAML, which :func:`parse` reads back."""
+def dump(config: Any) -> str:
+    """Returns plain data as YAML, which :func:`parse` reads back."""
     return yaml.dump(config, Dumper=_Dumper, sort_keys=False, allow_unicode=True)

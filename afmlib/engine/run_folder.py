@@ -46,8 +46,8 @@ class RunFolder:
         holds_run = processes.from_first(processes.rank() == 0 and self._holds_run())
         if holds_run and not resume:
             raise FileExistsError(
-                f"{self.path} already holds a run: resume it with --resume, or name another folder "
-                "with --work-dir."
+                f"{self.path} already holds a run: resume it with --resume (in Python: "
+                "resume=True), or name another folder with --work-dir (work_dir=)."
             )
 
     def require_space(self, num_bytes: int) -> None:
