@@ -11,32 +11,43 @@ size or on the number of images. Methods that add noise after step :math:`k` dra
 """
 
 __all__ = [
+    "VAE",
+    "decode_latents",
     "evaluating",
+    "is_live",
+    "load_autoencoder",
     "load_checkpoint",
     "load_network",
     "sample",
+    "to_pil",
     "to_uint8",
     "track",
 ]
 
 import contextlib
 import functools
+import importlib.util
 import math
 import numbers
-import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, get_type_hints
+from pathlib import Path
+from typing import Any, Literal, get_type_hints, overload
 
 import torch
 from beartype import BeartypeConf
 from beartype.door import is_bearable
+from PIL import Image
 from torch import Tensor, nn
 
-from afmlib.interfaces import Conventions, Objective, SampleModel
+from afmlib.interfaces import Autoencoder, Conventions, Objective, SampleModel
 from afmlib.io.checkpoint import CheckpointError, find_checkpoint, load_tensors, read_manifest
+from afmlib.io.class_names import label_indices
+from afmlib.io.official_files import is_weights_file
 from afmlib.io.size_limit import build_for
+from afmlib.official import load_official
 from afmlib.ops.seeding import indexed_noises
 from afmlib.registry import (
+    AUTOENCODERS,
     GENERATORS,
     PARAMETERIZATIONS,
     ComponentError,
@@ -47,13 +58,20 @@ from afmlib.typing import Labels, Latents
 
 DEFAULT_BATCH_SIZE = 256
 
+DECODED_AT_ONCE = 16
+"""For 256x256 images, an autoencoder then needs about a gigabyte."""
+
+VAE = "stabilityai/sd-vae-ft-mse"
+"""The autoencoder of the official checkpoints."""
+
 LOADERS = {"generator": "afmlib.load_checkpoint", "classifier": "afmlib.load_classifier"}
 """The networks that a checkpoint may hold, and the function that loads each."""
 
 
+@overload
 def sample(
-    model: SampleModel | Objective,
-    labels: Labels | Sequence[int],
+    model: SampleModel | Objective | str | Path,
+    labels: Labels | int | str | Sequence[int | str],
     nfe: int | None = None,
     seed: int = 0,
     noises: Latents | None = None,
@@ -63,30 +81,78 @@ def sample(
     output: Literal["float", "uint8"] = "float",
     progress: bool = False,
     indices: Sequence[int] | None = None,
-) -> Tensor:
-    """Makes one sample per label.
+    *,
+    num: int = 1,
+    autoencoder: Autoencoder | str | None = None,
+) -> Tensor: ...
+
+
+@overload
+def sample(
+    model: SampleModel | Objective | str | Path,
+    labels: Labels | int | str | Sequence[int | str],
+    nfe: int | None = None,
+    seed: int = 0,
+    noises: Latents | None = None,
+    batch_size: int | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    *,
+    output: Literal["pil"],
+    progress: bool = False,
+    indices: Sequence[int] | None = None,
+    num: int = 1,
+    autoencoder: Autoencoder | str | None = None,
+) -> list[Image.Image]: ...
+
+
+def sample(
+    model: SampleModel | Objective | str | Path,
+    labels: Labels | int | str | Sequence[int | str],
+    nfe: int | None = None,
+    seed: int = 0,
+    noises: Latents | None = None,
+    batch_size: int | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    output: Literal["float", "uint8", "pil"] = "float",
+    progress: bool = False,
+    indices: Sequence[int] | None = None,
+    *,
+    num: int = 1,
+    autoencoder: Autoencoder | str | None = None,
+) -> Tensor | list[Image.Image]:
+    """Makes samples of given classes.
 
     Args:
-        model: A loaded model, or an objective, whose EMA generator is used.
-        labels: The class of each sample.
+        model: A loaded model; an objective, whose EMA generator is used; or a path or URL, as
+            `load_checkpoint` takes it.
+        labels: Class indices or class names, one or many.
         nfe: The number of network evaluations per sample. Defaults to that of the model.
         seed: Sample ``i`` depends only on ``(seed, i)`` and its label.
         noises: The initial noises. Defaults to those of the seed.
         batch_size: The number of samples per forward pass.
-        device: The device to sample on; the model is moved there. Defaults to its device.
+        device: The device to sample on; the model is moved there. Defaults to its device, or to
+            CUDA if available for a path.
         dtype: Half precision, by autocast. Defaults to that of the weights.
-        output: "float" for latents or images in [-1, 1], "uint8" for images.
+        output: "float" for latents or images in [-1, 1], "uint8" or "pil" for images.
         progress: Whether to show a progress bar.
         indices: The index ``i`` of each sample. Defaults to 0, 1, 2, ...
+        num: The number of samples of each label. ``labels=[3, 7], num=2`` is 3, 3, 7, 7.
+        autoencoder: Decodes the samples of a model of latents to images: an autoencoder, or the
+            path or Hugging Face name of one of diffusers, such as ``stabilityai/sd-vae-ft-mse``.
 
     Returns:
-        The samples, on the CPU.
+        The samples, on the CPU: a tensor, or a list of PIL images, gray or RGB.
 
     Raises:
-        TypeError: If the model is not a loaded model or an objective.
+        TypeError: If the model is not a loaded model, an objective or a path.
+        CheckpointError: If there is no checkpoint at a path.
         ValueError: If an argument does not fit the model.
     """
-    if isinstance(model, Objective):
+    if isinstance(model, str | Path):
+        model = load_checkpoint(model, device="cuda" if torch.cuda.is_available() else "cpu")
+    elif isinstance(model, Objective):
         objective = model
         if objective.sample_model is None:
             raise ValueError(
@@ -95,19 +161,24 @@ def sample(
         model = objective.sample_model
     elif not isinstance(model, SampleModel):
         raise TypeError(
-            f"sample needs a loaded model or an objective, got {type(model).__name__}: "
+            f"sample needs a loaded model, an objective or a path, got {type(model).__name__}: "
             "load a checkpoint with load_checkpoint, or build an objective for a generator."
         )
     nfe = model.check_nfe(nfe)
     dtype = _check_options(output, batch_size, dtype, seed, device)
-    labels = _check_labels(labels, model.conventions)
+    labels = _check_labels(labels, num, model)
     names = range(len(labels)) if indices is None else indices
     if len(names) != len(labels):
         raise ValueError(f"{len(labels)} labels need as many indices, got {len(names)}.")
     shape = _latent_shape(model.conventions, noises, len(labels))
+    if output != "float" and autoencoder is None:
+        _require_images(model, shape, output)
     if device is not None:
         model = model.to(device)
     weights = next(model.generator.parameters(), torch.empty(0, device=device))
+    decoder = None
+    if autoencoder is not None:
+        decoder = load_autoencoder(autoencoder, model, weights.device)
     # Made outside of inference mode, whose own tensors can be neither trained on nor changed.
     samples = torch.empty(len(labels), *shape, dtype=weights.dtype)
     batches = torch.split(torch.arange(len(labels)), batch_size or DEFAULT_BATCH_SIZE)
@@ -120,7 +191,13 @@ def sample(
             with torch.autocast(weights.device.type, dtype, enabled=dtype is not None):
                 made = model(part.to(weights), labels[rows].to(weights.device), nfe, draw)
             samples[rows] = made.to(samples)
-    return to_uint8(samples) if output == "uint8" else samples
+    if decoder is not None:
+        with torch.no_grad():
+            samples = decode_latents(decoder, samples)
+    if output == "float":
+        return samples
+    images = to_uint8(samples)
+    return to_pil(images) if output == "pil" else images
 
 
 @contextlib.contextmanager
@@ -147,8 +224,8 @@ def _check_options(
         raise ValueError(f"seed must be a whole number, got {seed!r}.")
     if device is not None and torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device is {str(device)!r}, but torch finds no CUDA device here.")
-    if output not in ("float", "uint8"):
-        raise ValueError(f"output is 'float' or 'uint8', got {output!r}.")
+    if output not in ("float", "uint8", "pil"):
+        raise ValueError(f"output is 'float', 'uint8' or 'pil', got {output!r}.")
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
     if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
@@ -156,26 +233,51 @@ def _check_options(
     return None if dtype == torch.float32 else dtype
 
 
-def _check_labels(labels: Labels | Sequence[int], conventions: Conventions) -> Tensor:
-    """Returns labels as a tensor on the CPU."""
-    given = labels
+def _check_labels(labels: Any, num: int, model: SampleModel) -> Tensor:
+    """Returns class indices as a tensor on the CPU, each ``num`` times."""
+    if isinstance(num, bool) or not isinstance(num, int) or num < 1:
+        raise ValueError(f"num must be a whole number of at least 1, got {num!r}.")
+    given, num_classes = labels, model.conventions.num_classes
+    labels = [labels] if isinstance(labels, str) else labels
+    if isinstance(labels, list | tuple):
+        labels = [
+            label_indices([label], num_classes, model.class_names)[0]
+            if isinstance(label, str)
+            else label
+            for label in labels
+        ]
     try:
         labels = torch.as_tensor(labels).cpu()
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(
-            f"labels must be class indices, whole numbers from 0, got {repr(given)[:80]}."
+            "labels must be class indices, whole numbers from 0, or class names, got "
+            f"{repr(given)[:80]}."
         ) from None
     if labels.numel() and (labels.is_floating_point() or labels.dtype == torch.bool):
         raise ValueError(f"labels must be class indices, whole numbers, got {labels.dtype}.")
-    labels = labels.long()
+    labels = labels.long().reshape(labels.shape or 1)
     if labels.ndim != 1:
         raise ValueError(f"labels must be one number per sample, got shape {tuple(labels.shape)}.")
-    num_classes = conventions.num_classes
     wrong = (labels < 0) | (labels >= (num_classes or torch.iinfo(torch.long).max))
     if wrong.any():
         classes = f"from 0 to {num_classes - 1}" if num_classes else "0 or more"
-        raise ValueError(f"labels must be {classes}, got {labels[wrong][0].item()}.")
-    return labels
+        known = model.class_names
+        last = f" Class {len(known) - 1} is {known[-1]!r}." if known else ""
+        raise ValueError(f"labels must be {classes}, got {labels[wrong][0].item()}.{last}")
+    return labels.repeat_interleave(num)
+
+
+def _require_images(model: SampleModel, shape: Sequence[int], output: str) -> None:
+    if model.is_latent:
+        raise ValueError(
+            f"This model makes latents of shape {tuple(shape)}, so output={output!r} needs an "
+            f"autoencoder, such as autoencoder={VAE!r}."
+        )
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        raise ValueError(
+            f"output={output!r} is for images, and this model makes samples of shape "
+            f"{tuple(shape)}."
+        )
 
 
 def _latent_shape(conventions: Conventions, noises: Tensor | None, count: int) -> tuple[int, ...]:
@@ -193,13 +295,23 @@ def _latent_shape(conventions: Conventions, noises: Tensor | None, count: int) -
 
 
 def track(batches: Sequence[Any], progress: bool) -> Any:
-    """Returns the batches with a progress bar, if enabled and on a terminal."""
-    if not progress or not sys.stderr.isatty():
+    """Returns the batches with a progress bar, if enabled and on a terminal or in a notebook."""
+    if not progress:
         return batches
     from rich import progress as bars
     from rich.console import Console
 
-    return bars.track(batches, "Sampling", console=Console(stderr=True), transient=True)
+    console = Console(stderr=True)
+    if not is_live(console):
+        return batches
+    return bars.track(batches, "Sampling", console=console, transient=True)
+
+
+def is_live(console: Any) -> bool:
+    """Returns whether rich can redraw a line: on a terminal, or in a notebook with ipywidgets."""
+    if console.is_jupyter:
+        return importlib.util.find_spec("ipywidgets") is not None
+    return bool(console.is_terminal)
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -207,28 +319,99 @@ def to_uint8(images: Tensor) -> Tensor:
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def load_checkpoint(path: str, ema: bool = True, device: torch.device | str = "cpu") -> SampleModel:
-    """Loads a model for sampling from a checkpoint, or from the last checkpoint of a run.
+def to_pil(images: Tensor) -> list[Image.Image]:
+    """Returns uint8 images as PIL images: gray for one channel, RGB for three."""
+    arrays = images.permute(0, 2, 3, 1).numpy()
+    return [Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array) for array in arrays]
+
+
+def load_autoencoder(
+    autoencoder: Autoencoder | str, model: SampleModel, device: torch.device
+) -> Autoencoder:
+    """Loads an autoencoder for a model.
+
+    Raises:
+        ValueError: If the samples are not latents, or have another scale.
+        OSError: If there is no such autoencoder.
+    """
+    if not model.is_latent:
+        raise ValueError(
+            "This model needs no autoencoder (--vae, autoencoder=): its samples are not latents."
+        )
+    spec: Any = autoencoder
+    if not isinstance(autoencoder, Autoencoder):
+        spec = dict(type="DiffusersAutoencoder", path=str(autoencoder))
+    built: Autoencoder = AUTOENCODERS.build(spec).to(device)
+    scale = model.conventions.latent_scale
+    if abs(built.latent_scale / scale - 1) > 1e-6:
+        shown = autoencoder if isinstance(autoencoder, str) else type(autoencoder).__name__
+        raise ValueError(
+            f"The model was trained with latent scale {scale:g}, but {shown} has latent scale "
+            f"{built.latent_scale:g}. Use the autoencoder of its training."
+        )
+    return built
+
+
+def decode_latents(autoencoder: Autoencoder, latents: Latents) -> Tensor:
+    """Decodes latents in small batches, on the device of the autoencoder.
+
+    Returns:
+        Images, on the CPU.
+    """
+    device = next((weights.device for weights in autoencoder.parameters()), None)
+    parts = torch.split(latents, DECODED_AT_ONCE)
+    return torch.cat([autoencoder.decode(part.to(device)).cpu() for part in parts])
+
+
+# --- Checkpoints ----------------------------------------------------------------------------------
+
+
+def load_checkpoint(
+    path: str | Path, ema: bool = True, device: torch.device | str = "cpu", **official: Any
+) -> SampleModel:
+    """Loads a model for sampling.
 
     Args:
-        path: The folder of a checkpoint, or the work directory of a run.
+        path: The work directory of a run, for its last checkpoint; a checkpoint or an export; or an
+            official checkpoint, ``.pth`` or ``.safetensors``. A path or a URL, such as
+            ``hf://OWNER/NAME/FILE``.
         ema: Whether to load the EMA weights instead of the trained ones.
         device: The device of the model.
+        official: Arguments of :func:`afmlib.load_official` for an official checkpoint, such as
+            ``nfe=2``.
 
     Raises:
         CheckpointError: If it is missing or corrupt, or its generator is not registered.
+        ValueError: If an official checkpoint needs a setting.
     """
-    folder = find_checkpoint(str(path))
+    path = str(path)
+    if is_weights_file(path):
+        if not ema:
+            raise ValueError(f"ema=False is for a run; {path} has only one set of weights.")
+        loaded = load_official(path, **official, device=device)
+        if not isinstance(loaded, SampleModel):
+            raise CheckpointError(
+                f"{path} holds a {type(loaded).__name__}, not a generator: load it with "
+                "afmlib.load_official."
+            )
+        return loaded
+    if official:
+        raise ValueError(f"{next(iter(official))} is for official checkpoints; {path} stores it.")
+    folder = find_checkpoint(path)
     generator = load_network(folder, GENERATORS, "generator", ema)
+    manifest = read_manifest(folder)
     try:
-        conventions = _conventions(**read_manifest(folder)["conventions"])
+        conventions = _conventions(**manifest["conventions"])
         parameterization = PARAMETERIZATIONS.build(
             conventions.parameterization, **conventions.parameterization_arguments
         )
     except Exception as error:
         raise _not_built(folder, error) from error
-    model = SampleModel(generator, parameterization, conventions).to(device)
-    return model.requires_grad_(False).eval()
+    names = manifest.get("class_names")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        names = []
+    model = SampleModel(generator, parameterization, conventions, names)
+    return model.to(device).requires_grad_(False).eval()
 
 
 def load_network(folder: str, registry: ComponentRegistry, role: str, ema: bool = True) -> Any:

@@ -2,13 +2,14 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from afmlib.interfaces import Conventions, Generator, SampleModel
+from afmlib.interfaces import Autoencoder, Conventions, Generator, SampleModel
 from afmlib.networks.dit import DiTGenerator
 from afmlib.objectives.flow_matching import FlowMatching
 from afmlib.ops.seeding import indexed_noises
@@ -288,7 +289,7 @@ def test_model_of_any_shape_needs_noises():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(output="png"), "output is 'float' or 'uint8', got 'png'"),
+        (dict(output="png"), "output is 'float', 'uint8' or 'pil', got 'png'"),
         (dict(batch_size=0), "batch_size must be at least 1, got 0"),
         (dict(seed=-1), "Seeds must be in"),
         (dict(seed=None), "seed must be a whole number, got None"),
@@ -301,7 +302,7 @@ def test_other_arguments_have_domains(arguments, message):
         sample(model_of(Wave()), [0], **arguments)
 
 
-@pytest.mark.parametrize("labels", [[0.7], [True], ["three"], "three", [[0], [0, 1]], None])
+@pytest.mark.parametrize("labels", [[0.7], [True], [["three"]], [[0], [0, 1]], None])
 def test_labels_are_class_indices(labels):
     with pytest.raises(ValueError, match="labels must be class indices"):
         sample(model_of(Wave()), labels)
@@ -313,8 +314,8 @@ def test_device_that_is_missing_is_named(monkeypatch):
         sample(model_of(Wave()), [0], device="cuda")
 
 
-@pytest.mark.parametrize("model", [DiTGenerator(**TINY), "runs/mine", None])
-def test_network_or_path_raises(model):
+@pytest.mark.parametrize("model", [DiTGenerator(**TINY), None])
+def test_network_raises(model):
     with pytest.raises(TypeError, match=f"got {type(model).__name__}: .* load_checkpoint"):
         sample(model, [0])
 
@@ -449,10 +450,113 @@ def test_uint8_round_trip():
     assert torch.equal(to_uint8(levels.float() / 127.5 - 1), levels)
 
 
-def test_images_are_made_on_request():
-    model = model_of(Wave())
+class Picture(Wave):
+    def __init__(self, channels):
+        super().__init__()
+        self.latent_shape = (channels, 4, 5)
 
-    assert torch.equal(sample(model, [0], output="uint8"), to_uint8(sample(model, [0])))
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
+def test_images_are_made_on_request(channels, mode):
+    model = model_of(Picture(channels))
+
+    images = sample(model, [0, 1], output="uint8")
+    pictures = sample(model, [0, 1], output="pil")
+
+    assert torch.equal(images, to_uint8(sample(model, [0, 1])))
+    for image, picture in zip(images, pictures, strict=True):
+        assert (picture.mode, picture.size) == (mode, (5, 4))
+        array = np.asarray(picture).reshape(4, 5, channels)
+        assert np.array_equal(array, image.permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize("output", ["uint8", "pil"])
+def test_other_samples_are_not_images(output):
+    with pytest.raises(ValueError, match=r"latents of shape \(2, 4, 4\), .* autoencoder="):
+        sample(model_of(Wave()), [0], output=output)
+    points = Wave()
+    points.latent_shape = (2,)
+    with pytest.raises(ValueError, match=r"samples of shape \(2,\)"):
+        sample(model_of(points), [0], output=output)
+
+
+class Repeating(Autoencoder):
+    """Repeats each pixel, and keeps three channels of four."""
+
+    latent_scale = 0.5
+
+    def encode(self, images, generator=None):
+        raise NotImplementedError
+
+    def decode(self, latents):
+        images = latents[:, :3].repeat_interleave(2, 2)
+        return images.repeat_interleave(2, 3) / self.latent_scale
+
+
+def test_autoencoder_decodes_latents():
+    model = model_of(Picture(4))
+    model.conventions = dataclasses.replace(model.conventions, latent_scale=0.5)
+    autoencoder = Repeating()
+    expected = autoencoder.decode(sample(model, [0, 1, 2] * 6))
+
+    decoded = sample(model, [0, 1, 2] * 6, autoencoder=autoencoder)
+
+    assert torch.equal(decoded, expected)
+    images = sample(model, [0, 1, 2] * 6, autoencoder=autoencoder, output="uint8")
+    assert torch.equal(images, to_uint8(expected))
+
+
+def test_autoencoder_must_fit():
+    with pytest.raises(ValueError, match="needs no autoencoder"):
+        sample(model_of(Picture(3)), [0], autoencoder=Repeating())
+    with pytest.raises(ValueError, match=r"latent scale 1, but Repeating has latent scale 0\.5"):
+        sample(model_of(Picture(4)), [0], autoencoder=Repeating())
+
+
+# --- Labels ---
+
+
+def named(*class_names):
+    model = model_of(Wave())
+    model.class_names = list(class_names)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("labels", "num", "expected"),
+    [
+        (2, 1, [2]),
+        ("wren", 1, [2]),
+        (["blue jay", 2], 2, [1, 1, 2, 2]),
+        (("Robin", "1", "jay"), 1, [0, 1, 1]),
+        (torch.tensor([2, 0]), 3, [2, 2, 2, 0, 0, 0]),
+        (np.array([1]), 1, [1]),
+        ([], 4, []),
+    ],
+)
+def test_labels_are_indices_or_names(labels, num, expected):
+    model = named("robin", "blue jay, jay", "wren")
+
+    assert torch.equal(sample(model, labels, num=num), sample(model, expected))
+
+
+def test_wrong_labels_are_explained():
+    model = named("robin", "jay", "wren")
+    for labels, message in (
+        (["rob"], "no class 'rob'. Did you mean 'robin', class 0"),
+        ([0, "zebra"], "no class 'zebra'"),
+        (3, "labels must be from 0 to 2, got 3. Class 2 is 'wren'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sample(model, labels)
+    with pytest.raises(ValueError, match="no class names, got 'three': give class indices"):
+        sample(model_of(Wave()), "three")
+
+
+@pytest.mark.parametrize("num", [0, -1, 1.5, True, "2"])
+def test_num_is_a_positive_integer(num):
+    with pytest.raises(ValueError, match=f"num must be .* at least 1, got {num!r}"):
+        sample(model_of(Wave()), [0], num=num)
 
 
 @pytest.mark.parametrize("nfe", [10_001, 10**12])

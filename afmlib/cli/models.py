@@ -27,7 +27,6 @@ import torch
 from torch import Tensor
 
 from afmlib import processes
-from afmlib.evaluation import decode_latents
 from afmlib.interfaces import SampleModel
 from afmlib.io import storage
 from afmlib.io.cache import copy_for_all
@@ -35,12 +34,9 @@ from afmlib.io.checkpoint import CONFIG, find_checkpoint, read_config, read_mani
 from afmlib.io.official_files import is_weights_file
 from afmlib.io.official_layout import parse_nfe
 from afmlib.official import load_official
-from afmlib.registry import AUTOENCODERS, PluginError, load_plugin_file
-from afmlib.sampling import LOADERS, load_checkpoint
+from afmlib.registry import PluginError, load_plugin_file
+from afmlib.sampling import LOADERS, VAE, decode_latents, load_autoencoder, load_checkpoint
 from afmlib.terminal import say
-
-VAE = "stabilityai/sd-vae-ft-mse"
-"""The autoencoder of the official checkpoints."""
 
 
 def device_of(name: str | None) -> torch.device:
@@ -141,10 +137,8 @@ def given_model(options: Any) -> GivenModel:
             )
     folder = newest_of(options.checkpoint)
     manifest = read_manifest(folder)
-    names = manifest.get("class_names")
-    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
     model = load_checkpoint(folder, ema=not options.online)
-    return GivenModel(model, folder, names if is_list else None, manifest)
+    return GivenModel(model, folder, model.class_names or None, manifest)
 
 
 def _official(options: Any) -> SampleModel:
@@ -164,10 +158,7 @@ def _official(options: Any) -> SampleModel:
 
 def is_latent(model: SampleModel) -> bool:
     """Returns whether samples are latents of an autoencoder, as opposed to images or points."""
-    shape = model.conventions.latent_shape
-    return model.conventions.latent_scale != 1 or (
-        shape is not None and len(shape) == 3 and shape[0] not in (1, 3)
-    )
+    return model.is_latent
 
 
 def decoder_of(
@@ -181,13 +172,4 @@ def decoder_of(
     """
     if vae is None:
         return None
-    if not is_latent(model):
-        raise ValueError("This model needs no autoencoder: remove --vae.")
-    autoencoder = AUTOENCODERS.build(dict(type="DiffusersAutoencoder", path=vae)).to(device)
-    scale = model.conventions.latent_scale
-    if abs(autoencoder.latent_scale / scale - 1) > 1e-6:
-        raise ValueError(
-            f"The model was trained with latent scale {scale:g}, but {vae} has latent scale "
-            f"{autoencoder.latent_scale:g}. Use the autoencoder of its training."
-        )
-    return functools.partial(decode_latents, autoencoder)
+    return functools.partial(decode_latents, load_autoencoder(vae, model, device))

@@ -37,7 +37,7 @@ class Digits(Dataset):
 
     latent_shape = (1, 8, 8)
     num_classes = 10
-    class_names = tuple("0123456789")
+    class_names = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
     def __init__(self, split: Literal["train", "test"] = "train") -> None:
         if split not in ("train", "test"):

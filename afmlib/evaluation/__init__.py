@@ -28,9 +28,10 @@ from afmlib.evaluation.evaluate import (
     evaluate_model,
     evaluate_samples,
 )
-from afmlib.evaluation.evaluator import EvaluationError, build_extractor, decode_latents
+from afmlib.evaluation.evaluator import EvaluationError, build_extractor
 from afmlib.evaluation.pictures import image_grid, picture, save_picture
 from afmlib.evaluation.protocol import EvalProtocol, balanced_labels
 from afmlib.evaluation.reference import write_reference
 from afmlib.evaluation.shards import sample_together
 from afmlib.metrics.evaluation import EvaluationData
+from afmlib.sampling import decode_latents

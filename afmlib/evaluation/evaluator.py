@@ -10,7 +10,6 @@ __all__ = [
     "Evaluator",
     "build_extractor",
     "compute_metrics",
-    "decode_latents",
     "name_of",
 ]
 
@@ -39,13 +38,11 @@ from afmlib.metrics.evaluation import MAX_REAL, SMALL
 from afmlib.metrics.extraction import extract_outputs
 from afmlib.metrics.reference_file import ReferenceFile, read_reference
 from afmlib.registry import AUTOENCODERS, EXTRACTORS, METRICS, ComponentRegistry
-from afmlib.sampling import to_uint8
+from afmlib.sampling import decode_latents, to_uint8
 from afmlib.typing import Labels, Latents
 
 OUTPUTS = frozenset({"features", "spatial", "logits"})
 EXTRACTED_AT_ONCE = 64
-DECODED_AT_ONCE = 16
-"""For 256x256 images, an autoencoder then needs about a gigabyte."""
 
 
 class EvaluationError(RuntimeError):
@@ -293,17 +290,6 @@ class DecodedImages(Dataset):
 
 
 @torch.no_grad()
-def decode_latents(autoencoder: Autoencoder, latents: Latents) -> Tensor:
-    """Decodes latents in small batches, on the device of the autoencoder.
-
-    Returns:
-        Images, on the CPU.
-    """
-    device = next((weights.device for weights in autoencoder.parameters()), None)
-    parts = torch.split(latents, DECODED_AT_ONCE)
-    return torch.cat([autoencoder.decode(part.to(device)).cpu() for part in parts])
-
-
 def compute_metrics(metrics: Iterable[Metric], evaluation: Evaluation) -> dict[str, float]:
     """Computes the numbers of metrics.
 

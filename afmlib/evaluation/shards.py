@@ -22,7 +22,7 @@ from afmlib import processes
 from afmlib.interfaces import Objective, SampleModel
 from afmlib.io import storage
 from afmlib.metrics.checked_tensors import pack, unpack
-from afmlib.sampling import DEFAULT_BATCH_SIZE, sample
+from afmlib.sampling import DEFAULT_BATCH_SIZE, is_live, sample
 from afmlib.typing import Labels
 
 Make: TypeAlias = Callable[[Sequence[int]], dict[str, Tensor]]
@@ -210,7 +210,7 @@ def sample_together(
 
 @contextlib.contextmanager
 def show_progress(count: int, done: int, progress: bool) -> Iterator[Callable[[int], None]]:
-    """Shows a progress bar on a terminal, and else lines in the log.
+    """Shows a progress bar on a terminal or in a notebook, and else lines in the log.
 
     Args:
         count: The number of images.
@@ -227,7 +227,7 @@ def show_progress(count: int, done: int, progress: bool) -> Iterator[Callable[[i
     from rich.console import Console
 
     console = Console(stderr=True)
-    if console.is_terminal:
+    if is_live(console):
         columns = (
             bars.TextColumn("Images"),
             bars.BarColumn(),

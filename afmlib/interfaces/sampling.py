@@ -7,7 +7,7 @@ import functools
 import inspect
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -135,15 +135,21 @@ class SampleModel(nn.Module):
         generator: The network.
         parameterization: Turns its output into latents.
         conventions: The meaning of its inputs and outputs.
+        class_names: The name of each class; empty if unknown.
     """
 
     def __init__(
-        self, generator: Generator, parameterization: Parameterization, conventions: Conventions
+        self,
+        generator: Generator,
+        parameterization: Parameterization,
+        conventions: Conventions,
+        class_names: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.generator = generator
         self.parameterization = parameterization
         self.conventions = conventions
+        self.class_names = list(class_names)
 
     def __repr__(self) -> str:
         known = self.conventions
@@ -153,6 +159,14 @@ class SampleModel(nn.Module):
             f"SampleModel({known.objective}, {type(self.generator).__name__}, nfe={nfe}, "
             f"num_classes={known.num_classes}, latent_shape={known.latent_shape}, "
             f"parameters={count:,})"
+        )
+
+    @property
+    def is_latent(self) -> bool:
+        """Whether samples are latents of an autoencoder, as opposed to images or points."""
+        shape = self.conventions.latent_shape
+        return self.conventions.latent_scale != 1 or (
+            shape is not None and len(shape) == 3 and shape[0] not in (1, 3)
         )
 
     def check_nfe(self, nfe: int | None) -> int:

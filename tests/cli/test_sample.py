@@ -264,7 +264,7 @@ def test_run_stores_class_names(tmp_path, monkeypatch):
     options = [word for setting in tiny for word in ("--set", setting)]
     assert main(["train", "afm_digits", "--work-dir", "run", *options]) == 0
 
-    assert read_manifest(find_checkpoint("run"))["class_names"] == list("0123456789")
+    assert read_manifest(find_checkpoint("run"))["class_names"][:3] == ["zero", "one", "two"]
 
 
 @pytest.mark.parametrize("out", ["x.png", "x.npz", "x.safetensors", "x/"])

@@ -1,4 +1,4 @@
-"""A progress bar on a terminal, and a plain line every ten seconds elsewhere."""
+"""A progress bar on a terminal or in a notebook, and a plain line every ten seconds elsewhere."""
 
 __all__ = ["ProgressHook", "duration"]
 
@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from afmlib.sampling import is_live
 from afmlib.terminal import printable
 
 PLAIN_INTERVAL = 10.0
@@ -27,6 +28,7 @@ class ProgressHook(Hook):
     def __init__(self, name: str, console: Console, checkpoint_every: int | None = None) -> None:
         self.name = printable(name)
         self.console = console
+        self.is_live = is_live(console)
         self.checkpoint_every = checkpoint_every
         self.bar = Progress(
             TextColumn("{task.description}", markup=False),
@@ -38,7 +40,7 @@ class ProgressHook(Hook):
             TimeRemainingColumn(),
             TextColumn("{task.fields[checkpoint]}"),
             console=console,
-            disable=not console.is_terminal,
+            disable=not self.is_live,
         )
 
     def before_train(self, runner: Any) -> None:
@@ -59,7 +61,7 @@ class ProgressHook(Hook):
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         now = time.monotonic()
-        interval = 0.3 if self.console.is_terminal else PLAIN_INTERVAL
+        interval = 0.3 if self.is_live else PLAIN_INTERVAL
         loop = runner.train_loop
         if now - self.last_time < interval and loop.num_images < loop.total_images:
             return
@@ -70,7 +72,7 @@ class ProgressHook(Hook):
             for key in outputs
             if key.endswith("/loss")
         )
-        if self.console.is_terminal:
+        if self.is_live:
             self.bar.update(
                 self.task,
                 completed=loop.num_images,
