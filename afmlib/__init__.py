@@ -20,6 +20,7 @@ __all__ = [
     "load_config",
     "load_official",
     "sample",
+    "save_grid",
     "train",
 ]
 
@@ -35,6 +36,7 @@ _MODULES = {
     "load_config": "afmlib.config",
     "load_official": "afmlib.official",
     "sample": "afmlib.sampling",
+    "save_grid": "afmlib.evaluation",
     "train": "afmlib.engine.train",
 }
 """Name -> module, for all names that are not in ``afmlib.registry``."""

@@ -1,5 +1,6 @@
 from afmlib.config import load_config as load_config
 from afmlib.engine.train import train as train
+from afmlib.evaluation import save_grid as save_grid
 from afmlib.evaluation.api import evaluate as evaluate
 from afmlib.official import load_official as load_official
 from afmlib.pretrained import load_classifier as load_classifier

@@ -2,14 +2,24 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from mmengine.hooks import Hook
 
-from afmlib import evaluate, load_checkpoint, load_config, sample, train
+from afmlib import (
+    build_discriminator,
+    evaluate,
+    load_checkpoint,
+    load_config,
+    sample,
+    train,
+)
+from afmlib.cli import main
 from afmlib.config import ConfigError, check_protocol
 from afmlib.interfaces import SampleModel
+from afmlib.io.checkpoint import CheckpointError
 
 TINY = {
     "objective.generator.hidden_size": 16,
@@ -25,6 +35,11 @@ TINY = {
     "checkpoint_every": None,
     "sample_every": None,
 }
+
+
+NETWORK = dict(
+    input_size=8, patch_size=2, in_channels=1, hidden_size=16, depth=1, num_heads=4, num_classes=10
+)
 
 
 class Counting(Hook):
@@ -189,6 +204,44 @@ def test_wrong_arguments_of_evaluate(run):
         evaluate(run.model, {"metrics": ["Diversity"]})
     with pytest.raises(TypeError, match="got Linear"):
         evaluate(torch.nn.Linear(1, 1), "digits")
+
+
+# --- sample and load_checkpoint ---
+
+
+def test_sample_takes_paths_and_names(run):
+    expected = sample(run.model, [3, 3, 7, 7])
+
+    for model in (run.model, run.work_dir, Path(run.checkpoint)):
+        assert torch.equal(sample(model, ["three", 7], num=2, device="cpu"), expected)
+    assert run.model.class_names[3] == "three"
+    pictures = sample(run.model, "three", num=4, output="pil")
+    assert [(picture.mode, picture.size) for picture in pictures] == [("L", (8, 8))] * 4
+    with pytest.raises(ValueError, match=r"no class 'tree'\. Did you mean 'three', class 3"):
+        sample(run.model, "tree")
+    with pytest.raises(CheckpointError, match="There is no checkpoint in nowhere"):
+        sample("nowhere", [0])
+
+
+def test_official_checkpoints_are_loaded(run, tmp_path):
+    assert main(["export", "--checkpoint", run.work_dir, "--out", str(tmp_path / "m.pth")]) == 0
+    options = dict(num_heads=4)
+
+    model = load_checkpoint(tmp_path / "m.pth", **options)
+
+    assert torch.equal(sample(model, [0, 1]), sample(run.model, [0, 1]))
+    with pytest.raises(ValueError, match="ema=False is for a run"):
+        load_checkpoint(tmp_path / "m.pth", ema=False)
+    with pytest.raises(ValueError, match="num_heads is for official checkpoints"):
+        load_checkpoint(run.work_dir, **options)
+
+
+def test_official_discriminator_is_not_sampled(tmp_path):
+    network = build_discriminator("DiTDiscriminator", **NETWORK)
+    torch.save(network.state_dict(), tmp_path / "d.pth")
+
+    with pytest.raises(CheckpointError, match=r"DiTDiscriminator, not a generator: .*load_official"):
+        load_checkpoint(tmp_path / "d.pth", num_heads=4)
 
 
 # --- The package ---

@@ -16,6 +16,7 @@ __all__ = [
     "image_grid",
     "picture",
     "sample_together",
+    "save_grid",
     "save_picture",
     "write_reference",
 ]
@@ -29,7 +30,7 @@ from afmlib.evaluation.evaluate import (
     evaluate_samples,
 )
 from afmlib.evaluation.evaluator import EvaluationError, build_extractor
-from afmlib.evaluation.pictures import image_grid, picture, save_picture
+from afmlib.evaluation.pictures import image_grid, picture, save_grid, save_picture
 from afmlib.evaluation.protocol import EvalProtocol, balanced_labels
 from afmlib.evaluation.reference import write_reference
 from afmlib.evaluation.shards import sample_together
