@@ -103,7 +103,12 @@ def load_official(
         OSError: If it cannot be read.
     """
     path = str(path)
-    network = read_official(path, num_heads)
+    try:
+        network = read_official(path, num_heads)
+    except IsADirectoryError:
+        raise CheckpointError(
+            f"{path} is a folder: load a run, a checkpoint or an export with load_checkpoint."
+        ) from None
     if network.kind == "generator":
         choice = _choose(network, repeats, nfe, prediction)
         built: nn.Module = _sample_model(network, choice)

@@ -13,6 +13,7 @@ size or on the number of images. Methods that add noise after step :math:`k` dra
 __all__ = [
     "VAE",
     "decode_latents",
+    "device_of",
     "evaluating",
     "is_live",
     "load_autoencoder",
@@ -151,7 +152,7 @@ def sample(
         ValueError: If an argument does not fit the model.
     """
     if isinstance(model, str | Path):
-        model = load_checkpoint(model, device="cuda" if torch.cuda.is_available() else "cpu")
+        model = load_checkpoint(model, device=device_of(device))
     elif isinstance(model, Objective):
         objective = model
         if objective.sample_model is None:
@@ -200,6 +201,21 @@ def sample(
     return to_pil(images) if output == "pil" else images
 
 
+def device_of(name: torch.device | str | None) -> torch.device:
+    """Returns a device by its name. Defaults to CUDA if it is available.
+
+    Raises:
+        ValueError: If the device does not exist.
+    """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError:
+        raise ValueError(f"There is no device {str(name)!r}.") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"There is no device {str(name)!r}: torch finds no CUDA device.")
+    return device
+
+
 @contextlib.contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
     """Puts a network in evaluation mode, and restores the mode of each module at the end."""
@@ -222,12 +238,12 @@ def _check_options(
     """Checks options and returns the dtype for autocast, None without autocast."""
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
         raise ValueError(f"seed must be a whole number, got {seed!r}.")
-    if device is not None and torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device is {str(device)!r}, but torch finds no CUDA device here.")
+    if device is not None:
+        device_of(device)
     if output not in ("float", "uint8", "pil"):
         raise ValueError(f"output is 'float', 'uint8' or 'pil', got {output!r}.")
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+        raise ValueError(f"batch_size must be at least 1, got {batch_size!r}.")
     if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
         raise ValueError(f"dtype is bfloat16, float16 or float32, got {dtype}.")
     return None if dtype == torch.float32 else dtype
@@ -283,6 +299,8 @@ def _require_images(model: SampleModel, shape: Sequence[int], output: str) -> No
 def _latent_shape(conventions: Conventions, noises: Tensor | None, count: int) -> tuple[int, ...]:
     shape = conventions.latent_shape
     if noises is not None:
+        if not isinstance(noises, Tensor):
+            raise TypeError(f"noises must be a tensor, got {type(noises).__name__}.")
         if len(noises) != count or (shape is not None and tuple(noises.shape[1:]) != tuple(shape)):
             raise ValueError(
                 f"noises have shape {tuple(noises.shape)}; {count} labels need "

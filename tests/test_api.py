@@ -13,6 +13,7 @@ from afmlib import (
     evaluate,
     load_checkpoint,
     load_config,
+    load_official,
     sample,
     train,
 )
@@ -156,6 +157,10 @@ def test_wrong_arguments_of_train(tmp_path):
         train("afm_digits", tmp_path, {"objective.ot_scale": torch.tensor(0.1)})
     with pytest.raises(TypeError, match=r"A callback is a function .* got 'print'"):
         train("afm_digits", tmp_path, callbacks=["print"])
+    with pytest.raises(TypeError, match="A config is a name, a path or a mapping, got None"):
+        train(None, tmp_path)
+    with pytest.raises(ValueError, match="There is no device 'gpu'"):
+        train("afm_digits", tmp_path, device="gpu")
     assert not list(tmp_path.iterdir())
 
 
@@ -202,6 +207,10 @@ def test_wrong_arguments_of_evaluate(run):
         evaluate(run.model, "digitz")
     with pytest.raises(ConfigError, match=r"There is no reference: .* data="):
         evaluate(run.model, {"metrics": ["Diversity"]})
+    with pytest.raises(ConfigError, match=r"no metrics: .* overrides="):
+        evaluate(run.work_dir, overrides={"evaluation.metrics": []})
+    with pytest.raises(ValueError, match="There is no device 'gpu'"):
+        evaluate(run.work_dir, device="gpu")
     with pytest.raises(TypeError, match="got Linear"):
         evaluate(torch.nn.Linear(1, 1), "digits")
 
@@ -234,13 +243,15 @@ def test_official_checkpoints_are_loaded(run, tmp_path):
         load_checkpoint(tmp_path / "m.pth", ema=False)
     with pytest.raises(ValueError, match="num_heads is for official checkpoints"):
         load_checkpoint(run.work_dir, **options)
+    with pytest.raises(CheckpointError, match=r"is a folder: .* with load_checkpoint"):
+        load_official(run.work_dir)
 
 
 def test_official_discriminator_is_not_sampled(tmp_path):
     network = build_discriminator("DiTDiscriminator", **NETWORK)
     torch.save(network.state_dict(), tmp_path / "d.pth")
 
-    with pytest.raises(CheckpointError, match=r"DiTDiscriminator, not a generator: .*load_official"):
+    with pytest.raises(CheckpointError, match=r"DiTDiscriminator, not a .*load_official"):
         load_checkpoint(tmp_path / "d.pth", num_heads=4)
 
 

@@ -271,6 +271,11 @@ def test_labels_are_one_number_per_sample():
         sample(model_of(Wave()), [[0, 1]])
 
 
+def test_noises_are_a_tensor():
+    with pytest.raises(TypeError, match="noises must be a tensor, got list"):
+        sample(model_of(Wave()), [0], noises=[0.0])
+
+
 @pytest.mark.parametrize("shape", [(3, *SHAPE), (2, 2, 4, 5), (2, 4, 4), (2,)])
 def test_noises_of_wrong_shape_raise(shape):
     with pytest.raises(ValueError, match=r"2 labels need \(2, 2, 4, 4\)"):
@@ -291,6 +296,7 @@ def test_model_of_any_shape_needs_noises():
     [
         (dict(output="png"), "output is 'float', 'uint8' or 'pil', got 'png'"),
         (dict(batch_size=0), "batch_size must be at least 1, got 0"),
+        (dict(batch_size="4"), "batch_size must be at least 1, got '4'"),
         (dict(seed=-1), "Seeds must be in"),
         (dict(seed=None), "seed must be a whole number, got None"),
         (dict(seed=1.5), "seed must be a whole number, got 1.5"),
@@ -310,8 +316,10 @@ def test_labels_are_class_indices(labels):
 
 def test_device_that_is_missing_is_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="device is 'cuda', but torch finds no CUDA"):
+    with pytest.raises(ValueError, match="no device 'cuda': torch finds no CUDA"):
         sample(model_of(Wave()), [0], device="cuda")
+    with pytest.raises(ValueError, match="no device 'gpu'"):
+        sample(model_of(Wave()), [0], device="gpu")
 
 
 @pytest.mark.parametrize("model", [DiTGenerator(**TINY), None])

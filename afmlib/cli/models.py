@@ -35,23 +35,15 @@ from afmlib.io.official_files import is_weights_file
 from afmlib.io.official_layout import parse_nfe
 from afmlib.official import load_official
 from afmlib.registry import PluginError, load_plugin_file
-from afmlib.sampling import LOADERS, VAE, decode_latents, load_autoencoder, load_checkpoint
+from afmlib.sampling import (
+    LOADERS,
+    VAE,
+    decode_latents,
+    device_of,
+    load_autoencoder,
+    load_checkpoint,
+)
 from afmlib.terminal import say
-
-
-def device_of(name: str | None) -> torch.device:
-    """Returns the device of ``--device``. Defaults to CUDA if it is available.
-
-    Raises:
-        ValueError: If the device does not exist.
-    """
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError:
-        raise ValueError(f"There is no device {name!r}.") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"There is no device {name!r}: torch finds no CUDA device.")
-    return device
 
 
 def newest_of(path: str) -> str:

@@ -110,6 +110,8 @@ def load_config(
     added = [str(Path(plugin).resolve()) for plugin in plugins]
     for plugin in added:
         load_plugin_file(plugin)
+    if not isinstance(name, str | Path | Mapping):
+        raise TypeError(f"A config is a name, a path or a mapping, got {name!r}.")
     if isinstance(name, Mapping):
         config = copy.deepcopy(dict(name))
         _load_plugins(config, Path("config"))

@@ -18,7 +18,7 @@ from afmlib.engine.runner import Runner
 from afmlib.engine.step import TrainingStep
 from afmlib.interfaces import SampleModel
 from afmlib.io import storage
-from afmlib.sampling import load_checkpoint
+from afmlib.sampling import device_of, load_checkpoint
 
 Callback: TypeAlias = Callable[[int, dict[str, float]], object]
 """A function of the number of images seen and the numbers of a log entry."""
@@ -82,9 +82,9 @@ def train(
         FileExistsError: If the folder holds a run and ``resume`` is False.
         TrainingError: If a number is not finite.
     """
-    name = "run" if isinstance(config, Mapping) else Path(config).stem
     loaded = load_config(config, overrides, plugins)
     check_config(loaded)
+    name = "run" if isinstance(config, Mapping) else Path(config).stem
     for callback in callbacks:
         if not callable(callback) and not isinstance(callback, Hook):
             raise TypeError(
@@ -96,7 +96,7 @@ def train(
         f"runs/{name}" if work_dir is None else work_dir,
         name=name,
         resume=resume,
-        device=None if device is None else str(device),
+        device=str(device_of(device)),
         console=Console(stderr=True) if progress else None,
         hooks=[one if isinstance(one, Hook) else _CallbackHook(one) for one in callbacks],
         step=step,

@@ -27,7 +27,7 @@ from afmlib.io.checkpoint import CONFIG, find_checkpoint, read_config, read_mani
 from afmlib.io.official_files import is_weights_file
 from afmlib.pretrained import load_classifier
 from afmlib.registry import METRICS, build_dataset
-from afmlib.sampling import load_checkpoint
+from afmlib.sampling import device_of, load_checkpoint
 
 DEFAULT_PROTOCOL = "adm50k"
 """The protocol of samples and official checkpoints, which have no config."""
@@ -87,7 +87,7 @@ def evaluate(
             f"evaluate needs a loaded model, an objective or a path, got {type(model).__name__}."
         )
     if device is not None:
-        model = model.to(device)
+        model = model.to(device_of(device))
     composed, is_protocol = _compose(config, stored)
     composed, protocol = changed_protocol(composed, overrides, reference, is_protocol)
     place = next((weights.device for weights in model.parameters()), torch.device("cpu"))
@@ -102,10 +102,9 @@ def evaluate(
 
 
 def _load(path: str, device: torch.device | str | None) -> SampleModel | Classifier:
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if not is_weights_file(path) and "classifier" in read_manifest(find_checkpoint(path)):
-        return load_classifier(path, device=device)
-    return load_checkpoint(path, device=device)
+        return load_classifier(path, device=device_of(device))
+    return load_checkpoint(path, device=device_of(device))
 
 
 def _stored_config(path: str) -> dict[str, Any]:
@@ -177,7 +176,10 @@ def changed_protocol(
         changed["evaluation"] = {**changed["evaluation"], "reference": reference}
     protocol = check_protocol(changed.get("evaluation", {}))
     if not protocol.metrics:
-        raise ConfigError("The config has no metrics: --set evaluation.metrics='[...]'.")
+        raise ConfigError(
+            "The config has no metrics: --set evaluation.metrics='[...]' (in Python: "
+            "overrides={'evaluation.metrics': [...]})."
+        )
     return changed, protocol
 
 

@@ -104,7 +104,13 @@ class LabelEmbedder(nn.Module):
         nn.init.normal_(self.embedding_table.weight, std=0.02)
 
     def forward(self, labels: Labels) -> Tensor:
-        return self.embedding_table(labels)
+        try:
+            return self.embedding_table(labels)
+        except IndexError:  # On a CPU. Checking on a GPU would wait for it.
+            raise ValueError(
+                f"labels must be from 0 to {self.embedding_table.num_embeddings - 1}, got "
+                f"{labels.min().item()} to {labels.max().item()}."
+            ) from None
 
 
 class TimestepEmbedder(nn.Module):

@@ -182,3 +182,9 @@ def test_label_embedder():
     assert torch.equal(embedder(labels), table[labels])
     assert table.shape == (100, 64)
     assert abs(table.std() - 0.02) < 1e-3
+
+
+@pytest.mark.parametrize("wrong", [-1, 4])
+def test_labels_beyond_the_table_raise(wrong):
+    with pytest.raises(ValueError, match=f"labels must be from 0 to 3, got .*{wrong}"):
+        LabelEmbedder(4, 8)(torch.tensor([0, wrong]))
