@@ -1,12 +1,14 @@
 """Tests for afmlib.sampling."""
 
 import dataclasses
+import importlib.util
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from torch import nn
 
 from afmlib.interfaces import Autoencoder, Conventions, Generator, SampleModel
@@ -19,7 +21,7 @@ from afmlib.parameterizations import (
     SamplePrediction,
     VelocityPrediction,
 )
-from afmlib.sampling import sample, to_uint8
+from afmlib.sampling import is_live, sample, to_uint8
 
 SHAPE = (2, 4, 4)
 TINY = dict(input_size=4, in_channels=2, hidden_size=8, depth=1, num_heads=2, num_classes=3)
@@ -402,6 +404,22 @@ def test_progress_bar_changes_nothing(capsys):
 
     assert torch.equal(sample(model, [0, 1], progress=True), sample(model, [0, 1]))
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "has_widgets", "expected"),
+    [
+        (dict(force_terminal=True), False, True),
+        (dict(force_terminal=False), True, False),
+        (dict(force_jupyter=True), True, True),
+        (dict(force_jupyter=True), False, False),
+    ],
+)
+def test_bars_need_a_terminal_or_widgets(options, has_widgets, expected, monkeypatch):
+    spec = "a spec" if has_widgets else None
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+
+    assert is_live(Console(**options)) == expected
 
 
 # --- Precision ---

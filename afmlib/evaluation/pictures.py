@@ -114,7 +114,8 @@ def save_grid(
         made = Image.fromarray(image_grid(tensor, columns))
     else:
         made = Image.fromarray(image_grid(tensor, columns, CAPTIONED_TILE, CAPTION_HEIGHT))
-        _write_captions(made, captions, columns)
+        gap = GAP * max(1, math.ceil(CAPTIONED_TILE / tensor.shape[-1]))
+        _write_captions(made, captions, columns, gap)
     file = io.BytesIO()
     made.save(file, format="PNG")
     storage.write_atomically(str(path), file.getvalue())
@@ -136,17 +137,19 @@ def _as_tensor(images: Tensor | Sequence[Image.Image]) -> Tensor:
     return images / 127.5 - 1 if images.dtype == torch.uint8 else images.detach().float().cpu()
 
 
-def _write_captions(grid: Image.Image, captions: Sequence[str], columns: int) -> None:
+def _write_captions(grid: Image.Image, captions: Sequence[str], columns: int, gap: int) -> None:
     """Writes each caption below its image, shortened to its width."""
     draw = ImageDraw.Draw(grid)
-    width, height = grid.width / columns, grid.height / math.ceil(len(captions) / columns)
+    width = (grid.width - gap) / columns
+    height = (grid.height - gap) / math.ceil(len(captions) / columns)
     for index, caption in enumerate(map(str, captions)):
         text = caption
         while text and draw.textlength(text) > width - 4:
             caption = caption[:-1]
             text = f"{caption}..." if caption else ""
         row, column = divmod(index, columns)
-        place = ((column + 0.5) * width, (row + 1) * height - CAPTION_HEIGHT / 2)
+        below = gap + (row + 1) * height - (CAPTION_HEIGHT + gap) / 2
+        place = (gap / 2 + (column + 0.5) * width, below)
         draw.text(place, text, fill="white", anchor="mm")
 
 
