@@ -33,7 +33,7 @@ DEFAULT_PROTOCOL = "adm50k"
 """The protocol of samples and official checkpoints, which have no config."""
 
 FREE = frozenset({"name", "reference", "autoencoder", "batch_size"})
-"""Keys that may change without another name of the protocol; the result records them."""
+"""Keys that may change under the same protocol name, since the result records them."""
 
 
 def evaluate(
