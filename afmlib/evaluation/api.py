@@ -75,9 +75,15 @@ def evaluate(
     """
     stored: dict[str, Any] = {}
     if isinstance(model, str | Path):
-        stored = _stored_config(str(model))
-        config = DEFAULT_PROTOCOL if config is None and is_weights_file(str(model)) else config
-        model = _load(str(model), device)
+        path = str(model)
+        if is_weights_file(path):
+            config = DEFAULT_PROTOCOL if config is None else config
+            model = load_checkpoint(path, device=device_of(device))
+        else:  # All processes take the same checkpoint: a run may be training.
+            path = processes.from_first(find_checkpoint(path) if processes.rank() == 0 else path)
+            stored = _stored_config(path)
+            load = load_classifier if "classifier" in read_manifest(path) else load_checkpoint
+            model = load(path, device=device_of(device))
     elif isinstance(model, Objective):
         average = model.sample_model or model.ema
         assert isinstance(average, SampleModel | Classifier)
@@ -101,17 +107,8 @@ def evaluate(
     return processes.from_first(result or {})
 
 
-def _load(path: str, device: torch.device | str | None) -> SampleModel | Classifier:
-    if not is_weights_file(path) and "classifier" in read_manifest(find_checkpoint(path)):
-        return load_classifier(path, device=device_of(device))
-    return load_checkpoint(path, device=device_of(device))
-
-
-def _stored_config(path: str) -> dict[str, Any]:
-    """Returns the config of the run at a path; empty if there is none."""
-    if is_weights_file(path):
-        return {}
-    folder = find_checkpoint(path)
+def _stored_config(folder: str) -> dict[str, Any]:
+    """Returns the config in a checkpoint; empty if there is none."""
     if CONFIG not in read_manifest(folder)["files"]:
         return {}
     return dict(parse(read_config(folder), f"The config of {folder}"))
