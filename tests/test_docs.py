@@ -19,7 +19,6 @@ SHORT = [
     "num_images=64",
     "sample_every=null",
     "checkpoint_every=null",
-    "evaluation.metrics=[Diversity]",
     "evaluation.extractor=null",
     "evaluation.num_samples=20",
 ]
@@ -70,13 +69,16 @@ def run_command(words):
     elif words[:1] == ["afmlib"]:
         argv = words[1:]
         if argv[0] == "train" and "--print-config" not in argv:
-            argv += [word for setting in SHORT for word in ("--set", setting)]
+            metric = "NoisedAccuracy" if "classifier" in argv[1] else "Diversity"
+            settings = [*SHORT, f"evaluation.metrics=[{metric}]"]
+            argv += [word for setting in settings for word in ("--set", setting)]
         assert main(argv) == 0, words
 
 
 def run_benchmark(argv):
     num = next(i for i, word in enumerate(argv) if word.startswith("--"))
-    contenders = [":".join([name, *SHORT[1:]]) for name in argv[:num]]
+    settings = [*SHORT[1:], "evaluation.metrics=[Diversity]"]
+    contenders = [":".join([name, *settings]) for name in argv[:num]]
     return run.main([*contenders, *argv[num:], "--budget", "32img", "--patience", "0.01"])
 
 
