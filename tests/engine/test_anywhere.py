@@ -68,7 +68,7 @@ def test_the_commands_take_urls(work_dir, tmp_path, monkeypatch, capsys):
 
     assert main(train) == 0
     assert main(train) == 2
-    assert "holds a run already" in capsys.readouterr().err
+    assert "already holds a run" in capsys.readouterr().err
     assert main([*train, "--resume"]) == 0
     assert "nothing to do" in capsys.readouterr().err
     assert main(["sample", "--checkpoint", work_dir, "--out", "grid.png"]) == 0
