@@ -8,6 +8,7 @@ from typing import Any
 from afmlib.config import with_defaults
 from afmlib.config.yaml_files import parse
 from afmlib.io.checkpoint import CheckpointError, read_config, read_manifest
+from afmlib.registry import OBJECTIVES, ComponentError
 
 SAME = (
     "objective",
@@ -59,6 +60,8 @@ def check_same_run(folder: str, config: Mapping[str, Any], manifest: Mapping[str
     if stored["phases"]:  # A run that began without phases keeps no state of them.
         seen = there.get("num_images")
         stored["phases"], here["phases"] = (_started(c["phases"], seen) for c in (stored, here))
+    for run in (stored, here):
+        run["updates"] = {**_players(run["objective"]), **run["updates"]}
     for key in SAME:
         difference = _difference(key, stored.get(key), here.get(key))
         if difference:
@@ -96,6 +99,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _players(objective: Any) -> Mapping[str, int]:
+    """Returns the default updates of an objective's players."""
+    try:
+        return OBJECTIVES.resolve(objective)[0].players  # type: ignore[attr-defined]
+    except ComponentError:  # The comparison of the objectives names what is wrong.
+        return {}
 
 
 def _renamed(tree: Any) -> Any:

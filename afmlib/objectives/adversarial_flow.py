@@ -310,7 +310,13 @@ class AdversarialFlow(Objective):
         for name, regularizer in zip(self.regularizer_names, self.regularizers, strict=True):
             assert isinstance(regularizer, Regularizer)
             scale = scheduled_value(regularizer.scale, self.num_images, self.total_images)
-            terms[name] = scale * regularizer(generated).mean()
+            values = regularizer(generated)
+            if values.shape != labels.shape:
+                raise ValueError(
+                    f"{type(regularizer).__name__} must return one value per sample, shape "
+                    f"{tuple(labels.shape)}; it returned shape {tuple(values.shape)}."
+                )
+            terms[name] = scale * values.mean()
         return terms
 
     @property

@@ -69,6 +69,18 @@ def test_negative_scale_raises():
         Size(-1)
 
 
+def test_scalar_regularizer_raises(networks, batch):
+    class Mean(Size):
+        def forward(self, generated):
+            return super().forward(generated).mean()
+
+    objective = AdversarialFlow(*networks("mlp"), regularizers=[Mean()])
+    latents, labels = batch(objective.generator)
+
+    with pytest.raises(ValueError, match="Mean must return one value per sample"):
+        objective.generator_terms(latents, labels, objective.draw(latents))
+
+
 @pytest.mark.parametrize("normalize", [True, False])
 def test_contract_is_kept(networks, normalize):
     objective = AdversarialFlow(
