@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from afmlib.io import storage
+from afmlib.io.bounds import MAX_MANIFEST
 
 LOCK = "writer.lock"
 INTERVAL = 20.0
@@ -138,7 +139,7 @@ def _read(path: str) -> dict[str, Any] | None:
     """Returns the content of a lock; None if it is missing or was written only in part."""
     for _ in range(10):
         try:
-            holder = json.loads(storage.read_bytes(path))
+            holder = json.loads(storage.read_bytes(path, MAX_MANIFEST))
         except FileNotFoundError:
             return None
         except (ValueError, RecursionError):
