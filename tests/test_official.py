@@ -206,7 +206,8 @@ def test_other_networks_match_built_ones(write):
         loaded = load_official(write("network.pth", state), num_heads=HEADS)
 
         more = (times,) if isinstance(built, DiTClassifier) else (labels, times)
-        assert torch.equal(loaded(latents, *more), built(latents, *more))
+        # Attention may pick another kernel for frozen weights.
+        torch.testing.assert_close(loaded(latents, *more), built(latents, *more).detach())
 
 
 def test_remote_file(write, tmp_path, monkeypatch):

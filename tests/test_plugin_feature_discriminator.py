@@ -29,7 +29,7 @@ runner.train()
 after = network.state_dict()
 changed = {name for name in before if not torch.equal(before[name], after[name])}
 print(runner.train_loop.iter, bool(changed), {name.split(".")[0] for name in changed})
-optimized = sum(p.numel() for p in runner.optim_wrapper["discriminator"].trainable)
+optimized = sum(p.numel() for p in runner.step.optimizers["discriminator"].trainable)
 print(optimized == sum(p.numel() for p in network.heads.parameters()))
 """
 

