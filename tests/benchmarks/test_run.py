@@ -140,7 +140,7 @@ def test_every_contender_is_counted_and_measured(comparison):
     (mine,) = (entry for name, entry in entries.items() if "MyDiscriminator" in name)
     assert mine["measured"]["update"]["images_per_second"] > 0
     (large,) = (entry for name, entry in entries.items() if "afm_b2" in name)
-    assert large["flops"]["forward_passes"] > 10
+    assert large["flops"]["forward_passes"] > 5
     assert large["measured"]["update"]["seconds"] is None
     assert "would take at least" in large["measured"]["update"]["reason"]
     (dead,) = (entry for name, entry in entries.items() if "Dying" in name)
