@@ -252,9 +252,7 @@ def test_other_conventions_or_data_raise(run, tmp_path):
 def test_explicit_default_is_the_same_run(run):
     run()
 
-    runner = run(
-        "objective.cp_scale=0.01", "seed=0", "updates.generator=1", resume=True
-    )
+    runner = run("objective.cp_scale=0.01", "seed=0", "updates.generator=1", resume=True)
 
     assert runner.train_loop.num_images == 64
 

