@@ -21,6 +21,7 @@ from afmlib.cli import main
 from afmlib.config import ConfigError, check_protocol
 from afmlib.interfaces import SampleModel
 from afmlib.io.checkpoint import CheckpointError
+from afmlib.io.lock import only_writer
 
 TINY = {
     "objective.generator.hidden_size": 16,
@@ -261,3 +262,8 @@ def test_official_discriminator_is_not_sampled(tmp_path):
 def test_import_does_not_import_torch():
     code = "import sys, afmlib; dir(afmlib); assert not {'torch', 'mmengine'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_train_refuses_a_folder_that_is_written(tmp_path):
+    with only_writer(str(tmp_path)), pytest.raises(OSError, match="writ"):
+        train("afm_digits", tmp_path, progress=False)

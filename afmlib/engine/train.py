@@ -18,6 +18,7 @@ from afmlib.engine.runner import Runner
 from afmlib.engine.step import TrainingStep
 from afmlib.interfaces import SampleModel
 from afmlib.io import storage
+from afmlib.io.lock import only_writer
 from afmlib.sampling import device_of, load_checkpoint
 
 Callback: TypeAlias = Callable[[int, dict[str, float]], object]
@@ -91,19 +92,21 @@ def train(
                 "A callback is a function (num_images, numbers) or an mmengine hook, got "
                 f"{callback!r}."
             )
-    runner = Runner(
-        loaded,
-        f"runs/{name}" if work_dir is None else work_dir,
-        name=name,
-        resume=resume,
-        device=str(device_of(device)),
-        console=Console(stderr=True) if progress else None,
-        hooks=[one if isinstance(one, Hook) else _CallbackHook(one) for one in callbacks],
-        step=step,
-    )
-    for line in runner.describe():
-        runner.report(line)
-    runner.train()
+    folder = str(f"runs/{name}" if work_dir is None else work_dir)
+    with only_writer(folder):
+        runner = Runner(
+            loaded,
+            folder,
+            name=name,
+            resume=resume,
+            device=str(device_of(device)),
+            console=Console(stderr=True) if progress else None,
+            hooks=[one if isinstance(one, Hook) else _CallbackHook(one) for one in callbacks],
+            step=step,
+        )
+        for line in runner.describe():
+            runner.report(line)
+        runner.train()
     checkpoint = processes.from_first(runner.last_checkpoint)  # The first process has written it.
     assert checkpoint is not None
     has_samples = runner.objective.sample_model is not None
