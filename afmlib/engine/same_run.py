@@ -34,7 +34,7 @@ RENAMED = {
     "ForwardModeDerivative": "ForwardModeJVP",
     "FiniteDifferenceDerivative": "FiniteDifferenceJVP",
 }
-"""Keys and types of runs before 0.2."""
+"""Old names of keys and types, which configs in older checkpoints have."""
 
 PLACES = {"path", "checkpoint"}
 """Arguments that are paths. The files may have moved."""
@@ -61,7 +61,8 @@ def check_same_run(folder: str, config: Mapping[str, Any], manifest: Mapping[str
         seen = there.get("num_images")
         stored["phases"], here["phases"] = (_started(c["phases"], seen) for c in (stored, here))
     for run in (stored, here):
-        run["updates"] = {**_players(run["objective"]), **run["updates"]}
+        if isinstance(run["updates"], Mapping):  # The config of a checkpoint may hold anything.
+            run["updates"] = {**_players(run["objective"]), **run["updates"]}
     for key in SAME:
         difference = _difference(key, stored.get(key), here.get(key))
         if difference:

@@ -171,7 +171,7 @@ def read_manifest(folder: str) -> dict[str, Any]:
     _check_types(path, manifest["files"], dict.fromkeys(manifest["files"], (str,)))
     conventions = manifest.get("conventions", {})
     _check_types(path, conventions, CONVENTIONS)
-    if "parameterisation" in conventions:  # Before 0.2.
+    if "parameterisation" in conventions:  # In older checkpoints.
         conventions["parameterization"] = conventions.pop("parameterisation")
     _check_number(folder, manifest.get("num_images"))
     return manifest

@@ -13,7 +13,7 @@ from afmlib.config import ConfigError
 from afmlib.engine import Runner
 from afmlib.engine.same_run import check_same_run
 from afmlib.interfaces import Generator
-from afmlib.io.checkpoint import read_config, read_manifest
+from afmlib.io.checkpoint import CheckpointError, read_config, read_manifest
 from afmlib.objectives.flow_matching import FlowMatching
 from afmlib.parameterizations import InstantaneousVelocity
 from afmlib.registry import OBJECTIVES, PARAMETERIZATIONS
@@ -178,3 +178,15 @@ def test_switching_off_an_absent_guidance_changes_nothing(run, tmp_path):
     run("phases=[{at: 0, guidance: false, augmentation: false}]")
     with pytest.raises(ConfigError, match="no setting 'guidance'"):
         run("phases=[{at: 8, guidance: true}]", work_dir=tmp_path / "other")
+
+
+def test_stored_updates_of_another_type_are_another_run(run):
+    runner = run()
+    folder = runner.last_checkpoint
+    stored = read_config(folder) + "updates: 5\n"
+
+    with (
+        mock.patch("afmlib.engine.same_run.read_config", return_value=stored),
+        pytest.raises(CheckpointError, match="its updates is 5, not"),
+    ):
+        check_same_run(folder, runner.full_config, read_manifest(folder))
