@@ -9,18 +9,72 @@ References:
     | https://arxiv.org/abs/2511.22475
 """
 
-__all__ = ["PlayerOptimizer", "build_optimizers"]
+__all__ = ["AdamWithoutMomentum", "PlayerOptimizer", "build_optimizers"]
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adam import adam
+from torch.optim.adamw import adamw
 
 from afmlib.config import OptimizerConfig
 from afmlib.interfaces import DepthWrapper, Objective, Schedule
 from afmlib.registry import SCHEDULES
 from afmlib.schedules import ConstantSchedule
+
+
+class AdamWithoutMomentum(torch.optim.Adam):
+    r"""Adam or AdamW at :math:`\beta_1 = 0`, where the first moment is the gradient itself.
+
+    Torch's optimizers store that moment all the same: for a large network, a third of its state.
+    Here torch's kernels get the gradient in its place. The updates are the same to the last bit.
+
+    Args:
+        parameters: The parameters.
+        decoupled: Whether the weight decay is that of AdamW.
+        arguments: The arguments of torch's Adam.
+    """
+
+    def __init__(
+        self, parameters: Sequence[Tensor], decoupled: bool = False, **arguments: Any
+    ) -> None:
+        super().__init__(parameters, **arguments)
+        self.kernel = adamw if decoupled else adam
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Updates the parameters that have a gradient."""
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            gradients = [p.grad for p in parameters]
+            states = [self._state_of(p, bool(group["fused"])) for p in parameters]
+            self.kernel(
+                parameters,
+                gradients,
+                gradients,  # The first moments.
+                [state["exp_avg_sq"] for state in states],
+                [],
+                [state["step"] for state in states],
+                fused=group["fused"],
+                found_inf=getattr(self, "found_inf", None),
+                amsgrad=False,
+                beta1=0.0,
+                beta2=group["betas"][1],
+                lr=group["lr"],
+                weight_decay=group["weight_decay"],
+                eps=group["eps"],
+                maximize=False,
+            )
+
+    def _state_of(self, parameter: Tensor, fused: bool) -> dict[str, Tensor]:
+        state: dict[str, Tensor] = self.state[parameter]
+        if not state:
+            device = parameter.device if fused else "cpu"
+            state["step"] = torch.zeros((), dtype=torch.float32, device=device)
+            state["exp_avg_sq"] = torch.zeros_like(parameter)
+        return state
 
 
 class PlayerOptimizer:
@@ -37,17 +91,20 @@ class PlayerOptimizer:
             # Torch rejects an int beside a float.
             arguments |= {"betas": tuple(map(float, config.betas)), "eps": config.eps}
         self.trainable = [p for p in network.parameters() if p.requires_grad]
+        is_adam = config.type in ("Adam", "AdamW")
+        self.is_fused = config.type != "RAdam" and _has_fused_kernel(self.trainable, is_adam)
+        if self.is_fused:
+            arguments["fused"] = True  # On a CPU, a quarter of the time of the loop.
         types: dict[str, Any] = {
             "Adam": torch.optim.Adam,
             "AdamW": torch.optim.AdamW,
             "RAdam": torch.optim.RAdam,
             "SGD": torch.optim.SGD,
         }
-        if config.type != "RAdam" and _has_fused_kernel(self.trainable):
-            arguments["fused"] = True  # On a CPU, a quarter of the time of the loop.
-        self.optimizer: torch.optim.Optimizer = types[config.type](
-            self.trainable, lr=0.0, **arguments
-        )
+        kind = types[config.type]
+        if is_adam and config.betas[0] == 0:
+            kind, arguments["decoupled"] = AdamWithoutMomentum, config.type == "AdamW"
+        self.optimizer: torch.optim.Optimizer = kind(self.trainable, lr=0.0, **arguments)
         self.clip_grad_norm = config.clip_grad_norm
         self.schedule: Schedule = (
             SCHEDULES.build(config.lr)
@@ -72,21 +129,38 @@ class PlayerOptimizer:
     def zero_grad(self) -> None:
         self.optimizer.zero_grad()
 
-    def step(self) -> None:
+    def step(self, skip: Tensor | None = None) -> None:
+        """Updates the parameters.
+
+        Args:
+            skip: A truth value on the device. If it is true, nothing changes. Fused kernels read it
+                there; before the others, the program waits for it.
+        """
+        if skip is not None and self.is_fused:
+            # The name that torch's gradient scaler uses.
+            self.optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
+        elif skip is not None and skip:
+            return
         self.optimizer.step()
 
 
-def _has_fused_kernel(parameters: Sequence[Tensor]) -> bool:
+def _has_fused_kernel(parameters: Sequence[Tensor], is_adam: bool) -> bool:
     """Returns whether torch can update the parameters with its fused kernels.
 
-    FSDP2 shards have a type of their own and take the default kernels.
+    For the shards of FSDP2 it has those of Adam only.
     """
     return all(
-        type(p) is nn.Parameter
+        (type(p) is nn.Parameter or (is_adam and _is_shard(p)))
         and p.device.type in ("cpu", "cuda")
         and p.dtype in (torch.float32, torch.float64)
         for p in parameters
     )
+
+
+def _is_shard(parameter: Tensor) -> bool:
+    from torch.distributed.tensor import DTensor
+
+    return type(parameter) is DTensor
 
 
 def build_optimizers(

@@ -12,7 +12,7 @@ from torch import Tensor
 import afmlib
 from afmlib import processes
 from afmlib.engine.distribution import Distribution
-from afmlib.engine.optimizers import PlayerOptimizer
+from afmlib.engine.optimizers import AdamWithoutMomentum, PlayerOptimizer
 from afmlib.engine.step import TrainingStep
 from afmlib.interfaces import Objective
 from afmlib.io.checkpoint import (
@@ -24,6 +24,7 @@ from afmlib.io.checkpoint import (
 )
 
 ADAM_STATE, SGD_STATE = {"step", "exp_avg", "exp_avg_sq"}, {"momentum_buffer"}
+STATE_WITHOUT_MOMENTUM = ADAM_STATE - {"exp_avg"}
 
 
 def _network_names(objective: Objective) -> list[str]:
@@ -32,7 +33,7 @@ def _network_names(objective: Objective) -> list[str]:
 
 
 def checkpoint_bytes(objective: Objective) -> int:
-    """Returns the approximate size of a checkpoint: the state, and two moments of each player."""
+    """Returns the largest size of a checkpoint: the state, and two moments of each player."""
     tensors = objective.state_dict().values()
     state = sum(value.numel() * value.element_size() for value in tensors)
     trained = [p for p in objective.parameters() if p.requires_grad]
@@ -160,9 +161,11 @@ def _load_optimizer(
 ) -> None:
     if not state["state"].keys() <= set(range(len(optimizer.trainable))):
         raise ValueError("it has optimizer state for unknown parameters")
+    without_momentum = isinstance(optimizer.optimizer, AdamWithoutMomentum)
+    known = (ADAM_STATE, SGD_STATE, *([STATE_WITHOUT_MOMENTUM] if without_momentum else []))
     sharded = {}  # A parameter without a gradient has no state.
     for index, moments in state["state"].items():
-        if not isinstance(moments, Mapping) or moments.keys() not in (ADAM_STATE, SGD_STATE):
+        if not isinstance(moments, Mapping) or moments.keys() not in known:
             raise ValueError("its optimizer state does not match the optimizer type")
         parameter, sharded[index] = optimizer.trainable[index], dict(moments)
         for name in ("exp_avg", "exp_avg_sq"):
@@ -170,6 +173,8 @@ def _load_optimizer(
                 if not _is_float(moments[name], parameter.shape):
                     raise ValueError(f"{name} does not have shape {tuple(parameter.shape)}")
                 sharded[index][name] = distribution.shard_like(moments[name], parameter)
+        if without_momentum:  # Older versions stored it, though the updates did not depend on it.
+            sharded[index].pop("exp_avg", None)
         if "step" in moments and not _is_float(moments["step"], torch.Size()):
             raise ValueError(f"the step of an optimizer is {moments['step']!r}")
     # The settings are those of the config, which is the same.

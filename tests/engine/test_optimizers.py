@@ -8,7 +8,7 @@ from torch import nn
 
 from afmlib.config import OptimizerConfig
 from afmlib.engine.distribution import SingleProcess
-from afmlib.engine.optimizers import PlayerOptimizer
+from afmlib.engine.optimizers import AdamWithoutMomentum, PlayerOptimizer
 from afmlib.engine.state import _load_optimizer
 from afmlib.networks.dit import DiTGenerator
 from afmlib.networks.repeat import RepeatBlocks, RepeatDepth
@@ -157,3 +157,98 @@ def test_resume_of_a_fused_optimizer_is_exact(kind):
 
     assert torch.equal(network.weight, resumed.weight)
     assert torch.equal(network.bias, resumed.bias)
+
+
+# --- Without a first moment ---
+
+
+def zero_beta_pair(kind, fused, dtype=torch.float64, weight_decay=0.02):
+    """Returns two equal networks, and their optimizers: without the first moment, and torch's."""
+    network = nn.Sequential(nn.Linear(37, 5), nn.GELU(), nn.Linear(5, 5)).to(dtype)
+    twin = copy.deepcopy(network)
+    arguments = dict(betas=(0.0, 0.9), eps=1e-6, weight_decay=weight_decay, lr=0.1, fused=fused)
+    own = AdamWithoutMomentum(network.parameters(), kind == "AdamW", **arguments)
+    return network, own, twin, getattr(torch.optim, kind)(twin.parameters(), **arguments)
+
+
+@pytest.mark.parametrize("kind", ["AdamW", "Adam"])
+@pytest.mark.parametrize("fused", [True, None])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+def test_updates_without_a_first_moment_are_those_of_torch(kind, fused, dtype, weight_decay):
+    network, own, twin, other = zero_beta_pair(kind, fused, dtype, weight_decay)
+    updates = (
+        torch.randn(9, 4, 37, dtype=dtype) * torch.logspace(-6, 6, 9, dtype=dtype)[:, None, None]
+    )
+
+    for update in updates:
+        train(network, own, update[None])
+        train(twin, other, update[None])
+
+        for mine, theirs in zip(network.parameters(), twin.parameters(), strict=True):
+            assert torch.equal(mine, theirs)
+    for mine, theirs in zip(own.state.values(), other.state.values(), strict=True):
+        assert mine.keys() == {"step", "exp_avg_sq"}
+        assert torch.equal(mine["exp_avg_sq"], theirs["exp_avg_sq"])
+        assert mine["step"] == theirs["step"] == 9
+
+
+def test_player_at_beta1_zero_keeps_no_first_moment():
+    network = nn.Linear(3, 2)
+    for beta1, names in ((0.0, {"step", "exp_avg_sq"}), (0.5, {"step", "exp_avg_sq", "exp_avg"})):
+        optimizer = PlayerOptimizer(OptimizerConfig(0.1, betas=(beta1, 0.9)), network)
+        train(network, optimizer, torch.randn(1, 4, 3))
+        assert all(state.keys() == names for state in optimizer.optimizer.state.values())
+
+
+@pytest.mark.parametrize("fused", [True, None])
+def test_checkpoint_with_a_first_moment_resumes_exactly(fused):
+    network, _, twin, old = zero_beta_pair("AdamW", fused, torch.get_default_dtype())
+    updates = torch.randn(8, 4, 37)
+    train(twin, old, updates[:4])
+    network.load_state_dict(twin.state_dict())
+    config = OptimizerConfig(0.1, betas=(0.0, 0.9), eps=1e-6, weight_decay=0.02)
+    player = PlayerOptimizer(config, network)
+    player.optimizer.param_groups[0]["fused"] = fused
+    player.set_progress(0, None)
+
+    _load_optimizer(player, copy.deepcopy(old.state_dict()), SingleProcess())
+    train(network, player, updates[4:])
+    train(twin, old, updates[4:])
+
+    for mine, theirs in zip(network.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    assert all(state.keys() == {"step", "exp_avg_sq"} for state in player.optimizer.state.values())
+
+
+def test_checkpoint_without_a_first_moment_does_not_fit_a_player_with_one():
+    network = nn.Linear(37, 5)
+    without = PlayerOptimizer(OptimizerConfig(0.1, betas=(0.0, 0.9)), network)
+    train(network, without, torch.randn(1, 4, 37))
+
+    with pytest.raises(ValueError, match="does not match the optimizer type"):
+        _load_optimizer(
+            player_optimizer("AdamW", network), without.optimizer.state_dict(), SingleProcess()
+        )
+
+
+# --- Skipped updates ---
+
+
+@pytest.mark.parametrize("kind", ["AdamW", "Adam", "RAdam", "SGD"])
+@pytest.mark.parametrize("betas", [(0.0, 0.9), (0.5, 0.8)])
+def test_skipped_update_changes_nothing(kind, betas):
+    network = nn.Linear(37, 5)
+    optimizer = PlayerOptimizer(OptimizerConfig(0.1, type=kind, betas=betas), network)
+    optimizer.set_progress(0, None)
+    train(network, optimizer, torch.randn(2, 4, 37))
+    before = copy.deepcopy((network.state_dict(), optimizer.optimizer.state_dict()["state"]))
+
+    network.weight.grad = torch.full_like(network.weight, torch.nan)
+    optimizer.step(torch.tensor(True))
+
+    after = (network.state_dict(), optimizer.optimizer.state_dict()["state"])
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+    network.weight.grad = torch.ones_like(network.weight)
+    optimizer.step(torch.tensor(False))
+    assert not torch.equal(network.weight, before[0]["weight"])
