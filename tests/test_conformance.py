@@ -71,9 +71,15 @@ SMALL = {
             DIT,
             DIT | dict(use_timestep_src=True),
             DIT | BOTH_TIMES | dict(qk_norm=True),
+            DIT | BOTH_TIMES | dict(time_pair="difference"),
+            DIT | dict(use_timestep_tgt=True, time_pair="difference", time_scale=1.0),
             DIT | dict(class_dropout_prob=0.1, patch_size=4, attention="math"),
         ],
-        "MLPGenerator": [MLP, MLP | BOTH_TIMES | dict(feature_scale=2.0, class_dropout_prob=0.1)],
+        "MLPGenerator": [
+            MLP,
+            MLP | BOTH_TIMES | dict(feature_scale=2.0, class_dropout_prob=0.1),
+            MLP | BOTH_TIMES | dict(time_pair="difference"),
+        ],
         "PretrainedVelocity": ["trained_velocity"],
     },
     "depths": {

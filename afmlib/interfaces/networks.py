@@ -45,6 +45,9 @@ class Generator(nn.Module, ABC):
     embeds_timestep_tgt: bool = False
     """Whether the network is conditioned on the target time."""
 
+    embeds_time_difference: bool = False
+    """Whether it is conditioned on the source time minus the target time instead of the latter."""
+
     @abstractmethod
     def forward(
         self,

@@ -23,8 +23,11 @@ from afmlib.nn.dit import FinalLayer, dit_blocks, read_first_token, token_head
 from afmlib.nn.embeddings import (
     LabelEmbedder,
     PatchEmbed,
+    TimePair,
     TimestepEmbedder,
     add_time,
+    check_time_pair,
+    paired_time,
     position_embedding,
 )
 from afmlib.typing import Labels, Latents, Logits, Timesteps
@@ -50,6 +53,8 @@ class DiTGenerator(RepeatableGenerator):
         attention: The attention backend: ``auto``, ``sdpa``, ``math`` or ``xformers``.
         use_timestep_src: Whether the source time is embedded.
         use_timestep_tgt: Whether the target time is embedded.
+        time_pair: How the target time is embedded: "end" for the time itself, "difference" for the
+            source time minus the target time.
         time_scale: The factor on times before their sinusoids are taken. Objectives that
             differentiate the network by its times need about 1.
 
@@ -73,6 +78,7 @@ class DiTGenerator(RepeatableGenerator):
         attention: AttentionBackend | str = "auto",
         use_timestep_src: bool = False,
         use_timestep_tgt: bool = False,
+        time_pair: TimePair = "end",
         time_scale: float = 1000.0,
     ) -> None:
         super().__init__()
@@ -85,6 +91,9 @@ class DiTGenerator(RepeatableGenerator):
         self.num_classes = num_classes
         self.class_dropout_prob = class_dropout_prob
         self.embeds_timestep_src, self.embeds_timestep_tgt = use_timestep_src, use_timestep_tgt
+        check_time_pair(time_pair, use_timestep_tgt)
+        self.time_pair = time_pair
+        self.embeds_time_difference = time_pair == "difference"
         self.patch_size = patch_size
         self.x_embedder = PatchEmbed(input_size, patch_size, in_channels, hidden_size)
         self.pos_embed = nn.Parameter(
@@ -158,7 +167,8 @@ class DiTGenerator(RepeatableGenerator):
         )
         tokens, condition = self.embed(latents, labels)
         condition = add_time(condition, self.t_embedder, timesteps_src, "timesteps_src")
-        condition = add_time(condition, self.t_tgt_embedder, timesteps_tgt, "timesteps_tgt")
+        second = paired_time(timesteps_src, timesteps_tgt, self.time_pair)
+        condition = add_time(condition, self.t_tgt_embedder, second, "timesteps_tgt")
         for index in range(self.num_blocks):
             tokens = self.run_block(index, tokens, condition)
         return self.head(tokens, condition)

@@ -7,7 +7,14 @@ from torch import Tensor, nn
 
 from afmlib.interfaces import Classifier, Discriminator, Generator
 from afmlib.networks.checks import check_inputs
-from afmlib.nn.embeddings import LabelEmbedder, TimestepEmbedder, add_time
+from afmlib.nn.embeddings import (
+    LabelEmbedder,
+    TimePair,
+    TimestepEmbedder,
+    add_time,
+    check_time_pair,
+    paired_time,
+)
 from afmlib.nn.points import PointFeatures, hidden_layers
 from afmlib.typing import Labels, Latents, Logits, Timesteps
 
@@ -26,6 +33,8 @@ class MLPGenerator(Generator):
         num_features: The number of sinusoids of a coordinate.
         use_timestep_src: Whether the source time is embedded.
         use_timestep_tgt: Whether the target time is embedded.
+        time_pair: How the target time is embedded: "end" for the time itself, "difference" for the
+            source time minus the target time.
         time_scale: The factor on times before their sinusoids are taken. Objectives that
             differentiate the network by its times need about 1.
         class_dropout_prob: If positive, there is a null class of index ``num_classes``.
@@ -44,6 +53,7 @@ class MLPGenerator(Generator):
         num_features: int = 64,
         use_timestep_src: bool = False,
         use_timestep_tgt: bool = False,
+        time_pair: TimePair = "end",
         time_scale: float = 1000.0,
         class_dropout_prob: float = 0.0,
     ) -> None:
@@ -57,6 +67,9 @@ class MLPGenerator(Generator):
         self.num_classes = num_classes
         self.class_dropout_prob = class_dropout_prob
         self.embeds_timestep_src, self.embeds_timestep_tgt = use_timestep_src, use_timestep_tgt
+        check_time_pair(time_pair, use_timestep_tgt)
+        self.time_pair = time_pair
+        self.embeds_time_difference = time_pair == "difference"
         self.features = PointFeatures(in_channels, feature_scale, num_features)
         self.y_embedder = LabelEmbedder(num_classes + (class_dropout_prob > 0), hidden_size)
         self.t_embedder, self.t_tgt_embedder = (
@@ -90,7 +103,8 @@ class MLPGenerator(Generator):
         )
         condition = self.y_embedder(labels)
         condition = add_time(condition, self.t_embedder, timesteps_src, "timesteps_src")
-        condition = add_time(condition, self.t_tgt_embedder, timesteps_tgt, "timesteps_tgt")
+        second = paired_time(timesteps_src, timesteps_tgt, self.time_pair)
+        condition = add_time(condition, self.t_tgt_embedder, second, "timesteps_tgt")
         return self.layers(torch.cat([self.features(latents), condition], dim=1))
 
 

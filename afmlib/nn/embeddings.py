@@ -8,13 +8,17 @@ References:
 __all__ = [
     "LabelEmbedder",
     "PatchEmbed",
+    "TimePair",
     "TimestepEmbedder",
     "add_time",
+    "check_time_pair",
+    "paired_time",
     "position_embedding",
     "sinusoids",
 ]
 
 import math
+from typing import Literal, TypeAlias
 
 import torch
 from einops import rearrange
@@ -162,3 +166,39 @@ def add_time(
     if timesteps is None:
         raise ValueError(f"This network embeds {name}, which are missing.")
     return condition + embedder(timesteps)
+
+
+TimePair: TypeAlias = Literal["end", "difference"]
+
+
+def check_time_pair(time_pair: str, use_timestep_tgt: bool) -> None:
+    """Checks how a network embeds the target time.
+
+    Raises:
+        ValueError: If it is unknown, or a difference of a target that is not embedded.
+    """
+    if time_pair not in ("end", "difference"):
+        raise ValueError(f"time_pair must be 'end' or 'difference', got {time_pair!r}.")
+    if time_pair == "difference" and not use_timestep_tgt:
+        raise ValueError(
+            "time_pair='difference' embeds the target: it needs use_timestep_tgt=True."
+        )
+
+
+def paired_time(
+    timesteps_src: Timesteps | None,
+    timesteps_tgt: Timesteps | None,
+    time_pair: TimePair,
+) -> Timesteps | None:
+    """Returns the number that is embedded as the second time: the target, or source minus target.
+
+    Raises:
+        ValueError: If the difference needs a source that is missing.
+    """
+    if time_pair == "end" or timesteps_tgt is None:
+        return timesteps_tgt
+    if timesteps_src is None:
+        raise ValueError(
+            "This network embeds timesteps_src - timesteps_tgt: the source is missing."
+        )
+    return timesteps_src - timesteps_tgt

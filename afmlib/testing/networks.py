@@ -66,6 +66,8 @@ def check_generator(
     for times in ((), (sources,), (None, targets)):
         check_missing_time(generator, (latents, labels, *times), latents.shape)
     moved = replace(batch, timesteps_src=sources.flip(0))
+    if generator.embeds_time_difference:  # Which stays as it is.
+        moved = replace(moved, timesteps_tgt=targets + sources.flip(0) - sources)
     check_time(generator, generator.embeds_timestep_src, _generate, batch, moved, "timesteps_src")
     moved = replace(batch, timesteps_tgt=targets.flip(0))
     check_time(generator, generator.embeds_timestep_tgt, _generate, batch, moved, "timesteps_tgt")
@@ -105,7 +107,7 @@ def check_repeatable_generator(
             require(tokens.shape == before, twin, "a block keeps the shape of the tokens")
         made = twin.head(tokens, condition)
     require(made.shape == batch.latents.shape, twin, "head turns the tokens into latents")
-    if not embeds_time:
+    if not (embeds_time or generator.embeds_timestep_tgt):
         contract = "without time embedders, forward is embed, the blocks in turn, and head"
         require_close(made, _generate(twin, batch), twin, contract, 1e-5)
 

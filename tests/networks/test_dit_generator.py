@@ -118,6 +118,40 @@ def test_sizes_have_no_defaults():
 # --- Times and labels -----------------------------------------------------------------------------
 
 
+@given(seeds, st.booleans())
+def test_difference_is_embedded_in_place_of_the_target(seed, use_timestep_src):
+    torch.manual_seed(seed)
+    times = dict(use_timestep_src=use_timestep_src, use_timestep_tgt=True)
+    end = randomized(**times)
+    difference = DiTGenerator(**SMALL, **times, time_pair="difference")
+    difference.load_state_dict(end.state_dict())
+    latents, labels = torch.randn(3, 2, 4, 4), torch.tensor([0, 1, 2])
+    t, s = torch.rand(2, 3).sort(0).values
+
+    made = difference(latents, labels, s, t)
+
+    assert torch.equal(made, end(latents, labels, s, s - t))
+    assert not torch.allclose(made, end(latents, labels, s, t))
+
+
+def test_checkpoints_without_a_time_pair_embed_the_target():
+    """Specs in older checkpoints have no such argument."""
+    network = build_generator(dict(type="DiTGenerator", **SMALL, **BOTH_TIMES))
+
+    assert network.time_pair == "end"
+    assert not network.embeds_time_difference
+
+
+def test_unusable_time_pairs_raise():
+    with pytest.raises(ValueError, match="needs use_timestep_tgt=True"):
+        DiTGenerator(**SMALL, use_timestep_src=True, time_pair="difference")
+    with pytest.raises(ValueError, match="'end' or 'difference', got 'gap'"):
+        DiTGenerator(**SMALL, **BOTH_TIMES, time_pair="gap")
+    network = DiTGenerator(**SMALL, use_timestep_tgt=True, time_pair="difference")
+    with pytest.raises(ValueError, match="the source is missing"):
+        network(torch.randn(1, 2, 4, 4), torch.tensor([0]), None, torch.ones(1))
+
+
 @given(seeds)
 def test_time_without_embedder_is_ignored(seed):
     torch.manual_seed(seed)
