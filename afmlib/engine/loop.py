@@ -73,12 +73,19 @@ class ImageLoop(BaseLoop):
         return self.is_over or self.num_images >= self.total_images
 
     def is_due(self, every: int | None) -> bool:
-        """Returns whether this iteration reached a multiple of ``every`` images, or the end."""
-        if self.has_ended:
+        """Returns whether this iteration reached a multiple of ``every`` images, or the end.
+
+        If so, all numbers of the iteration are finite.
+
+        Raises:
+            TrainingError: If one is not, so that nothing is written about it.
+        """
+        before = self.num_images - self.images_per_iter
+        passed = every is not None and self.num_images // every > before // every
+        if passed or self.has_ended:
+            self.step.check()
             return True
-        if every is None:
-            return False
-        return self.num_images // every > (self.num_images - self.images_per_iter) // every
+        return False
 
     def run(self) -> Any:
         """Trains to the end."""
@@ -88,6 +95,7 @@ class ImageLoop(BaseLoop):
         self.objective.ema.eval()
         while not self.has_ended and not processes.any_of(self.runner.stop_requested):
             self.run_iter()
+        self.step.check()
         self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")
         return self.objective

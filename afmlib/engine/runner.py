@@ -340,6 +340,7 @@ class Runner(MMEngineRunner):
 
         All processes must call it. The first one writes.
         """
+        self.step.check()
         folder = self.run_folder.checkpoint(self.train_loop.num_images)
         if folder == self.last_checkpoint:  # A signal arrived right after it was saved.
             return folder

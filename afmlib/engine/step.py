@@ -1,9 +1,11 @@
 r"""One training iteration, from top to bottom: every player of an objective takes its updates.
 
 An update draws a batch, runs the objective on each micro-batch and accumulates the gradients,
-checks that all numbers are finite, clips, steps the optimizer and moves the EMA. Micro-batches and
-processes change none of the numbers. With a warm-up, the EMA decay of update :math:`k` is at most
-:math:`(1 + k) / (10 + k)`, so that a short run forgets its start.
+clips, steps the optimizer and moves the EMA. Micro-batches and processes change none of the
+numbers. If a number is not finite, the device skips the update, and the program raises an error
+during the next one. So it never waits for the device within an update. With a warm-up, the EMA
+decay of update :math:`k` is at most :math:`(1 + k) / (10 + k)`, so that a short run forgets its
+start.
 
 To change an update, pass a subclass of :class:`TrainingStep` to :func:`afmlib.train`.
 """
@@ -23,6 +25,7 @@ from afmlib.engine.batches import MicroBatch, PlayerBatches
 from afmlib.engine.distribution import Distribution, SingleProcess
 from afmlib.engine.optimizers import PlayerOptimizer
 from afmlib.interfaces import Objective, Terms
+from afmlib.ops.seeding import seed_networks
 from afmlib.typing import Scalar
 
 
@@ -61,6 +64,7 @@ class TrainingStep:
         self.autocast = autocast
         self.distribution = distribution or SingleProcess()
         self.ema_updates = 0
+        self._unchecked: FiniteCheck | None = None
 
     def __call__(self) -> dict[str, Tensor]:
         """Runs one iteration.
@@ -69,7 +73,8 @@ class TrainingStep:
             The numbers of each player's last update, as ``player/name``, over the whole batch.
 
         Raises:
-            TrainingError: If a number is not finite. Nothing was updated with it.
+            TrainingError: If a number of an earlier update was not finite. Nothing was updated with
+                it, nor after it. Call `check` for the last update.
         """
         logged: dict[str, Tensor] = {}
         for player, updates in self.updates.items():
@@ -88,29 +93,46 @@ class TrainingStep:
         statistics = objective.batch_statistics(player)
         for statistic in statistics:
             statistic.begin()
+        buffers = [buffer for statistic in statistics for buffer in statistic.buffers()]
+        before = [buffer.clone() for buffer in buffers]
         try:
             self.accumulate(player, micro_batches, metrics)
             gradient_norm = self.distribution.gather(get_total_norm(optimizer.gradients))
             numbers = metrics.finish(gradient_norm)
-        except FloatingPointError as error:
+            self.check()  # Of the update before. By now, the device has finished it.
+        except Exception:
             for statistic in statistics:
                 statistic.rollback()
-            name = metrics.first_non_finite() or str(error).removesuffix(".")
-            raise TrainingError(
-                f"{name} after {objective.num_images} images: nothing was updated with it."
-            ) from error
+            raise
 
+        self._unchecked = FiniteCheck(player, numbers, objective.num_images)
+        failed = self._unchecked.failed
         if optimizer.clip_grad_norm is not None:
             clip_grads_with_norm_(optimizer.trainable, optimizer.clip_grad_norm, gradient_norm)
-        optimizer.step()
+        optimizer.step(skip=failed)
         optimizer.zero_grad()
-
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(torch.where(failed, value, buffer))
         if player == objective.ema_player:
-            self.ema_updates += 1
-            warmup = (1 + self.ema_updates) / (10 + self.ema_updates)
-            decay = min(self.ema.decay, warmup) if self.ema.warmup else self.ema.decay
-            objective.update_ema(decay)
+            objective.update_ema(self._next_ema_decay(failed))
         return numbers
+
+    def check(self) -> None:
+        """Waits for the last update.
+
+        Raises:
+            TrainingError: If one of its numbers is not finite. It has changed nothing.
+        """
+        last, self._unchecked = self._unchecked, None
+        if last is not None and not last.is_finite():
+            self.ema_updates -= last.player == self.objective.ema_player
+            raise TrainingError(f"{last.complaint()}: nothing was updated with it.")
+
+    def _next_ema_decay(self, skip: Tensor) -> Tensor:
+        self.ema_updates += 1
+        warmup = (1 + self.ema_updates) / (10 + self.ema_updates)
+        decay = min(self.ema.decay, warmup) if self.ema.warmup else self.ema.decay
+        return torch.full_like(_widen(skip), decay).masked_fill_(skip, 1.0)
 
     def accumulate(
         self, player: str, micro_batches: Sequence[MicroBatch], metrics: "TrainingMetrics"
@@ -159,9 +181,9 @@ class TrainingStep:
 
     @contextlib.contextmanager
     def _forward_context(self, batch: MicroBatch) -> Iterator[None]:
-        torch.manual_seed(batch.network_seed)  # Dropout depends on the batch, not on the process.
-        device = batch.latents.device.type
-        with torch.autocast(device, self.autocast, enabled=self.autocast is not None):
+        device = batch.latents.device
+        seed_networks(batch.network_seed, device)  # Dropout depends on the batch only.
+        with torch.autocast(device.type, self.autocast, enabled=self.autocast is not None):
             yield
 
 
@@ -211,9 +233,6 @@ class TrainingMetrics:
 
         Args:
             gradient_norm: The norm of the player's gradient, the same in all processes.
-
-        Raises:
-            FloatingPointError: If a number is not finite, in any process.
         """
         values = torch.stack([*self.sums.values(), *self.squares.values()]) / self.count
         values = processes.mean(values)
@@ -221,16 +240,37 @@ class TrainingMetrics:
         for name, square in zip(self.squares, values[len(self.sums) :], strict=True):
             numbers[f"{name}_std"] = (square - numbers[name] ** 2).clamp(min=0).sqrt()
         numbers["gradient_norm"] = gradient_norm.to(values)
-        if not torch.stack(list(numbers.values())).isfinite().all():
-            raise FloatingPointError(self.first_non_finite(numbers))
         return {f"{self.player}/{name}": number for name, number in numbers.items()}
 
-    def first_non_finite(self, numbers: Mapping[str, Tensor] | None = None) -> str:
-        """Returns a sentence that names the first number that is not finite, or ""."""
-        for name, number in (self.sums if numbers is None else numbers).items():
-            if not number.isfinite():
-                return f"{self.player}/{name} is not finite"
-        return ""
+
+class FiniteCheck:
+    """Whether all numbers of an update are finite, to be read without waiting for the device.
+
+    Args:
+        player: The player that is updated.
+        numbers: The numbers of the update.
+        num_images: The images that the generator has seen.
+    """
+
+    def __init__(self, player: str, numbers: Mapping[str, Tensor], num_images: int) -> None:
+        self.player = player
+        self.numbers = numbers
+        self.num_images = num_images
+        is_finite = torch.stack(list(numbers.values())).isfinite().all()
+        self.failed = ~is_finite
+        self._copy = is_finite.to("cpu", non_blocking=True)
+        self._copied = torch.cuda.current_stream().record_event() if is_finite.is_cuda else None
+
+    def is_finite(self) -> bool:
+        """Waits until the device has computed the numbers, and for nothing queued after them."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return bool(self._copy)
+
+    def complaint(self) -> str:
+        """Returns a phrase that names the first number that is not finite."""
+        name = next(name for name, number in self.numbers.items() if not number.isfinite())
+        return f"{name} is not finite after {self.num_images} images"
 
 
 def _widen(values: Tensor) -> Tensor:

@@ -235,12 +235,17 @@ class Objective(nn.Module, ABC):
         return [*self.players, self.ema_name]
 
     @torch.no_grad()
-    def update_ema(self, decay: float) -> None:
-        r"""Moves the EMA, :math:`\bar\theta \gets d \bar\theta + (1 - d) \theta`."""
+    def update_ema(self, decay: float | Tensor) -> None:
+        r"""Moves the EMA, :math:`\bar\theta \gets d \bar\theta + (1 - d) \theta`.
+
+        The decay may be a tensor on the device. The program does not wait for it.
+        """
         online = self.get_submodule(self.ema_player)
-        torch._foreach_lerp_(
-            list(self.ema.parameters()), [p.detach() for p in online.parameters()], 1 - decay
-        )
+        targets: list[Tensor] = list(self.ema.parameters())
+        weights: Any = 1 - decay
+        if isinstance(decay, Tensor):
+            weights = [weights.to(target.dtype) for target in targets]
+        torch._foreach_lerp_(targets, [p.detach() for p in online.parameters()], weights)
         for target, source in zip(self.ema.buffers(), online.buffers(), strict=True):
             target.copy_(source)
 

@@ -81,7 +81,7 @@ class GradientNormalization(BatchStatistic):
     def forward(self, x: Latents, loss: Callable[[Latents], Scalar]) -> Scalar:
         """Returns ``loss(x)``. The backward pass updates the state and rescales the gradient.
 
-        The backward pass raises FloatingPointError if the gradient is not finite.
+        A gradient that is not finite becomes NaN, and the state stays as it is.
 
         Args:
             x: The samples that the discriminator sees.
@@ -130,14 +130,15 @@ class GradientNormalization(BatchStatistic):
         wide = [g.to(torch.promote_types(g.dtype, torch.float32)) for g in gradients]
         squares = torch.stack([g.square().sum() * g.numel() for g in wide])
         square = processes.mean(squares.mean())
-        if not torch.isfinite(square):  # It would stay in the average forever.
-            raise FloatingPointError("The adversarial gradient at the samples is not finite.")
-        self.square_avg.lerp_(square.to(self.square_avg), 1 - self.decay)
-        self.num_updates += 1
+        is_finite = square.isfinite()  # Another number would stay in the average forever.
+        moved = self.square_avg.lerp(square.to(self.square_avg), 1 - self.decay)
+        self.square_avg.copy_(torch.where(is_finite, moved, self.square_avg))
+        self.num_updates += is_finite
         average = self.square_avg
         if self.bias_correction:
-            average = average / (1 - self.decay ** self.num_updates.item())
+            average = average / (1 - self.decay ** self.num_updates.to(average.dtype))
         factor = self.scale / (average.sqrt() + self.eps)
+        factor = torch.where(is_finite, factor, torch.nan)
         return [(g * factor).to(gradients[0]) for g in wide]
 
 

@@ -165,20 +165,18 @@ class MeanFlow(Objective):
         )
 
     def _rows_with_derivative(self, draws: MeanFlowDraws) -> Int[Tensor, " rows"]:
-        """Returns the rows whose two times differ, which are the only ones that need a derivative.
+        """Returns the last rows of the batch, the only ones whose two times may differ.
 
-        With dropout it returns all rows, so that each has the same mask in both passes.
+        Their number depends on the size of the batch only: to compare the times, the program would
+        wait for the device. With dropout it returns all rows, so that each has the same mask in
+        both passes.
         """
-        s, t = draws.timesteps_src, draws.timesteps_tgt
-        rows = torch.arange(len(s), device=s.device)
+        rows = torch.arange(len(draws.timesteps_src), device=draws.timesteps_src.device)
         modules = self.generator.modules()
         if any(isinstance(m, _DropoutNd) and m.training and m.p > 0 for m in modules):
             return rows
-        if s.is_meta:  # Without values, as many as `draw` makes unequal.
-            return rows[-max(1, math.ceil(self.unequal_fraction * len(s))) :]
-        unequal = rows[s != t]
         # At least one: under FSDP2 every process must run the network as often as the others.
-        return unequal if len(unequal) else rows[:1]
+        return rows[-max(1, math.ceil(self.unequal_fraction * len(rows))) :]
 
     @torch.no_grad()
     def _guided(

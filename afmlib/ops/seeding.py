@@ -8,7 +8,7 @@ NumPy draws the noises. Torch seeds its CPU generator with only 32 bits: among 5
 would have the same noise in about one of three cases.
 """
 
-__all__ = ["generator_for", "indexed_noises", "permutation"]
+__all__ = ["generator_for", "indexed_noises", "permutation", "seed_networks"]
 
 from collections.abc import Iterable, Sequence
 
@@ -54,3 +54,16 @@ def indexed_noises(seed: int, indices: Sequence[int], shape: Sequence[int], *ste
         stream = np.random.Generator(np.random.Philox(_entropy((seed, index, *step))))
         row[...] = stream.standard_normal(tuple(shape), np.float32)
     return torch.from_numpy(noises)
+
+
+def seed_networks(seed: int, device: torch.device) -> None:
+    """Seeds the random numbers inside networks, such as dropout, on the CPU and a device.
+
+    ``torch.manual_seed`` gives the same numbers. But for each kind of accelerator that the program
+    does not use, it formats a stack trace.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)

@@ -69,13 +69,8 @@ class NoMetrics:
         """Adds nothing."""
 
     def finish(self, gradient_norm: Tensor) -> dict[str, Tensor]:
-        """Returns nothing, and checks nothing."""
-        del gradient_norm
-        return {}
-
-    def first_non_finite(self) -> str:
-        """Returns "", the name of a run without non-finite numbers."""
-        return ""
+        """Returns a single number, which is checked as the others are."""
+        return {"gradient_norm": gradient_norm}
 
 
 @contextlib.contextmanager
@@ -99,6 +94,7 @@ PIECES = {
         (step.TrainingMetrics, "add_terms"),
         (step.TrainingMetrics, "add_observed"),
         (step.TrainingMetrics, "finish"),
+        (step, "FiniteCheck"),
     ),
     "norms of the players' gradients": ((step, "get_total_norm"),),
     "norms of the gradient of each sample": ((adversarial_flow, "observe_gradient"),),

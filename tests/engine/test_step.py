@@ -1,6 +1,7 @@
 """Tests for afmlib.engine.step."""
 
 import copy
+import itertools
 import json
 import math
 
@@ -10,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mmengine.hooks import Hook
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from afmlib.engine import Runner, TrainingError, TrainingStep
-from afmlib.engine.step import TrainingMetrics
+from afmlib.engine.step import FiniteCheck, TrainingMetrics
 from afmlib.interfaces import Objective
 
 NUMBERS = st.floats(-1e3, 1e3)
@@ -62,8 +64,12 @@ def test_non_finite_number_is_named(where, name, bad):
     metrics.add_terms(terms)
     metrics.add_observed({"logits_real": logits})
 
-    with pytest.raises(FloatingPointError, match=f"^{name} is not finite"):
-        metrics.finish(torch.tensor(bad if where == "gradient" else 1.0))
+    numbers = metrics.finish(torch.tensor(bad if where == "gradient" else 1.0))
+    check = FiniteCheck("discriminator", numbers, 16)
+
+    assert check.failed
+    assert not check.is_finite()
+    assert check.complaint() == f"{name} is not finite after 16 images"
 
 
 class _Spoil(Hook):
@@ -118,8 +124,8 @@ def test_failed_update_leaves_the_normalizer(run, tiny_config, tmp_path):
             }
             self.runner = runner
 
-            def step_and_spoil():
-                step()
+            def step_and_spoil(skip):
+                step(skip)
                 next(runner.objective.discriminator.parameters()).data.fill_(float("nan"))
                 for parameter in runner.objective.discriminator.parameters():
                     parameter.data.fill_(float("nan"))
@@ -202,7 +208,7 @@ def test_ema_copies_buffers():
 
 def test_ema_decay_warms_up(run, monkeypatch):
     decays = []
-    monkeypatch.setattr(Objective, "update_ema", lambda self, decay: decays.append(decay))
+    monkeypatch.setattr(Objective, "update_ema", lambda self, decay: decays.append(float(decay)))
 
     run("ema={decay: 0.25, warmup: true}")
 
@@ -281,7 +287,86 @@ def test_failed_update_changes_nothing(tiny_config, tmp_path, loss, micro_batch)
     for calls.poisoned in range(num_calls):
         for calls.value in (math.nan, math.inf, -math.inf):
             calls.calls = 0
+            step.update("generator")
             with pytest.raises(TrainingError, match="nothing was updated with it"):
-                step.update("generator")
+                step.check()
             torch.testing.assert_close(_state(step), before, rtol=0, atol=0)
     assert num_calls >= (1 if micro_batch == 8 else 4)
+
+
+# --- Waiting for the device ---
+
+
+class _Waits(TorchDispatchMode):
+    """Records the operations for which a program waits for a GPU: their result has a value in it,
+    or a shape that depends on values."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name in ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique_dim"):
+            self.seen.append(name)
+        if name == "index" and any(i is not None and i.dtype == torch.bool for i in args[1]):
+            self.seen.append("index by a mask")
+        return func(*args, **(kwargs or {}))
+
+
+METHODS = ["afm", "gan", "meanflow", "scm", "consistency", "shortcut", "flow_matching"]
+
+
+@pytest.mark.parametrize("name", [*METHODS, "afm_any"])
+def test_step_does_not_wait_for_the_device(tiny_config, tmp_path, monkeypatch, name):
+    overrides = ["objective.gradient_normalization.bias_correction=true"] if name == "afm" else []
+    runner = Runner(tiny_config(f"{name}_digits", *overrides), tmp_path, device="cpu")
+    step = runner.step
+    step()
+    for batches in step.batches.values():
+        monkeypatch.setattr(batches, "next", itertools.repeat(batches.next()).__next__)
+    checked = []
+    monkeypatch.setattr(FiniteCheck, "is_finite", lambda self: checked.append(self.player) or True)
+
+    with _Waits() as waits:
+        step()
+        step()
+
+    assert waits.seen == []
+    assert checked[-1] == list(step.updates)[-2 if len(step.updates) > 1 else -1]
+
+
+def test_number_that_is_not_finite_is_read_during_the_next_update(tiny_config, tmp_path):
+    step = Runner(tiny_config("afm_digits"), tmp_path, device="cpu").step
+    step()
+    step.check()
+    discriminator = step.objective.discriminator
+    spoiled = list(discriminator.parameters())[-1]
+    good = spoiled.detach().clone()
+    spoiled.data.fill_(math.nan)
+    step.update("discriminator")
+    assert step.optimizers["discriminator"].optimizer.state[spoiled]["step"] == 1
+    spoiled.data.copy_(good)
+    before = _state(step)
+
+    with pytest.raises(
+        TrainingError, match=r"^discriminator/\w+ is not finite after 0 images: noth"
+    ):
+        step.update("generator")
+
+    torch.testing.assert_close(_state(step), before, rtol=0, atol=0)
+    step.check()  # It was reported once.
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", METHODS)
+def test_step_on_a_gpu_does_not_synchronize(tiny_config, tmp_path, name):
+    step = Runner(tiny_config(f"{name}_digits"), tmp_path, device="cuda").step
+    step()
+    step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    step.check()

@@ -142,7 +142,7 @@ def test_state_is_saved_and_restored(bias_correction):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
-def test_a_gradient_that_is_not_finite_raises_and_is_forgotten(bad):
+def test_a_gradient_that_is_not_finite_becomes_nan_and_is_forgotten(bad):
     good = torch.randn(2, 3)
     poisoned = good.clone()
     poisoned[1, 2] = bad
@@ -150,8 +150,7 @@ def test_a_gradient_that_is_not_finite_raises_and_is_forgotten(bad):
     passed_back(operator, good)
     passed_back(untouched, good)
 
-    with pytest.raises(FloatingPointError, match="not finite"):
-        passed_back(operator, poisoned)
+    assert passed_back(operator, poisoned).isnan().all()
 
     assert operator.square_avg == untouched.square_avg
     assert operator.num_updates == 1

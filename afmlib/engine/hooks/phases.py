@@ -118,6 +118,7 @@ class PhaseHook(Hook):
             _reload_ema(runner)
         value, health = None, {}
         if self.protocol is not None and self.controller.is_due(previous, num_images):
+            runner.step.check()
             value, health = self._measure(runner, self.protocol), self._health()
         actions = self.controller.decide(previous, num_images, value, health)
         for kept in self.controller.wants_snapshots(previous, num_images):
