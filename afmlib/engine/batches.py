@@ -10,7 +10,7 @@ Random numbers are drawn for the global batch. Rank :math:`r` of :math:`R` takes
 So neither the number of processes nor the number of micro-batches changes what a run sees.
 """
 
-__all__ = ["BatchLayout", "MicroBatch", "PlayerBatches", "take_rows"]
+__all__ = ["BatchLayout", "MicroBatch", "PlayerBatches", "player_batches", "take_rows"]
 
 import dataclasses
 import functools
@@ -162,6 +162,7 @@ class PlayerBatches:
         name: The seed of the run and the number of the player.
         device: Where the batches go.
         num_workers: Processes that load data.
+        leader: The player whose last batch each batch is, if they share them.
     """
 
     def __init__(
@@ -172,7 +173,10 @@ class PlayerBatches:
         name: tuple[int, int],
         device: torch.device,
         num_workers: int = 0,
+        leader: "PlayerBatches | None" = None,
     ) -> None:
+        self.leader = leader
+        self.last: list[MicroBatch] = []
         self.dataset = dataset
         self.objective = objective
         self.layout = layout
@@ -190,6 +194,9 @@ class PlayerBatches:
 
     def next(self) -> list[MicroBatch]:
         """Returns the micro-batches of the next batch, drawn, augmented and on the device."""
+        if self.leader is not None:
+            self.num_images += self.layout.global_batch
+            return self.leader.last
         if self._stored is None:  # Loading may start processes, which must know where to start.
             self._stored = self._load()
         stored, labels = next(self._stored)
@@ -220,6 +227,7 @@ class PlayerBatches:
                 )
             )
         self.num_images += size
+        self.last = micro_batches
         return micro_batches
 
     def _load(self) -> Iterator[tuple[Tensor, Labels]]:
@@ -246,3 +254,22 @@ class PlayerBatches:
 
     def _stream(self, stream: int, *row: int) -> torch.Generator:
         return generator_for(*self.name, stream, self.num_images, *row)
+
+
+def player_batches(
+    dataset: Dataset,
+    objective: Objective,
+    layout: BatchLayout,
+    seed: int,
+    device: torch.device,
+    num_workers: int = 0,
+) -> dict[str, PlayerBatches]:
+    """Returns the batches of each player of an objective."""
+    batches: dict[str, PlayerBatches] = {}
+    for index, player in enumerate(objective.players):
+        leader = next(iter(batches.values()), None) if objective.shares_batch else None
+        name = (seed, index)
+        batches[player] = PlayerBatches(
+            dataset, objective, layout, name, device, num_workers, leader
+        )
+    return batches

@@ -24,7 +24,7 @@ from torch import nn
 
 from afmlib import processes
 from afmlib.config import AutomaticPhases, RunConfig, check_config, dump, with_data_arguments
-from afmlib.engine.batches import BatchLayout, PlayerBatches
+from afmlib.engine.batches import BatchLayout, PlayerBatches, player_batches
 from afmlib.engine.compatibility import check_compatibility
 from afmlib.engine.distribution import distribution_of
 from afmlib.engine.hooks import (
@@ -180,17 +180,14 @@ class Runner(MMEngineRunner):
         return self._temporary.name
 
     def _batches(self) -> dict[str, PlayerBatches]:
-        return {
-            player: PlayerBatches(
-                self.dataset,
-                self.objective,
-                self.layout,
-                (self.run_config.seed, index),
-                self.device,
-                self.run_config.num_workers,
-            )
-            for index, player in enumerate(self.objective.players)
-        }
+        return player_batches(
+            self.dataset,
+            self.objective,
+            self.layout,
+            self.run_config.seed,
+            self.device,
+            self.run_config.num_workers,
+        )
 
     def _hooks_of_run(self) -> list[Hook]:
         config = self.run_config

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from afmlib import processes
-from afmlib.config import EMAConfig
+from afmlib.config import ConfigError, EMAConfig
 from afmlib.engine.batches import MicroBatch, PlayerBatches
 from afmlib.engine.distribution import Distribution, SingleProcess
 from afmlib.engine.optimizers import PlayerOptimizer
@@ -61,6 +61,11 @@ class TrainingStep:
         self.optimizers = optimizers
         self.ema = ema
         self.updates = {**objective.players, **(updates or {})}
+        if objective.shares_batch and (processes.size() > 1 or set(self.updates.values()) != {1}):
+            raise ConfigError(
+                "shared_batch needs one process and one update of each player, got "
+                f"{processes.size()} and updates {self.updates}."
+            )
         self.autocast = autocast
         self.distribution = distribution or SingleProcess()
         self.ema_updates = 0

@@ -161,6 +161,9 @@ class Objective(nn.Module, ABC):
     generator_ema: Generator
     """Its EMA, frozen: the network that is sampled and evaluated."""
 
+    shares_batch: bool = False
+    """Whether all players learn from the batch and the draws of the first one's update."""
+
     discriminator_saturated_at_zero: bool = False
     """Whether a discriminator loss near 0 means that it separates real from fake perfectly."""
 

@@ -92,6 +92,10 @@ class AdversarialFlowDraws:
     augmentation: Tensor | None = None
     """Parameters of the augmentation, one row per pair."""
 
+    shared: tuple[Generated, Logits] | None = None
+    """With a shared batch: the pass of the generator and the logits of the real samples, from the
+    update of the discriminator to that of the generator."""
+
 
 class AdversarialFlow(Objective):
     r"""Adversarial flow in one step, a fixed number of steps, or any step.
@@ -111,6 +115,9 @@ class AdversarialFlow(Objective):
         gp_scale: The weight :math:`\lambda_\text{gp}` of each penalty.
         gp_fraction: The share of the batch that is penalized, in (0, 1]; at least one sample.
         cp_scale: The weight :math:`\lambda_\text{cp}` of the logit centering.
+        shared_batch: Whether the generator learns from the batch of the discriminator's update
+            before, and reuses its samples and the logits of its real samples. This is not the
+            method of the paper: it is cheaper. Not with guidance, nor in several processes.
         gradient_normalization: Whether the adversarial gradient at the samples is normalized, so
             that ``ot_scale`` has the same meaning for every network. Or the arguments of
             :class:`GradientNormalization`, or one that is built.
@@ -144,6 +151,7 @@ class AdversarialFlow(Objective):
         gp_scale: float | Schedule = 0.25,
         gp_fraction: float = 0.25,
         cp_scale: float | Schedule = 0.01,
+        shared_batch: bool = False,
         gradient_normalization: bool | Mapping[str, Any] | GradientNormalization | None = True,
         augmentation: Augmentation | None = None,
         guidance: Guidance | None = None,
@@ -172,6 +180,8 @@ class AdversarialFlow(Objective):
                 )
         if guidance is not None:
             guidance.check_steps(nfe)
+            if shared_batch:
+                raise ValueError("shared_batch needs guidance=None: leave out one of them.")
         for name, scale in dict(ot_scale=ot_scale, gp_scale=gp_scale, cp_scale=cp_scale).items():
             ends = (scale(0, 1), scale(2**62, 1)) if isinstance(scale, Schedule) else (scale,)
             if not min(ends) >= 0:
@@ -186,6 +196,7 @@ class AdversarialFlow(Objective):
         self.gp_scale = gp_scale
         self.gp_fraction = gp_fraction
         self.cp_scale = cp_scale
+        self.shares_batch = shared_batch
         if not isinstance(gradient_normalization, GradientNormalization | Mapping):
             gradient_normalization = {} if gradient_normalization else None
         self.gradient_normalization = (
@@ -246,10 +257,13 @@ class AdversarialFlow(Objective):
         self, latents: Latents, labels: Labels, draws: AdversarialFlowDraws
     ) -> Terms:
         """Returns the terms ``adversarial``, ``r1``, ``r2`` and ``centering``."""
-        with torch.no_grad():
-            fake = self._augment(self._generate(latents, labels, draws).samples, draws)
+        with torch.set_grad_enabled(self.shares_batch):
+            generated = self._generate(latents, labels, draws)
+        fake = self._augment(generated.samples.detach(), draws)
         real = self._augment(self._real(latents, draws), draws)
         logits_real, logits_fake, r1, r2 = self._scores(real, fake, labels, draws)
+        if self.shares_batch:
+            draws.shared = generated, logits_real.detach()
         gp_scale = scheduled_value(self.gp_scale, self.num_images, self.total_images)
         cp_scale = scheduled_value(self.cp_scale, self.num_images, self.total_images)
         return Terms(
@@ -268,14 +282,18 @@ class AdversarialFlow(Objective):
         self, latents: Latents, labels: Labels, draws: AdversarialFlowDraws
     ) -> Terms:
         """Returns ``adversarial``, ``transport`` and, if present, ``guidance`` and regularizers."""
-        generated = self._generate(latents, labels, draws)
+        shared = draws.shared
+        generated = self._generate(latents, labels, draws) if shared is None else shared[0]
         samples, observed = generated.samples, dict[str, Tensor]()
 
         def adversarial(fake: Latents) -> Scalar:
             with frozen(self.discriminator):
-                with torch.no_grad():
-                    real = self._augment(self._real(latents, draws), draws)
-                    logits_real = self.discriminator(real, labels, draws.timesteps_tgt)
+                if shared is None:
+                    with torch.no_grad():
+                        real = self._augment(self._real(latents, draws), draws)
+                        logits_real = self.discriminator(real, labels, draws.timesteps_tgt)
+                else:
+                    logits_real = shared[1]
                 logits_fake = self.discriminator(fake, labels, draws.timesteps_tgt)
             observed["logits_real"] = logits_real.detach()
             observed["logits_fake"] = logits_fake.detach()

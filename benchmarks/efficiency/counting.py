@@ -12,9 +12,10 @@ __all__ = [
     "count_forward",
     "count_parameters",
     "count_sample",
-    "count_update",
+    "count_updates",
     "flops_of",
     "on_meta",
+    "random_batch",
     "update_of",
 ]
 
@@ -108,28 +109,33 @@ def count_sample(model: SampleModel, latents: Tensor, labels: Tensor, nfe: int) 
         return flops_of(lambda: model(latents, labels, nfe, lambda step: torch.randn_like(latents)))
 
 
-def update_of(
-    objective: Objective, player: str, batch: int, shape: tuple[int, ...]
-) -> Callable[[], Tensor]:
-    """Returns the function that computes a player's loss on a batch of meta tensors."""
+def random_batch(objective: Objective, batch: int, shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """Returns latents, labels and draws on the meta device."""
     with on_meta():
         latents, labels = torch.randn(batch, *shape), torch.zeros(batch, dtype=torch.long)
-        draws = objective.draw(latents)
-    return lambda: torch.stack(list(objective.terms(player, latents, labels, draws).values())).sum()
+        return latents, labels, objective.draw(latents)
 
 
-def count_update(objective: Objective, player: str, batch: int, shape: tuple[int, ...]) -> int:
-    """Counts the forward and backward passes of one update of a player, on meta tensors.
+def update_of(objective: Objective, player: str, given: tuple[Any, ...]) -> Callable[[], Tensor]:
+    """Returns the function that computes a player's loss on a `random_batch`."""
+    return lambda: torch.stack(list(objective.terms(player, *given).values())).sum()
+
+
+def count_updates(objective: Objective, batch: int, shape: tuple[int, ...]) -> dict[str, int]:
+    """Counts the forward and backward passes of one update of each player, on meta tensors.
 
     Args:
         objective: The objective, on the meta device.
-        player: The player.
         batch: The number of images.
         shape: The shape of a latent.
     """
-    compute = update_of(objective, player, batch, shape)
-    with on_meta():
-        return flops_of(lambda: compute().backward())
+    given = random_batch(objective, batch, shape)  # In this order, since players may share it.
+    counted = {}
+    for player in objective.players:
+        compute = update_of(objective, player, given)
+        with on_meta():
+            counted[player] = flops_of(lambda: compute().backward())  # noqa: B023
+    return counted
 
 
 def count(workload: Workload, objective: Objective) -> dict[str, Any]:
@@ -141,10 +147,8 @@ def count(workload: Workload, objective: Objective) -> dict[str, Any]:
     """
     batch, shape = workload.run.global_batch, workload.latent_shape
     one = torch.empty(1, *shape, device="meta"), torch.zeros(1, dtype=torch.long, device="meta")
-    updates = {
-        player: count_update(objective, player, batch, shape) / batch
-        for player in objective.players
-    }
+    counted = count_updates(objective, batch, shape)
+    updates = {player: total / batch for player, total in counted.items()}
     forward = count_forward(objective.get_submodule(objective.ema_player), *one)
     total = sum(times * updates[player] for player, times in objective.players.items())
     per_image = total / objective.players[objective.ema_player]

@@ -25,7 +25,7 @@ from afmlib import sample
 from afmlib.interfaces import Objective, SampleModel
 from afmlib.testing.memory import saved_bytes
 
-from .counting import on_meta, update_of
+from .counting import on_meta, random_batch, update_of
 from .workload import Workload, training_step
 
 MIB, GIB = 2**20, 2**30
@@ -244,8 +244,9 @@ def training_memory(workload: Workload, objective: Objective, batch: int) -> int
         for player, network in networks.items()
     }
     activations = []
+    given = random_batch(objective, batch, workload.latent_shape)
     for player in objective.players:
-        compute = update_of(objective, player, batch, workload.latent_shape)
+        compute = update_of(objective, player, given)
         with on_meta():
             activations.append(saved_bytes(compute, everything))
     moments = 2 * sum(trainable.values())

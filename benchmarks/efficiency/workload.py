@@ -14,7 +14,8 @@ from torch import Tensor
 
 from afmlib import build_dataset, build_objective
 from afmlib.config import RunConfig, check_config, with_data_arguments, with_defaults
-from afmlib.engine import BatchLayout, PlayerBatches, TrainingStep, build_optimizers
+from afmlib.engine import BatchLayout, TrainingStep, build_optimizers
+from afmlib.engine.batches import player_batches
 from afmlib.interfaces import Dataset, Objective
 
 SIZES = ("in_channels", "input_size", "num_classes")
@@ -97,10 +98,7 @@ def training_step(
     run = workload.run
     layout = BatchLayout.of(batch, run.micro_batch)
     latents = RandomLatents(workload.latent_shape, workload.num_classes, batch)
-    batches = {
-        player: PlayerBatches(latents, objective, layout, (run.seed, index), device)
-        for index, player in enumerate(objective.players)
-    }
+    batches = player_batches(latents, objective, layout, run.seed, device)
     objective.train()
     objective.ema.eval()
     if run.compile:

@@ -13,7 +13,7 @@ from afmlib.config import load_config
 from afmlib.networks.dit import DiTGenerator
 from benchmarks.contenders import parse_contender
 from benchmarks.efficiency import counting, measuring, program
-from benchmarks.efficiency.counting import count_forward, count_update, flops_of, on_meta
+from benchmarks.efficiency.counting import count_forward, count_updates, flops_of, on_meta
 from benchmarks.efficiency.measuring import GIB, Meter, UnmeasuredError
 from benchmarks.efficiency.workload import Workload, training_step
 
@@ -98,7 +98,7 @@ def test_flow_matching_update_is_three_passes():
     generator = dict(type="DiTGenerator", **dit(*SIZE, use_timestep_src=True))
     objective = objective_of(type="FlowMatching", generator=generator)
 
-    found = count_update(objective, "generator", 4, SHAPE)
+    found = count_updates(objective, 4, SHAPE)["generator"]
 
     forward = counted(dit(*SIZE, use_timestep_src=True), 4)
     # Nobody asks for the gradient of latents and times, so that their first layers have none.
@@ -119,13 +119,13 @@ def test_adversarial_flow_update_matches_closed_form():
 
     # G once without gradient, D on real, fake and two perturbed quarters, each forward and back.
     passes = 4 + 4 + 1 + 1
-    assert count_update(objective, "discriminator", 4, SHAPE) == (
+    assert count_updates(objective, 4, SHAPE)["discriminator"] == (
         4 * whole_g + passes * (3 * whole_d - critic.embedding)
     )
     # G forward and back; D twice forward, and back to its input: not to its weights or conditions,
     # but to both factors of the products of attention.
     back = whole_d - critic.conditions + critic.attention
-    assert count_update(objective, "generator", 4, SHAPE) == (
+    assert count_updates(objective, 4, SHAPE)["generator"] == (
         4 * (3 * whole_g - generator.embedding + 2 * whole_d + back)
     )
 
@@ -153,10 +153,11 @@ def test_counts_jvp_and_double_backward():
 def test_torch_counter_agrees():
     generator = dict(type="DiTGenerator", **dit(*SIZE, use_timestep_src=True))
     objective = objective_of(type="FlowMatching", generator=generator)
-    found = count_update(objective, "generator", 4, SHAPE)
+    found = count_updates(objective, 4, SHAPE)["generator"]
 
+    given = counting.random_batch(objective, 4, SHAPE)
     with on_meta(), FlopCounterMode(display=False) as counter:
-        counting.update_of(objective, "generator", 4, SHAPE)().backward()
+        counting.update_of(objective, "generator", given)().backward()
 
     assert found == counter.get_total_flops() > 0
 

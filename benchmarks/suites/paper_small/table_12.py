@@ -13,7 +13,7 @@ import torch
 
 from afmlib import build_objective
 
-from ...efficiency.counting import count_forward, count_update, on_meta
+from ...efficiency.counting import count_forward, count_updates, on_meta
 from ...studies.step_speed import whole_last_block
 from ..claim import Claim, Numbers, Verdict
 from ..drawing import panels
@@ -53,9 +53,8 @@ def count_passes(method: str, size: str) -> Mapping[str, float]:
         latents, labels = torch.empty(BATCH, *SHAPE), torch.zeros(BATCH, dtype=torch.long)
     generator = objective.get_submodule("generator")
     once = count_forward(generator, latents, labels)
-    return {
-        player: count_update(objective, player, BATCH, SHAPE) / once for player in objective.players
-    }
+    counted = count_updates(objective, BATCH, SHAPE)
+    return {player: total / once for player, total in counted.items()}
 
 
 def _name(method: str, size: str, player: str = "all") -> str:
