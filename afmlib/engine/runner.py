@@ -43,11 +43,12 @@ from afmlib.engine.optimizers import build_optimizers
 from afmlib.engine.phases import controller_of, protocol_of
 from afmlib.engine.run_folder import SAMPLES, RunFolder
 from afmlib.engine.same_run import check_same_run
-from afmlib.engine.state import checkpoint_bytes, load_run, save_run
+from afmlib.engine.state import checkpoint_bytes, copy_run, load_run
 from afmlib.engine.step import TrainingError, TrainingStep
 from afmlib.evaluation import check_evaluation_setup
 from afmlib.interfaces import Conventions, Dataset, Objective
 from afmlib.io import storage
+from afmlib.io.background import Background
 from afmlib.registry import build_dataset, build_objective
 from afmlib.terminal import printable
 
@@ -122,6 +123,8 @@ class Runner(MMEngineRunner):
         self.distribution.distribute(self.objective)
         self.run_folder.require_space(checkpoint_bytes(self.objective))
         self.last_checkpoint: str | None = None
+        self._written: str | None = None  # The checkpoint that the background writes.
+        self._background = Background()
         self.failed_evaluation: str | None = None
         self.stop_requested = self.was_aborted = self._is_evaluating = False
         self.step = step(
@@ -294,12 +297,18 @@ class Runner(MMEngineRunner):
             self.call_hook("before_run")
             self.load_or_resume()
             self.train_loop.run()
+            self.finish_save()
             self.call_hook("after_run")
             return self.objective
         except TrainingError as error:
+            self._try_to_finish_save()
+            processes.any_of(False)  # If a process exits, torchrun ends the one that writes.
             last = self.last_checkpoint
             kept = f"The last good checkpoint is {last}." if last else "There is no checkpoint yet."
             raise TrainingError(f"{error} {kept}") from error
+        except Exception:
+            self._try_to_finish_save()
+            raise
         finally:
             for batches in self.step.batches.values():
                 batches.close()
@@ -332,23 +341,60 @@ class Runner(MMEngineRunner):
         line = printable(f"{self.name}: {message}")
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def save(self) -> str:
+    def save(self, wait: bool = True) -> str:
         """Saves a checkpoint, removes old ones, and returns its folder.
 
-        All processes must call it. The first one writes.
+        All processes must call it. The first one writes a copy of the state, in the background.
+
+        Args:
+            wait: Whether to wait until it is written. Otherwise call `finish_save` later.
+
+        Raises:
+            OSError: If this checkpoint, or the previous one, cannot be written.
         """
         self.step.check()
+        self.finish_save()
         folder = self.run_folder.checkpoint(self.train_loop.num_images)
-        if folder == self.last_checkpoint:  # A signal arrived right after it was saved.
-            return folder
-        self.log.file.flush()
-        config, manifest = dump(self.full_config), self._manifest()
-        save_run(folder, self.step, self.stateful, config, manifest)
+        if folder != self.last_checkpoint:  # A signal may arrive right after it was saved.
+            self.log.file.flush()
+            config, manifest = dump(self.full_config), self._manifest()
+            write = copy_run(folder, self.step, self.stateful, config, manifest)
+            keep = self.run_config.keep_last, self.run_config.keep_every
+
+            def write_and_remove() -> None:
+                write()
+                self.run_folder.remove_old(*keep)
+
+            self._written = folder
+            self._background.start(write_and_remove)
+        if wait:
+            self.finish_save()
+        return folder
+
+    def finish_save(self, wait: bool = True) -> None:
+        """Finishes the checkpoint that the background writes, if there is one.
+
+        Args:
+            wait: Whether to wait for it. Otherwise nothing happens if it is not written yet.
+
+        Raises:
+            OSError: If it could not be written.
+        """
+        if self._written is None or (self._background.is_running and not wait):
+            return
+        folder, self._written = self._written, None
+        self._background.wait()
         self.last_checkpoint = folder
-        self.run_folder.remove_old(self.run_config.keep_last, self.run_config.keep_every)
+        # Not in the background, where a snapshot that is just being written would look unneeded.
         if self.phases is not None and processes.rank() == 0:
             self.phases.snapshots.prune()
-        return folder
+
+    def _try_to_finish_save(self) -> None:
+        """Finishes a checkpoint after an error, which the user must see."""
+        try:
+            self.finish_save()
+        except OSError as error:
+            self.report(f"a checkpoint could not be written: {error}")
 
     def _manifest(self) -> dict[str, Any]:
         player = self.objective.ema_player

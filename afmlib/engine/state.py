@@ -1,9 +1,11 @@
 """The state of a run, as it is written into a checkpoint and read from one."""
 
-__all__ = ["checkpoint_bytes", "load_network", "load_run", "save_run", "whole_network"]
+__all__ = ["checkpoint_bytes", "copy_run", "load_network", "load_run", "whole_network"]
 
+import copy
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -40,14 +42,14 @@ def checkpoint_bytes(objective: Objective) -> int:
     return state + 2 * sum(p.numel() * p.element_size() for p in trained)
 
 
-def save_run(
+def copy_run(
     folder: str,
     step: TrainingStep,
     hooks: Mapping[str, Any],
     config: str,
     manifest: Mapping[str, Any],
-) -> None:
-    """Saves a run. All processes gather the state, and the first one writes it.
+) -> Callable[[], None]:
+    """Copies the state of a run. All processes gather it together.
 
     Args:
         folder: The folder of the checkpoint.
@@ -55,6 +57,10 @@ def save_run(
         hooks: The hooks that have a state, by name.
         config: The text of the config.
         manifest: The conventions, and what else describes the run.
+
+    Returns:
+        A function that writes the copy. It may run in a thread while training continues. In all
+        processes but the first it does nothing.
     """
     objective, gather = step.objective, step.distribution.gather
     networks = {
@@ -67,31 +73,30 @@ def save_run(
         if key.split(".")[0] not in networks
     }
     moments = {
-        player: _map_tensors(optimizer.optimizer.state_dict(), gather)
+        player: _copied(optimizer.optimizer.state_dict(), gather)
         for player, optimizer in step.optimizers.items()
     }
     if processes.rank() > 0:
-        return
+        return lambda: None
     training = {
-        "objective": rest,
+        "objective": _copied(rest),
         "optimizers": moments,
         "average_updates": step.ema_updates,
-        "hooks": _map_tensors(
-            {name: hook.state_dict() for name, hook in hooks.items()}, torch.Tensor.cpu
-        ),
+        "hooks": _copied({name: hook.state_dict() for name, hook in hooks.items()}),
     }
     versions = {"afmlib": afmlib.__version__, "torch": torch.__version__}
-    save_checkpoint(folder, networks, training, config, {**manifest, "versions": versions})
+    manifest = {**manifest, "versions": versions}
+    return partial(save_checkpoint, folder, networks, training, config, manifest)
 
 
-def _map_tensors(tree: Any, change: Any) -> Any:
-    """Returns plain data with each tensor converted. Only the first process keeps them."""
+def _copied(tree: Any, gather: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Any:
+    """Returns a copy of plain data with whole tensors on the CPU. Only the first process has it."""
     if isinstance(tree, Tensor):
-        changed = change(tree.detach())
-        return changed.cpu() if processes.rank() == 0 else None
+        whole = gather(tree.detach())
+        return whole.to("cpu", copy=True) if processes.rank() == 0 else None
     if isinstance(tree, Mapping):
-        return {key: _map_tensors(value, change) for key, value in tree.items()}
-    return tree
+        return {key: _copied(value, gather) for key, value in tree.items()}
+    return copy.deepcopy(tree)
 
 
 def load_run(folder: str, step: TrainingStep, hooks: Mapping[str, Any]) -> int:
@@ -128,12 +133,12 @@ def load_run(folder: str, step: TrainingStep, hooks: Mapping[str, Any]) -> int:
 
 
 def whole_network(objective: Objective, name: str, distribution: Distribution) -> dict[str, Tensor]:
-    """Returns the state dict of a network on the CPU, in the first process.
+    """Returns a copy of the state dict of a network on the CPU, in the first process.
 
     All processes must call it together.
     """
     state = objective.get_submodule(name).state_dict()
-    return dict(_map_tensors(state, distribution.gather))
+    return dict(_copied(state, distribution.gather))
 
 
 def load_network(objective: Objective, name: str, folder: str, distribution: Distribution) -> None:

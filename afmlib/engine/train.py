@@ -106,7 +106,10 @@ def train(
         )
         for line in runner.describe():
             runner.report(line)
-        runner.train()
+        try:
+            runner.train()
+        finally:  # After Ctrl-C in a notebook, the folder stays locked while it is written.
+            runner.finish_save()
     checkpoint = processes.from_first(runner.last_checkpoint)  # The first process has written it.
     assert checkpoint is not None
     has_samples = runner.objective.sample_model is not None

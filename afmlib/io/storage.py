@@ -26,8 +26,8 @@ __all__ = [
 import contextlib
 import io
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, TypeAlias
 
@@ -206,7 +206,10 @@ def write_atomically(path: str, content: Content) -> None:
 def _write_locally(name: str, content: Content) -> None:
     folder = os.path.dirname(name)
     _make_folder(folder)
-    handle, temporary = tempfile.mkstemp(dir=folder, suffix=TEMPORARY_SUFFIX)
+    temporary = os.path.join(folder, f"tmp{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
+    # Not mkstemp, whose files only their owner can read. Setting the umask is not safe in threads.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    handle = os.open(temporary, flags, 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
             if isinstance(content, bytes):
@@ -215,9 +218,6 @@ def _write_locally(name: str, content: Content) -> None:
                 content(file)
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that only the owner can read.
         os.replace(temporary, name)
     except BaseException as error:
         with contextlib.suppress(FileNotFoundError):  # Interrupted just after the rename.

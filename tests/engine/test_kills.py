@@ -141,6 +141,19 @@ def test_many_kills(whole, tmp_path):
     assert_same_run(whole, tmp_path / "run")
 
 
+def test_kill_while_training_overtakes_a_checkpoint(tmp_path):
+    settings = {"num_images": 48, "checkpoint_every": 16, "evaluation.metrics": "[]"}
+    finish(tmp_path / "whole", **settings)
+    files = len(list((tmp_path / "whole/checkpoints/000000048").iterdir()))
+    for count in (1, files, files + 2):  # First file; manifest; a file of the second checkpoint.
+        folder = tmp_path / str(count)
+        assert is_killed(folder, ("overtaken", count), **settings)
+        complete = list(folder.glob("checkpoints/*/manifest.json"))
+        assert len(complete) == (count > files)
+        finish(folder, **settings)
+        assert_same_run(tmp_path / "whole", folder)
+
+
 @pytest.mark.parametrize("call", ["replace", pytest.param("fsync", marks=pytest.mark.slow)])
 def test_kill_at_every_write(tmp_path, call):
     settings = {

@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+import threading
 
 import mmengine.runner
 import numpy as np
@@ -511,9 +512,35 @@ def test_log_entry_across_a_checkpoint(run, split, tmp_path):
 
 def test_saving_twice_writes_once(run, monkeypatch):
     runner = run()
-    monkeypatch.setattr("afmlib.engine.runner.save_run", lambda *args: pytest.fail("written again"))
+    monkeypatch.setattr("afmlib.engine.runner.copy_run", lambda *args: pytest.fail("written again"))
 
     assert runner.save() == runner.last_checkpoint
+
+
+def test_training_continues_while_a_copy_is_written(run, tmp_path, monkeypatch):
+    from afmlib.io import storage
+
+    write, overtaken = storage.write_atomically, threading.Event()
+
+    def slow(path, content):
+        if "000000016/generator.s" in path:
+            assert overtaken.wait(60)
+        write(path, content)
+
+    class Watch(Hook):
+        def after_train_iter(self, runner, **kwargs):
+            if runner.train_loop.num_images == 24:
+                assert runner.last_checkpoint is None
+                overtaken.set()
+
+    settings = ["checkpoint_every=16", "keep_last=9"]
+    run(*settings, work_dir=tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "write_atomically", slow)
+        run(*settings, work_dir=tmp_path / "run", hooks=[Watch()])
+
+    for file in (tmp_path / "whole/checkpoints/000000016").glob("*[!n]"):  # Not the manifest.
+        assert file.read_bytes() == (tmp_path / "run/checkpoints/000000016" / file.name).read_bytes()
 
 
 def test_failed_save_keeps_last_checkpoint(run, tmp_path, monkeypatch):
@@ -531,9 +558,16 @@ def test_failed_save_keeps_last_checkpoint(run, tmp_path, monkeypatch):
 
     write = storage.write_atomically
     monkeypatch.setattr(storage, "write_atomically", full)
-    with pytest.raises(OSError, match="No space left"):
-        run("checkpoint_every=16")
+    seen = []
 
+    class Watch(Hook):
+        def after_train_iter(self, runner, **kwargs):
+            seen.append(runner.train_loop.num_images)
+
+    with pytest.raises(OSError, match="No space left"):
+        run("checkpoint_every=16", hooks=[Watch()])
+
+    assert seen[-1] in (32, 40)  # It is an error in the next iteration, at 40 or 48 images.
     (folder,) = checkpoint_folders(str(tmp_path / "run"))
     assert folder.endswith("000000016")
     assert read_manifest(folder)["num_images"] == 16

@@ -4,11 +4,16 @@
 
 kills process RANK at its COUNT-th call of FUNCTION: "update" (a step of an optimizer), "fsync",
 "replace", "metric" or "entry" (of the log; half a line is written). COUNT 0 kills nothing.
+
+"overtaken" is a "replace" of the thread that writes checkpoints. It waits for a whole iteration of
+the training before the process is killed.
 """
 
 import os
 import signal
 import sys
+import threading
+import time
 
 __all__ = ["run"]
 
@@ -38,6 +43,9 @@ def _kill_at(function, countdown):
 
         register_optimizer_step_pre_hook(lambda *_: _die() if countdown.is_over() else None)
         return
+    if function == "overtaken":
+        _kill_when_overtaken(countdown)
+        return
     owner, name = _owner(function)
     original = getattr(owner, name)
 
@@ -50,6 +58,24 @@ def _kill_at(function, countdown):
         return original(*args, **kwargs)
 
     setattr(owner, name, mortal)
+
+
+def _kill_when_overtaken(countdown):
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    updates, original = [], os.replace
+    register_optimizer_step_post_hook(lambda *_: updates.append(None))
+
+    def mortal(*args, **kwargs):
+        is_background = threading.current_thread() is not threading.main_thread()
+        if is_background and countdown.is_over():
+            count = len(updates)
+            while len(updates) < count + 2:
+                time.sleep(0.001)
+            _die()
+        return original(*args, **kwargs)
+
+    os.replace = mortal
 
 
 def _owner(function):

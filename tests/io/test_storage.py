@@ -271,7 +271,7 @@ def test_web_server_is_read_only(web, tmp_path):
 
 
 @pytest.mark.parametrize("failure", [no_space, interrupt])
-@pytest.mark.parametrize("call", ["fsync", "chmod", "replace"])
+@pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_failed_write_keeps_old_file(tmp_path, monkeypatch, call, failure):
     path = tmp_path / "state"
     storage.write_atomically(str(path), b"before")

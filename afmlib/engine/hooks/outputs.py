@@ -22,7 +22,9 @@ NUM_POINTS = 2000
 
 
 class CheckpointHook(Hook):
-    """Saves the run at intervals and after the last iteration.
+    """Saves the run at intervals and after the last iteration, in the background.
+
+    A checkpoint that could not be written is an error in the next iteration.
 
     Args:
         every: Images between two checkpoints; None for only the last.
@@ -32,8 +34,9 @@ class CheckpointHook(Hook):
         self.every = every
 
     def after_train_iter(self, runner: Any, *_: Any, **__: Any) -> None:
+        runner.finish_save(wait=False)
         if runner.train_loop.is_due(self.every):
-            runner.save()
+            runner.save(wait=False)
 
 
 class SampleHook(Hook):
@@ -126,6 +129,7 @@ class EvaluationHook(Hook):
                 result = evaluate_average(runner.objective, runner.dataset, self.config)
             except EvaluationError as error:
                 runner.failed_evaluation = str(error)
+                runner.finish_save()
                 runner.report(
                     f"the evaluation at {num_images} images failed: {error} The model is saved in "
                     f"{runner.last_checkpoint}."
