@@ -32,6 +32,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from afmlib.interfaces import Augmentation, Schedule
+from afmlib.ops.drawing import RandomSource, uniforms, wide_dtype
 from afmlib.schedules import scheduled_value
 from afmlib.typing import Latents
 
@@ -89,18 +90,14 @@ class PairedAugmentation(Augmentation):
             f"translation={self.translation:g}, both_ways={self.both_ways}, cutouts={self.cutouts}"
         )
 
-    def draw(self, latents: Latents, generator: torch.Generator | None = None) -> Uniforms:
+    def draw(self, latents: Latents, generator: RandomSource | None = None) -> Uniforms:
         if latents.ndim != 4:
             raise ValueError(
                 "PairedAugmentation needs images of shape (C, H, W), got samples of shape "
                 f"{tuple(latents.shape[1:])}."
             )
-        return torch.rand(
-            (len(latents), PER_TRANSLATION + PER_CUTOUT * self.cutouts),
-            generator=generator,
-            dtype=torch.promote_types(latents.dtype, torch.float32),
-            device=latents.device if generator is None else generator.device,
-        ).to(latents.device)
+        numbers = PER_TRANSLATION + PER_CUTOUT * self.cutouts
+        return uniforms((len(latents), numbers), generator, wide_dtype(latents), latents.device)
 
     def forward(self, latents: Latents, parameters: Uniforms, num_images: int) -> Latents:
         probability = scheduled_value(self.probability, num_images, None)

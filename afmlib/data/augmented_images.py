@@ -22,6 +22,7 @@ from torch.nn.functional import interpolate
 
 from afmlib.augmentation.affine import affine_warp
 from afmlib.interfaces import Dataset
+from afmlib.ops.drawing import RandomSource, uniforms
 from afmlib.typing import Labels, Latents
 
 NUMBERS = 5
@@ -88,10 +89,10 @@ class AugmentedImages(Dataset):
         """Returns stored images and their labels."""
         return self.images.__getitems__(indices)
 
-    def draw(self, size: int, generator: torch.Generator) -> Tensor:
+    def draw(self, size: int, generator: RandomSource) -> Tensor:
         """Draws the random part of the dataset, and the numbers of the change."""
         own = self.images.draw(size, generator)
-        return torch.cat([own, torch.rand(size, NUMBERS, generator=generator)], dim=1)
+        return torch.cat([own, uniforms((size, NUMBERS), generator)], dim=1)
 
     def augment(self, stored: Tensor, draws: Tensor | None) -> Latents:
         """Returns images, changed by their draws. Without draws, returns them unchanged."""

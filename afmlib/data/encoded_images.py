@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from afmlib.interfaces import Autoencoder, Dataset
+from afmlib.ops.drawing import RandomSource, normals
 from afmlib.typing import Labels, Latents
 
 ENCODED_AT_ONCE = 16
@@ -65,10 +66,10 @@ class EncodedImages(Dataset):
         """Returns stored images and their labels."""
         return self.images.__getitems__(indices)
 
-    def draw(self, size: int, generator: torch.Generator) -> Tensor:
+    def draw(self, size: int, generator: RandomSource) -> Tensor:
         """Draws the random part of each image, and the noise of its code."""
         own = self.images.draw(size, generator)
-        return torch.cat([own, torch.randn(size, self._num_noises, generator=generator)], dim=1)
+        return torch.cat([own, normals((size, self._num_noises), generator)], dim=1)
 
     def augment(self, stored: Tensor, draws: Tensor | None) -> Latents:
         """Samples codes by their draws. Without draws, returns the means of plain images."""

@@ -27,6 +27,7 @@ from afmlib.interfaces import Dataset
 from afmlib.io import storage
 from afmlib.io.bounds import memory_shortage
 from afmlib.io.npz import NpzError, NpzFile
+from afmlib.ops.drawing import RandomSource, uniforms
 from afmlib.typing import Labels, Latents
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -96,9 +97,9 @@ class ImageArchive(Dataset):
         rows = torch.as_tensor(indices, dtype=torch.long)
         return self.images[rows], self.labels[rows]
 
-    def draw(self, size: int, generator: torch.Generator) -> Tensor:
+    def draw(self, size: int, generator: RandomSource) -> Tensor:
         """Draws a number in [0, 1) for each image, which decides whether it is mirrored."""
-        return torch.rand(size, 1, generator=generator)
+        return uniforms((size, 1), generator)
 
     def augment(self, stored: Tensor, draws: Tensor | None) -> Latents:
         """Scales images to [-1, 1], and mirrors those whose draw is below the probability."""

@@ -20,6 +20,7 @@ from afmlib.data.image_files import (
 from afmlib.data.image_store import ImageStore
 from afmlib.interfaces import Dataset
 from afmlib.io import storage
+from afmlib.ops.drawing import RandomSource, uniforms
 from afmlib.typing import Labels, Latents
 
 MAX_NAMED = 5
@@ -117,9 +118,9 @@ class ImageFolder(Dataset):
         rows = torch.as_tensor(indices, dtype=torch.long)
         return self._store.read(rows), self.labels[rows]
 
-    def draw(self, size: int, generator: torch.Generator) -> Tensor:
+    def draw(self, size: int, generator: RandomSource) -> Tensor:
         """Draws a number in [0, 1) for each image, which decides whether it is mirrored."""
-        return torch.rand(size, 1, generator=generator)
+        return uniforms((size, 1), generator)
 
     def augment(self, stored: Tensor, draws: Tensor | None) -> Latents:
         """Scales images to [-1, 1], and mirrors those whose draw is below the probability."""

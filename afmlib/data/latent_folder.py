@@ -30,6 +30,7 @@ from torch import Tensor
 from afmlib.interfaces import Conventions, Dataset
 from afmlib.io import storage
 from afmlib.io.bounds import check_plain_file
+from afmlib.ops.drawing import RandomSource, normals, uniforms
 from afmlib.typing import Labels, Latents
 
 MEANS, STDS, LABELS, CONVENTIONS = "means.npy", "stds.npy", "labels.npy", "conventions.json"
@@ -90,10 +91,10 @@ class LatentFolder(Dataset):
         parts = [torch.from_numpy(np.array(part[rows])) for part in (self._means, self._stds)]
         return torch.stack(parts, dim=2).to(torch.float32), self.labels[torch.from_numpy(rows)]
 
-    def draw(self, size: int, generator: torch.Generator) -> Tensor:
+    def draw(self, size: int, generator: RandomSource) -> Tensor:
         """Draws a number in [0, 1) that picks the view, and the noises, for each sample."""
-        views = torch.rand(size, 1, generator=generator)
-        noises = torch.randn(size, math.prod(self.latent_shape), generator=generator)
+        views = uniforms((size, 1), generator)
+        noises = normals((size, math.prod(self.latent_shape)), generator)
         return torch.cat([views, noises], dim=1)
 
     def augment(self, stored: Tensor, draws: Tensor | None) -> Latents:

@@ -2,25 +2,26 @@ r"""Minibatches by index: what a player sees is a function of (seed, player, ima
 
 Each epoch of a player is one permutation of the data. Batch :math:`k` of :math:`B` images takes the
 positions :math:`kB \dots kB + B - 1` of the endless sequence of epochs, so that any batch is found
-without replaying those before it. Draws and augmentation have their own streams, seeded by the
-same three numbers.
-
-Random numbers are drawn for the global batch. Rank :math:`r` of :math:`R` takes the rows
+without replaying those before it. Rank :math:`r` of :math:`R` takes the rows
 :math:`r, r + R, \dots`, and micro-batch :math:`m` of :math:`M` takes every :math:`M`-th of these.
-So neither the number of processes nor the number of micro-batches changes what a run sees.
+
+The random numbers of a row follow from the number of its image (`RowStreams`). So each process
+draws its own rows, and neither the number of processes nor that of micro-batches changes what a
+run sees. A thread draws the next batch while the current one is trained on.
 """
 
-__all__ = ["BatchLayout", "MicroBatch", "PlayerBatches", "player_batches", "take_rows"]
+__all__ = ["DRAWS_VERSION", "BatchLayout", "MicroBatch", "PlayerBatches", "player_batches"]
 
 import dataclasses
-import functools
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -29,11 +30,18 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from afmlib import processes
 from afmlib.config import ConfigError
 from afmlib.interfaces import Dataset, Draws, Objective
-from afmlib.ops.seeding import generator_for, permutation
+from afmlib.ops.row_streams import RowStreams
+from afmlib.ops.seeding import endless_shuffle, generator_for
 from afmlib.typing import Labels, Latents
 
 ORDER, DRAWS, AUGMENTATION, NETWORKS = range(4)
 """The random streams of a player."""
+
+DRAWS_VERSION = 2
+"""Changes with the numbers that follow from a seed. A run resumes with its own version only."""
+
+POSITIONS_AT_ONCE = 4096
+"""How many samples are ordered at once. More would not be faster."""
 
 
 @dataclass(frozen=True)
@@ -69,20 +77,13 @@ class BatchLayout:
         )
         return cls(global_batch, num_processes, count, processes.rank())
 
-    @property
-    def num_slices(self) -> int:
-        """Micro-batches over all processes."""
-        return self.num_processes * self.num_micro_batches
-
-    def first_row(self, index: int) -> int:
-        """Returns the first row of a micro-batch of this process in the global batch.
-
-        The others follow at distances of `num_slices`.
-        """
-        return self.rank + index * self.num_processes
+    def rows(self, index: int) -> range:
+        """Returns the rows of the global batch in a micro-batch of this process."""
+        first = self.rank + index * self.num_processes
+        return range(first, self.global_batch, self.num_processes * self.num_micro_batches)
 
     def __str__(self) -> str:
-        count, size = self.num_micro_batches, self.global_batch // self.num_slices
+        count, size = self.num_micro_batches, len(self.rows(0))
         return (
             f"global batch {self.global_batch} = {self.num_processes} "
             f"process{'es' * (self.num_processes > 1)} x {count} "
@@ -101,24 +102,6 @@ class MicroBatch:
     """The seed of random numbers inside a network, such as dropout."""
 
 
-def take_rows(draws: Draws, start: int, step: int) -> Draws:
-    """Returns the rows ``start``, ``start + step``, ... of each tensor of a record of draws.
-
-    Raises:
-        ValueError: If the number of rows of a tensor is not divisible by ``step``.
-    """
-    taken = {}
-    for name, tensor in _tensors(draws).items():
-        if len(tensor) % step:
-            raise ValueError(f"the {len(tensor)} rows of {name} are not divisible by {step}")
-        taken[name] = tensor[start::step]
-    return dataclasses.replace(draws, **taken)
-
-
-def _tensors(draws: Draws) -> dict[str, Tensor]:
-    return {name: value for name, value in vars(draws).items() if isinstance(value, Tensor)}
-
-
 class _IndexSampler:
     """Yields the indices of a process's rows, batch after batch."""
 
@@ -126,17 +109,17 @@ class _IndexSampler:
         self.size = size
         self.layout = layout
         self.start = start
-        self.permutation = functools.lru_cache(2)(
-            lambda epoch: permutation(size, *name, ORDER, epoch)
-        )
+        self.name = name
 
     def __iter__(self) -> Iterator[list[int]]:
+        batch = self.layout.global_batch
+        rows = np.arange(self.layout.rank, batch, self.layout.num_processes)
+        starts = batch * np.arange(max(POSITIONS_AT_ONCE // len(rows), 1))[:, None]
         position = self.start
         while True:
-            stop = position + self.layout.global_batch
-            positions = range(position + self.layout.rank, stop, self.layout.num_processes)
-            yield [self.permutation(p // self.size)[p % self.size] for p in positions]
-            position = stop
+            positions = position + starts + rows  # (batches, rows)
+            yield from endless_shuffle(positions, self.size, *self.name, ORDER).tolist()
+            position += batch * len(starts)
 
 
 def _as_is(batch: Any) -> Any:
@@ -161,6 +144,7 @@ class PlayerBatches:
         layout: How a batch is divided.
         name: The seed of the run and the number of the player.
         device: Where the batches go.
+        player: The player that is updated; None if its draws should have all that others use.
         num_workers: Processes that load data.
         leader: The player whose last batch each batch is, if they share them.
     """
@@ -172,6 +156,8 @@ class PlayerBatches:
         layout: BatchLayout,
         name: tuple[int, int],
         device: torch.device,
+        num_workers: int = 0,
+        player: str | None = None,
         num_workers: int = 0,
         leader: "PlayerBatches | None" = None,
     ) -> None:
@@ -185,7 +171,10 @@ class PlayerBatches:
         self.device = device
         self.num_workers = num_workers
         self.dtype = next(objective.parameters(), torch.empty(0)).dtype
+        self.player = player
         self._stored: Iterator[tuple[Tensor, Labels]] | None = None
+        self._drawer: ThreadPoolExecutor | None = None
+        self._drawn: Future[list[tuple[Tensor, Draws, int]]] | None = None
 
     def start_at(self, num_images: int) -> None:
         """Sets the number of images seen. Call it before taking the first batch."""
@@ -197,38 +186,53 @@ class PlayerBatches:
         if self.leader is not None:
             self.num_images += self.layout.global_batch
             return self.leader.last
-        if self._stored is None:  # Loading may start processes, which must know where to start.
-            self._stored = self._load()
+        if self._stored is None or self._drawer is None:
+            # Loading may start processes, which must know where to start.
+            self._stored, self._drawer = self._load(), ThreadPoolExecutor(1, "afmlib-draws")
         stored, labels = next(self._stored)
-        size, layout = self.layout.global_batch, self.layout
-        data_draws = self.dataset.draw(size, self._stream(AUGMENTATION))
-        # Draws depend on the shape of a batch only, so an empty one of the global size is enough.
-        like = torch.empty(1, *self.dataset.latent_shape, dtype=self.dtype).expand(
-            size, *self.dataset.latent_shape
-        )
-        draws = self.objective.draw(like, self._stream(DRAWS))
+        drawn = self._draw(self.num_images) if self._drawn is None else self._drawn.result()
+        self.num_images += self.layout.global_batch
+        self._drawn = self._drawer.submit(self._draw, self.num_images)
 
-        micro_batches = []
-        for index in range(layout.num_micro_batches):
-            row = layout.first_row(index)
+        micro_batches, count = [], self.layout.num_micro_batches
+        for index, (data_draws, draws, network_seed) in enumerate(drawn):
             latents = self.dataset.augment(
-                self._to_device(stored[index :: layout.num_micro_batches]),
-                self._to_device(data_draws[row :: layout.num_slices]),
+                self._to_device(stored[index::count]), self._to_device(data_draws)
             )
-            rows = take_rows(draws, row, layout.num_slices)
-            moved = {name: self._to_device(tensor) for name, tensor in _tensors(rows).items()}
-            seed = torch.randint(2**62, (), generator=self._stream(NETWORKS, row))
             micro_batches.append(
                 MicroBatch(
                     latents.to(self.dtype),
-                    self._to_device(labels[index :: layout.num_micro_batches]),
-                    dataclasses.replace(rows, **moved),
-                    int(seed),
+                    self._to_device(labels[index::count]),
+                    _map_tensors(draws, self._to_device),
+                    network_seed,
                 )
             )
-        self.num_images += size
         self.last = micro_batches
         return micro_batches
+
+    def _draw(self, num_images: int) -> list[tuple[Tensor, Draws, int]]:
+        """Returns the random numbers of the batch after ``num_images``, by micro-batch."""
+        drawn = []
+        for index in range(self.layout.num_micro_batches):
+            rows = self.layout.rows(index)
+            data, objective = (
+                RowStreams(
+                    (*self.name, stream), num_images, rows, self.layout.global_batch, self.player
+                )
+                for stream in (AUGMENTATION, DRAWS)
+            )
+            # Draws depend on the shape of a batch only, so an empty one is enough.
+            like = torch.empty(1, *self.dataset.latent_shape, dtype=self.dtype)
+            draws = self.objective.draw(like.expand(len(rows), *like.shape[1:]), objective)
+            networks = generator_for(*self.name, NETWORKS, num_images, rows.start)
+            drawn.append(
+                (
+                    self._pinned(self.dataset.draw(len(rows), data)),
+                    _map_tensors(draws, self._pinned),
+                    int(torch.randint(2**62, (), generator=networks)),
+                )
+            )
+        return drawn
 
     def _load(self) -> Iterator[tuple[Tensor, Labels]]:
         loader: DataLoader[Any] = DataLoader(
@@ -245,15 +249,18 @@ class PlayerBatches:
 
     def close(self) -> None:
         """Ends the loading processes. They ignore signals, and Python would wait for them."""
-        stored, self._stored = self._stored, None
+        stored, self._stored, self._drawn = self._stored, None, None
         if isinstance(stored, _MultiProcessingDataLoaderIter):
             stored._shutdown_workers()
+        if self._drawer is not None:
+            self._drawer.shutdown()
+            self._drawer = None
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, non_blocking=True)
 
-    def _stream(self, stream: int, *row: int) -> torch.Generator:
-        return generator_for(*self.name, stream, self.num_images, *row)
+    def _pinned(self, tensor: Tensor) -> Tensor:
+        return tensor.pin_memory() if self.device.type == "cuda" else tensor
 
 
 def player_batches(
@@ -267,9 +274,20 @@ def player_batches(
     """Returns the batches of each player of an objective."""
     batches: dict[str, PlayerBatches] = {}
     for index, player in enumerate(objective.players):
-        leader = next(iter(batches.values()), None) if objective.shares_batch else None
-        name = (seed, index)
+        shares = objective.shares_batch  # Then the draws have what any player uses.
         batches[player] = PlayerBatches(
-            dataset, objective, layout, name, device, num_workers, leader
+            dataset,
+            objective,
+            layout,
+            (seed, index),
+            device,
+            None if shares else player,
+            num_workers,
+            next(iter(batches.values()), None) if shares else None,
         )
     return batches
+
+
+def _map_tensors(draws: Draws, change: Callable[[Tensor], Tensor]) -> Draws:
+    tensors = {name: value for name, value in vars(draws).items() if isinstance(value, Tensor)}
+    return dataclasses.replace(draws, **{name: change(value) for name, value in tensors.items()})

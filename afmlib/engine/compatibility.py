@@ -7,11 +7,11 @@ import json
 import torch
 
 from afmlib.config import ConfigError
-from afmlib.engine.batches import BatchLayout, take_rows
+from afmlib.engine.batches import BatchLayout
 from afmlib.engine.init_weights import COMPARED
 from afmlib.engine.same_run import check_conventions
 from afmlib.interfaces import Conventions, Dataset, Generator, Objective, Terms
-from afmlib.ops.seeding import generator_for
+from afmlib.ops.row_streams import RowStreams
 from afmlib.pretrained import OfficialClassifier, PretrainedClassifier, PretrainedVelocity
 from afmlib.registry import PARAMETERIZATIONS, ComponentError
 
@@ -34,7 +34,7 @@ def check_compatibility(objective: Objective, dataset: Dataset, layout: BatchLay
             expected = dict(zip(COMPARED, values, strict=True))
             check_conventions(module.checkpoint, {"conventions": module.conventions}, expected)
     _check_parameterization(objective)
-    _check_division(objective, dataset, layout)
+    _check_draws(objective, dataset, layout)
 
     stored, _ = dataset.__getitems__([0, 0])
     weights = next(objective.parameters(), torch.empty(0))
@@ -44,7 +44,7 @@ def check_compatibility(objective: Objective, dataset: Dataset, layout: BatchLay
     for player in objective.players:
         try:
             with torch.random.fork_rng(devices=devices):
-                draws = objective.draw(latents, generator_for(0))
+                draws = objective.draw(latents, _first_rows(player, 2, layout))
                 terms = objective.terms(player, latents, labels, draws)
         except (IndexError, RuntimeError, ValueError) as error:
             raise ConfigError(
@@ -94,16 +94,20 @@ def _check_parameterization(objective: Objective) -> None:
         )
 
 
-def _check_division(objective: Objective, dataset: Dataset, layout: BatchLayout) -> None:
-    latents = torch.empty(layout.global_batch, *dataset.latent_shape)
-    try:
-        draws = objective.draw(latents, generator_for(0))
-    except ValueError as error:  # An augmentation of images on data of points, for example.
-        raise ConfigError(f"The objective does not fit the data: {error}") from error
-    try:
-        take_rows(draws, 0, layout.num_slices)
-    except ValueError as error:
-        raise ConfigError(
-            f"The batch cannot be divided: {error}, processes times micro-batches ({layout}). "
-            "Change global_batch, micro_batch or gp_fraction."
-        ) from error
+def _check_draws(objective: Objective, dataset: Dataset, layout: BatchLayout) -> None:
+    latents = torch.empty(2, *dataset.latent_shape)
+    for component, arguments in ((dataset, 2), (objective, latents)):
+        for player in objective.players:
+            try:
+                component.draw(arguments, _first_rows(player, 2, layout))  # type: ignore[arg-type]
+            except TypeError as error:
+                raise ConfigError(
+                    f"{type(component).__name__}.draw must take its random numbers from "
+                    f"afmlib.ops.drawing, not from torch: {str(error).splitlines()[0]}"
+                ) from error
+            except ValueError as error:  # An augmentation of images on data of points, for example.
+                raise ConfigError(f"The objective does not fit the data: {error}") from error
+
+
+def _first_rows(player: str, count: int, layout: BatchLayout) -> RowStreams:
+    return RowStreams((0, 0, 0), 0, range(count), max(layout.global_batch, count), player)

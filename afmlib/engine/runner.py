@@ -24,7 +24,7 @@ from torch import nn
 
 from afmlib import processes
 from afmlib.config import AutomaticPhases, RunConfig, check_config, dump, with_data_arguments
-from afmlib.engine.batches import BatchLayout, PlayerBatches, player_batches
+from afmlib.engine.batches import DRAWS_VERSION, BatchLayout, PlayerBatches, player_batches
 from afmlib.engine.compatibility import check_compatibility
 from afmlib.engine.distribution import distribution_of
 from afmlib.engine.hooks import (
@@ -401,6 +401,7 @@ class Runner(MMEngineRunner):
         manifest = {
             "num_images": self.train_loop.num_images,
             "num_samples": len(self.dataset),
+            "draws_version": DRAWS_VERSION,
             "conventions": self._conventions(),
             player: self.full_config["objective"][player],
             "plugins": list(self.run_config.plugins),

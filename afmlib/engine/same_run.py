@@ -53,6 +53,12 @@ def check_same_run(folder: str, config: Mapping[str, Any], manifest: Mapping[str
     """
     there = read_manifest(folder)
     check_conventions(folder, there, manifest["conventions"])
+    if there.get("draws_version", 1) != manifest["draws_version"]:
+        raise CheckpointError(
+            f"The checkpoint {folder} cannot be resumed: another version of afmlib wrote it, which "
+            "drew other random numbers from the seed. It can be sampled and evaluated, and a new "
+            "run can start from it with init_from."
+        )
     stored = parse(read_config(folder), f"The config of {folder}")
     if not isinstance(stored, Mapping):
         raise CheckpointError(f"The config of {folder} holds no keys and values.")

@@ -37,6 +37,7 @@ from afmlib.metrics.content_hash import content_hash
 from afmlib.metrics.evaluation import MAX_REAL, SMALL
 from afmlib.metrics.extraction import extract_outputs
 from afmlib.metrics.reference_file import ReferenceFile, read_reference
+from afmlib.ops.drawing import RandomSource
 from afmlib.registry import AUTOENCODERS, EXTRACTORS, METRICS, ComponentRegistry
 from afmlib.sampling import decode_latents, to_uint8
 from afmlib.typing import Labels, Latents
@@ -275,7 +276,7 @@ class DecodedImages(Dataset):
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Labels]:
         return self.latents.__getitems__(indices)
 
-    def draw(self, size: int, generator: torch.Generator) -> Tensor:
+    def draw(self, size: int, generator: RandomSource) -> Tensor:
         """Draws the random part of the latents."""
         return self.latents.draw(size, generator)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from afmlib.ops.drawing import RandomSource
 from afmlib.typing import Labels, Latents
 
 MAX_SHOWN = 5
@@ -17,9 +18,8 @@ MAX_SHOWN = 5
 class Dataset(ABC):
     """Samples by index, in two parts: stored tensors and random draws.
 
-    The draws (flips, posterior noise) are made for a whole batch with a generator that the engine
-    seeds. The training step applies them to the rows of its process. So a resumed run and a run on
-    several processes see the same batches.
+    The draws (flips, posterior noise) of a sample follow from the number of its image in the run.
+    So a resumed run and a run on several processes see the same batches.
     """
 
     latent_shape: tuple[int, ...]
@@ -50,8 +50,11 @@ class Dataset(ABC):
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Labels]:
         """Returns the stored tensors of some samples, stacked, and their labels."""
 
-    def draw(self, size: int, generator: torch.Generator) -> Tensor:
-        """Makes the random draws, one row per sample. The default has no columns."""
+    def draw(self, size: int, generator: RandomSource) -> Tensor:
+        """Makes the random draws, one row per sample. The default has no columns.
+
+        They come from :func:`afmlib.ops.drawing.uniforms` and :func:`afmlib.ops.drawing.normals`.
+        """
         return torch.empty(size, 0)
 
     @abstractmethod

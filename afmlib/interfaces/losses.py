@@ -13,11 +13,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from afmlib.interfaces.objective import Schedule
+from afmlib.ops.drawing import RandomSource
 from afmlib.typing import Critic, Labels, Latents, Logits, PerSample, Timesteps
 
 
@@ -120,7 +120,7 @@ class Augmentation(nn.Module, ABC):
 
     @abstractmethod
     def draw(
-        self, latents: Latents, generator: torch.Generator | None = None
+        self, latents: Latents, generator: RandomSource | None = None
     ) -> Float[Tensor, " batch parameters"]:
         """Draws the parameters of the change, one row per sample."""
 

@@ -20,13 +20,14 @@ from torch import Tensor, nn
 
 from afmlib.interfaces.networks import DepthWrapper, Generator
 from afmlib.interfaces.sampling import Conventions, Parameterization, SampleModel
+from afmlib.ops.drawing import RandomSource
 from afmlib.typing import Labels, Latents, PerSample, Scalar
 
 Draws: TypeAlias = Any
 """A flat dataclass of tensors: all random numbers of one update, made by ``Objective.draw``.
 
-Each tensor has one row per sample of the batch, or per sample of its leading part. A process takes
-its rows of the batch and of the draws alike. A field that is not drawn is None.
+Each tensor has one row per sample, or per sample of the leading part of the batch. A field that is
+not drawn is None.
 """
 
 
@@ -190,10 +191,17 @@ class Objective(nn.Module, ABC):
         self.any_nfe = any_nfe or nfe == "any"
 
     @abstractmethod
-    def draw(self, latents: Latents, generator: torch.Generator | None = None) -> Draws:
-        """Draws every random tensor of one update on a batch like ``latents``.
+    def draw(self, latents: Latents, generator: RandomSource | None = None) -> Draws:
+        """Draws every random tensor of one update, with :mod:`afmlib.ops.drawing`.
 
-        Only the shape and dtype of ``latents`` may be used: the engine passes an empty batch.
+        The engine draws each process's part of a batch on its own, with the streams of its rows,
+        while the update before is running. So a draw may depend on its row, and on the arguments
+        of the constructor: not on settings that phases change, nor on the training progress.
+
+        Args:
+            latents: An empty batch, of which only shape and dtype may be used.
+            generator: Where the random numbers come from. Choices by place in the batch use
+                :func:`afmlib.ops.drawing.places_in_batch`.
         """
 
     @abstractmethod

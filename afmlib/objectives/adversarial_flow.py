@@ -52,7 +52,14 @@ from afmlib.losses.relativistic import RelativisticLoss, logit_centering
 from afmlib.losses.transport import transport_loss
 from afmlib.nn.attention import require_capabilities
 from afmlib.nn.frozen import frozen
-from afmlib.ops.drawing import normal_like, uniform_like
+from afmlib.ops.drawing import (
+    RandomSource,
+    is_drawn_for,
+    normal_like,
+    places_in_batch,
+    uniform_like,
+    wide_dtype,
+)
 from afmlib.ops.flow import interpolate, step_width
 from afmlib.ops.gradient_access import observe_gradient
 from afmlib.ops.time_grid import draw_any_steps, draw_fixed_steps
@@ -63,13 +70,13 @@ from afmlib.typing import Labels, Latents, Logits, Scalar, Timesteps
 
 @dataclass
 class AdversarialFlowDraws:
-    """All random numbers of one update."""
+    """The random numbers of one update. What its player does not use is None."""
 
     noises_src: Latents
     """The noise in the source samples."""
 
-    noises_tgt: Latents
-    """The noise in the real samples at the target time."""
+    noises_tgt: Latents | None
+    """The noise in the real samples at the target time; None if that is always 0."""
 
     timesteps_src: Timesteps
     """Where the generator starts."""
@@ -77,11 +84,14 @@ class AdversarialFlowDraws:
     timesteps_tgt: Timesteps
     """Where it ends."""
 
-    noises_r1: Float[Tensor, " penalized *latent"]
+    noises_r1: Float[Tensor, " penalized *latent"] | None = None
     """Directions of the penalty on real samples, for the penalized part of the batch."""
 
-    noises_r2: Float[Tensor, " penalized *latent"]
+    noises_r2: Float[Tensor, " penalized *latent"] | None = None
     """Directions of the penalty on generated samples, for the penalized part of the batch."""
+
+    penalty_weights: Float[Tensor, " penalized"] | None = None
+    """The size of the batch, divided by the number of penalized samples in it."""
 
     noises_cg: Latents | None = None
     """Noises for the guidance."""
@@ -134,7 +144,7 @@ class AdversarialFlow(Objective):
     parameterization: Parameterization
 
     uses_guidance: bool = True
-    """Whether the guidance is on. Its random numbers are drawn in any case."""
+    """Whether the guidance is on. Its random numbers are drawn in any case, ahead of the step."""
 
     uses_augmentation: bool = True
     """Whether the augmentation is on."""
@@ -210,26 +220,30 @@ class AdversarialFlow(Objective):
 
     # --- Draws ---
 
-    def draw(
-        self, latents: Latents, generator: torch.Generator | None = None
-    ) -> AdversarialFlowDraws:
+    def draw(self, latents: Latents, generator: RandomSource | None = None) -> AdversarialFlowDraws:
         size = len(latents)
-        num_penalized = max(round(self.gp_fraction * size), 1)  # The first samples of the batch.
-        noises_src = normal_like(latents, size, generator)
-        noises_tgt = normal_like(latents, size, generator)
-        uniform = uniform_like(latents, generator)
+        noises_src, noises_tgt = normal_like(latents, size, generator), None
+        if self.nfe == 1:  # Real samples have no noise.
+            uniform = latents.new_zeros(size, dtype=wide_dtype(latents))
+        else:
+            noises_tgt = normal_like(latents, size, generator)
+            uniform = uniform_like(latents, generator)
         if self.nfe == "any":
             timesteps = draw_any_steps(uniform, uniform_like(latents, generator))
         else:
             timesteps = draw_fixed_steps(uniform, self.nfe)
-        draws = AdversarialFlowDraws(
-            noises_src,
-            noises_tgt,
-            *timesteps,
-            noises_r1=normal_like(latents, num_penalized, generator),
-            noises_r2=normal_like(latents, num_penalized, generator),
-        )
-        if self.guidance is not None:
+        draws = AdversarialFlowDraws(noises_src, noises_tgt, *timesteps)
+        if is_drawn_for("discriminator", generator):
+            places, batch_size = places_in_batch(latents, generator)
+            num_penalized = max(round(self.gp_fraction * batch_size), 1)  # The first of the batch.
+            here = sum(place < num_penalized for place in places)
+            # Under FSDP2 each process must run the network as often as the others.
+            draws.noises_r1, draws.noises_r2 = (
+                normal_like(latents, max(here, 1), generator) for _ in range(2)
+            )
+            weight = batch_size / num_penalized if here else 0.0
+            draws.penalty_weights = timesteps[0].new_full((max(here, 1),), weight)
+        if self.guidance is not None and is_drawn_for("generator", generator):
             low, high = self.guidance.timesteps
             draws.noises_cg = normal_like(latents, size, generator)
             draws.timesteps_cg = low + (high - low) * uniform_like(latents, generator)
@@ -268,8 +282,8 @@ class AdversarialFlow(Objective):
         cp_scale = scheduled_value(self.cp_scale, self.num_images, self.total_images)
         return Terms(
             adversarial=self.loss.discriminator_loss(logits_real, logits_fake).mean(),
-            r1=gp_scale * r1.mean(),
-            r2=gp_scale * r2.mean(),
+            r1=gp_scale * r1.sum() / len(latents),
+            r2=gp_scale * r2.sum() / len(latents),
             centering=cp_scale * logit_centering(logits_real, logits_fake).mean(),
             observed={
                 "logits_real": logits_real.detach(),
@@ -350,6 +364,8 @@ class AdversarialFlow(Objective):
         return Generated(samples, sources, latents, labels, s, t)
 
     def _real(self, latents: Latents, draws: AdversarialFlowDraws) -> Latents:
+        if draws.noises_tgt is None:
+            return latents
         return interpolate(latents, draws.noises_tgt, draws.timesteps_tgt)
 
     def _augment(self, latents: Latents, draws: AdversarialFlowDraws) -> Latents:
@@ -360,7 +376,12 @@ class AdversarialFlow(Objective):
     def _scores(
         self, real: Latents, fake: Latents, labels: Labels, draws: AdversarialFlowDraws
     ) -> tuple[Logits, Logits, Float[Tensor, " penalized"], Float[Tensor, " penalized"]]:
-        """Returns the logits of real and generated samples, and R1 and R2 times the step width."""
+        """Returns the logits of real and generated samples, and R1 and R2, weighted.
+
+        The weights are the share of the penalized samples and the widths of their steps.
+        """
+        if draws.noises_r1 is None or draws.noises_r2 is None or draws.penalty_weights is None:
+            raise ValueError("The draws are those of another player: they have no noises_r1.")
         size, device = len(draws.noises_r1), real.device.type
         points = torch.cat([real[:size], fake[:size]])
         noises = torch.cat([draws.noises_r1, draws.noises_r2])
@@ -391,9 +412,10 @@ class AdversarialFlow(Objective):
             slopes = self.penalty(
                 critic if probes is None else lambda _: known, points, clean, noises
             )
-        widths = step_width(draws.timesteps_src, draws.timesteps_tgt)[:size].to(slopes.dtype)
+        widths = step_width(draws.timesteps_src, draws.timesteps_tgt)[:size]
+        weights = (widths * draws.penalty_weights).to(slopes.dtype)
         r1, r2 = slopes.chunk(2)
-        return logits_real, logits_fake, r1 * widths, r2 * widths
+        return logits_real, logits_fake, r1 * weights, r2 * weights
 
     # --- What the engine asks ---
 

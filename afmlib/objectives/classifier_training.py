@@ -13,11 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch.nn.functional import cross_entropy
 
 from afmlib.interfaces import Classifier, Objective, Terms
-from afmlib.ops.drawing import normal_like, uniform_like
+from afmlib.ops.drawing import RandomSource, normal_like, uniform_like
 from afmlib.ops.flow import interpolate
 from afmlib.typing import Labels, Latents, Timesteps
 
@@ -50,7 +49,7 @@ class ClassifierTraining(Objective):
         super().__init__(classifier)
 
     def draw(
-        self, latents: Latents, generator: torch.Generator | None = None
+        self, latents: Latents, generator: RandomSource | None = None
     ) -> ClassifierTrainingDraws:
         return ClassifierTrainingDraws(
             noises=normal_like(latents, len(latents), generator),

@@ -30,7 +30,7 @@ import torch
 
 from afmlib.interfaces import Discretization, Generator, Objective, Terms
 from afmlib.noise_levels import SIGMA_DATA, DoublingGrid, time_of_level
-from afmlib.ops.drawing import normal_like, normal_numbers, same_draws
+from afmlib.ops.drawing import RandomSource, normal_like, normal_numbers, same_draws
 from afmlib.ops.flow import interpolate
 from afmlib.parameterizations import ConsistencyPrediction
 from afmlib.typing import Labels, Latents, PerSample
@@ -81,7 +81,7 @@ class ConsistencyTraining(Objective):
         self.huber_scale = huber_scale
 
     def draw(
-        self, latents: Latents, generator: torch.Generator | None = None
+        self, latents: Latents, generator: RandomSource | None = None
     ) -> ConsistencyTrainingDraws:
         return ConsistencyTrainingDraws(
             noises_src=normal_like(latents, len(latents), generator),

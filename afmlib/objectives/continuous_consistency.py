@@ -31,7 +31,7 @@ from afmlib.derivatives import ForwardModeJVP
 from afmlib.interfaces import DirectionalDerivative, Generator, Objective, Terms
 from afmlib.nn.attention import require_capabilities
 from afmlib.noise_levels import SIGMA_DATA
-from afmlib.ops.drawing import normal_like, normal_numbers, same_draws
+from afmlib.ops.drawing import RandomSource, normal_like, normal_numbers, same_draws
 from afmlib.ops.flow import expand
 from afmlib.parameterizations import TrigFlowPrediction
 from afmlib.typing import Labels, Latents, PerSample
@@ -94,7 +94,7 @@ class ContinuousConsistency(Objective):
         self.tangent_offset = tangent_offset
 
     def draw(
-        self, latents: Latents, generator: torch.Generator | None = None
+        self, latents: Latents, generator: RandomSource | None = None
     ) -> ContinuousConsistencyDraws:
         noises = normal_like(latents, len(latents), generator)
         logarithms = self.log_mean + self.log_std * normal_numbers(latents, generator)

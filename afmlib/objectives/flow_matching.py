@@ -18,10 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from afmlib.interfaces import Generator, Objective, Terms
-from afmlib.ops.drawing import normal_like, uniform_like
+from afmlib.ops.drawing import RandomSource, normal_like, uniform_like
 from afmlib.ops.flow import interpolate
 from afmlib.parameterizations import InstantaneousVelocity
 from afmlib.typing import Labels, Latents, Timesteps
@@ -56,7 +54,7 @@ class FlowMatching(Objective):
         super().__init__(generator, InstantaneousVelocity(), nfe, any_nfe=True)
         self.require_times(generator, source=True)
 
-    def draw(self, latents: Latents, generator: torch.Generator | None = None) -> FlowMatchingDraws:
+    def draw(self, latents: Latents, generator: RandomSource | None = None) -> FlowMatchingDraws:
         return FlowMatchingDraws(
             noises_src=normal_like(latents, len(latents), generator),
             timesteps_src=uniform_like(latents, generator),

@@ -37,7 +37,13 @@ from torch.nn.modules.dropout import _DropoutNd
 from afmlib.derivatives import ForwardModeJVP
 from afmlib.interfaces import DirectionalDerivative, Generator, Objective, Terms
 from afmlib.nn.attention import require_capabilities
-from afmlib.ops.drawing import normal_like, normal_numbers, same_draws
+from afmlib.ops.drawing import (
+    RandomSource,
+    normal_like,
+    normal_numbers,
+    places_in_batch,
+    same_draws,
+)
 from afmlib.ops.flow import expand, interpolate
 from afmlib.parameterizations import VelocityPrediction
 from afmlib.sampling import evaluating
@@ -123,16 +129,17 @@ class MeanFlow(Objective):
         self.weight_power = weight_power
         self.weight_offset = weight_offset
 
-    def draw(self, latents: Latents, generator: torch.Generator | None = None) -> MeanFlowDraws:
+    def draw(self, latents: Latents, generator: RandomSource | None = None) -> MeanFlowDraws:
         noises = normal_like(latents, len(latents), generator)
         first, second = (
             torch.sigmoid(self.time_mean + self.time_std * normal_numbers(latents, generator))
             for _ in range(2)
         )
         sources, targets = torch.maximum(first, second), torch.minimum(first, second)
-        place = torch.arange(len(latents), device=latents.device)
-        num_equal = len(latents) - round(self.unequal_fraction * len(latents))
-        num_dropped = round(self.generator.class_dropout_prob * len(latents))
+        places, batch_size = places_in_batch(latents, generator)
+        place = torch.tensor(places, device=latents.device)
+        num_equal = batch_size - round(self.unequal_fraction * batch_size)
+        num_dropped = round(self.generator.class_dropout_prob * batch_size)
         return MeanFlowDraws(
             noises_src=noises,
             timesteps_src=sources,

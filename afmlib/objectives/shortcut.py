@@ -26,7 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from afmlib.interfaces import Generator, Objective, Terms
-from afmlib.ops.drawing import normal_like, uniform_like
+from afmlib.ops.drawing import RandomSource, normal_like, places_in_batch, uniform_like
 from afmlib.ops.flow import expand, interpolate
 from afmlib.ops.time_grid import draw_fixed_steps
 from afmlib.parameterizations import VelocityPrediction
@@ -47,7 +47,7 @@ class ShortcutDraws:
     """Its end."""
 
     timesteps_mid: Float[Tensor, " bootstrap"]
-    """Its middle, for the first samples of the batch, which learn from two steps."""
+    """Its middle, for the first samples of the batch, which learn from two steps; at least one."""
 
     label_drops: Timesteps
     """Uniform numbers. A label is dropped if its number is below ``class_dropout_prob``."""
@@ -100,10 +100,12 @@ class Shortcut(Objective):
         self.guidance_scale = guidance_scale
         self.clip = clip
 
-    def draw(self, latents: Latents, generator: torch.Generator | None = None) -> ShortcutDraws:
+    def draw(self, latents: Latents, generator: RandomSource | None = None) -> ShortcutDraws:
         noises = normal_like(latents, len(latents), generator)
         num_sizes = self.num_steps.bit_length() - 1
-        num_bootstrap = max(round(self.bootstrap_fraction * len(latents)), 1)
+        places, batch_size = places_in_batch(latents, generator)
+        num_bootstrap = max(round(self.bootstrap_fraction * batch_size), 1)
+        num_bootstrap = sum(place < num_bootstrap for place in places)
         num_steps = 2 ** (uniform_like(latents, generator) * num_sizes).floor()  # 1, 2, ... M / 2
         num_steps[num_bootstrap:] = self.num_steps
         sources, targets = draw_fixed_steps(uniform_like(latents, generator), num_steps)
@@ -111,26 +113,26 @@ class Shortcut(Objective):
             noises_src=noises,
             timesteps_src=sources,
             timesteps_tgt=targets,
-            timesteps_mid=(sources + targets)[:num_bootstrap] / 2,
+            timesteps_mid=(sources + targets)[: max(num_bootstrap, 1)] / 2,
             label_drops=uniform_like(latents, generator),
         )
 
     def terms(self, player: str, latents: Latents, labels: Labels, draws: ShortcutDraws) -> Terms:
         """Returns the terms ``bootstrap`` and ``velocity``, weighted by their batch share."""
         size = len(draws.timesteps_mid)
+        is_long = (draws.timesteps_src - draws.timesteps_tgt) * self.num_steps > 1.5
         sources = interpolate(latents, draws.noises_src, draws.timesteps_src)
-        targets = torch.cat(
-            [
-                self._two_steps(sources[:size], labels[:size], draws),
-                (draws.noises_src - latents)[size:],
-            ]
-        )
+        targets = draws.noises_src - latents
+        # A small part of a batch may have no long step. It runs the EMA network as the others do.
+        taken = self._two_steps(sources[:size], labels[:size], draws)
+        targets[:size] = torch.where(expand(is_long[:size], taken).bool(), taken, targets[:size])
         dropped = draws.label_drops < self.generator.class_dropout_prob
-        dropped[:size] = False
-        labels = self.drop_labels(labels, dropped)
+        labels = self.drop_labels(labels, dropped & ~is_long)
         made = self.generator(sources, labels, draws.timesteps_src, draws.timesteps_tgt)
         errors = (made - targets).square().flatten(1).mean(1) / len(latents)  # (N,)
-        return Terms(bootstrap=errors[:size].sum(), velocity=errors[size:].sum())
+        return Terms(
+            bootstrap=errors.where(is_long, 0).sum(), velocity=errors.where(~is_long, 0).sum()
+        )
 
     @torch.no_grad()
     def _two_steps(self, sources: Latents, labels: Labels, draws: ShortcutDraws) -> Latents:

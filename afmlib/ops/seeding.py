@@ -8,13 +8,20 @@ NumPy draws the noises. Torch seeds its CPU generator with only 32 bits: among 5
 would have the same noise in about one of three cases.
 """
 
-__all__ = ["generator_for", "indexed_noises", "permutation", "seed_networks"]
+__all__ = ["endless_shuffle", "generator_for", "indexed_noises", "permutation", "seed_networks"]
 
 from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
+
+Integers: TypeAlias = np.ndarray[Any, np.dtype[np.uint64]]
+Positions: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+
+NUM_ROUNDS = 6
+"""Rounds of the Feistel network that orders the data."""
 
 
 def _entropy(name: Iterable[int]) -> np.random.SeedSequence:
@@ -42,6 +49,40 @@ def generator_for(*name: int) -> torch.Generator:
 def permutation(size: int, *name: int) -> list[int]:
     """Returns the permutation of a named stream."""
     return np.random.default_rng(_entropy(name)).permutation(size).tolist()
+
+
+def endless_shuffle(positions: Positions, size: int, *name: int) -> Integers:
+    """Returns the samples at some positions of an endless sequence of shuffled epochs.
+
+    Each epoch is a permutation of its own. No table of it is made: a Feistel network permutes the
+    numbers below a power of four, and is applied again to those that are not below ``size``.
+
+    Args:
+        positions: The positions, from 0.
+        size: The number of samples of an epoch.
+        name: The name of the stream.
+    """
+    # Bits of each half. With fewer than three, some permutations would be likelier than others.
+    half = np.uint64(max((size - 1).bit_length() + 1, 6) // 2)
+    epochs, samples = np.divmod(positions.ravel().astype(np.uint64), np.uint64(size))
+    names = _entropy(name).generate_state(NUM_ROUNDS, np.uint64)[:, None]
+    keys = _mixed(names + _mixed(epochs + np.uint64(1)))  # (rounds, positions)
+    outside = np.arange(len(samples))
+    while len(outside):
+        left, right = samples[outside] >> half, samples[outside] & ~(~np.uint64(0) << half)
+        for key in keys[:, outside]:
+            left, right = right, left ^ (_mixed(right + key) >> (np.uint64(64) - half))
+        samples[outside] = left << half | right
+        outside = outside[samples[outside] >= size]
+    return samples.reshape(positions.shape)
+
+
+def _mixed(numbers: Integers) -> Integers:
+    """Returns the outputs of SplitMix64 (Steele et al., 2014) at some states."""
+    mixed = numbers * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
 
 
 def indexed_noises(seed: int, indices: Sequence[int], shape: Sequence[int], *step: int) -> Tensor:

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from afmlib import processes
 from afmlib.config import EMAConfig, OptimizerConfig
-from afmlib.engine.batches import MicroBatch, take_rows
+from afmlib.engine.batches import MicroBatch
 from afmlib.engine.optimizers import build_optimizers
 from afmlib.engine.step import TrainingMetrics, TrainingStep
 from afmlib.interfaces import Generator, Objective, SampleModel
+from afmlib.ops.drawing import RowStreams
 from afmlib.testing.contract import (
     Batch,
     independent_copy,
@@ -46,10 +47,11 @@ def check_objective(
 ) -> None:
     """Checks an objective.
 
-    All randomness is in its draws, which repeat with their generator. Its terms are finite scalars
-    and functions of their arguments. The gradient of a player's terms reaches only that player.
-    One micro-batch, two micro-batches and two processes give the same gradients and the same terms,
-    also for a subclass that adds a term. The EMA is frozen, and it is what is sampled.
+    All randomness is in its draws, which repeat with their generator. The draws of a row do not
+    depend on the other rows. Its terms are finite scalars and functions of their arguments. The
+    gradient of a player's terms reaches only that player. One micro-batch, several micro-batches
+    and several processes give the same gradients and the same terms, also for a subclass that adds
+    a term. The EMA is frozen, and it is what is sampled.
 
     Args:
         objective: The objective. It is not changed.
@@ -74,6 +76,7 @@ def check_objective(
     _check_players(twin)
     draws = _check_draws(twin, batch)
     for player in twin.players:
+        _check_rows(twin, player, batch)
         _check_terms(twin, player, batch, draws)
         _check_gradients(twin, player, batch, draws)
         with torch.random.fork_rng(devices=[]):  # The step seeds the networks.
@@ -117,6 +120,33 @@ def _check_draws(objective: Objective, batch: Batch) -> Any:
         differs |= not torch.equal(value, other[name])
     require(differs, objective, "draw uses the generator that it is given")
     return draws
+
+
+def _check_rows(objective: Objective, player: str, batch: Batch) -> None:
+    """Compares the draws of a batch with those of its parts, bit for bit."""
+    contract = "draw takes its numbers from the functions of afmlib.ops.drawing"
+    with promise(objective, contract):
+        whole = vars(_draw_rows(objective, player, batch, 0, 1))
+    for count in (2, 4, 8):
+        for index in range(count):
+            part = vars(_draw_rows(objective, player, batch, index, count))
+            for name, value in whole.items():
+                if not isinstance(value, Tensor):
+                    continue
+                contract = "the draws of a row do not depend on the other rows"
+                rows, found = value[index::count], part[name]
+                seen = f"{name} differs in part {index} of {count}"
+                # A part without a row of its own may have one, so that it runs as the others do.
+                kept = found is not None and len(found) in (len(rows), max(len(rows), 1))
+                kept = kept and torch.equal(found[: len(rows)], rows)
+                require(kept, objective, contract, seen)
+
+
+def _draw_rows(objective: Objective, player: str, batch: Batch, index: int, count: int) -> Any:
+    """Draws for one of several parts of a batch, as the training loop does."""
+    rows, images = range(index, BATCH_SIZE, count), 3 * BATCH_SIZE
+    source = RowStreams((0, 0, 0), images, rows, BATCH_SIZE, player)
+    return objective.draw(batch.latents[index::count], source)
 
 
 def _terms(objective: Objective, player: str, batch: Batch, draws: Any) -> Mapping[str, Scalar]:
@@ -167,25 +197,24 @@ def _check_division(objective: Objective, player: str, batch: Batch) -> None:
     A subclass with one more term is compared as well: none of its terms may be lost.
     """
     precise = copy.deepcopy(objective).double().eval()
-    latents = batch.latents.double()
-    draws = precise.draw(latents, stream(0))
+    batch = dataclasses.replace(batch, latents=batch.latents.double())
 
     def part(index: int, count: int) -> MicroBatch:
-        rows = take_rows(draws, index, count)
-        return MicroBatch(latents[index::count], batch.labels[index::count], rows, network_seed=0)
+        draws = _draw_rows(precise, player, batch, index, count)
+        latents, labels = batch.latents[index::count], batch.labels[index::count]
+        return MicroBatch(latents, labels, draws, network_seed=0)
 
     for subject in (precise, _with_extra_term(precise, player)):
         name = "" if subject is precise else ", in a subclass that adds a term"
-        with promise(objective, "every row of the draws belongs to one sample"):
-            halves = [part(0, 2), part(1, 2)]
+        found = {}
         with promise(objective, f"the training step can train the {player!r}{name}"):
             names, whole = _accumulate(subject, player, [part(0, 1)])
-            found = {
-                "two micro-batches": _accumulate(subject, player, halves),
-                "two processes": _in_two_processes(
-                    [functools.partial(_accumulate, subject, player, [half]) for half in halves]
-                ),
-            }
+            for count, number in ((2, "two"), (8, "eight")):
+                parts = [part(index, count) for index in range(count)]
+                found[f"{number} micro-batches"] = _accumulate(subject, player, parts)
+                found[f"{number} processes"] = _in_processes(
+                    [functools.partial(_accumulate, subject, player, [part]) for part in parts]
+                )
         for division, (terms, gradient) in found.items():
             contract = f"{division} give the {player!r} the terms of the whole batch{name}"
             require(terms == names, objective, contract, f"{sorted(names ^ terms)} differ")
@@ -224,10 +253,10 @@ def _accumulate(
     return set(metrics.sums), torch.cat(gradients)
 
 
-def _in_two_processes(
+def _in_processes(
     runs: Sequence[Callable[[], tuple[set[str], Tensor]]],
 ) -> tuple[set[str], Tensor]:
-    """Runs two processes as threads that share their means, and returns the mean gradient.
+    """Runs processes as threads that share their means, and returns the mean gradient.
 
     One thread runs at a time, since forward-mode differentiation has a global state.
     """

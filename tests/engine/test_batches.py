@@ -11,6 +11,7 @@ from torch import nn
 
 from afmlib.engine.batches import BatchLayout, PlayerBatches
 from afmlib.interfaces import Dataset, Objective
+from afmlib.ops.drawing import normals, uniforms
 
 CPU = torch.device("cpu")
 
@@ -30,7 +31,7 @@ class _Numbers(Dataset):
         return torch.tensor(indices, dtype=torch.float32)[:, None], torch.zeros(len(indices)).long()
 
     def draw(self, size, generator):
-        return torch.rand(size, 1, generator=generator)
+        return uniforms((size, 1), generator)
 
     def augment(self, stored, draws):
         return stored + draws / 2
@@ -46,7 +47,7 @@ class _Draws(Objective):
     players = {"generator": 1}  # noqa: RUF012
 
     def draw(self, latents, generator=None):
-        return _Noises(torch.randn(latents.shape, generator=generator))
+        return _Noises(normals(latents.shape, generator))
 
     def terms(self, player, latents, labels, draws):
         return {}

@@ -540,7 +540,9 @@ def test_training_continues_while_a_copy_is_written(run, tmp_path, monkeypatch):
         run(*settings, work_dir=tmp_path / "run", hooks=[Watch()])
 
     for file in (tmp_path / "whole/checkpoints/000000016").glob("*[!n]"):  # Not the manifest.
-        assert file.read_bytes() == (tmp_path / "run/checkpoints/000000016" / file.name).read_bytes()
+        assert (
+            file.read_bytes() == (tmp_path / "run/checkpoints/000000016" / file.name).read_bytes()
+        )
 
 
 def test_failed_save_keeps_last_checkpoint(run, tmp_path, monkeypatch):

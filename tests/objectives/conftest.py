@@ -89,6 +89,11 @@ class NaiveAdversarialFlow:
             [(1 - t) * x + t * z for x, z, t in zip(latents, noises, times, strict=True)]
         )
 
+    def real(self, latents, draws):
+        """Returns real samples at the target time. Noises that are not drawn do not matter."""
+        noises = torch.ones_like(latents) if draws.noises_tgt is None else draws.noises_tgt
+        return self.between(latents, noises, draws.timesteps_tgt)
+
     def move(self, latents, labels, draws):
         """Returns where the generator starts from and where it gets to."""
         s, t = draws.timesteps_src, draws.timesteps_tgt
@@ -114,7 +119,7 @@ class NaiveAdversarialFlow:
         _, made = self.move(latents, labels, draws)
         t = draws.timesteps_tgt
         fake = self.augment(made.detach(), draws.augmentation)
-        real = self.augment(self.between(latents, draws.noises_tgt, t), draws.augmentation)
+        real = self.augment(self.real(latents, draws), draws.augmentation)
         logits_real, logits_fake = (self.discriminator(x, labels, t) for x in (real, fake))
         count = max(round(0.25 * len(latents)), 1)
         critic = lambda x: self.discriminator(x, labels[:count], t[:count])
@@ -133,7 +138,7 @@ class NaiveAdversarialFlow:
         sources, made = self.move(latents, labels, draws)
         t = draws.timesteps_tgt
         fake = self.augment(made, draws.augmentation)
-        real = self.augment(self.between(latents, draws.noises_tgt, t), draws.augmentation)
+        real = self.augment(self.real(latents, draws), draws.augmentation)
         leaf = fake.detach().requires_grad_()
         logits_real, logits_fake = (self.discriminator(x, labels, t) for x in (real, leaf))
         adversarial = self.generator_loss(logits_real, logits_fake).mean()

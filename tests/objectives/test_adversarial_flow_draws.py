@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from afmlib.interfaces import Augmentation, Guidance
 from afmlib.networks.mlp import MLPDiscriminator, MLPGenerator
 from afmlib.objectives.adversarial_flow import AdversarialFlow
+from afmlib.ops.drawing import RowStreams, normals
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -47,7 +48,7 @@ class Shift(Augmentation):
     """Moves all elements of a sample alike."""
 
     def draw(self, latents, generator=None):
-        return torch.randn(len(latents), 1, generator=generator, dtype=latents.dtype)
+        return normals((len(latents), 1), generator, latents.dtype)
 
     def forward(self, latents, parameters, num_images):
         return latents + parameters.reshape(-1, *(1,) * (latents.ndim - 1))
@@ -56,7 +57,7 @@ class Shift(Augmentation):
 @pytest.mark.parametrize("shape", [(2,), (3, 4, 4)])
 @given(size=st.integers(1, 40), fraction=st.floats(0.01, 1))
 def test_shapes_of_draws(shape, size, fraction):
-    objective = small(gp_fraction=fraction, guidance=Late(), augmentation=Shift())
+    objective = small(2, gp_fraction=fraction, guidance=Late(), augmentation=Shift())
 
     draws = objective.draw(torch.empty(size, *shape), stream())
 
@@ -68,6 +69,7 @@ def test_shapes_of_draws(shape, size, fraction):
         "timesteps_tgt": (size,),
         "noises_r1": (penalized, *shape),
         "noises_r2": (penalized, *shape),
+        "penalty_weights": (penalized,),
         "noises_cg": (size, *shape),
         "timesteps_cg": (size,),
         "augmentation": (size, 1),
@@ -77,13 +79,58 @@ def test_shapes_of_draws(shape, size, fraction):
 def test_unused_noises_are_not_drawn():
     draws = small().draw(torch.empty(4, 2))
 
+    assert draws.noises_tgt is None
     assert draws.noises_cg is None
     assert draws.timesteps_cg is None
     assert draws.augmentation is None
 
 
+def test_a_player_draws_what_it_uses():
+    objective, drawn = small(2, guidance=Late()), {}
+
+    for player in objective.players:
+        source = RowStreams((0, 0, 0), 0, range(4), 4, player)
+        drawn[player] = tensors(objective.draw(torch.empty(4, 2), source)).keys()
+
+    assert drawn["discriminator"] ^ drawn["generator"] == {
+        *("noises_r1", "noises_r2", "penalty_weights"),
+        *("noises_cg", "timesteps_cg"),
+    }
+    assert "noises_r1" in drawn["discriminator"]
+    assert "noises_cg" in drawn["generator"]
+
+
+def test_draws_of_another_player_raise():
+    objective = small()
+    draws = objective.draw(torch.empty(4, 2), RowStreams((0, 0, 0), 0, range(4), 4, "generator"))
+
+    with pytest.raises(ValueError, match="draws are those of another player"):
+        objective.terms("discriminator", torch.zeros(4, 2), torch.zeros(4).long(), draws)
+
+
+@given(st.integers(1, 40), st.integers(1, 8), st.floats(0.01, 1))
+def test_any_division_penalizes_the_same_rows(rows, parts, fraction):
+    size = rows * parts
+    objective = small(gp_fraction=fraction)
+    penalized = max(round(fraction * size), 1)
+    whole = objective.draw(torch.empty(size, 2), RowStreams((0, 0, 0), size, range(size), size))
+    assert len(whole.noises_r1) == penalized
+    total = 0.0
+
+    for part in range(parts):
+        places = range(part, size, parts)
+        draws = objective.draw(torch.empty(rows, 2), RowStreams((0, 0, 0), size, places, size))
+        here = len(whole.noises_r1[part::parts])
+        assert len(draws.noises_r1) == max(here, 1)
+        assert torch.equal(draws.noises_r1[:here], whole.noises_r1[part::parts])
+        assert draws.penalty_weights.any() == (here > 0)
+        total += draws.penalty_weights.sum().item() / rows / parts
+
+    assert total == pytest.approx(1)  # The mean over the parts is the mean over the penalized rows.
+
+
 def test_noises_of_a_draw_differ():
-    draws = small(gp_fraction=1.0, guidance=Late()).draw(torch.empty(4, 2), stream())
+    draws = small(2, gp_fraction=1.0, guidance=Late()).draw(torch.empty(4, 2), stream())
 
     noises = [tensor for name, tensor in tensors(draws).items() if name.startswith("noises")]
 
