@@ -156,7 +156,6 @@ class PlayerBatches:
         layout: BatchLayout,
         name: tuple[int, int],
         device: torch.device,
-        num_workers: int = 0,
         player: str | None = None,
         num_workers: int = 0,
         leader: "PlayerBatches | None" = None,
