@@ -19,15 +19,18 @@ References:
 """
 
 __all__ = [
+    "ConditionedSample",
+    "ConditionedVelocity",
     "ConsistencyPrediction",
     "InstantaneousVelocity",
     "SamplePrediction",
     "TrigFlowPrediction",
     "VelocityPrediction",
+    "velocity_of_sample",
 ]
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -36,6 +39,9 @@ from afmlib.interfaces import Generator, Parameterization
 from afmlib.noise_levels import SIGMA_DATA, SIGMA_MIN, level_scale, noise_level, time_of_level
 from afmlib.ops.flow import expand, interpolate
 from afmlib.typing import Labels, Latents, Timesteps
+
+MIN_TIME = 0.05
+"""The smallest time by which a sample prediction is divided."""
 
 
 class SamplePrediction(Parameterization):
@@ -86,6 +92,74 @@ class InstantaneousVelocity(Parameterization):
     ) -> Latents:
         velocity = generator(latents, labels, timesteps_src, timesteps_src)
         return latents - expand(timesteps_src - timesteps_tgt, latents) * velocity
+
+
+class ConditionedVelocity(Parameterization):
+    r"""The network returns the mean velocity, up to a factor, for given conditions.
+
+    .. math:: x_t = x_s - w \, (s - t) \, g(x_s, s, t, c)
+
+    Args:
+        conditions: The numbers :math:`c` that the network gets, the same for each sample, such as
+            a guidance scale. They may differ from those of the checkpoint.
+        factor: The factor :math:`w`.
+    """
+
+    def __init__(self, conditions: Sequence[float] = (), factor: float = 1.0) -> None:
+        super().__init__()
+        self.conditions = [float(number) for number in conditions]
+        self.factor = factor
+
+    def forward(
+        self,
+        generator: Generator,
+        latents: Latents,
+        labels: Labels,
+        timesteps_src: Timesteps,
+        timesteps_tgt: Timesteps,
+    ) -> Latents:
+        given = _columns(self.conditions, timesteps_src)
+        velocity = generator(latents, labels, timesteps_src, timesteps_tgt, **given)
+        return latents - expand(self.factor * (timesteps_src - timesteps_tgt), latents) * velocity
+
+
+class ConditionedSample(Parameterization):
+    r"""The network returns a sample :math:`g`, which is read as a mean velocity.
+
+    .. math:: x_t = x_s - (s - t) \, \frac{x_s - g(x_s, s, t, c)}{\max(s, 0.05)}
+
+    Args:
+        conditions: The numbers :math:`c` that the network gets, the same for each sample.
+    """
+
+    def __init__(self, conditions: Sequence[float] = ()) -> None:
+        super().__init__()
+        self.conditions = [float(number) for number in conditions]
+
+    def forward(
+        self,
+        generator: Generator,
+        latents: Latents,
+        labels: Labels,
+        timesteps_src: Timesteps,
+        timesteps_tgt: Timesteps,
+    ) -> Latents:
+        given = _columns(self.conditions, timesteps_src)
+        made = generator(latents, labels, timesteps_src, timesteps_tgt, **given)
+        velocity = velocity_of_sample(made, latents, timesteps_src)
+        return latents - expand(timesteps_src - timesteps_tgt, latents) * velocity
+
+
+def velocity_of_sample(samples: Latents, latents: Latents, timesteps: Timesteps) -> Latents:
+    """Returns the velocity that carries latents at ``timesteps`` to samples at time 0."""
+    return (latents - samples) / expand(timesteps.clamp(min=MIN_TIME), latents)
+
+
+def _columns(numbers: Sequence[float], times: Timesteps) -> dict[str, Tensor]:
+    """Returns the same numbers for each sample, as an argument of a network that takes some."""
+    if not numbers:
+        return {}
+    return {"conditions": times.new_tensor(numbers).expand(len(times), -1)}
 
 
 # --- Consistency functions ---

@@ -72,6 +72,7 @@ SMALL = {
             DIT | dict(use_timestep_src=True),
             DIT | BOTH_TIMES | dict(qk_norm=True),
             DIT | BOTH_TIMES | dict(time_pair="difference"),
+            DIT | BOTH_TIMES | dict(num_conditions=2, velocity_depth=1),
             DIT | dict(use_timestep_tgt=True, time_pair="difference", time_scale=1.0),
             DIT | dict(class_dropout_prob=0.1, patch_size=4, attention="math"),
         ],
@@ -127,6 +128,8 @@ SMALL = {
         "ShrinkingGap": [{}, dict(base=256.0, num_stages=2)],
     },
     "parameterizations": {
+        "ConditionedSample": [{}, dict(conditions=[0.5, 0.25])],
+        "ConditionedVelocity": [{}, dict(conditions=[0.5], factor=2.0)],
         "ConsistencyPrediction": [{}],
         "TrigFlowPrediction": [{}],
         "InstantaneousVelocity": [{}],
@@ -214,6 +217,17 @@ SMALL = {
                 num_steps=16,
                 bootstrap_fraction=0.25,
             ),
+        ],
+        "ImprovedMeanFlow": [
+            dict(generator=SMOOTH | dict(velocity_depth=1)),
+            dict(
+                generator=SMOOTH
+                | dict(velocity_depth=1, num_conditions=3, class_dropout_prob=0.25),
+                max_omega=8.0,
+                sample_omega=2.0,
+                prediction="sample",
+            ),
+            dict(generator=SMOOTH | dict(time_pair="difference", use_timestep_src=False)),
         ],
         "MeanFlow": [
             dict(generator=SMOOTH),

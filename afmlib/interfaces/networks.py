@@ -48,6 +48,12 @@ class Generator(nn.Module, ABC):
     embeds_time_difference: bool = False
     """Whether it is conditioned on the source time minus the target time instead of the latter."""
 
+    num_conditions: int = 0
+    """The numbers per sample that `forward` takes as ``conditions``, such as a guidance scale."""
+
+    has_velocity_head: bool = False
+    """Whether `forward` takes ``output="velocity"`` and ``output="both"``, for a second head."""
+
     @abstractmethod
     def forward(
         self,

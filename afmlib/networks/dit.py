@@ -13,6 +13,8 @@ References:
 
 __all__ = ["DiTClassifier", "DiTDiscriminator", "DiTGenerator"]
 
+from typing import Literal
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -25,6 +27,7 @@ from afmlib.nn.embeddings import (
     PatchEmbed,
     TimePair,
     TimestepEmbedder,
+    add_conditions,
     add_time,
     check_time_pair,
     paired_time,
@@ -57,6 +60,9 @@ class DiTGenerator(RepeatableGenerator):
             source time minus the target time.
         time_scale: The factor on times before their sinusoids are taken. Objectives that
             differentiate the network by its times need about 1.
+        num_conditions: The number of more conditions of a sample, embedded as the times are.
+        velocity_depth: If positive, a second head of that many blocks, with the same input as the
+            last blocks of the first one, returns a velocity.
 
     Raises:
         ValueError: If sizes do not divide one another or are out of their domain.
@@ -80,12 +86,19 @@ class DiTGenerator(RepeatableGenerator):
         use_timestep_tgt: bool = False,
         time_pair: TimePair = "end",
         time_scale: float = 1000.0,
+        num_conditions: int = 0,
+        velocity_depth: int = 0,
     ) -> None:
         super().__init__()
         if num_classes < 1 or not 0 <= class_dropout_prob <= 1:
             raise ValueError(
                 "num_classes must be at least 1 and class_dropout_prob in [0, 1], "
                 f"got {num_classes} and {class_dropout_prob}."
+            )
+        if num_conditions < 0 or not 0 <= velocity_depth <= depth:
+            raise ValueError(
+                "num_conditions must not be negative and velocity_depth must be from 0 to depth, "
+                f"got {num_conditions} and {velocity_depth} of {depth}."
             )
         self.latent_shape = (in_channels, input_size, input_size)
         self.num_classes = num_classes
@@ -104,8 +117,18 @@ class DiTGenerator(RepeatableGenerator):
             TimestepEmbedder(hidden_size, time_scale=time_scale) if used else None
             for used in (use_timestep_src, use_timestep_tgt)
         )
+        self.num_conditions = num_conditions
+        self.condition_embedders = nn.ModuleList(
+            TimestepEmbedder(hidden_size, time_scale=time_scale) for _ in range(num_conditions)
+        )
         self.blocks = dit_blocks(depth, hidden_size, num_heads, mlp_ratio, qk_norm, attention)
         self.final_layer = FinalLayer(hidden_size, patch_size**2 * in_channels)
+        self.velocity_depth, self.has_velocity_head = velocity_depth, velocity_depth > 0
+        if velocity_depth > 0:
+            self.velocity_blocks = dit_blocks(
+                velocity_depth, hidden_size, num_heads, mlp_ratio, qk_norm, attention
+            )
+            self.velocity_layer = FinalLayer(hidden_size, patch_size**2 * in_channels)
 
     @property
     def num_blocks(self) -> int:
@@ -136,9 +159,12 @@ class DiTGenerator(RepeatableGenerator):
 
     def head(self, tokens: Tensor, condition: Tensor) -> Latents:
         """Turns the tokens into latents."""
+        return self._join_patches(self.final_layer(tokens, condition))
+
+    def _join_patches(self, patches: Tensor) -> Latents:
         assert self.latent_shape is not None
         return rearrange(
-            self.final_layer(tokens, condition),
+            patches,
             "n (h w) (p q c) -> n c (h p) (w q)",
             h=self.latent_shape[1] // self.patch_size,
             p=self.patch_size,
@@ -151,8 +177,19 @@ class DiTGenerator(RepeatableGenerator):
         labels: Labels,
         timesteps_src: Timesteps | None = None,
         timesteps_tgt: Timesteps | None = None,
-    ) -> Latents:
+        conditions: Tensor | None = None,
+        output: Literal["mean", "velocity", "both"] = "mean",
+    ) -> Tensor:
         """Maps ``latents``. A time without an embedder is ignored.
+
+        Args:
+            latents: Where to start.
+            labels: The classes.
+            timesteps_src: The times of the latents.
+            timesteps_tgt: The times of the result.
+            conditions: The numbers of each sample, in ``num_conditions`` columns.
+            output: The head: "mean" for the first one, "velocity" for the second one, or "both" for
+                the two stacked.
 
         Raises:
             ValueError: If an embedded time is missing, or an input does not fit.
@@ -169,9 +206,22 @@ class DiTGenerator(RepeatableGenerator):
         condition = add_time(condition, self.t_embedder, timesteps_src, "timesteps_src")
         second = paired_time(timesteps_src, timesteps_tgt, self.time_pair)
         condition = add_time(condition, self.t_tgt_embedder, second, "timesteps_tgt")
-        for index in range(self.num_blocks):
+        condition = add_conditions(condition, self.condition_embedders, conditions)
+        if output != "mean" and not self.has_velocity_head:
+            raise ValueError(f"output {output!r} needs a velocity head: set velocity_depth.")
+        num_shared = self.num_blocks - self.velocity_depth
+        for index in range(num_shared):
             tokens = self.run_block(index, tokens, condition)
-        return self.head(tokens, condition)
+        made, trunk = [], tokens
+        if output != "velocity":
+            for index in range(num_shared, self.num_blocks):
+                tokens = self.run_block(index, tokens, condition)
+            made.append(self.head(tokens, condition))
+        if output != "mean":
+            for block in self.velocity_blocks:
+                trunk = block(trunk, condition)
+            made.append(self._join_patches(self.velocity_layer(trunk, condition)))
+        return torch.stack(made) if output == "both" else made[0]
 
 
 class DiTDiscriminator(Discriminator):

@@ -10,6 +10,7 @@ __all__ = [
     "PatchEmbed",
     "TimePair",
     "TimestepEmbedder",
+    "add_conditions",
     "add_time",
     "check_time_pair",
     "paired_time",
@@ -166,6 +167,23 @@ def add_time(
     if timesteps is None:
         raise ValueError(f"This network embeds {name}, which are missing.")
     return condition + embedder(timesteps)
+
+
+def add_conditions(condition: Tensor, embedders: nn.ModuleList, numbers: Tensor | None) -> Tensor:
+    """Adds the embedding of more numbers per sample, one column per embedder, to a condition.
+
+    Raises:
+        ValueError: If the numbers are missing or have another shape.
+    """
+    if not embedders and numbers is None:
+        return condition
+    shape = (len(condition), len(embedders))
+    if numbers is None or tuple(numbers.shape) != shape:
+        seen = "none" if numbers is None else f"shape {tuple(numbers.shape)}"
+        raise ValueError(f"This network takes conditions of shape {shape}, got {seen}.")
+    for embedder, column in zip(embedders, numbers.unbind(1), strict=True):
+        condition = condition + embedder(column)
+    return condition
 
 
 TimePair: TypeAlias = Literal["end", "difference"]

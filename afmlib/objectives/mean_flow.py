@@ -25,7 +25,7 @@ References:
 __all__ = ["MeanFlow", "MeanFlowDraws"]
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -47,7 +47,7 @@ from afmlib.ops.drawing import (
 from afmlib.ops.flow import expand, interpolate
 from afmlib.parameterizations import VelocityPrediction
 from afmlib.sampling import evaluating
-from afmlib.typing import Labels, Latents, Timesteps
+from afmlib.typing import Labels, Latents, PerSample, Timesteps
 
 
 @dataclass
@@ -106,7 +106,8 @@ class MeanFlow(Objective):
         derivative: DirectionalDerivative | None = None,
     ) -> None:
         super().__init__(generator, VelocityPrediction(), nfe, any_nfe=True)
-        self.require_times(generator, source=True, target=True)
+        # The network may see only the difference of the times.
+        self.require_times(generator, source=not generator.embeds_time_difference, target=True)
         if not 0 <= unequal_fraction <= 1 - generator.class_dropout_prob:
             raise ValueError(
                 "unequal_fraction must be in [0, 1] and leave room for the dropped labels, got "
@@ -131,10 +132,7 @@ class MeanFlow(Objective):
 
     def draw(self, latents: Latents, generator: RandomSource | None = None) -> MeanFlowDraws:
         noises = normal_like(latents, len(latents), generator)
-        first, second = (
-            torch.sigmoid(self.time_mean + self.time_std * normal_numbers(latents, generator))
-            for _ in range(2)
-        )
+        first, second = (self.draw_times(latents, generator) for _ in range(2))
         sources, targets = torch.maximum(first, second), torch.minimum(first, second)
         places, batch_size = places_in_batch(latents, generator)
         place = torch.tensor(places, device=latents.device)
@@ -147,29 +145,55 @@ class MeanFlow(Objective):
             label_drops=place < min(num_dropped, num_equal),
         )
 
+    def draw_times(self, latents: Latents, generator: torch.Generator | None) -> Timesteps:
+        """Draws one logit-normal time for each sample."""
+        return torch.sigmoid(self.time_mean + self.time_std * normal_numbers(latents, generator))
+
     def terms(self, player: str, latents: Latents, labels: Labels, draws: MeanFlowDraws) -> Terms:
         """Returns the term ``velocity``; observes the mean squared error of each sample."""
         s, t = draws.timesteps_src, draws.timesteps_tgt
         sources = interpolate(latents, draws.noises_src, s)
-        velocities = self._guided(sources, labels, draws.noises_src - latents, draws)
+        velocities = self.guided(sources, labels, draws.noises_src - latents, s, draws.label_drops)
         labels = self.drop_labels(labels, draws.label_drops)
         rows = self._rows_with_derivative(draws)
         x, v, y, src, tgt = (each[rows] for each in (sources, velocities, labels, s, t))
-        with same_draws(latents.device):
-            slopes = self.derivative(
-                lambda x, src, tgt: self.generator(x, y, src, tgt),
-                (x, src, tgt),
-                (v, torch.ones_like(src), torch.zeros_like(tgt)),
-            )
-        shifts = expand(src - tgt, x) * slopes
+        shifts = self.shifts(lambda x, src, tgt: self.generator(x, y, src, tgt), x, src, tgt, v)
         targets = velocities.index_add(0, rows, shifts.to(velocities.dtype), alpha=-1)
         means = self.generator(sources, labels, s, t)
         errors = (means - targets).square().flatten(1).sum(1)  # (N,)
-        weights = (errors.detach() + self.weight_offset) ** -self.weight_power
         return Terms(
-            velocity=(weights * errors).mean(),
+            velocity=self.weighted(errors).mean(),
             observed={"squared_error": errors.detach() / latents[0].numel()},
         )
+
+    def weighted(self, errors: PerSample) -> PerSample:
+        r"""Returns :math:`\ell / \operatorname{sg}(\ell + c)^p`."""
+        return (errors.detach() + self.weight_offset) ** -self.weight_power * errors
+
+    def shifts(
+        self,
+        function: Callable[..., Latents],
+        latents: Latents,
+        timesteps_src: Timesteps,
+        timesteps_tgt: Timesteps,
+        directions: Latents,
+    ) -> Latents:
+        r"""Returns :math:`(s - t) \, \mathrm{d} u / \mathrm{d} s`, without a graph.
+
+        Args:
+            function: The function :math:`u` of latents, source and target times.
+            latents: Where it is differentiated.
+            timesteps_src: The times :math:`s`.
+            timesteps_tgt: The times :math:`t`.
+            directions: The velocities of the latents.
+        """
+        with same_draws(latents.device):
+            slopes = self.derivative(
+                function,
+                (latents, timesteps_src, timesteps_tgt),
+                (directions, torch.ones_like(timesteps_src), torch.zeros_like(timesteps_tgt)),
+            )
+        return expand(timesteps_src - timesteps_tgt, latents) * slopes
 
     def _rows_with_derivative(self, draws: MeanFlowDraws) -> Int[Tensor, " rows"]:
         """Returns the last rows of the batch, the only ones whose two times may differ.
@@ -186,14 +210,19 @@ class MeanFlow(Objective):
         return rows[-max(1, math.ceil(self.unequal_fraction * len(rows))) :]
 
     @torch.no_grad()
-    def _guided(
-        self, sources: Latents, labels: Labels, velocities: Latents, draws: MeanFlowDraws
+    def guided(
+        self,
+        sources: Latents,
+        labels: Labels,
+        velocities: Latents,
+        timesteps: Timesteps,
+        plain: Bool[Tensor, " batch"],
     ) -> Latents:
-        """Returns the guided velocities :math:`v_g`, or those of the path without guidance."""
+        """Returns the guided velocities :math:`v_g`; those of the path where ``plain``."""
         null_weight = 1 - self.omega - self.kappa
         if self.omega == 1 and self.kappa == 0:
             return velocities
-        s = draws.timesteps_src
+        s = timesteps
         guided = self.omega * velocities
         with evaluating(self.generator):
             guided += self.kappa * self.generator(sources, labels, s, s)
@@ -201,7 +230,7 @@ class MeanFlow(Objective):
                 null = torch.full_like(labels, self.generator.num_classes or 0)
                 guided += null_weight * self.generator(sources, null, s, s)
         low, high = self.guidance_interval
-        outside = (s < low) | (s > high) | draws.label_drops
+        outside = (s < low) | (s > high) | plain
         return torch.where(expand(outside, sources).bool(), velocities, guided)
 
 

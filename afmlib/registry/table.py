@@ -133,6 +133,8 @@ PARAMETERIZATIONS = ComponentRegistry(
     "parameterizations",
     "Parameterization",
     {
+        "ConditionedSample": "afmlib.parameterizations",
+        "ConditionedVelocity": "afmlib.parameterizations",
         "ConsistencyPrediction": "afmlib.parameterizations",
         "InstantaneousVelocity": "afmlib.parameterizations",
         "SamplePrediction": "afmlib.parameterizations",
@@ -149,6 +151,7 @@ OBJECTIVES = ComponentRegistry(
         "ConsistencyTraining": "afmlib.objectives.consistency_training",
         "ContinuousConsistency": "afmlib.objectives.continuous_consistency",
         "FlowMatching": "afmlib.objectives.flow_matching",
+        "ImprovedMeanFlow": "afmlib.objectives.improved_mean_flow",
         "MeanFlow": "afmlib.objectives.mean_flow",
         "Shortcut": "afmlib.objectives.shortcut",
     },

@@ -119,6 +119,7 @@ class _ToyGenerator(Generator):
         labels: Labels,
         timesteps_src: Timesteps | None = None,
         timesteps_tgt: Timesteps | None = None,
+        conditions: Tensor | None = None,
     ) -> Latents:
         self.times += [timesteps_src, timesteps_tgt]
         shift = self.weight[1] * labels

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from afmlib.interfaces import (
@@ -235,7 +236,15 @@ def check_classifier(classifier: Classifier, latent_shape: Sequence[int], num_cl
 
 
 def _generate(network: Any, batch: Batch) -> Tensor:
-    return network(batch.latents, batch.labels, batch.timesteps_src, batch.timesteps_tgt)
+    """Returns the latents, summed over the heads so that gradients reach all of them."""
+    given: dict[str, Any] = {}
+    if network.num_conditions:
+        columns = range(1, network.num_conditions + 1)
+        given["conditions"] = torch.stack([batch.timesteps_src / column for column in columns], 1)
+    if not network.has_velocity_head:
+        return network(*vars(batch).values(), **given)
+    mean, velocity = network(*vars(batch).values(), output="both", **given)
+    return mean + velocity
 
 
 def _discriminate(network: Any, batch: Batch) -> Tensor:

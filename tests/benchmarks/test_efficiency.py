@@ -180,6 +180,9 @@ def count(name, *overrides):
         # twice the cost.
         ("meanflow", 3.5, {"1": 1, "2": 2, "4": 4}),
         ("scm", 5, {"1": 1, "2": 2, "4": 4}),
+        # Forward 1.5 and backward 3 of three blocks instead of two; the derivative of half of the
+        # batch, and the velocity that is its direction.
+        ("imf", 6.5, {"1": 1, "2": 2, "4": 4}),
         ("afm_2nfe", 10.8, {"1": None, "2": 2, "4": None}),
     ],
 )

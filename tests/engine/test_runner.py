@@ -70,6 +70,7 @@ class _StopAt(Hook):
         "gan_gaussians2d",
         "consistency_digits",
         "scm_digits",
+        "imf_digits",
         "meanflow_digits",
         "shortcut_digits",
     ],

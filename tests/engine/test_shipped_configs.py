@@ -12,7 +12,7 @@ from afmlib.engine import Runner
 from afmlib.interfaces import FeatureExtractor
 from afmlib.registry import EXTRACTORS
 
-METHODS = ("consistency", "scm", "meanflow", "shortcut")
+METHODS = ("consistency", "scm", "meanflow", "shortcut", "imf")
 OTHERS = ("afm", "afm_2nfe", "afm_any", "afm_deep", "gan", "flow_matching")
 """Methods that are tried elsewhere too, here on the emoji."""
 
@@ -26,6 +26,8 @@ ALWAYS = [
     "log.grid_rows=1",
 ]
 TRANSFORMER = ["hidden_size=8", "depth=1", "num_heads=2"]
+HEADS = ("imf",)
+"""Methods whose network has a velocity head, which an MLP does not have."""
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +59,8 @@ def test_config_trains_two_steps(name, latents, tmp_path):
     if config["objective"]["generator"]["type"] != "MLPGenerator":
         places = networks(config["objective"])
         overrides += [f"objective.{place}.{value}" for place in places for value in TRANSFORMER]
+        if name.startswith(HEADS):
+            overrides += ["objective.generator.velocity_depth=1"]
     if config["data"]["type"] == "LatentFolder":
         overrides += [f"data.path={latents}", "num_workers=0"]
     if config["data"]["type"] == "ImageArchive":
@@ -111,4 +115,7 @@ def test_controller_replaces_the_paper_phases(name, tmp_path):
 def test_every_method_is_on_every_scale():
     scales = ("digits", "emoji", "gaussians1d", "gaussians2d", "b2", "m2", "l2", "xl2")
 
-    assert {f"{method}_{scale}" for method in METHODS for scale in scales} <= set(names())
+    expected = {f"{method}_{scale}" for method in METHODS for scale in scales}
+    assert expected - set(names()) == {
+        f"{method}_gaussians{n}d" for method in HEADS for n in (1, 2)
+    }

@@ -26,6 +26,10 @@ OBJECTIVES = {
         dict(type="MeanFlow", unequal_fraction=0.5, weight_power=0.5),
         BOTH_TIMES | dict(time_scale=1.0),
     ),
+    "improved_mean_flow": (
+        dict(type="ImprovedMeanFlow", weight_power=0.5),
+        BOTH_TIMES | dict(time_pair="difference", time_scale=1.0),
+    ),
     "consistency": (
         dict(
             type="ConsistencyTraining",
