@@ -24,7 +24,6 @@ References:
 
 __all__ = ["MeanFlow", "MeanFlowDraws"]
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -65,6 +64,9 @@ class MeanFlowDraws:
 
     label_drops: Bool[Tensor, " batch"]
     """Whether a label is dropped: the case for the first samples of the batch."""
+
+    unequal: Int[Tensor, " unequal"]
+    """The rows whose two times differ; one row at least."""
 
 
 class MeanFlow(Objective):
@@ -143,9 +145,10 @@ class MeanFlow(Objective):
             timesteps_src=sources,
             timesteps_tgt=torch.where(place < num_equal, sources, targets),
             label_drops=place < min(num_dropped, num_equal),
+            unequal=_at_least_one([row for row, p in enumerate(places) if p >= num_equal], latents),
         )
 
-    def draw_times(self, latents: Latents, generator: torch.Generator | None) -> Timesteps:
+    def draw_times(self, latents: Latents, generator: RandomSource | None) -> Timesteps:
         """Draws one logit-normal time for each sample."""
         return torch.sigmoid(self.time_mean + self.time_std * normal_numbers(latents, generator))
 
@@ -196,18 +199,14 @@ class MeanFlow(Objective):
         return expand(timesteps_src - timesteps_tgt, latents) * slopes
 
     def _rows_with_derivative(self, draws: MeanFlowDraws) -> Int[Tensor, " rows"]:
-        """Returns the last rows of the batch, the only ones whose two times may differ.
+        """Returns the rows whose two times differ, the only ones that need a derivative.
 
-        Their number depends on the size of the batch only: to compare the times, the program would
-        wait for the device. With dropout it returns all rows, so that each has the same mask in
-        both passes.
+        With dropout it returns all rows, so that each has the same mask in both passes.
         """
-        rows = torch.arange(len(draws.timesteps_src), device=draws.timesteps_src.device)
         modules = self.generator.modules()
         if any(isinstance(m, _DropoutNd) and m.training and m.p > 0 for m in modules):
-            return rows
-        # At least one: under FSDP2 every process must run the network as often as the others.
-        return rows[-max(1, math.ceil(self.unequal_fraction * len(rows))) :]
+            return torch.arange(len(draws.timesteps_src), device=draws.timesteps_src.device)
+        return draws.unequal
 
     @torch.no_grad()
     def guided(
@@ -232,6 +231,11 @@ class MeanFlow(Objective):
         low, high = self.guidance_interval
         outside = (s < low) | (s > high) | plain
         return torch.where(expand(outside, sources).bool(), velocities, guided)
+
+
+def _at_least_one(rows: list[int], latents: Latents) -> Int[Tensor, " rows"]:
+    """Returns the rows, or the first: under FSDP2 all processes run the network equally often."""
+    return torch.tensor(rows or [0], device=latents.device)
 
 
 def _check_guidance(

@@ -92,8 +92,11 @@ CASES = {
     "shortcut": ("shortcut_digits", ["objective.bootstrap_fraction=0.5"]),
     "improved": (
         "imf_digits",
-        ["objective.generator.class_dropout_prob=0.25", "objective.generator.num_conditions=3"]
-        + ["objective.max_omega=8.0"],
+        [
+            "objective.generator.class_dropout_prob=0.25",
+            "objective.generator.num_conditions=3",
+            "objective.max_omega=8.0",
+        ],
     ),
     "mean": (
         "meanflow_digits",
