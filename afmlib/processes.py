@@ -3,8 +3,18 @@
 In a single process these functions do not use torch.distributed.
 """
 
-__all__ = ["any_of", "from_first", "gather_rows", "mean", "rank", "size"]
+__all__ = [
+    "any_of",
+    "compute_once",
+    "from_all",
+    "from_first",
+    "gather_rows",
+    "mean",
+    "rank",
+    "size",
+]
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -49,6 +59,34 @@ def from_first(value: Value) -> Value:
     values = [value]
     dist.broadcast_object_list(values)
     return values[0]
+
+
+def compute_once(function: Callable[[], Value]) -> Value:
+    """Calls a function in the first process only. Returns its plain data in all processes.
+
+    An exception of the function is raised in all processes.
+    """
+    if size() == 1:
+        return function()
+    value, failure = None, None
+    if rank() == 0:
+        try:
+            value = function()
+        except Exception as error:
+            failure = error
+    value, failure = from_first((value, failure))
+    if failure is not None:
+        raise failure
+    return value  # type: ignore[return-value]
+
+
+def from_all(value: Value) -> list[Value]:
+    """Returns the plain data of every process, in the order of their ranks."""
+    if size() == 1:
+        return [value]
+    values = [value] * size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def gather_rows(rows: Tensor) -> list[Tensor] | None:

@@ -19,6 +19,7 @@ from jsonargparse import ArgumentParser
 
 import afmlib
 from afmlib.cli.options import HelpFormatter
+from afmlib.io.slurm import join_slurm_step
 from afmlib.terminal import say
 
 DONE, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
@@ -88,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logger.addHandler(_StderrHandler())
         logger.setLevel(logging.INFO)
     try:
+        join_slurm_step()
         status = int(importlib.import_module(f"afmlib.cli.{command}").run(options) or DONE)
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             from afmlib.engine.launch import leave_processes
@@ -135,7 +137,7 @@ def _is_usage(error: Exception) -> bool:
 
 
 def _process() -> str:
-    """Names the process, if torchrun started several."""
+    """Names the process, if torchrun or srun started several."""
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     return f"process {os.environ.get('RANK', '?')}: " if several else ""
 

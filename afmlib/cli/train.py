@@ -16,6 +16,8 @@ from afmlib.cli.options import add_common, add_device, add_set
 HELP = "Train a model from a config."
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+if hasattr(signal, "SIGUSR1"):  # Not on Windows. SLURM sends it before the time limit.
+    STATUS[signal.SIGUSR1] = 138
 
 SAME_SIGNAL = 5.0
 """Seconds in which torchrun forwards a signal that all processes already have."""
@@ -104,7 +106,7 @@ def _farewell(runner: Any) -> Iterator[str]:
 
 
 def _stop_on_signals(runner: Any, num_processes: int) -> list[signal.Signals]:
-    """Makes SIGINT and SIGTERM end the run after its iteration. A second SIGINT ends it at once.
+    """Makes signals end the run after its iteration. A second SIGINT ends it at once.
 
     Returns:
         A list that receives the signal.

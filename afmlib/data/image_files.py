@@ -16,17 +16,22 @@ __all__ = [
     "verify",
 ]
 
+import hashlib
 import io
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from afmlib.data.file_names import FileNames
 from afmlib.io import storage
 from afmlib.io.bounds import memory_shortage
-from afmlib.io.file_systems import reaching
+from afmlib.io.file_systems import is_local_system, reaching
 from afmlib.typing import Latents
 
 EXTENSIONS = (
@@ -38,8 +43,11 @@ EXTENSIONS = (
 class FileListing:
     """The content of a folder, by relative paths, without hidden files and folders."""
 
-    images: list[str]
+    images: FileNames
     """The files with the extension of an image, sorted."""
+
+    versions: np.ndarray[Any, np.dtype[np.uint64]]
+    """A hash of path, size and time of each image; 0 if the file system does not tell them."""
 
     others: list[str]
     """The other files, sorted."""
@@ -48,8 +56,12 @@ class FileListing:
     """The folders directly in it, sorted."""
 
 
-def list_files(path: str) -> FileListing:
+def list_files(path: str, versions: bool = False) -> FileListing:
     """Lists a folder recursively.
+
+    Args:
+        path: The folder: a path or a URL.
+        versions: Whether to hash size and time of the images. Otherwise all versions are 0.
 
     Raises:
         FileNotFoundError: If the folder does not exist.
@@ -59,23 +71,67 @@ def list_files(path: str) -> FileListing:
     """
     if not storage.exists(path):
         raise FileNotFoundError(f"There is no folder {path}.")
-    # By default, a local folder without read permission looks empty.
-    strict = {"on_error": "raise"} if storage.is_local(path) else {}
     with reaching(path) as (fs, root):
         if not fs.isdir(root):
             raise NotADirectoryError(f"{path} is a file; a folder of images is needed.")
-        entries = fs.find(root, withdirs=True, detail=True, **strict)
-    names: dict[str, list[str]] = {"file": [], "directory": []}
-    for name, entry in sorted(entries.items()):
-        relative = name[len(root) :].strip("/")
-        if relative and not any(part.startswith(".") for part in relative.split("/")):
-            names["directory" if entry["type"] == "directory" else "file"].append(relative)
-    is_image = [name.lower().endswith(EXTENSIONS) for name in names["file"]]
+        found = _scan(root) if is_local_system(fs) else _find(fs, root)
+        images: list[tuple[str, int]] = []
+        others: list[str] = []
+        folders: list[str] = []
+        for name, is_folder, entry in found:
+            if is_folder:
+                folders += [name] if "/" not in name else []
+            elif name.lower().endswith(EXTENSIONS):
+                images.append((name, _version(name, entry) if versions else 0))
+            else:
+                others.append(name)
+    images.sort()
+    hashes = np.fromiter((version for _, version in images), np.uint64, len(images))
     return FileListing(
-        images=[name for name, yes in zip(names["file"], is_image, strict=True) if yes],
-        others=[name for name, yes in zip(names["file"], is_image, strict=True) if not yes],
-        folders=[name for name in names["directory"] if "/" not in name],
+        FileNames(name for name, _ in images), hashes, sorted(others), sorted(folders)
     )
+
+
+Found: TypeAlias = Iterator[tuple[str, bool, "os.DirEntry[str] | dict[str, Any]"]]
+"""Relative paths, whether each is a folder, and what the file system tells about it."""
+
+
+def _scan(folder: str, above: str = "") -> Found:
+    """Lists a local folder. A link to a folder is a file."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            name = above + entry.name
+            is_folder = entry.is_dir(follow_symlinks=False)
+            yield name, is_folder, entry
+            if is_folder:
+                yield from _scan(entry.path, f"{name}/")
+
+
+def _find(fs: Any, root: str) -> Found:
+    """Lists a folder of another file system."""
+    for path, entry in fs.find(root, withdirs=True, detail=True).items():
+        name = path[len(root) :].strip("/")
+        if name and not any(part.startswith(".") for part in name.split("/")):
+            yield name, entry["type"] == "directory", entry
+
+
+def _version(name: str, entry: "os.DirEntry[str] | dict[str, Any]") -> int:
+    """Returns a hash of path, size and time of a file; 0 if they are unknown."""
+    if isinstance(entry, dict):
+        marks = [entry.get(mark) for mark in ("ETag", "etag", "LastModified", "mtime", "created")]
+        if not any(marks):
+            return 0
+        marks.append(entry.get("size"))
+    else:
+        try:
+            status = entry.stat()
+        except OSError:  # A broken link, which the check names.
+            return 0
+        marks = [status.st_size, status.st_mtime_ns]
+    text = repr((name, *marks)).encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") or 1
 
 
 def decode(content: bytes, size: int, channels: int) -> Tensor:

@@ -5,11 +5,17 @@ __all__ = ["ImageFolder"]
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from afmlib import processes
+from afmlib.data.checked_images import Versions, known, remember
+from afmlib.data.file_names import FileNames
 from afmlib.data.image_files import (
     EXTENSIONS,
     FileListing,
@@ -22,6 +28,9 @@ from afmlib.interfaces import Dataset
 from afmlib.io import storage
 from afmlib.ops.drawing import RandomSource, uniforms
 from afmlib.typing import Labels, Latents
+
+REMEMBERED_FROM = 1000
+"""The number of images from which readable files are remembered. Others are read in a second."""
 
 MAX_NAMED = 5
 """The number of files that a message names."""
@@ -36,6 +45,8 @@ logger = logging.getLogger("afmlib")
 class ImageFolder(Dataset):
     """Images in [-1, 1], resized and cropped to a square, with one class per sub-folder.
 
+    Of several processes, the first one lists the folder, so all of them must make it together.
+
     If the sub-folders are ``train`` and ``val`` (or ``training``, ``validation``, ``test``), those
     are not classes: the images in ``train`` are used, and those in ``val`` are held out.
 
@@ -48,6 +59,7 @@ class ImageFolder(Dataset):
         horizontal_flip_prob: The probability that an image is mirrored in training. Leave it at 0
             for text and digits.
         check: Whether each file is read once at the start, to find unreadable ones before training.
+            Several processes share this work. Later starts read only new and changed files.
         skip_unreadable: Whether unreadable files found at the start are skipped with a warning.
             By default, they raise an error.
         cache_bytes: Decoded images stay in memory, as uint8, if all of them fit into this many
@@ -77,28 +89,24 @@ class ImageFolder(Dataset):
         self.path = str(path)
         self.latent_shape = (channels, size, size)
         self.horizontal_flip_prob = horizontal_flip_prob
-        folder, listing = self.path, list_files(self.path)
-        train, held_out = _parts(listing, labeled)
-        if train is not None:
-            folder = storage.join(self.path, train)
-            listing = list_files(folder)
-        self.class_names = _class_names(folder, listing, labeled)
-        self.num_classes = len(self.class_names)
+        found = processes.compute_once(partial(_look, self.path, labeled, check))
+        self.class_names, self.num_classes = found.class_names, len(found.class_names)
+        self.labels = torch.from_numpy(found.labels)
         self._held_out: ImageFolder | None = None
-        if held_out is not None:
-            part = storage.join(self.path, held_out)
+        if found.held_out is not None:
             self._held_out = ImageFolder(
-                part, size, channels, labeled, 0.0, check, skip_unreadable, cache_bytes
+                found.held_out, size, channels, labeled, 0.0, check, skip_unreadable, cache_bytes
             )
             self._held_out._use_classes(self.class_names)
-            logger.warning(
-                "%s: training on %d images in %s; %d images in %s are held out.",
-                *(self.path, len(listing.images), train, len(self._held_out), held_out),
-            )
-        self._store = ImageStore(folder, listing.images, self.latent_shape, cache_bytes)
+            if processes.rank() == 0:
+                logger.warning(
+                    "%s: training on %d images in %s; %d images in %s are held out.",
+                    *(self.path, len(found.files), found.folder.rsplit("/", 1)[-1]),
+                    *(len(self._held_out), found.held_out.rsplit("/", 1)[-1]),
+                )
+        self._store = ImageStore(found.folder, found.files, self.latent_shape, cache_bytes)
         if check:
-            _leave_out(self._store, self._store.unreadable(), skip_unreadable)
-        self.labels = _labels(self.files, self.class_names)
+            self._check(found.versions, skip_unreadable)
 
     @property
     def files(self) -> Sequence[str]:
@@ -130,12 +138,54 @@ class ImageFolder(Dataset):
         """Returns the images in ``val``; None if there are none."""
         return self._held_out
 
+    def _check(self, versions: Versions, skip_unreadable: bool) -> None:
+        """Reads the files that were not readable before, each in one of the processes."""
+        store, folder = self._store, self._store.folder
+        rest = processes.compute_once(lambda: np.flatnonzero(~known(folder, versions)).tolist())
+        shares = processes.from_all(store.unreadable(rest[processes.rank() :: processes.size()]))
+        reasons = {row: reason for share in shares for row, reason in share.items()}
+        bad = sorted(reasons)
+        if rest and len(versions) >= REMEMBERED_FROM and processes.rank() == 0:
+            remember(folder, np.delete(versions, bad))
+        if bad:
+            _leave_out(store, {row: reasons[row] for row in bad}, skip_unreadable)
+            self.labels = torch.from_numpy(np.delete(self.labels.numpy(), bad))
+
     def _use_classes(self, class_names: Sequence[str]) -> None:
         unknown = [name for name in self.class_names if name not in class_names]
         if unknown:
             raise ValueError(f"{self.path} has classes without training images: {_some(unknown)}.")
+        index = torch.tensor([class_names.index(name) for name in self.class_names])
+        self.labels = index[self.labels]
         self.class_names, self.num_classes = tuple(class_names), len(class_names)
-        self.labels = _labels(self.files, self.class_names)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The images of a folder."""
+
+    folder: str
+    """The folder that holds the classes."""
+
+    held_out: str | None
+    """The folder of held-out images."""
+
+    files: FileNames
+    versions: Versions
+    class_names: tuple[str, ...]
+    labels: np.ndarray[Any, np.dtype[np.int64]]
+
+
+def _look(path: str, labeled: bool | None, versions: bool) -> _Found:
+    folder, held_out, listing = path, None, list_files(path, versions)
+    train, part = _parts(listing, labeled)
+    if train is not None:
+        folder = storage.join(path, train)
+        listing = list_files(folder, versions)
+        held_out = None if part is None else storage.join(path, part)
+    class_names = _class_names(folder, listing, labeled)
+    labels = _labels(listing.images, class_names)
+    return _Found(folder, held_out, listing.images, listing.versions, class_names, labels)
 
 
 UNLABELED = ("images",)
@@ -197,16 +247,16 @@ def _class_names(path: str, listing: FileListing, labeled: bool | None) -> tuple
     return tuple(sorted(in_folders))
 
 
-def _labels(files: Sequence[str], class_names: Sequence[str]) -> Labels:
+def _labels(
+    files: Sequence[str], class_names: Sequence[str]
+) -> np.ndarray[Any, np.dtype[np.int64]]:
     if class_names == UNLABELED:
-        return torch.zeros(len(files), dtype=torch.long)
+        return np.zeros(len(files), np.int64)
     index = {name: label for label, name in enumerate(class_names)}
-    return torch.tensor([index[name.split("/")[0]] for name in files])
+    return np.fromiter((index[name.split("/", 1)[0]] for name in files), np.int64, len(files))
 
 
 def _leave_out(store: ImageStore, reasons: Mapping[int, str], skip_unreadable: bool) -> None:
-    if not reasons:
-        return
     bad = [f"{store.files[row]} ({reason})" for row, reason in reasons.items()]
     message = f"{len(bad)} of {len(store.files)} files in {store.folder} cannot be read: "
     message += f"{_some(bad)}."

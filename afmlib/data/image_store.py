@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from afmlib.data.file_names import FileNames
 from afmlib.data.image_files import decode, verify
 from afmlib.io import storage
 
@@ -31,10 +32,10 @@ class ImageStore:
     """
 
     def __init__(
-        self, folder: str, files: Sequence[str], shape: tuple[int, int, int], cache_bytes: int
+        self, folder: str, files: FileNames, shape: tuple[int, int, int], cache_bytes: int
     ) -> None:
         self.folder = folder
-        self.files = list(files)
+        self.files = files
         self.shape = shape
         fits = len(self.files) * math.prod(shape) <= cache_bytes
         self._images = torch.empty(len(self.files), *shape, dtype=torch.uint8) if fits else None
@@ -52,23 +53,24 @@ class ImageStore:
             self._remember(row)
         return self._images[rows]
 
-    def unreadable(self) -> dict[int, str]:
-        """Reads every file, and returns the reasons of failures by index."""
-        failures = _track(self._failures(), len(self.files))
-        return {row: reason for row, reason in enumerate(failures) if reason is not None}
+    def unreadable(self, rows: Sequence[int]) -> dict[int, str]:
+        """Reads some files, and returns the reasons of failures by index."""
+        failures = _track(self._failures(rows), len(rows))
+        return {
+            row: reason for row, reason in zip(rows, failures, strict=True) if reason is not None
+        }
 
     def keep(self, rows: Sequence[int]) -> None:
         """Keeps only some of the files."""
-        self.files = [self.files[row] for row in rows]
+        self.files = FileNames(self.files[row] for row in rows)
         self._is_decoded = self._is_decoded[list(rows)]
         if self._images is not None:
             self._images = self._images[list(rows)]
 
-    def _failures(self) -> Iterator[str | None]:
+    def _failures(self, rows: Sequence[int]) -> Iterator[str | None]:
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            for start in range(0, len(self.files), CHUNK):
-                rows = range(start, min(start + CHUNK, len(self.files)))
-                yield from pool.map(self._failure, rows)
+            for start in range(0, len(rows), CHUNK):
+                yield from pool.map(self._failure, rows[start : start + CHUNK])
 
     def _failure(self, row: int) -> str | None:
         try:

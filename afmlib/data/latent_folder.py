@@ -16,11 +16,13 @@ mirrored code.
 
 __all__ = ["LatentFolder", "write_array", "write_conventions", "write_latents"]
 
+import contextlib
 import io
 import json
 import math
+import mmap
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,12 +32,16 @@ from torch import Tensor
 from afmlib.interfaces import Conventions, Dataset
 from afmlib.io import storage
 from afmlib.io.bounds import check_plain_file
+from afmlib.io.file_systems import reaching
+from afmlib.io.npz import parse_header
 from afmlib.ops.drawing import RandomSource, normals, uniforms
 from afmlib.typing import Labels, Latents
 
 MEANS, STDS, LABELS, CONVENTIONS = "means.npy", "stds.npy", "labels.npy", "conventions.json"
 TIME = Conventions.time
 MAX_CLASSES = 10**6  # Each has a name, so a corrupt number would fill the memory.
+MAX_HEADER = 2**12
+"""Bytes of the header of an array."""
 MAX_CONVENTIONS = 2**28
 """Bytes of the conventions, with the names of the classes."""
 FLOATS = {np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)}
@@ -45,8 +51,9 @@ FLOATS = {np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)}
 class LatentFolder(Dataset):
     """Latents of unit variance, from the stored codes of an autoencoder.
 
-    Local files are memory-mapped. Remote files are read at once. A stored sample has the shape
-    (views, 2, C, H, W), with mean and standard deviation.
+    Only the rows of a batch are read. Local files are memory-mapped, and of remote files byte
+    ranges are read, all ranges of a batch at once. A stored sample has the shape (views, 2, C, H,
+    W), with mean and standard deviation.
 
     Args:
         path: The folder, written by `write_latents`: a path or a URL.
@@ -69,9 +76,9 @@ class LatentFolder(Dataset):
                 "means.npy and stds.npy of shape (N, views, C, H, W), labels.npy of shape (N,) and "
                 "conventions.json, as written by afmlib encode."
             )
-        self._means = _read_array(self.path, MEANS)
-        self._stds = _read_array(self.path, STDS)
-        labels = np.asarray(_read_array(self.path, LABELS))
+        self._means = _open_rows(self.path, MEANS)
+        self._stds = _open_rows(self.path, STDS)
+        labels = _read_array(self.path, LABELS)
         conventions = _read_conventions(self.path)
         self.latent_scale = float(conventions["latent_scale"])
         self.num_classes = int(conventions["num_classes"])
@@ -88,7 +95,7 @@ class LatentFolder(Dataset):
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Labels]:
         """Returns means and standard deviations, stacked, and the labels."""
         rows = np.asarray(indices, dtype=np.int64)
-        parts = [torch.from_numpy(np.array(part[rows])) for part in (self._means, self._stds)]
+        parts = [torch.from_numpy(part[rows]) for part in (self._means, self._stds)]
         return torch.stack(parts, dim=2).to(torch.float32), self.labels[torch.from_numpy(rows)]
 
     def draw(self, size: int, generator: RandomSource) -> Tensor:
@@ -162,20 +169,70 @@ def write_conventions(
 
 def _read_array(folder: str, name: str) -> np.ndarray[Any, Any]:
     path = storage.join(folder, name)
+    with _corrupt(path):
+        array = np.load(io.BytesIO(storage.read_bytes(path)), allow_pickle=False)
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path} is corrupt or not a plain array: it is an archive.")
+    return array
+
+
+def _open_rows(folder: str, name: str) -> "np.ndarray[Any, Any] | _RemoteRows":
+    path = storage.join(folder, name)
     local = storage.local_path(path)
+    if local is None:
+        return _RemoteRows(path)
+    with _corrupt(path):
+        check_plain_file(local)
+        array = np.load(local, mmap_mode="r", allow_pickle=False)
+    if not isinstance(array, np.memmap):
+        raise ValueError(f"{path} is corrupt or not a plain array: it is an archive.")
+    if hasattr(mmap, "MADV_RANDOM"):  # Otherwise the system reads megabytes ahead of each row.
+        array._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]
+    return array
+
+
+class _RemoteRows:
+    """The rows of an array in a remote file, read by byte ranges."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        with reaching(path) as (fs, name):
+            size = fs.info(name)["size"]
+            head = fs.cat_file(name, start=0, end=min(size, MAX_HEADER))
+        with _corrupt(path):
+            stream = io.BytesIO(head)
+            header = parse_header(stream)
+            self._start = stream.tell()
+            if header.is_fortran or header.dtype.hasobject:
+                raise ValueError("its rows are not one after another")
+            if size != self._start + math.prod(header.shape) * header.dtype.itemsize:
+                raise ValueError("it does not have the size in its header")
+        self.shape, self.dtype = header.shape, header.dtype
+        self.ndim = len(self.shape)
+
+    def __getitem__(self, rows: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, Any]:
+        needed, places = np.unique(rows, return_inverse=True)
+        if len(needed) and not 0 <= needed[0] <= needed[-1] < self.shape[0]:
+            raise IndexError(f"{self.path} has {self.shape[0]} rows, not {needed[-1] + 1}.")
+        width = math.prod(self.shape[1:]) * self.dtype.itemsize
+        starts = (self._start + needed * width).tolist()
+        ends = [start + width for start in starts]
+        with reaching(self.path) as (fs, name):
+            parts = fs.cat_ranges([name] * len(starts), starts, ends, on_error="raise")
+        content = b"".join(parts)
+        if len(content) != width * len(needed):
+            raise OSError(f"{self.path}: the server does not send byte ranges.")
+        return np.frombuffer(content, self.dtype).reshape(-1, *self.shape[1:])[places]
+
+
+@contextlib.contextmanager
+def _corrupt(path: str) -> Iterator[None]:
     try:
-        if local is not None:
-            check_plain_file(local)
-            array = np.load(local, mmap_mode="r", allow_pickle=False)
-        else:
-            array = np.load(io.BytesIO(storage.read_bytes(path)), allow_pickle=False)
+        yield
     except OSError:
         raise
     except Exception as error:  # NumPy may raise anything for a corrupt header.
         raise ValueError(f"{path} is corrupt or not a plain array: {error}") from error
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{path} is corrupt or not a plain array: it is an archive.")
-    return array
 
 
 def _read_conventions(folder: str) -> dict[str, Any]:
@@ -208,8 +265,8 @@ def _shown(value: object) -> str:
 
 
 def _check(
-    means: np.ndarray[Any, Any],
-    stds: np.ndarray[Any, Any],
+    means: "np.ndarray[Any, Any] | _RemoteRows",
+    stds: "np.ndarray[Any, Any] | _RemoteRows",
     labels: np.ndarray[Any, Any],
     num_classes: int,
     class_names: Sequence[str],

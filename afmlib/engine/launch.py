@@ -1,4 +1,4 @@
-"""The start of a process among several, as ``torchrun`` launches them."""
+"""The start of a process among several, which ``torchrun`` or ``srun`` launches."""
 
 __all__ = ["join_processes", "leave_processes"]
 
@@ -11,6 +11,8 @@ import time
 import torch
 import torch.distributed as dist
 
+from afmlib.io.slurm import join_slurm_step
+
 TIMEOUT = datetime.timedelta(hours=2)
 """How long processes wait for each other, for example during an evaluation."""
 
@@ -19,7 +21,7 @@ LAUNCHER_CHECK = 0.5
 
 
 def join_processes(device: torch.device | str | None = None) -> torch.device:
-    """Joins the other processes, if torchrun started more than one.
+    """Joins the other processes, if torchrun or srun started more than one.
 
     Args:
         device: Where to compute. Defaults to CUDA if available, one GPU per process.
@@ -27,11 +29,14 @@ def join_processes(device: torch.device | str | None = None) -> torch.device:
     Returns:
         The device of this process.
     """
+    join_slurm_step()
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return device
     if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        # With --gpus-per-task, SLURM shows each task only its GPU.
+        index = int(os.environ.get("LOCAL_RANK", "0")) if torch.cuda.device_count() > 1 else 0
+        device = torch.device("cuda", index)
     if not dist.is_initialized():
         if "TORCHELASTIC_RUN_ID" in os.environ:
             threading.Thread(target=_exit_with_torchrun, args=(os.getppid(),), daemon=True).start()

@@ -42,7 +42,7 @@ from afmlib.engine.loop import ImageLoop
 from afmlib.engine.optimizers import build_optimizers
 from afmlib.engine.phases import controller_of, protocol_of
 from afmlib.engine.run_folder import SAMPLES, RunFolder
-from afmlib.engine.same_run import check_same_run
+from afmlib.engine.same_run import check_same_command, check_same_run
 from afmlib.engine.state import checkpoint_bytes, copy_run, load_run
 from afmlib.engine.step import TrainingError, TrainingStep
 from afmlib.evaluation import check_evaluation_setup
@@ -64,8 +64,8 @@ class EvaluationAborted(BaseException):
 class Runner(MMEngineRunner):
     """Trains an objective and writes checkpoints, a log, sample grids and evaluations.
 
-    Under torchrun, each process makes a Runner with the same arguments. The first one writes and
-    reports.
+    Under torchrun and srun, each process makes a Runner with the same arguments. The first one
+    writes and reports.
 
     Args:
         config: The config as plain data. It is checked before anything is built.
@@ -100,6 +100,7 @@ class Runner(MMEngineRunner):
         self.run_config: RunConfig = check_config(config)
         self.name = name
         self.device = join_processes(device)
+        check_same_command(config, str(work_dir), resume)
         is_first = processes.rank() == 0
         self.console = console if console is not None and is_first else Console(quiet=True)
         self.run_folder = RunFolder(work_dir)

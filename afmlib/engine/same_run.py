@@ -1,11 +1,12 @@
-"""The check that a resumed run is the run of its checkpoint."""
+"""The checks that a run is that of its checkpoint, and the same in all processes."""
 
-__all__ = ["check_conventions", "check_same_run"]
+__all__ = ["check_conventions", "check_same_command", "check_same_run"]
 
 from collections.abc import Mapping
 from typing import Any
 
-from afmlib.config import with_defaults
+from afmlib import processes
+from afmlib.config import ConfigError, with_defaults
 from afmlib.config.yaml_files import parse
 from afmlib.io.checkpoint import CheckpointError, read_config, read_manifest
 from afmlib.registry import OBJECTIVES, ComponentError
@@ -38,6 +39,24 @@ RENAMED = {
 
 PLACES = {"path", "checkpoint"}
 """Arguments that are paths. The files may have moved."""
+
+
+def check_same_command(config: Mapping[str, Any], folder: str, resume: bool) -> None:
+    """Checks that all processes were started with the same command.
+
+    Raises:
+        ConfigError: If this process differs from the first one.
+    """
+    here = {"folder": folder, "resume": resume, "config": _plain(config)}
+    first = processes.from_first(here)
+    found = next(filter(None, (_difference(key, here[key], first[key]) for key in here)), None)
+    if processes.any_of(found is not None):
+        raise ConfigError(
+            f"The {processes.size()} processes of a run need the same command, and that of process "
+            f"{processes.rank()} is {'that of the first one' if found is None else 'another one'}"
+            f"{'' if found is None else f': {found}'}. For separate runs under srun, set "
+            "WORLD_SIZE=1."
+        )
 
 
 def check_same_run(folder: str, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:

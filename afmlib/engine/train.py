@@ -19,6 +19,7 @@ from afmlib.engine.step import TrainingStep
 from afmlib.interfaces import SampleModel
 from afmlib.io import storage
 from afmlib.io.lock import only_writer
+from afmlib.io.slurm import join_slurm_step
 from afmlib.sampling import device_of, load_checkpoint
 
 Callback: TypeAlias = Callable[[int, dict[str, float]], object]
@@ -83,6 +84,7 @@ def train(
         FileExistsError: If the folder holds a run and ``resume`` is False.
         TrainingError: If a number is not finite.
     """
+    join_slurm_step()  # Before the lock, which only the first process holds.
     loaded = load_config(config, overrides, plugins)
     check_config(loaded)
     name = "run" if isinstance(config, Mapping) else Path(config).stem

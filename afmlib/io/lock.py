@@ -38,7 +38,7 @@ logger = logging.getLogger("afmlib")
 
 @contextlib.contextmanager
 def only_writer(folder: str) -> Iterator[None]:
-    """Holds the lock of a folder. Under torchrun, only the first process holds it.
+    """Holds the lock of a folder. Of several processes, only the first one holds it.
 
     A process whose lock was taken over, for example after a suspension, exits with status 1.
 

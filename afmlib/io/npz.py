@@ -13,7 +13,7 @@ References:
     | https://github.com/openai/guided-diffusion/tree/main/evaluations
 """
 
-__all__ = ["NpzError", "NpzFile", "write_npz"]
+__all__ = ["Header", "NpzError", "NpzFile", "parse_header", "write_npz"]
 
 import contextlib
 import hashlib
@@ -84,7 +84,7 @@ class NpzFile:
 
     def _read_header(self, name: str) -> Header:
         with self._damage(), self._archive.open(name + SUFFIX) as member:
-            header = _parse_header(member)
+            header = parse_header(member)
             info = self._archive.getinfo(name + SUFFIX)
             size = info.file_size - member.tell()
         if header.dtype.hasobject:
@@ -121,7 +121,7 @@ class NpzFile:
         size = math.prod(header.shape) * header.dtype.itemsize
         self._check_memory(name, size)
         with self._damage(), self._archive.open(name + SUFFIX) as member:
-            _parse_header(member)
+            parse_header(member)
             content, read = np.empty(size, np.uint8), 0
             while read < size:
                 chunk = member.read(min(CHUNK, size - read))
@@ -160,7 +160,7 @@ class NpzFile:
             _, position, stream = self._stream
         else:
             position, stream = 0, self._archive.open(name + SUFFIX)
-            _parse_header(stream)
+            parse_header(stream)
         for skipped in range(position * size, start * size, CHUNK):
             stream.read(min(CHUNK, start * size - skipped))
         return stream
@@ -176,7 +176,12 @@ class NpzFile:
         return digest.hexdigest()
 
 
-def _parse_header(member: IO[bytes]) -> Header:
+def parse_header(member: IO[bytes]) -> Header:
+    """Reads the header of an ``.npy`` file, up to its numbers.
+
+    Raises:
+        ValueError: If it is corrupt or of an unknown version.
+    """
     version = np.lib.format.read_magic(member)
     readers = {
         (1, 0): np.lib.format.read_array_header_1_0,

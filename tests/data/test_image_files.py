@@ -1,12 +1,17 @@
 """Tests for afmlib.data.image_files."""
 
 import io
+import pickle
 
+import fsspec
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
+from afmlib.data.file_names import FileNames
 from afmlib.data.image_files import decode, list_files, scale_and_mirror, shrink_and_crop, verify
 
 
@@ -100,6 +105,46 @@ def test_floating_point_pixels_raise():
         decode(content, 8, 1)
 
 
+def test_listing_equals_that_of_fsspec(tmp_path):
+    for name in ("b/1.png", "a.d/2.png", "a/3.png", "a/x/4.txt", "a-/é.png", "a0/5.png"):
+        (tmp_path / "root" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "root" / name).touch()
+    (tmp_path / "root/link.png").symlink_to(tmp_path / "root/a/3.png")
+    (tmp_path / "root/folder").symlink_to(tmp_path / "root/a")
+    (tmp_path / "root/broken.png").symlink_to(tmp_path / "nowhere")
+    root = str(tmp_path / "root")
+
+    listing = list_files(root, versions=True)
+
+    found = fsspec.filesystem("file").find(root, withdirs=True, detail=True)
+    names = {kind: [] for kind in ("file", "directory", "other")}
+    for path, entry in sorted(found.items()):
+        names[entry["type"]].append(path[len(root) + 1 :])
+    files = sorted(names["file"] + names["other"])
+    assert list(listing.images) == [name for name in files if name.endswith(".png")]
+    assert listing.others == ["a/x/4.txt", "folder"]
+    assert listing.folders == [name for name in names["directory"] if name and "/" not in name]
+    unknown = [
+        name for name, version in zip(listing.images, listing.versions, strict=True) if not version
+    ]
+    assert unknown == ["broken.png"]
+
+
+@given(st.lists(st.text(st.characters(blacklist_categories=["Cs"])) | st.just("\udce9")))
+def test_file_names_equal_a_list(names):
+    compact = FileNames(names)
+
+    assert list(compact) == names
+    assert [compact[row] for row in range(-len(names), len(names))] == names * 2
+    assert compact[1:3] == names[1:3]
+
+
+def test_file_names_are_compact():
+    names = [f"n{label:08}/n{label:08}_{row}.JPEG" for label in range(100) for row in range(100)]
+
+    assert len(pickle.dumps(FileNames(names))) < sum(map(len, names)) + 8 * len(names) + 1000
+
+
 def test_listing_of_a_folder(tmp_path):
     for name in ("a/1.png", "a/b/2.JPG", "notes.txt", ".hidden.png", ".cache/3.png", "c/"):
         path = tmp_path / name
@@ -111,7 +156,7 @@ def test_listing_of_a_folder(tmp_path):
 
     listing = list_files(str(tmp_path))
 
-    assert listing.images == ["a/1.png", "a/b/2.JPG"]
+    assert list(listing.images) == ["a/1.png", "a/b/2.JPG"]
     assert listing.others == ["notes.txt"]
     assert listing.folders == ["a", "c"]
 

@@ -9,9 +9,12 @@ import fsspec
 import numpy as np
 import pytest
 import torch
+from forks import run_together
+from look_together import look_together
 from PIL import Image
 
 from afmlib.data.image_folder import ImageFolder
+from afmlib.data.image_store import ImageStore
 from afmlib.testing import check_dataset
 
 
@@ -300,3 +303,89 @@ def test_only_plain_files_are_read(tmp_path, cache_bytes):
 
     with pytest.raises(ValueError, match=r"2\.png is a device.*3\.png is a FIFO"):
         ImageFolder(str(tmp_path), size=8, cache_bytes=cache_bytes)
+
+
+# --- Several processes, and the memory of the check ---
+
+
+@pytest.fixture
+def reads(monkeypatch, tmp_path):
+    """The names of the files that are read, and a memory of small folders."""
+    monkeypatch.setenv("AFMLIB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("afmlib.data.image_folder.REMEMBERED_FROM", 1)
+    names, read = [], ImageStore._content
+
+    def content(store, row):
+        names.append(store.files[row])
+        return read(store, row)
+
+    monkeypatch.setattr(ImageStore, "_content", content)
+    return names
+
+
+def test_next_start_reads_only_new_and_changed_files(reads, tmp_path):
+    root = fill(str(tmp_path / "data"), **{f"a/{row}.png": png(row) for row in range(5)})
+    ImageFolder(root, size=8)
+    assert len(reads) == 5
+    reads.clear()
+    (tmp_path / "data/a/1.png").write_bytes(png(200))
+    os.utime(tmp_path / "data/a/3.png", ns=(1, 1))
+    (tmp_path / "data/a/4.png").rename(tmp_path / "data/a/5.png")
+
+    ImageFolder(root, size=8)
+    assert sorted(reads) == ["a/1.png", "a/3.png", "a/5.png"]
+    reads.clear()
+    data = ImageFolder(root, size=8)
+
+    assert reads == []
+    assert images_of(data)[0][1].unique().item() == pytest.approx(200 / 127.5 - 1)
+
+
+def test_unreadable_files_are_read_again(reads, tmp_path):
+    root = fill(str(tmp_path / "data"), **{"a/0.png": png(), "a/1.png": b"x", "a/2.png": png()})
+    for _ in range(2):
+        reads.clear()
+        with pytest.raises(ValueError, match=r"1 of 3 files.*a/1\.png \(not an image\)"):
+            ImageFolder(root, size=8)
+
+    assert reads == ["a/1.png"]
+    data = ImageFolder(root, size=8, skip_unreadable=True)
+    assert list(data.files) == ["a/0.png", "a/2.png"]
+    assert len(data.labels) == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\x93NUMPY\x01\x00\x00\x00"])
+def test_corrupt_memory_is_ignored(reads, tmp_path, content):
+    root = fill(str(tmp_path / "data"), **{"a/0.png": png()})
+    ImageFolder(root, size=8)
+    (file,) = (tmp_path / "cache/checked_images").iterdir()
+    file.write_bytes(content)
+    reads.clear()
+
+    ImageFolder(root, size=8)
+
+    assert reads == ["a/0.png"]
+
+
+def test_memory_in_a_read_only_place(reads, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("AFMLIB_CACHE", str(tmp_path / "file"))
+    root = fill(str(tmp_path / "data"), **{"a/0.png": png()})
+
+    assert len(ImageFolder(root, size=8)) == 1
+
+
+def test_one_process_lists_and_all_share_the_check(tmp_path):
+    good = {f"{name}/{row}.png": png() for name in "ab" for row in range(3)}
+    fill(str(tmp_path / "good"), **good)
+    fill(str(tmp_path / "bad"), **{**good, "a/7.png": b"x", "b/8.png": b"y"})
+
+    run_together(tmp_path, look_together, str(tmp_path), str(tmp_path / "results"))
+
+    first, second = (torch.load(tmp_path / f"results-{rank}.pt") for rank in range(2))
+    assert first[:2] == second[:2]
+    assert first[0] == (sorted(good), [0, 0, 0, 1, 1, 1], ("a", "b"), 3)  # Of six files.
+    assert "2 of 8 files" in first[1][0]
+    assert "There is no folder" in first[1][1]
+    assert first[2] > 0
+    assert second[2] == 0

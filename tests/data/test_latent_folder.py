@@ -1,10 +1,16 @@
 """Tests for afmlib.data.latent_folder."""
 
+import functools
+import http.server
 import json
 import os
 import pickle
+import re
+import threading
 import uuid
+from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -100,6 +106,82 @@ def test_local_files_are_mapped_not_read(tmp_path):
     data = write(str(tmp_path), *latents())
 
     assert isinstance(data._means, np.memmap)
+
+
+def test_local_files_are_not_read_ahead(tmp_path):
+    data = write(str(tmp_path), *latents())
+
+    maps = Path("/proc/self/smaps").read_text().split("VmFlags:")
+    of_means = [maps[i + 1] for i, text in enumerate(maps) if f"{tmp_path}/means.npy" in text]
+
+    assert len(data) == 6
+    assert all(" rr " in flags.splitlines()[0] for flags in of_means)
+    assert of_means
+
+
+class _Files(http.server.SimpleHTTPRequestHandler):
+    """Files with byte ranges, which the handler of the standard library does not know."""
+
+    sent = 0
+
+    def do_GET(self):
+        content = Path(self.translate_path(self.path)).read_bytes()
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if wanted and self.ranges:
+            start, end = int(wanted[1]), int(wanted[2]) + 1
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(content)}")
+            content = content[start:end]
+        else:
+            self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+        type(self).sent += len(content)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(params=[True, False], ids=["ranges", "whole files"])
+def server(request, tmp_path):
+    """A web server of a folder: its handler and its URL."""
+    handler = type("Files", (_Files,), {"ranges": request.param})
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(handler, directory=str(tmp_path))
+    ) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield handler, f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+def test_only_rows_of_remote_files_are_read(server, tmp_path):
+    handler, url = server
+    local = write(str(tmp_path), *latents(num=5000))
+    if not handler.ranges:
+        with pytest.raises((ValueError, OSError), match=r"byte ranges|size in its header"):
+            LatentFolder(url).__getitems__([1])
+        return
+
+    data = LatentFolder(url)
+    opened, handler.sent = handler.sent, 0
+    stored, labels = data.__getitems__([4999, 17, 0, 17])
+
+    size = (tmp_path / "means.npy").stat().st_size
+    assert opened < size / 4  # Labels, headers and conventions.
+    assert handler.sent < size / 100
+    expected, same = local.__getitems__([4999, 17, 0, 17])
+    assert torch.equal(stored, expected)
+    assert torch.equal(labels, same)
+
+
+def test_truncated_remote_file_is_named(root):
+    write(root, *latents())
+    fs, folder = fsspec.core.url_to_fs(root)
+    fs.pipe_file(f"{folder}/stds.npy", fs.cat_file(f"{folder}/stds.npy")[:-4])
+
+    with pytest.raises(ValueError, match=r"stds\.npy is corrupt"):
+        LatentFolder(root)
 
 
 def test_missing_files_are_named(tmp_path):
