@@ -14,13 +14,16 @@ __all__ = [
     "build_objective",
     "build_penalty",
     "evaluate",
+    "from_pretrained",
     "list_components",
     "load_checkpoint",
     "load_classifier",
     "load_config",
     "load_official",
+    "push_to_hub",
     "sample",
     "save_grid",
+    "save_pretrained",
     "train",
 ]
 
@@ -31,12 +34,15 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "evaluate": "afmlib.evaluation.api",
+    "from_pretrained": "afmlib.hub",
     "load_checkpoint": "afmlib.sampling",
     "load_classifier": "afmlib.pretrained",
     "load_config": "afmlib.config",
     "load_official": "afmlib.official",
+    "push_to_hub": "afmlib.hub",
     "sample": "afmlib.sampling",
     "save_grid": "afmlib.evaluation",
+    "save_pretrained": "afmlib.hub",
     "train": "afmlib.engine.train",
 }
 """Name -> module, for all names that are not in ``afmlib.registry``."""

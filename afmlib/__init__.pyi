@@ -2,6 +2,9 @@ from afmlib.config import load_config as load_config
 from afmlib.engine.train import train as train
 from afmlib.evaluation import save_grid as save_grid
 from afmlib.evaluation.api import evaluate as evaluate
+from afmlib.hub import from_pretrained as from_pretrained
+from afmlib.hub import push_to_hub as push_to_hub
+from afmlib.hub import save_pretrained as save_pretrained
 from afmlib.official import load_official as load_official
 from afmlib.pretrained import load_classifier as load_classifier
 from afmlib.registry import build_classifier as build_classifier

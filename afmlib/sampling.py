@@ -429,6 +429,7 @@ def load_checkpoint(
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         names = []
     model = SampleModel(generator, parameterization, conventions, names)
+    model.checkpoint, model.weights = folder, "averaged" if ema else "online"
     return model.to(device).requires_grad_(False).eval()
 
 

@@ -11,9 +11,6 @@ from afmlib.terminal import say
 
 HELP = "Write a model, or its samples, for other tools."
 
-NETWORK = "generator_ema"
-"""The name in a checkpoint of the weights that are sampled."""
-
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Adds the options."""
@@ -27,6 +24,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=str, required=True, help="the folder or file")
     parser.add_argument("--license", type=str, help="the license in the model card")
+    parser.add_argument(
+        "--base-model", type=str, help="the repository whose weights were fine-tuned, in the card"
+    )
     parser.add_argument("--num", type=int, default=50_000, help="number of samples, for npz")
     add_sampling(parser)
     add_common(parser)
@@ -60,29 +60,22 @@ def _format(options: Any) -> str:
 
 
 def _export_folder(given: Any, options: Any) -> int:
-    """Writes a checkpoint of one network with a model card."""
-    from afmlib.cli.model_card import model_card
-    from afmlib.io import storage
-    from afmlib.io.checkpoint import save_checkpoint
-    from afmlib.official import generator_spec
+    """Writes a folder in the layout of the Hugging Face Hub."""
+    from afmlib.hub import write_export
 
-    out, model = options.out.rstrip("/"), given.model
-    if storage.list_files(out) or storage.list_folders(out):
-        raise FileExistsError(f"{out} is not empty: choose another folder.")
-    if given.manifest is None:
-        spec = generator_spec(model.generator)
-        manifest = dict(conventions=model.conventions.as_dict(), generator=spec, plugins=[])
-    else:  # An export of an export keeps its "weights".
-        weights = "online" if options.online else "averaged"
-        manifest = {"weights": weights, **given.manifest}
-    for key in ("format", "files", "snapshots"):
-        manifest.pop(key, None)
-    config = given.config()
-    save_checkpoint(out, {NETWORK: model.generator.state_dict()}, None, config, manifest)
-    card = model_card(given, manifest, config, out.rsplit("/", 1)[-1], options.license)
-    storage.write_atomically(storage.join(out, "README.md"), card.encode())
+    out = options.out.rstrip("/")
+    write_export(
+        out,
+        given.model,
+        given.manifest,
+        given.config(),
+        given.path,
+        license=options.license,
+        base_model=options.base_model,
+        vae=options.vae,
+    )
     say(f'{out}: afmlib.load_checkpoint("{out}"), afmlib sample --checkpoint {out}')
-    if options.license is None:
+    if options.license is None and not (given.manifest or {}).get("license"):
         say("The model card has no license: add one with --license TEXT.")
     return 0
 

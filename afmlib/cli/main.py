@@ -32,6 +32,7 @@ COMMANDS = (
     "encode",
     "reference",
     "export",
+    "push",
     "inspect",
     "list",
     "check",

@@ -150,6 +150,10 @@ class SampleModel(nn.Module):
         self.parameterization = parameterization
         self.conventions = conventions
         self.class_names = list(class_names)
+        self.checkpoint: str | None = None
+        """The folder that it was loaded from; None if it has no config of afmlib."""
+        self.weights = "averaged"
+        """The weights of that folder: "averaged" (EMA) or "online"."""
 
     def __repr__(self) -> str:
         known = self.conventions

@@ -4,11 +4,16 @@
 the rest of the state, ``config.yaml`` and ``manifest.json``. The manifest has the conventions of
 the model and the checksum of every file. It is written last, so a run killed at any moment leaves a
 valid checkpoint or none. Nothing in a checkpoint can run code.
+
+An export holds one network for sampling, in the layout of the Hugging Face Hub:
+``model.safetensors``, and the manifest as ``config.json``.
 """
 
 __all__ = [
     "CHECKPOINTS",
     "CONFIG",
+    "EXPORT_MANIFEST",
+    "EXPORT_WEIGHTS",
     "CheckpointError",
     "checkpoint_folders",
     "checkpoint_path",
@@ -22,6 +27,7 @@ __all__ = [
     "remove_old",
     "save_checkpoint",
     "set_aside",
+    "stored_networks",
 ]
 
 import contextlib
@@ -46,13 +52,16 @@ from afmlib.io.checked_files import (
     write_checked,
     write_tensors,
 )
+from afmlib.io.hub_files import hub_copy
 
 CHECKPOINTS = "checkpoints"
 MANIFEST = "manifest.json"
+EXPORT_MANIFEST, EXPORT_WEIGHTS = "config.json", "model.safetensors"
 TRAINING = "training.pt"
 CONFIG = "config.yaml"
 FORMAT = 1
 DAMAGED_SUFFIX = ".damaged"
+ROLES = ("generator", "classifier")
 NUMBERED = (CHECKPOINTS, "snapshots")
 """The folders of a run whose checkpoints are named by their number of images."""
 
@@ -65,6 +74,10 @@ FIELDS: dict[str, Kinds] = {
     "plugins": (list,),
     "class_names": (list, type(None)),
     "snapshots": (list,),
+    "weights": (str,),
+    "evaluations": (list,),
+    "license": (str, type(None)),
+    "base_model": (str, type(None)),
 }
 CONVENTIONS: dict[str, Kinds] = {
     "nfe": (int,),
@@ -73,7 +86,13 @@ CONVENTIONS: dict[str, Kinds] = {
     "latent_shape": (list, type(None)),
     "latent_scale": (int, float),
 }
-ELEMENTS = {"plugins": str, "class_names": str, "snapshots": int, "latent_shape": int}
+ELEMENTS = {
+    "plugins": str,
+    "class_names": str,
+    "snapshots": int,
+    "latent_shape": int,
+    "evaluations": dict,
+}
 """The types of a manifest."""
 
 
@@ -83,6 +102,7 @@ def save_checkpoint(
     training: Mapping[str, Any] | None,
     config: str | None,
     manifest: Mapping[str, Any],
+    manifest_name: str = MANIFEST,
 ) -> None:
     """Writes a checkpoint, its manifest last.
 
@@ -96,6 +116,7 @@ def save_checkpoint(
         training: The rest of the state: tensors and plain values; None for sampling only.
         config: The text of the config, if there is one.
         manifest: More entries of the manifest, as plain data.
+        manifest_name: The file of the manifest.
 
     Raises:
         OSError: If there is no space or no permission.
@@ -109,7 +130,7 @@ def save_checkpoint(
         contents[CONFIG] = config.encode()
     if storage.is_link(folder):
         storage.remove_folder(folder)
-    storage.remove_file(storage.join(folder, MANIFEST))
+    storage.remove_file(storage.join(folder, manifest_name))
     storage.remove_temporaries(folder)
     try:
         checksums = {
@@ -118,15 +139,15 @@ def save_checkpoint(
         }
         filled = {"format": FORMAT, **manifest, "files": checksums}
         text = json.dumps({**filled, "checksum": _checksum(filled)}, indent=2)
-        storage.write_atomically(storage.join(folder, MANIFEST), text.encode())
+        storage.write_atomically(storage.join(folder, manifest_name), text.encode())
     except BaseException:
-        _remove(folder, contents)
+        _remove(folder, (manifest_name, *contents))
         raise
 
 
 def _remove(folder: str, names: Iterable[str]) -> None:
     """Removes the files of a failed checkpoint if possible, the manifest first."""
-    for name in (MANIFEST, *names):
+    for name in names:
         with contextlib.suppress(OSError):  # The user must see the original error.
             storage.remove_file(storage.join(folder, name))
     with contextlib.suppress(OSError):
@@ -146,7 +167,12 @@ def read_manifest(folder: str) -> dict[str, Any]:
     """
     path = storage.join(folder, MANIFEST)
     try:
-        manifest = json.loads(storage.read_bytes(path, MAX_MANIFEST))
+        try:
+            content = storage.read_bytes(path, MAX_MANIFEST)
+        except FileNotFoundError:
+            content = storage.read_bytes(storage.join(folder, EXPORT_MANIFEST), MAX_MANIFEST)
+            path = storage.join(folder, EXPORT_MANIFEST)
+        manifest = json.loads(content)
         checksum = manifest.pop("checksum", None) if isinstance(manifest, dict) else None
         right = checksum == _checksum(manifest)
     except FileNotFoundError:
@@ -175,6 +201,15 @@ def read_manifest(folder: str) -> dict[str, Any]:
         conventions["parameterization"] = conventions.pop("parameterisation")
     _check_number(folder, manifest.get("num_images"))
     return manifest
+
+
+def stored_networks(manifest: Mapping[str, Any]) -> set[str]:
+    """Returns the names of the networks of a checkpoint, as `load_tensors` takes them."""
+    files = set(manifest["files"])
+    names = {name.removesuffix(".safetensors") for name in files if name.endswith(".safetensors")}
+    if EXPORT_WEIGHTS in files:
+        names = names - {"model"} | {f"{role}_ema" for role in ROLES if role in manifest}
+    return names
 
 
 def _check_types(path: str, values: Mapping[str, Any], kinds: Mapping[str, Kinds]) -> None:
@@ -212,8 +247,11 @@ def load_tensors(folder: str, network: str) -> dict[str, Tensor]:
     Raises:
         CheckpointError: If it is missing or corrupt.
     """
+    manifest = read_manifest(folder)
     name = f"{network}.safetensors"
-    with _verified(folder, name, read_manifest(folder)) as file:
+    if name not in manifest["files"] and network in stored_networks(manifest):
+        name = EXPORT_WEIGHTS
+    with _verified(folder, name, manifest) as file:
         return read_tensors(file, storage.join(folder, name))
 
 
@@ -278,7 +316,7 @@ def _verify(folder: str, files: Sequence[str] | None = None) -> None:
 def find_checkpoint(path: str, files: Sequence[str] | None = None) -> str:
     """Returns the checkpoint at a path: the folder itself, or the last valid checkpoint of a run.
 
-    Corrupt checkpoints are skipped with a warning.
+    An export on the Hugging Face Hub is downloaded. Corrupt checkpoints are skipped with a warning.
 
     Args:
         path: A checkpoint or the folder of a run: a path or a URL.
@@ -288,7 +326,8 @@ def find_checkpoint(path: str, files: Sequence[str] | None = None) -> str:
         CheckpointError: If there is no valid checkpoint.
         OSError: If a checkpoint cannot be read. It may still be valid.
     """
-    if storage.exists(storage.join(path, MANIFEST)):
+    path = hub_copy(path)
+    if any(storage.exists(storage.join(path, name)) for name in (MANIFEST, EXPORT_MANIFEST)):
         return path
     for folder in checkpoint_folders(path):
         try:

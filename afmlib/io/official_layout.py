@@ -27,6 +27,7 @@ References:
 
 __all__ = [
     "OFFICIAL_FID",
+    "OFFICIAL_REPOSITORY",
     "OfficialName",
     "OfficialNetwork",
     "parse_name",
@@ -170,6 +171,9 @@ def _heads(state: Mapping[str, Tensor], hidden: int, given: int | None, path: st
 
 DEPTHS = {"b2": 12, "m2": 16, "l2": 24, "xl2": 28}
 """The number of blocks of each official size."""
+
+OFFICIAL_REPOSITORY = "ByteDance-Seed/Adversarial-Flow-Models"
+"""The authors' repository on the Hugging Face Hub."""
 
 OFFICIAL_FID: dict[str, float] = {
     "b2_1nfe_noguide": 6.07,
