@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from afmlib.interfaces import Classifier, Conventions, Generator
 from afmlib.io.checkpoint import CheckpointError, find_checkpoint, read_manifest
+from afmlib.io.content_hash import content_hash
 from afmlib.io.official_files import read_official
-from afmlib.metrics.content_hash import content_hash
 from afmlib.official import latent_scale_of, load_official
 from afmlib.parameterizations import InstantaneousVelocity
 from afmlib.registry import CLASSIFIERS

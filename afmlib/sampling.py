@@ -142,6 +142,7 @@ def sample(
         num: The number of samples of each label. ``labels=[3, 7], num=2`` is 3, 3, 7, 7.
         autoencoder: Decodes the samples of a model of latents to images: an autoencoder, or the
             path or Hugging Face name of one of diffusers, such as ``stabilityai/sd-vae-ft-mse``.
+            Defaults to that in the checkpoint, for "uint8" and "pil" only.
 
     Returns:
         The samples, on the CPU: a tensor, or a list of PIL images, gray or RGB.
@@ -172,6 +173,8 @@ def sample(
     if len(names) != len(labels):
         raise ValueError(f"{len(labels)} labels need as many indices, got {len(names)}.")
     shape = _latent_shape(model.conventions, noises, len(labels))
+    if output != "float" and autoencoder is None:
+        autoencoder = model.autoencoder
     if output != "float" and autoencoder is None:
         _require_images(model, shape, output)
     if device is not None:
@@ -428,7 +431,10 @@ def load_checkpoint(
     names = manifest.get("class_names")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         names = []
-    model = SampleModel(generator, parameterization, conventions, names)
+    autoencoder = None
+    if "autoencoder" in manifest:
+        autoencoder = load_network(folder, AUTOENCODERS, "autoencoder", ema=False)
+    model = SampleModel(generator, parameterization, conventions, names, autoencoder)
     model.checkpoint, model.weights = folder, "averaged" if ema else "online"
     return model.to(device).requires_grad_(False).eval()
 
@@ -439,7 +445,7 @@ def load_network(folder: str, registry: ComponentRegistry, role: str, ema: bool 
     Args:
         folder: The folder of the checkpoint.
         registry: The registry of its type.
-        role: Its key in the manifest: "generator" or "classifier".
+        role: Its key in the manifest: "generator", "classifier" or "autoencoder".
         ema: Whether to load the EMA weights instead of the trained ones.
 
     Raises:

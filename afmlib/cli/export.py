@@ -160,7 +160,8 @@ def _export_samples(options: Any) -> int:
     device = join_processes(device_of(options.device))
     model = given_model(options).model
     shape = model.conventions.latent_shape
-    if options.vae is None and (is_latent(model) or shape is None or len(shape) != 3):
+    has_decoder = options.vae is not None or model.autoencoder is not None
+    if not has_decoder and (is_latent(model) or shape is None or len(shape) != 3):
         raise ValueError(
             "ADM's evaluation suite needs images, but the samples of this model are not images. "
             f"If they are latents, give their autoencoder, such as --vae {VAE}."

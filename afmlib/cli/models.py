@@ -54,7 +54,7 @@ def newest_of(path: str) -> str:
     """
     # A remote checkpoint is copied without its optimizer state.
     networks = [f"{role}{average}" for role in LOADERS for average in ("", "_ema")]
-    files = ["config.yaml", *(f"{network}.safetensors" for network in networks)]
+    files = ["config.yaml", *(f"{network}.safetensors" for network in [*networks, "autoencoder"])]
     return processes.from_first(find_checkpoint(path, files) if processes.rank() == 0 else path)
 
 
@@ -156,12 +156,13 @@ def is_latent(model: SampleModel) -> bool:
 def decoder_of(
     vae: str | None, model: SampleModel, device: torch.device
 ) -> Callable[[Tensor], Tensor] | None:
-    """Loads the autoencoder of ``--vae`` and returns its decoder.
+    """Returns the decoder of ``--vae``, by default of the autoencoder in the checkpoint.
 
     Raises:
         ValueError: If samples are not latents, or the latents have another scale.
         OSError: If there is no such autoencoder.
     """
-    if vae is None:
-        return None
-    return functools.partial(decode_latents, load_autoencoder(vae, model, device))
+    if vae is not None:
+        return functools.partial(decode_latents, load_autoencoder(vae, model, device))
+    own = model.autoencoder
+    return None if own is None else functools.partial(decode_latents, own.to(device))

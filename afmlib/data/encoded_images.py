@@ -90,6 +90,10 @@ class EncodedImages(Dataset):
         kept = self.images.held_out()
         return None if kept is None else EncodedImages(kept, self.autoencoder)
 
+    def decoder(self) -> Autoencoder:
+        """Returns the autoencoder."""
+        return self.autoencoder
+
     def to(self, device: torch.device) -> "EncodedImages":
         """Moves the autoencoder, and the networks of the images."""
         self.images.to(device)

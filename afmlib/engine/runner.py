@@ -359,7 +359,8 @@ class Runner(MMEngineRunner):
         if folder != self.last_checkpoint:  # A signal may arrive right after it was saved.
             self.log.file.flush()
             config, manifest = dump(self.full_config), self._manifest()
-            write = copy_run(folder, self.step, self.stateful, config, manifest)
+            decoder = self.dataset.decoder()
+            write = copy_run(folder, self.step, self.stateful, config, manifest, decoder)
             keep = self.run_config.keep_last, self.run_config.keep_every
 
             def write_and_remove() -> None:

@@ -16,7 +16,7 @@ from afmlib import processes
 from afmlib.engine.distribution import Distribution
 from afmlib.engine.optimizers import AdamWithoutMomentum, PlayerOptimizer
 from afmlib.engine.step import TrainingStep
-from afmlib.interfaces import Objective
+from afmlib.interfaces import Autoencoder, Objective
 from afmlib.io.checkpoint import (
     CheckpointError,
     load_tensors,
@@ -48,6 +48,7 @@ def copy_run(
     hooks: Mapping[str, Any],
     config: str,
     manifest: Mapping[str, Any],
+    autoencoder: Autoencoder | None = None,
 ) -> Callable[[], None]:
     """Copies the state of a run. All processes gather it together.
 
@@ -57,6 +58,7 @@ def copy_run(
         hooks: The hooks that have a state, by name.
         config: The text of the config.
         manifest: The conventions, and what else describes the run.
+        autoencoder: The autoencoder of the data, which is stored if it has a spec.
 
     Returns:
         A function that writes the copy. It may run in a thread while training continues. In all
@@ -84,6 +86,9 @@ def copy_run(
         "average_updates": step.ema_updates,
         "hooks": _copied({name: hook.state_dict() for name, hook in hooks.items()}),
     }
+    if autoencoder is not None and autoencoder.spec is not None:
+        networks["autoencoder"] = autoencoder.state_dict()
+        manifest = {**manifest, "autoencoder": autoencoder.spec}
     versions = {"afmlib": afmlib.__version__, "torch": torch.__version__}
     manifest = {**manifest, "versions": versions}
     return partial(save_checkpoint, folder, networks, training, config, manifest)

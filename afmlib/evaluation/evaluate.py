@@ -24,7 +24,6 @@ from afmlib import processes
 from afmlib.config import ConfigError, EvaluationConfig
 from afmlib.evaluation.classifier import check_classifier_setup, evaluate_classifier
 from afmlib.evaluation.evaluator import (
-    DecodedImages,
     EvaluationError,
     Evaluator,
     compute_metrics,
@@ -75,7 +74,8 @@ def check_evaluation_setup(
     else:
         labels = balanced_labels(config.num_samples, dataset.num_classes, config.seed)
     shape, scale = dataset.latent_shape, dataset.latent_scale
-    Evaluator.of(config, shape, scale).check(shape, scale, config.num_samples, labels, dataset)
+    evaluator = Evaluator.of(config, shape, scale, dataset)
+    evaluator.check(shape, scale, config.num_samples, labels, dataset)
 
 
 def evaluate_average(
@@ -194,7 +194,7 @@ def evaluate_samples(
     """
     scale = 1.0 if dataset is None else dataset.latent_scale
     labels = torch.as_tensor(labels)
-    evaluator = Evaluator.of(config, samples.shape[1:], scale)
+    evaluator = Evaluator.of(config, samples.shape[1:], scale, dataset)
     evaluator.check(samples.shape[1:], scale, len(samples), labels, dataset)
     images = evaluator.decode(samples)
     kept = {**evaluator.rows_of(images), "samples": images}
@@ -213,7 +213,7 @@ def _evaluate(
     resume: bool,
 ) -> dict[str, Any] | None:
     def build() -> Evaluator:
-        evaluator = Evaluator.of(config, source.shape, source.latent_scale)
+        evaluator = Evaluator.of(config, source.shape, source.latent_scale, dataset)
         evaluator.check(source.shape, source.latent_scale, source.count, source.labels, dataset)
         return evaluator.to(device)
 
@@ -280,8 +280,7 @@ def _values(
     seed: int,
 ) -> dict[str, float]:
     try:
-        if dataset is not None and evaluator.autoencoder is not None:
-            dataset = DecodedImages(dataset, evaluator.autoencoder)
+        dataset = evaluator.real_data(dataset)
         evaluation = EvaluationData(
             samples=kept.get("samples"),
             labels=labels,

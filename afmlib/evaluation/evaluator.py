@@ -32,8 +32,8 @@ from afmlib.interfaces import (
     FeatureExtractor,
     Metric,
 )
+from afmlib.io.content_hash import content_hash
 from afmlib.io.npz import NpzError
-from afmlib.metrics.content_hash import content_hash
 from afmlib.metrics.evaluation import MAX_REAL, SMALL
 from afmlib.metrics.extraction import extract_outputs
 from afmlib.metrics.reference_file import ReferenceFile, read_reference
@@ -74,7 +74,11 @@ class Evaluator:
 
     @classmethod
     def of(
-        cls, config: EvaluationConfig, shape: Sequence[int] | None, latent_scale: float
+        cls,
+        config: EvaluationConfig,
+        shape: Sequence[int] | None,
+        latent_scale: float,
+        dataset: Dataset | None = None,
     ) -> "Evaluator":
         """Builds the metrics and networks of a protocol.
 
@@ -82,6 +86,7 @@ class Evaluator:
             config: The protocol.
             shape: The shape of one sample; None if unknown.
             latent_scale: The scale of the codes of an autoencoder; 1 for images and points.
+            dataset: The training data, whose autoencoder decodes if the protocol names none.
 
         Raises:
             ConfigError: If a part cannot be built, or does not fit the samples.
@@ -106,11 +111,13 @@ class Evaluator:
                 autoencoder = _build_once(AUTOENCODERS, json.dumps(config.autoencoder))
             except (ImportError, OSError, RuntimeError, ValueError) as error:
                 raise ConfigError(f"evaluation.autoencoder: {error}") from error
-            if autoencoder.latent_scale != latent_scale:
-                raise ConfigError(
-                    f"evaluation.autoencoder: its latent_scale is {autoencoder.latent_scale:g}, "
-                    f"and that of the samples is {latent_scale:g}."
-                )
+        elif is_latent and dataset is not None:
+            autoencoder = dataset.decoder()
+        if autoencoder is not None and autoencoder.latent_scale != latent_scale:
+            raise ConfigError(
+                f"evaluation.autoencoder: its latent_scale is {autoencoder.latent_scale:g}, "
+                f"and that of the samples is {latent_scale:g}."
+            )
         if config.reference is not None:
             try:
                 reference = read_reference(config.reference)
@@ -195,7 +202,10 @@ class Evaluator:
                 f"{name} compares features of images, and the samples are latents: set "
                 "evaluation.autoencoder to decode them."
             )
-        if shape is not None and self.autoencoder is None:
+        if self.autoencoder is not None:  # The shape of images that are decoded.
+            pixels = None if dataset is None else dataset.pixels()
+            shape = None if pixels is None else pixels.latent_shape
+        if shape is not None:
             try:
                 self.extractor.check_shape(shape)
             except ValueError as error:
@@ -223,6 +233,15 @@ class Evaluator:
             if network is not None:
                 network.to(device)
         return self
+
+    def real_data(self, dataset: Dataset | None) -> Dataset | None:
+        """Returns training data that samples are compared with: images, if samples are images."""
+        if dataset is None or not self.is_image:
+            return dataset
+        pixels = dataset.pixels()
+        if pixels is None and self.autoencoder is not None:
+            return DecodedImages(dataset, self.autoencoder)
+        return dataset if pixels is None else pixels
 
     def decode(self, latents: Latents) -> Latents:
         """Returns images as they are evaluated, or points unchanged, on the CPU."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from afmlib.config import ConfigError, EvaluationConfig
-from afmlib.evaluation.evaluator import EXTRACTED_AT_ONCE, DecodedImages, Evaluator
+from afmlib.evaluation.evaluator import EXTRACTED_AT_ONCE, Evaluator
 from afmlib.evaluation.shards import show_progress
 from afmlib.interfaces import Dataset
 from afmlib.io import storage
@@ -49,12 +49,11 @@ def write_reference(
         OSError: If the file cannot be written.
     """
     config = dataclasses.replace(config, metrics=(), reference=None)
-    evaluator = Evaluator.of(config, dataset.latent_shape, dataset.latent_scale)
+    evaluator = Evaluator.of(config, dataset.latent_shape, dataset.latent_scale, dataset)
     extractor = evaluator.to(torch.device(device)).extractor
     if extractor is None:
         raise ConfigError("A reference holds statistics of features: set evaluation.extractor.")
-    if evaluator.autoencoder is not None:
-        dataset = DecodedImages(dataset, evaluator.autoencoder)
+    dataset = evaluator.real_data(dataset) or dataset
     if not evaluator.is_image or dataset.latent_shape[0] not in (1, 3):
         raise ConfigError(f"A reference holds images, and {type(dataset).__name__} has none.")
     try:

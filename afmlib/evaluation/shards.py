@@ -21,7 +21,7 @@ from torch import Tensor
 from afmlib import processes
 from afmlib.interfaces import Objective, SampleModel
 from afmlib.io import storage
-from afmlib.metrics.checked_tensors import pack, unpack
+from afmlib.io.checked_tensors import pack, unpack
 from afmlib.sampling import DEFAULT_BATCH_SIZE, is_live, sample
 from afmlib.typing import Labels
 

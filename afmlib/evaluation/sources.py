@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from afmlib.config import EvaluationConfig
 from afmlib.evaluation.protocol import balanced_labels
 from afmlib.interfaces import Dataset, SampleModel
+from afmlib.io.content_hash import content_hash
 from afmlib.io.npz import NpzError, NpzFile
-from afmlib.metrics.content_hash import content_hash
 from afmlib.metrics.reference_file import IMAGES, LABELS, images_of, to_images
 from afmlib.ops.seeding import indexed_noises
 from afmlib.sampling import sample

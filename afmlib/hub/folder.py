@@ -178,9 +178,10 @@ def write_export(
     for key, value in dict(license=license, base_model=base_model).items():
         if value is not None:
             filled[key] = value
-    state = model.generator.state_dict()
-    stem = EXPORT_WEIGHTS.removesuffix(".safetensors")
-    save_checkpoint(out, {stem: state}, None, config, filled, manifest_name=EXPORT_MANIFEST)
+    networks = {EXPORT_WEIGHTS.removesuffix(".safetensors"): model.generator.state_dict()}
+    if model.autoencoder is not None and "autoencoder" in filled:
+        networks["autoencoder"] = model.autoencoder.state_dict()
+    save_checkpoint(out, networks, None, config, filled, manifest_name=EXPORT_MANIFEST)
     has_picture = _write_picture(model, vae, storage.join(out, PICTURE))
     card = model_card(model, filled, config, name or out, has_picture)
     storage.write_atomically(storage.join(out, "README.md"), card.encode())
@@ -225,7 +226,7 @@ def _spec_of(model: SampleModel) -> dict[str, Any]:
 def _write_picture(model: SampleModel, vae: Autoencoder | str | None, path: str) -> bool:
     """Writes a grid of samples. Latents need an autoencoder for it."""
     shape, count = model.conventions.latent_shape, model.conventions.num_classes or 1
-    if shape is None or (model.is_latent and vae is None):
+    if shape is None or (model.is_latent and vae is None and model.autoencoder is None):
         return False
     device = next((weights.device for weights in model.generator.parameters()), "cpu")
     columns = min(count, PICTURED_CLASSES)

@@ -4,6 +4,7 @@ __all__ = ["Autoencoder", "Dataset", "PointDataset"]
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +69,17 @@ class Dataset(ABC):
         """Returns the held-out samples for evaluation, or None."""
         return None
 
+    def pixels(self) -> "Dataset | None":
+        """Returns the images behind latents, always the same object; None if they are unknown.
+
+        Evaluations compare decoded samples with them. Without them, the latents are decoded.
+        """
+        return None
+
+    def decoder(self) -> "Autoencoder | None":
+        """Returns the autoencoder of the latents; None for images, and if it is unknown."""
+        return None
+
     def to(self, device: torch.device) -> "Dataset":
         """Moves the networks of `augment` to a device. The default has no networks."""
         del device
@@ -91,6 +103,22 @@ class Autoencoder(nn.Module, ABC):
 
     latent_scale: float = 1.0
     """The factor that scales the codes to unit standard deviation."""
+
+    @property
+    def spec(self) -> dict[str, Any] | None:
+        """The spec that builds it again, for autoencoders whose weights checkpoints store.
+
+        The default is None: it is pretrained, and checkpoints do not store it.
+        """
+        return None
+
+    def fit(self, images: Dataset) -> None:
+        """Learns from images in [-1, 1], before the first use. The default is pretrained.
+
+        Raises:
+            ValueError: If the images do not fit.
+        """
+        del images
 
     @abstractmethod
     def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Latents:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from afmlib.interfaces.data import Autoencoder
 from afmlib.interfaces.networks import Generator
 from afmlib.ops.time_grid import sampling_times
 from afmlib.typing import Labels, Latents, Timesteps
@@ -136,6 +137,7 @@ class SampleModel(nn.Module):
         parameterization: Turns its output into latents.
         conventions: The meaning of its inputs and outputs.
         class_names: The name of each class; empty if unknown.
+        autoencoder: Decodes its samples to images; None if they are not latents, or it is unknown.
     """
 
     def __init__(
@@ -144,9 +146,11 @@ class SampleModel(nn.Module):
         parameterization: Parameterization,
         conventions: Conventions,
         class_names: Sequence[str] = (),
+        autoencoder: Autoencoder | None = None,
     ) -> None:
         super().__init__()
         self.generator = generator
+        self.autoencoder = autoencoder
         self.parameterization = parameterization
         self.conventions = conventions
         self.class_names = list(class_names)

@@ -12,9 +12,9 @@ from torch import Tensor
 from afmlib.interfaces import FeatureExtractor
 from afmlib.io import storage
 from afmlib.io.cache import cache_folder
+from afmlib.io.checked_tensors import pack, unpack
+from afmlib.io.content_hash import content_hash
 from afmlib.io.digits_archive import read_digits
-from afmlib.metrics.checked_tensors import pack, unpack
-from afmlib.metrics.content_hash import content_hash
 from afmlib.metrics.digits_network import RECIPE, digits_network, train_digits_network
 
 MAP_LAYERS = 5

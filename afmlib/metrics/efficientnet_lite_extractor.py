@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from afmlib.interfaces import FeatureExtractor
-from afmlib.metrics.content_hash import content_hash
+from afmlib.io.content_hash import content_hash
 from afmlib.metrics.rgb import check_rgb, to_rgb_bytes
 from afmlib.metrics.timm_weights import create_model, load_weights
 

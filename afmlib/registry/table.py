@@ -168,16 +168,24 @@ DATASETS = ComponentRegistry(
         "ImageArchive": "afmlib.data.image_archive",
         "ImageFolder": "afmlib.data.image_folder",
         "LatentFolder": "afmlib.data.latent_folder",
+        "LatentImages": "afmlib.data.latent_images",
+        "MNIST": "afmlib.data.mnist",
         "OverlappingGaussians": "afmlib.data.overlapping_gaussians",
     },
 )
 AUTOENCODERS = ComponentRegistry(
-    "autoencoders", "Autoencoder", {"DiffusersAutoencoder": "afmlib.data.diffusers_autoencoder"}
+    "autoencoders",
+    "Autoencoder",
+    {
+        "DiffusersAutoencoder": "afmlib.data.diffusers_autoencoder",
+        "TinyAutoencoder": "afmlib.data.tiny_autoencoder",
+    },
 )
 EXTRACTORS = ComponentRegistry(
     "extractors",
     "FeatureExtractor",
     {
+        "ClassifierExtractor": "afmlib.metrics.classifier_extractor",
         "DigitsExtractor": "afmlib.metrics.digits_extractor",
         "EfficientNetLiteExtractor": "afmlib.metrics.efficientnet_lite_extractor",
         "InceptionExtractor": "afmlib.metrics.inception_extractor",

@@ -16,6 +16,7 @@ from afmlib.engine.json_lines import JsonLines
 from afmlib.evaluation import EvaluationError, evaluate_average, picture, sample_together
 from afmlib.interfaces import PointDataset
 from afmlib.io import storage
+from afmlib.sampling import decode_latents
 
 NUM_POINTS = 2000
 """Samples in a picture of points."""
@@ -79,6 +80,10 @@ class SampleHook(Hook):
         samples = sample_together(runner.objective, labels, seed=0)
         if samples is None:
             return
+        decoder = runner.dataset.decoder()
+        if decoder is not None:
+            with torch.no_grad():
+                samples = decode_latents(decoder, samples)
         num_images, content = runner.train_loop.num_images, picture(samples, columns)
         storage.write_atomically(self._path(num_images), content)
         pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from afmlib.metrics.content_hash import content_hash
+from afmlib.io.content_hash import content_hash
 
 CHECKSUM = "checksum"
 

@@ -1,4 +1,4 @@
-"""Tests for afmlib.metrics.checked_tensors."""
+"""Tests for afmlib.io.checked_tensors."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from afmlib.metrics.checked_tensors import pack, unpack
+from afmlib.io.checked_tensors import pack, unpack
 
 TENSORS = {"a": torch.arange(5.0), "b": torch.ones(2, 0), "c": torch.tensor(3)}
 

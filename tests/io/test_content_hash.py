@@ -1,8 +1,8 @@
-"""Tests for afmlib.metrics.content_hash."""
+"""Tests for afmlib.io.content_hash."""
 
 import torch
 
-from afmlib.metrics.content_hash import content_hash
+from afmlib.io.content_hash import content_hash
 
 
 def test_hash_depends_only_on_content():
