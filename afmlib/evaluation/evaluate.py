@@ -1,7 +1,8 @@
 """An evaluation: samples by a protocol, and the numbers of its metrics.
 
 All processes sample the model. The first process gathers rows of features, not images, and computes
-the numbers. With a work directory, a killed evaluation resumes.
+the numbers; the others compute their shares of the distances. With a work directory, a killed
+evaluation resumes.
 """
 
 __all__ = [
@@ -249,9 +250,11 @@ def _evaluate(
 
     kept = collect(make, source.count, size, shards, progress)
     if kept is None:
+        processes.follow(device)
         return None
-    noises = source.noises() if "noises" in evaluator.requires else None
-    values = _values(evaluator, kept, source.labels, noises, dataset, config.seed)
+    with processes.leading():
+        noises = source.noises() if "noises" in evaluator.requires else None
+        values = _values(evaluator, kept, source.labels, noises, dataset, config.seed)
     shards.remove()
     return _result(evaluator, source.count, dataset, config, source.provenance, values)
 

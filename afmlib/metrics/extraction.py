@@ -1,7 +1,8 @@
 """Reads images and extracts features, batch by batch."""
 
-__all__ = ["extract_features", "extract_outputs", "read_images"]
+__all__ = ["device_of", "extract_features", "extract_outputs", "read_images"]
 
+import itertools
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -10,6 +11,12 @@ from torch import Tensor
 from afmlib.interfaces import Dataset, FeatureExtractor
 from afmlib.ops.seeding import permutation
 from afmlib.typing import Labels, Latents
+
+
+def device_of(extractor: FeatureExtractor) -> torch.device:
+    """Returns the device of an extractor; the CPU if it has no tensors."""
+    tensors = itertools.chain(extractor.parameters(), extractor.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 @torch.no_grad()
@@ -30,7 +37,7 @@ def extract_outputs(
             f"{type(extractor).__name__} does not have {' or '.join(missing)}, only "
             f"{', '.join(sorted(extractor.outputs))}."
         )
-    device = next((t.device for t in (*extractor.parameters(), *extractor.buffers())), None)
+    device = device_of(extractor)
     extractor.eval()
     parts: dict[str, list[Tensor]] = {output: [] for output in outputs}
     for images in batches:

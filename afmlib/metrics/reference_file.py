@@ -28,8 +28,10 @@ __all__ = [
 ]
 
 import functools
+import hashlib
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -37,8 +39,10 @@ from torch import Tensor
 
 from afmlib.interfaces import FeatureExtractor, Statistics
 from afmlib.io import storage
+from afmlib.io.cache import cache_folder
 from afmlib.io.npz import Header, NpzError, NpzFile
-from afmlib.metrics.extraction import extract_outputs
+from afmlib.metrics.checked_tensors import pack, unpack
+from afmlib.metrics.extraction import device_of, extract_outputs
 from afmlib.metrics.inception_extractor import INCEPTION
 from afmlib.metrics.statistics import statistics_of
 
@@ -46,6 +50,8 @@ IMAGES, LABELS = "arr_0", "arr_1"
 EXTRACTOR = "extractor"
 STATISTICS = {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
 """The arrays that hold the statistics of each output of an extractor."""
+
+logger = logging.getLogger("afmlib")
 
 ASYMMETRY = 1e-6
 """The maximum difference of a covariance and its transpose, relative to its largest entry."""
@@ -112,9 +118,27 @@ class ReferenceFile:
                 f"would be stored as {IMAGES}"
             )
         if (extractor.name, output) not in self._rows:
-            found = extract_outputs(extractor, self._batches(), real_outputs(extractor, output))
+            found = self._extract(extractor, sorted(real_outputs(extractor, output)))
             self._rows |= {(extractor.name, name): rows for name, rows in found.items()}
         return self._rows[extractor.name, output]
+
+    def _extract(self, extractor: FeatureExtractor, outputs: Sequence[str]) -> dict[str, Tensor]:
+        """Returns outputs of all images. They are cached by the content of the file."""
+        made = [self.digest, extractor.name, device_of(extractor).type, self.batch_size, *outputs]
+        key = hashlib.sha256(repr(made).encode()).hexdigest()[:32]
+        path = storage.join(cache_folder(), f"features/{key}.safetensors")
+        try:
+            return unpack(storage.read_bytes(path))
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:
+            logger.warning("The reference is extracted again: %s: %s", path, error)
+        rows = extract_outputs(extractor, self._batches(), outputs)
+        try:
+            storage.write_atomically(path, pack(rows))
+        except OSError as error:
+            logger.warning("The features of the reference are not cached: %s", error)
+        return rows
 
     def _batches(self) -> Iterator[Tensor]:
         for start in range(0, self.num_images, self.batch_size):

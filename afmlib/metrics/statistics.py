@@ -25,6 +25,9 @@ from afmlib.interfaces import Statistics
 ROWS = 4096
 """The number of rows that are added at once."""
 
+BLOCK = 256
+"""The number of columns of a covariance that are computed at once."""
+
 
 class Moments:
     """Mean and scatter of the rows that have been added."""
@@ -40,7 +43,7 @@ class Moments:
         if not len(rows):
             return
         count, mean = len(rows), rows.mean(0)
-        scatter = (rows - mean).T @ (rows - mean)
+        scatter = _scatter(rows - mean)
         if not self.count:
             self.count, self.mean, self.scatter = count, mean, scatter
             return
@@ -57,7 +60,18 @@ class Moments:
         """
         check_covariance(self.count)
         covariance = self.scatter / (self.count - 1)
-        return Statistics(self.mean.numpy(), ((covariance + covariance.T) / 2).numpy())
+        return Statistics(self.mean.numpy(), covariance.numpy())
+
+
+def _scatter(rows: Tensor) -> Tensor:
+    """Returns the product of the transposed rows and the rows, by its upper blocks."""
+    width = rows.shape[1]
+    product = rows.new_empty(width, width)
+    for start in range(0, width, BLOCK):
+        part = slice(start, start + BLOCK)
+        upper = rows[:, part].T @ rows[:, start:]
+        product[part, start:], product[start:, part] = upper, upper.T
+    return product
 
 
 def check_covariance(count: int) -> None:
@@ -87,17 +101,30 @@ def statistics_of(rows: Tensor) -> Statistics:
 
 
 def frechet_distance_of(first: Statistics, second: Statistics) -> float:
-    r"""Computes the squared Frechet distance of two Gaussians, by torch-fidelity, in float64.
+    r"""Computes the squared Frechet distance of two Gaussians, in float64.
 
-    .. math:: \| \mu - \mu' \|^2 + \operatorname{tr}(\Sigma + \Sigma' - 2 (\Sigma \Sigma')^{1/2})
+    .. math::
+        \| \mu - \mu' \|^2 + \operatorname{tr}(\Sigma + \Sigma') - 2 \| F^\top F' \|_* ,
+        \qquad \Sigma = F F^\top , \; \Sigma' = F' F'^\top
+
+    The singular values of the product are the roots of the eigenvalues of :math:`\Sigma \Sigma'`.
+    No root of a rounding error is taken, so that the value is right for fewer rows than features.
 
     Raises:
         ValueError: If their dimensions differ.
     """
-    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
-
     sizes = len(first.mu), len(second.mu)
     if sizes[0] != sizes[1]:
         raise ValueError(f"statistics of {sizes[0]} and of {sizes[1]} features cannot be compared")
-    both = [{"mu": one.mu, "sigma": one.sigma} for one in (first, second)]
-    return float(fid_statistics_to_metric(*both, verbose=False)[KEY_METRIC_FID])
+    factors = [_factor(torch.from_numpy(one.sigma)) for one in (first, second)]
+    shared = torch.linalg.svdvals(factors[0].T @ factors[1]).sum()
+    shift = torch.from_numpy(first.mu - second.mu)
+    total = sum(factor.square().sum() for factor in factors)
+    return max(0.0, float(shift.square().sum() + total - 2 * shared))
+
+
+def _factor(covariance: Tensor) -> Tensor:
+    """Returns the factor of a covariance, without directions that are rounding errors."""
+    variances, directions = torch.linalg.eigh(covariance)
+    kept = variances > 10 * torch.finfo(variances.dtype).eps * variances[-1]
+    return directions[:, kept] * variances[kept].sqrt()

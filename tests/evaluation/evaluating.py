@@ -138,10 +138,24 @@ def evaluate(work_dir=None, resume=False, dies_after=None, **options):
     )
 
 
+def fail_in_one(part, device, rows):
+    if part.start:
+        raise ValueError("this process fails")
+    return rows[part.start : part.stop]
+
+
 if __name__ == "__main__":
     (folder,) = sys.argv[1:]
-    join_processes("cpu")
+    device = join_processes("cpu")
     results = {"resumed": evaluate(folder, resume=True), "anew": evaluate()}
+    if processes.rank():
+        processes.follow(device)
+    else:
+        with processes.leading():
+            try:
+                processes.share(fail_in_one, 4, [torch.zeros(4)], device)
+            except RuntimeError as error:
+                results["failed"] = str(error)
     if processes.rank() == 0:
         with open(f"{folder}/results.json", "w") as file:
             json.dump(results, file)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,8 +14,9 @@ from afmlib.metrics.inception_score import InceptionScore
 seeds = st.integers(0, 2**32 - 1)
 
 
-def score(logits, splits=1, seed=0):
-    return InceptionScore(splits)(EvaluationData(outputs={"logits": logits}, seed=seed))
+def score(logits, splits=1, seed=0, part_size=None):
+    metric = InceptionScore(splits, part_size)
+    return metric(EvaluationData(outputs={"logits": logits}, seed=seed))
 
 
 def oracle(logits):
@@ -51,6 +53,18 @@ def test_splits_are_shuffled_and_equal():
     assert found == again != other
     shares = [oracle(part) for part in torch.split(logits, 10)]
     assert found["inception_score"] == pytest.approx(sum(shares) / 4, rel=0.2)
+
+
+def test_parts_in_order_match_adm():
+    logits = torch.randn(25, 3)
+
+    found = score(logits, part_size=10)
+
+    shares = [oracle(part) for part in torch.split(logits, 10)]
+    assert found["inception_score"] == pytest.approx(np.mean(shares), rel=1e-9)
+    assert found["inception_score_std"] == pytest.approx(np.std(shares), rel=1e-9)
+    with pytest.raises(ValueError, match="part_size must be at least 1, got 0"):
+        InceptionScore(part_size=0)
 
 
 def test_its_limits_are_reached():

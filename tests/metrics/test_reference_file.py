@@ -15,6 +15,12 @@ from afmlib.metrics.rgb import to_rgb_bytes
 from afmlib.metrics.spatial_frechet_distance import SpatialFrechetDistance
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("AFMLIB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 class Corner(FeatureExtractor):
     """Two numbers of the image as features, and four others as spatial ones."""
 
@@ -151,3 +157,20 @@ def test_reference_name_has_its_hash(tmp_path):
 
     assert texts[0] == texts[1] != texts[2]
     assert texts[0].startswith("x.npz, SHA-256 ")
+
+
+def test_features_are_cached_by_content(tmp_path, cache, caplog):
+    path, extractor = save(tmp_path / "x.npz", arr_0=pixels()), Corner()
+    rows = ReferenceFile(path).rows("features", extractor)
+    calls = extractor.calls
+
+    again = ReferenceFile(save(tmp_path / "same.npz", arr_0=pixels())).rows("features", extractor)
+
+    assert torch.equal(again, rows)
+    assert extractor.calls == calls
+    ReferenceFile(save(tmp_path / "other.npz", arr_0=pixels(seed=1))).rows("features", extractor)
+    assert extractor.calls == 2 * calls
+    for file in cache.rglob("*.safetensors"):
+        file.write_bytes(b"corrupt")
+    assert torch.equal(ReferenceFile(path).rows("features", extractor), rows)
+    assert "The reference is extracted again" in caplog.text

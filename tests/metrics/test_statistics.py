@@ -64,6 +64,32 @@ def test_distance_matches_scipy_sqrtm(seed, dim):
     assert frechet_distance_of(*both) == pytest.approx(oracle(*both), rel=1e-6, abs=1e-6)
 
 
+@pytest.mark.parametrize("num", [8, 300])
+def test_distance_of_fewer_rows_than_features(num):
+    rows, others = (torch.randn(num + more, 40, dtype=torch.float64) for more in (0, 5))
+    moved = [x - x.mean(0) for x in (rows, others)]
+    factors = [x / (len(x) - 1) ** 0.5 for x in moved]
+    expected = (rows.mean(0) - others.mean(0)).square().sum() + sum(
+        factor.square().sum() for factor in factors
+    )
+    expected -= 2 * torch.linalg.svdvals(factors[0] @ factors[1].T).sum()
+
+    distance = frechet_distance_of(statistics_of(rows), statistics_of(others))
+
+    assert distance == pytest.approx(expected.item(), rel=1e-11)
+    assert frechet_distance_of(statistics_of(rows), statistics_of(rows)) < 1e-11
+
+
+def test_covariance_by_blocks(monkeypatch):
+    monkeypatch.setattr("afmlib.metrics.statistics.BLOCK", 3)
+    rows = torch.randn(20, 10, dtype=torch.float64)
+
+    found = statistics_of(rows).sigma
+
+    np.testing.assert_allclose(found, np.cov(rows.numpy(), rowvar=False), rtol=1e-12, atol=1e-14)
+    np.testing.assert_array_equal(found, found.T)
+
+
 def test_other_feature_counts_raise():
     first, second = (statistics_of(torch.randn(5, dim)) for dim in (2, 3))
 
