@@ -50,9 +50,9 @@ def run(options: Any) -> int:
     """Encodes, and prints how to train on the latents."""
     from afmlib.cli.models import device_of
     from afmlib.config.domains import CEILINGS
-    from afmlib.engine import join_processes
     from afmlib.io.lock import only_writer
     from afmlib.io.storage import is_local
+    from afmlib.launch import join_processes
     from afmlib.registry import load_plugin_file
 
     if not 1 <= options.workers <= CEILINGS["workers"]:

@@ -46,8 +46,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Any) -> int:
     """Evaluates and prints a table."""
     from afmlib.cli.models import device_of, require_writable
-    from afmlib.engine import join_processes
     from afmlib.io.lock import only_writer
+    from afmlib.launch import join_processes
     from afmlib.registry import load_plugin_file
 
     for plugin in options.plugin:

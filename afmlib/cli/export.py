@@ -150,9 +150,9 @@ def _export_samples(options: Any) -> int:
     from afmlib import processes
     from afmlib.cli.models import VAE, decoder_of, device_of, given_model, is_latent
     from afmlib.cli.sample import sample_batches
-    from afmlib.engine import join_processes
     from afmlib.evaluation.protocol import balanced_labels
     from afmlib.io.npz import write_npz
+    from afmlib.launch import join_processes
     from afmlib.metrics.rgb import to_rgb_bytes
 
     if options.num < 1:

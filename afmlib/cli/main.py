@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         join_slurm_step()
         status = int(importlib.import_module(f"afmlib.cli.{command}").run(options) or DONE)
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            from afmlib.engine.launch import leave_processes
+            from afmlib.launch import leave_processes
 
             leave_processes()
         return status

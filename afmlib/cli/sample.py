@@ -57,8 +57,8 @@ def run(options: Any) -> int:
         is_latent,
         require_writable,
     )
-    from afmlib.engine import join_processes
     from afmlib.io.bounds import memory_shortage
+    from afmlib.launch import join_processes
     from afmlib.registry import load_plugin_file
 
     for plugin in options.plugin:

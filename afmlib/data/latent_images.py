@@ -18,6 +18,7 @@ from torch import Tensor
 
 from afmlib.data.encoded_images import encode
 from afmlib.interfaces import Autoencoder, Dataset
+from afmlib.ops.drawing import RandomSource, normals, uniforms
 from afmlib.typing import Labels, Latents
 
 READ_AT_ONCE = 256
@@ -80,10 +81,10 @@ class LatentImages(Dataset):
         rows = torch.as_tensor(indices, dtype=torch.long)
         return self._codes[rows], self.labels[rows]
 
-    def draw(self, size: int, generator: torch.Generator) -> Tensor:
+    def draw(self, size: int, generator: RandomSource) -> Tensor:
         """Draws a number in [0, 1) that picks the view, and the noises, for each sample."""
-        views = torch.rand(size, 1, generator=generator)
-        noises = torch.randn(size, math.prod(self.latent_shape), generator=generator)
+        views = uniforms((size, 1), generator)
+        noises = normals((size, math.prod(self.latent_shape)), generator)
         return torch.cat([views, noises], dim=1)
 
     def augment(self, stored: Tensor, draws: Tensor | None) -> Latents:

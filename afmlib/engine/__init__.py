@@ -19,7 +19,7 @@ ensure_importable()  # Before anything imports mmengine, which imports OpenCV.
 
 from afmlib.engine.batches import BatchLayout, PlayerBatches  # noqa: E402
 from afmlib.engine.hooks import EvaluationHook  # noqa: E402
-from afmlib.engine.launch import join_processes, leave_processes  # noqa: E402
 from afmlib.engine.optimizers import PlayerOptimizer, build_optimizers  # noqa: E402
 from afmlib.engine.runner import Runner  # noqa: E402
 from afmlib.engine.step import TrainingError, TrainingStep  # noqa: E402
+from afmlib.launch import join_processes, leave_processes  # noqa: E402

@@ -37,7 +37,6 @@ from afmlib.engine.hooks import (
 )
 from afmlib.engine.hooks.log import visualization_backends
 from afmlib.engine.init_weights import initialize
-from afmlib.engine.launch import join_processes
 from afmlib.engine.loop import ImageLoop
 from afmlib.engine.optimizers import build_optimizers
 from afmlib.engine.phases import controller_of, protocol_of
@@ -49,6 +48,7 @@ from afmlib.evaluation import check_evaluation_setup
 from afmlib.interfaces import Conventions, Dataset, Objective
 from afmlib.io import storage
 from afmlib.io.background import Background
+from afmlib.launch import join_processes
 from afmlib.registry import build_dataset, build_objective
 from afmlib.terminal import printable
 

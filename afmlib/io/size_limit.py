@@ -14,10 +14,17 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
+from torch.overrides import TorchFunctionMode
 
 Network = TypeVar("Network", bound=nn.Module)
 
 SPARE_ELEMENTS, SPARE_ENTRIES = 2**20, 1000  # Buffers that are not stored, containers, ...
+
+IN_PLACE = frozenset(
+    getattr(Tensor, f"{name}_")
+    for name in ("normal", "uniform", "bernoulli", "fill", "zero", "erfinv", "mul", "add", "clamp")
+)
+"""The functions that initialize parameters."""
 
 
 def build_for(weights: Mapping[str, Tensor], build: Callable[[], Network]) -> Network:
@@ -29,10 +36,25 @@ def build_for(weights: Mapping[str, Tensor], build: Callable[[], Network]) -> Ne
         ValueError: If it is far larger than the weights.
     """
     # Constructors that read values of tensors cannot run on the meta device.
-    with contextlib.suppress(RuntimeError), _limited(weights), torch.device("meta"):
+    meta = torch.device("meta")
+    with contextlib.suppress(RuntimeError), _limited(weights), meta, _Uninitialized():
         build()
     with _limited(weights):
         return build()
+
+
+class _Uninitialized(TorchFunctionMode):
+    """Leaves out the initial values, for which torch would import its compiler: a second."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        first = args[0] if args else kwargs.get("tensor")
+        is_initializer = func in IN_PLACE or getattr(func, "__module__", "") == nn.init.__name__
+        if is_initializer and isinstance(first, Tensor) and first.is_meta:
+            return first
+        return func(*args, **kwargs)
 
 
 @contextlib.contextmanager

@@ -123,10 +123,13 @@ class AutoAttention(AttentionBackend):
         return AutoAttention.preference[_choice(device_type, required)]()
 
 
-# torch.compile calls this instead of tracing it, since it looks for modules and logs.
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _choice(device_type: str, required: frozenset[str]) -> int:
     return _logged_choice(device_type, required)
+
+
+# torch.compile calls it instead of tracing it, since it looks for modules and logs. The decorator
+# torch.compiler.assume_constant_result does only this, but imports the compiler: a second.
+_choice._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @functools.cache

@@ -17,15 +17,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+<<<<<<< HEAD
 Integers: TypeAlias = np.ndarray[Any, np.dtype[np.uint64]]
 Positions: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 NUM_ROUNDS = 6
 """Rounds of the Feistel network that orders the data."""
+=======
+from afmlib.ops.seed_sequences import philox_keys
+>>>>>>> 10a6eda (Start sample without torch's compiler, and seed noises faster)
 
 
 def _entropy(name: Iterable[int]) -> np.random.SeedSequence:
-    numbers = list(name)
+    return np.random.SeedSequence(_words(list(name)))
+
+
+def _words(numbers: Sequence[int]) -> list[int]:
     if not all(0 <= number < 2**64 for number in numbers):
         raise ValueError(f"Seeds must be in [0, 2**64), got {numbers}.")
     # SeedSequence pads with zeros and splits large numbers: (1, 0) would equal (1,), and 2**32
@@ -33,7 +40,7 @@ def _entropy(name: Iterable[int]) -> np.random.SeedSequence:
     words = [len(numbers)]
     for number in numbers:
         words += divmod(number, 2**32)
-    return np.random.SeedSequence(words)
+    return words
 
 
 def generator_for(*name: int) -> torch.Generator:
@@ -91,9 +98,15 @@ def indexed_noises(seed: int, indices: Sequence[int], shape: Sequence[int], *ste
     Noises for a later sampling step are from the stream (seed, i, step).
     """
     noises = np.empty((len(indices), *shape), np.float32)
-    for row, index in zip(noises, indices, strict=True):
-        stream = np.random.Generator(np.random.Philox(_entropy((seed, index, *step))))
-        row[...] = stream.standard_normal(tuple(shape), np.float32)
+    if not len(indices):
+        return torch.from_numpy(noises)
+    words = np.array([_words((seed, index, *step)) for index in indices], np.uint32)
+    philox = np.random.Philox(0)
+    start, stream = philox.state, np.random.Generator(philox)
+    for place, key in enumerate(philox_keys(words)):
+        start["state"]["key"] = key
+        philox.state = start
+        stream.standard_normal(dtype=np.float32, out=noises[place, ...])
     return torch.from_numpy(noises)
 
 

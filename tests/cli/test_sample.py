@@ -1,5 +1,7 @@
 """Tests for afmlib.cli.sample: official checkpoints, labels, latents and their decoding."""
 
+import subprocess
+import sys
 import tracemalloc
 
 import fsspec
@@ -296,3 +298,23 @@ def test_outputs_that_do_not_stream_must_fit_in_memory(run, files, monkeypatch, 
     error = capsys.readouterr().err
     assert f"{out} needs " in error
     assert "or an .npz or a folder/ as --out" in error
+
+
+def test_sample_imports_no_compiler(checkpoint):
+    # The compiler takes a second, a third of the time of one sample.
+    options = ["sample", "--checkpoint", checkpoint, "--num", "1"]
+    program = (
+        "import sys, torch\n"
+        "from afmlib.cli import main\n"
+        "before = set(sys.modules)\n"
+        f"assert main({options}) == 0\n"
+        "print(*sorted(set(sys.modules) - before))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    imported = done.stdout.splitlines()[-1].split()
+    heavy = ("torch._dynamo", "torch._inductor", "torch.distributed", "mmengine.hooks", "sympy")
+    assert "afmlib.sampling" in imported
+    assert [name for name in imported if name.startswith((*heavy, "cv2", "sklearn"))] == []

@@ -117,3 +117,17 @@ def test_seed_outside_64_bits_raises(name):
         generator_for(*name)
     with pytest.raises(ValueError, match="Seeds must be in"):
         permutation(3, *name)
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=4), st.integers(0, 2**64 - 1))
+def test_noises_are_those_of_numpy_streams(indices, seed):
+    for step in ((), (3,), (2**40, 1)):
+        noises = indexed_noises(seed, indices, (2, 3), *step)
+
+        for row, index in zip(noises, indices, strict=True):
+            words = [len((seed, index, *step))]
+            for number in (seed, index, *step):
+                words += divmod(number, 2**32)
+            stream = np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
+            np.testing.assert_array_equal(row, stream.standard_normal((2, 3), np.float32))
+    assert indexed_noises(0, [1], ()).shape == (1,)
