@@ -17,15 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-<<<<<<< HEAD
+from afmlib.ops.seed_sequences import philox_keys
+
 Integers: TypeAlias = np.ndarray[Any, np.dtype[np.uint64]]
 Positions: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 NUM_ROUNDS = 6
 """Rounds of the Feistel network that orders the data."""
-=======
-from afmlib.ops.seed_sequences import philox_keys
->>>>>>> 10a6eda (Start sample without torch's compiler, and seed noises faster)
 
 
 def _entropy(name: Iterable[int]) -> np.random.SeedSequence:
