@@ -41,6 +41,20 @@ def test_forward_mode_matches_double_backward(seed):
     assert not made.requires_grad
 
 
+@pytest.mark.parametrize("moving", range(3))
+def test_forward_mode_of_a_layer_whose_weights_move(moving):
+    points = [torch.randn(4, 3), torch.randn(2, 3), torch.randn(2)]
+    directions = torch.randn_like(points[moving])
+
+    def layer(one):
+        return nn.functional.linear(*points[:moving], one, *points[moving + 1 :])
+
+    made = ForwardModeJVP()(layer, [points[moving]], [directions])
+
+    _, exact = torch.autograd.functional.jvp(layer, points[moving], directions)
+    torch.testing.assert_close(made, exact, rtol=1e-12, atol=1e-12)
+
+
 @settings(max_examples=10)
 @given(seeds)
 def test_finite_difference_is_second_order(seed):

@@ -164,6 +164,7 @@ def check_gradient_penalty(penalty: GradientPenalty) -> None:
     _check_training(penalty, critic, values)
     _check_slopes(penalty, critic, latents, noises)
     _check_neighbors(penalty, latents, noises)
+    _check_probes(penalty, critic, latents, noises)
 
 
 def _check_training(penalty: GradientPenalty, critic: _ToyCritic, values: PerSample) -> None:
@@ -191,6 +192,24 @@ def _check_slopes(
     contract = "a penalty measures the squared slope: twice the slope costs four times as much"
     steep = penalty(steeper, latents, steeper(latents), noises)
     require_close(steep, 4 * values, penalty, contract)
+
+
+def _check_probes(
+    penalty: GradientPenalty, critic: _ToyCritic, latents: Latents, noises: Latents
+) -> None:
+    probes = penalty.probes(latents, noises)
+    if probes is None:
+        return
+    seen: list[Latents] = []
+
+    def recorded(x: Latents) -> Logits:
+        seen.append(x)
+        return critic(x)
+
+    contract = "probes returns the points of the only call of the critic, one per sample"
+    penalty(recorded, latents, critic(latents), noises)
+    require(len(seen) == 1 and seen[0].shape == probes.shape == latents.shape, penalty, contract)
+    require_close(seen[0], probes, penalty, contract)
 
 
 def _check_neighbors(penalty: GradientPenalty, latents: Latents, noises: Latents) -> None:

@@ -66,6 +66,7 @@ class _StopAt(Hook):
     [
         "afm_digits",
         "afm_any_digits",
+        "afm_lean_digits",
         "flow_matching_digits",
         "gan_gaussians2d",
         "consistency_digits",

@@ -9,6 +9,7 @@ from torch import nn
 from afmlib.losses.gradient_penalty import (
     AutogradPenalty,
     FiniteDifferencePenalty,
+    LinearDifferences,
     directional_slope,
 )
 
@@ -131,3 +132,54 @@ def test_autograd_penalty_detaches_samples():
 def test_eps_must_be_positive(eps):
     with pytest.raises(ValueError, match="eps must be positive"):
         FiniteDifferencePenalty(eps)
+
+
+# --- Half precision ---
+
+
+class Convolutional(nn.Module):
+    """A convolution, a nonlinear function, and a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(2, 8, 3), nn.Linear(8 * 4, 1)
+
+    def forward(self, x):
+        return self.linear(self.conv(x).tanh().flatten(1)).squeeze(1)
+
+
+@given(seeds)
+def test_differences_in_half_precision_have_a_relative_error(seed):
+    torch.manual_seed(seed)
+    critic, eps = Convolutional(), 0.01
+    x, z = torch.randn(2, 32, 2, 4, 4)
+    exact = directional_slope(critic, x, critic(x), z, eps)
+    critic.float()
+
+    with LinearDifferences(torch.bfloat16):
+        first, second = critic(torch.cat([x, x + eps * z]).float()).chunk(2)
+
+    assert ((second - first) / eps - exact).norm() < 0.02 * exact.norm()
+
+
+@given(seeds, st.integers(1, 3))
+def test_linear_differences_change_nothing_in_full_precision(seed, half):
+    torch.manual_seed(seed)
+    critic, x = Convolutional().float(), torch.randn(2 * half, 2, 4, 4).float()
+
+    with LinearDifferences(torch.float32):
+        made = critic(x)
+
+    torch.testing.assert_close(made, critic(x), rtol=1e-5, atol=1e-5)
+
+
+def test_linear_differences_need_pairs_in_float32():
+    layer = nn.Linear(3, 2)
+    rows = torch.randn(3, 3), torch.randn(4, 3)
+    odd = nn.Linear(3, 2).float()
+
+    with LinearDifferences(torch.bfloat16):
+        made = [layer(x) for x in rows], odd(rows[0].float())
+
+    assert torch.equal(made[0][1], layer(rows[1]))
+    assert torch.equal(made[1], odd(rows[0].float()))

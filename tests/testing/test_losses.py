@@ -161,6 +161,11 @@ class Undemanding(Penalty):
     requires = frozenset({"triple_backward"})
 
 
+class Elsewhere(Penalty):
+    def probes(self, latents, noises):
+        return latents + noises
+
+
 class Zero(Penalty):
     def measure(self, slopes):
         return 0 * super().measure(slopes)
@@ -176,6 +181,7 @@ class Zero(Penalty):
         (Untrainable, "trains the critic"),
         (Mixing, "does not depend on the others"),
         (Undemanding, "it names triple_backward"),
+        (Elsewhere, "probes returns the points"),
         (Zero, "of a critic with a slope is positive"),
     ],
 )
