@@ -3,10 +3,12 @@
     OMP_NUM_THREADS=1 python benchmarks/studies/step_speed.py [--scale b2] [--batch N] [--out DIR]
 
 The mathematics is the same both ways; tests hold that. The old ways are kept here only, as short
-references: the last block of the discriminator for all tokens, MeanFlow's derivative for all rows,
-a mirror image of every image, and torch's default optimizer loop. Each pair runs both ways, and
-the order changes from pair to pair. A ratio is new over old processor time on one thread, so below
-one is faster. The outputs are a table and ``step_speed.json``.
+references: the last block of the discriminator for all tokens, penalized points in calls of their
+own (in float32 under autocast), MeanFlow's derivative for all rows, products with the zero
+directions of weights, a mirror image of every image, and torch's default optimizer loop. Only the
+last row compares two methods: the lean recipe is another mathematics. Each pair runs both ways,
+and the order changes from pair to pair. A ratio is new over old processor time on one thread, so
+below one is faster. The outputs are a table and ``step_speed.json``.
 """
 
 import argparse
@@ -28,9 +30,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from afmlib import derivatives
 from afmlib.config import load_config
 from afmlib.data.image_files import scale_and_mirror
 from afmlib.engine import TrainingStep
+from afmlib.engine.launch import cpu_has_bfloat16
+from afmlib.losses.gradient_penalty import FiniteDifferencePenalty
 from afmlib.networks import dit
 from afmlib.objectives.mean_flow import MeanFlow, MeanFlowDraws
 
@@ -61,6 +66,10 @@ def all_rows(objective: MeanFlow, draws: MeanFlowDraws) -> Tensor:
     return torch.arange(len(draws.timesteps_src), device=draws.timesteps_src.device)
 
 
+def no_probes(*_: Any) -> None:
+    """Names no points, so that the penalty calls the discriminator itself."""
+
+
 def mirror_all(stored: Tensor, draws: Tensor, probability: float) -> Tensor:
     """Mirrors every image, and then picks."""
     images = stored.to(torch.float32) / 127.5 - 1
@@ -75,6 +84,16 @@ def whole_last_block() -> contextlib.AbstractContextManager[Any]:
 def whole_derivative() -> contextlib.AbstractContextManager[Any]:
     """Context in which MeanFlow's derivative is computed for all rows."""
     return mock.patch.object(MeanFlow, "_rows_with_derivative", all_rows)
+
+
+def separate_penalties() -> contextlib.AbstractContextManager[Any]:
+    """Context in which penalized points have their own calls of D, in float32 under autocast."""
+    return mock.patch.object(FiniteDifferencePenalty, "probes", no_probes)
+
+
+def moving_weights() -> contextlib.AbstractContextManager[Any]:
+    """Context in which forward mode multiplies by the directions of weights, which are zero."""
+    return mock.patch.object(derivatives, "_ConstantWeights", contextlib.nullcontext)
 
 
 @contextlib.contextmanager
@@ -134,16 +153,17 @@ def measure(
 def measure_all(
     scale: str, batch: int | None, pairs: int, seconds: float
 ) -> Iterator[dict[str, Any]]:
-    """Measures each saving, and all of an AFM step together."""
-    steps, networks = {}, {}
-    for method in ("afm", "meanflow"):
-        workload = Workload.of(load_config(f"{method}_{scale}", ["precision=float32"]))
+    """Measures each saving, all of an AFM step together, and the lean recipe."""
+
+    def prepare(method: str, precision: str = "float32") -> tuple[Any, Any, Workload]:
+        workload = Workload.of(load_config(f"{method}_{scale}", [f"precision={precision}"]))
         objective = workload.build()
         size = batch or workload.run.global_batch
-        steps[method] = training_step(workload, objective, size, torch.device("cpu"))
-        networks[method] = objective, workload
-    step, (afm, workload) = steps["afm"], networks["afm"]
+        return training_step(workload, objective, size, torch.device("cpu")), objective, workload
+
+    step, afm, workload = prepare("afm")
     assert isinstance(step, TrainingStep)
+    size = batch or workload.run.global_batch
     latents = torch.randn(size, *workload.latent_shape)
     labels = torch.arange(size) % workload.num_classes
     discriminator = afm.get_submodule("discriminator")
@@ -157,19 +177,37 @@ def measure_all(
             optimizer.step()
 
     @contextlib.contextmanager
-    def both() -> Iterator[None]:
-        with whole_last_block(), unfused(step):
+    def all_old() -> Iterator[None]:
+        with whole_last_block(), separate_penalties(), unfused(step):
             yield
 
     yield measure("last block: D forward and backward", score, whole_last_block, pairs, seconds)
     yield measure("last block: AFM step", step, whole_last_block, pairs, seconds)
-    yield measure("derivative: MeanFlow step", steps["meanflow"], whole_derivative, pairs, seconds)
+    yield measure("one call of D: AFM step", step, separate_penalties, pairs, seconds)
     yield measure("fused optimizers: AFM step", step, lambda: unfused(step), pairs, seconds)
+    yield measure("all three: AFM step", step, all_old, pairs, seconds)
+
+    turns = [prepare("afm_lean")[0]]
+
+    @contextlib.contextmanager
+    def not_lean() -> Iterator[None]:
+        turns.append(step)
+        yield
+        turns.pop()
+
+    yield measure("lean recipe over AFM: step", lambda: turns[-1](), not_lean, pairs, seconds)
     for player in step.optimizers.values():
         for parameter in player.trainable:
             parameter.grad = torch.randn_like(parameter)
     yield measure("fused optimizers: updates", optimize, lambda: unfused(step), pairs, seconds)
-    yield measure("last block and fused: AFM step", step, both, pairs, seconds)
+    if cpu_has_bfloat16():
+        half = prepare("afm", "bfloat16")[0]
+        name = "penalties in bfloat16: AFM step"
+        yield measure(name, half, separate_penalties, pairs, seconds)
+    mean_flow = prepare("meanflow")[0]
+    yield measure("rows: MeanFlow step", mean_flow, whole_derivative, pairs, seconds)
+    yield measure("weights: MeanFlow step", mean_flow, moving_weights, pairs, seconds)
+    yield measure("weights: sCM step", prepare("scm")[0], moving_weights, pairs, seconds)
 
     stored = torch.randint(256, (64, 3, 256, 256), dtype=torch.uint8)
     draws = torch.rand(64)
@@ -195,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--scale", default="digits", help="of afm_SCALE and meanflow_SCALE")
+    parser.add_argument("--scale", default="digits", help="of afm_SCALE, meanflow_SCALE and so on")
     parser.add_argument("--batch", type=int, help="images of an update [the config's]")
     parser.add_argument("--pairs", type=int, default=12, help=f"at least {MIN_PAIRS} [12]")
     parser.add_argument("--seconds", type=float, default=0.5, help="of a turn, at least [0.5]")
