@@ -77,7 +77,10 @@ def _versions() -> Iterator[str]:
 def _devices() -> Iterator[str]:
     import torch
 
-    yield f"cpu, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    from afmlib.engine.launch import cpu_has_bfloat16
+
+    half = "bfloat16" if cpu_has_bfloat16() else "no bfloat16 instructions"
+    yield f"cpu, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {half}"
     for index in range(torch.cuda.device_count()):
         name, memory = torch.cuda.get_device_name(index), torch.cuda.mem_get_info(index)[1]
         yield f"cuda:{index} {name}, {memory / 2**30:.0f} GiB"

@@ -9,15 +9,17 @@ __all__ = [
     "TrainingError",
     "TrainingStep",
     "build_optimizers",
+    "cpu_has_bfloat16",
     "join_processes",
     "leave_processes",
+    "player_batches",
 ]
 
 from afmlib.engine.opencv import ensure_importable
 
 ensure_importable()  # Before anything imports mmengine, which imports OpenCV.
 
-from afmlib.engine.batches import BatchLayout, PlayerBatches  # noqa: E402
+from afmlib.engine.batches import BatchLayout, PlayerBatches, player_batches  # noqa: E402
 from afmlib.engine.hooks import EvaluationHook  # noqa: E402
 from afmlib.engine.optimizers import PlayerOptimizer, build_optimizers  # noqa: E402
 from afmlib.engine.runner import Runner  # noqa: E402

@@ -23,7 +23,14 @@ from rich.console import Console
 from torch import nn
 
 from afmlib import processes
-from afmlib.config import AutomaticPhases, RunConfig, check_config, dump, with_data_arguments
+from afmlib.config import (
+    AutomaticPhases,
+    ConfigError,
+    RunConfig,
+    check_config,
+    dump,
+    with_data_arguments,
+)
 from afmlib.engine.batches import DRAWS_VERSION, BatchLayout, PlayerBatches, player_batches
 from afmlib.engine.compatibility import check_compatibility
 from afmlib.engine.distribution import distribution_of
@@ -48,7 +55,7 @@ from afmlib.evaluation import check_evaluation_setup
 from afmlib.interfaces import Conventions, Dataset, Objective
 from afmlib.io import storage
 from afmlib.io.background import Background
-from afmlib.launch import join_processes
+from afmlib.launch import cpu_has_bfloat16, join_processes
 from afmlib.registry import build_dataset, build_objective
 from afmlib.terminal import printable
 
@@ -101,6 +108,13 @@ class Runner(MMEngineRunner):
         self.name = name
         self.device = join_processes(device)
         check_same_command(config, str(work_dir), resume)
+        if (self.run_config.precision, self.device.type) == ("bfloat16", "cpu") and (
+            not cpu_has_bfloat16()
+        ):
+            raise ConfigError(
+                "precision bfloat16 needs a CPU with bfloat16 instructions: this one would train "
+                "about 100 times slower than in float32. Set precision: float32, or use a GPU."
+            )
         is_first = processes.rank() == 0
         self.console = console if console is not None and is_first else Console(quiet=True)
         self.run_folder = RunFolder(work_dir)

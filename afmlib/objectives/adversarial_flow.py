@@ -127,7 +127,7 @@ class AdversarialFlow(Objective):
         cp_scale: The weight :math:`\lambda_\text{cp}` of the logit centering.
         shared_batch: Whether the generator learns from the batch of the discriminator's update
             before, and reuses its samples and the logits of its real samples. This is not the
-            method of the paper: it is cheaper. Not with guidance, nor in several processes.
+            method of the paper: it is cheaper. It needs one process.
         gradient_normalization: Whether the adversarial gradient at the samples is normalized, so
             that ``ot_scale`` has the same meaning for every network. Or the arguments of
             :class:`GradientNormalization`, or one that is built.
@@ -190,8 +190,6 @@ class AdversarialFlow(Objective):
                 )
         if guidance is not None:
             guidance.check_steps(nfe)
-            if shared_batch:
-                raise ValueError("shared_batch needs guidance=None: leave out one of them.")
         for name, scale in dict(ot_scale=ot_scale, gp_scale=gp_scale, cp_scale=cp_scale).items():
             ends = (scale(0, 1), scale(2**62, 1)) if isinstance(scale, Schedule) else (scale,)
             if not min(ends) >= 0:
@@ -405,12 +403,10 @@ class AdversarialFlow(Objective):
             probes = self.penalty.probes(points, noises)
             logits = score(real, fake, *(() if probes is None else torch.split(probes, size)))
             logits_real, logits_fake = logits[: 2 * len(real)].chunk(2)
-            clean, known = (
-                torch.cat([logits_real[:size], logits_fake[:size]]),
-                logits[2 * len(real) :],
-            )
+            clean = torch.cat([logits_real[:size], logits_fake[:size]])
+            rest = logits[2 * len(real) :]
             slopes = self.penalty(
-                critic if probes is None else lambda _: known, points, clean, noises
+                critic if probes is None else lambda _: rest, points, clean, noises
             )
         widths = step_width(draws.timesteps_src, draws.timesteps_tgt)[:size]
         weights = (widths * draws.penalty_weights).to(slopes.dtype)

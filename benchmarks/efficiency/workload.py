@@ -14,8 +14,7 @@ from torch import Tensor
 
 from afmlib import build_dataset, build_objective
 from afmlib.config import RunConfig, check_config, with_data_arguments, with_defaults
-from afmlib.engine import BatchLayout, TrainingStep, build_optimizers
-from afmlib.engine.batches import player_batches
+from afmlib.engine import BatchLayout, TrainingStep, build_optimizers, player_batches
 from afmlib.interfaces import Dataset, Objective
 
 SIZES = ("in_channels", "input_size", "num_classes")

@@ -33,8 +33,7 @@ from torch import Tensor, nn
 from afmlib import derivatives
 from afmlib.config import load_config
 from afmlib.data.image_files import scale_and_mirror
-from afmlib.engine import TrainingStep
-from afmlib.engine.launch import cpu_has_bfloat16
+from afmlib.engine import TrainingStep, cpu_has_bfloat16
 from afmlib.losses.gradient_penalty import FiniteDifferencePenalty
 from afmlib.networks import dit
 from afmlib.objectives.mean_flow import MeanFlow, MeanFlowDraws

@@ -412,12 +412,21 @@ def test_evaluations_are_written_with_their_protocol(run, tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["float64", "bfloat16"])
-def test_other_precisions_train(run, precision):
+def test_other_precisions_train(run, precision, monkeypatch):
+    monkeypatch.setattr("afmlib.engine.runner.cpu_has_bfloat16", lambda: True)  # Slow, but right.
     runner = run(f"precision={precision}")
 
     dtype = torch.float64 if precision == "float64" else torch.float32
     assert {p.dtype for p in runner.objective.parameters()} == {dtype}
     assert all(torch.isfinite(p).all() for p in runner.objective.parameters())
+
+
+def test_bfloat16_needs_a_cpu_that_has_it(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("afmlib.engine.runner.cpu_has_bfloat16", lambda: False)
+
+    with pytest.raises(ConfigError, match="100 times slower than in float32"):
+        run("precision=bfloat16")
+    assert not (tmp_path / "run").exists()
 
 
 COMPILED = """

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from afmlib.interfaces import Augmentation, Guidance
+from afmlib.interfaces import Augmentation
 from afmlib.losses.gradient_penalty import FiniteDifferencePenalty
 from afmlib.objectives.adversarial_flow import AdversarialFlow
 
@@ -20,13 +20,6 @@ class Brightness(Augmentation):
 
     def forward(self, latents, parameters, num_images):
         return parameters.reshape(-1, *(1,) * (latents.ndim - 1)) * latents
-
-
-class Unused(Guidance):
-    """Fits any number of steps."""
-
-    def forward(self, samples, labels, timesteps_tgt, noises_cg, timesteps_cg):
-        raise AssertionError
 
 
 class Apart(FiniteDifferencePenalty):
@@ -114,8 +107,3 @@ def test_shared_batch_reuses_samples_and_real_logits(networks, batch):
     logits = terms.observed["logits_real"], terms.observed["logits_fake"]
     assert torch.equal(logits[0], before.observed["logits_real"])
     torch.testing.assert_close(logits[1], 2 * before.observed["logits_fake"])
-
-
-def test_shared_batch_has_no_guidance(networks):
-    with pytest.raises(ValueError, match="shared_batch needs guidance=None"):
-        AdversarialFlow(*networks("mlp"), shared_batch=True, guidance=Unused())

@@ -31,7 +31,7 @@ def test_penalty_in_half_precision_matches_float64(networks, batch, kind, penalt
     full, expected = penalize(exact, latents.double(), dataclasses.replace(draws, **double))
 
     # A difference of logits in bfloat16 is several times too large.
-    torch.testing.assert_close(half["r1"].double(), full["r1"], rtol=0.02, atol=0)
+    torch.testing.assert_close(half["r1"].double(), full["r1"], rtol=0.04, atol=0)
     torch.testing.assert_close(
         half["r2"].double(), full["r2"], rtol=0.1, atol=0
     )  # Of rounded samples.
