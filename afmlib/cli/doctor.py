@@ -77,7 +77,7 @@ def _versions() -> Iterator[str]:
 def _devices() -> Iterator[str]:
     import torch
 
-    from afmlib.engine.launch import cpu_has_bfloat16
+    from afmlib.launch import cpu_has_bfloat16
 
     half = "bfloat16" if cpu_has_bfloat16() else "no bfloat16 instructions"
     yield f"cpu, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {half}"

@@ -201,11 +201,15 @@ class RunConfig:
     (autocast) keep the weights in float32."""
 
     compile: bool = False
-    """Whether each network is compiled."""
+    """Whether networks are compiled, block by block."""
 
-    distributed: Literal["ddp", "fsdp"] = "ddp"
+    activation_checkpointing: bool = False
+    """Whether networks keep only the inputs of their blocks, and recompute the rest in the backward
+    pass: a fraction of the memory, for one more forward pass. The gradients are the same."""
+
+    distributed: Literal["ddp", "fsdp", "hsdp"] = "ddp"
     """How several processes share a run: each with the whole networks, or with a shard of each
-    parameter."""
+    parameter. With hsdp, the processes of each machine share a copy."""
 
     micro_batch: int | None = None
     """The largest batch of one forward pass; gradients of micro-batches are accumulated. Defaults

@@ -9,7 +9,6 @@ __all__ = [
     "TrainingError",
     "TrainingStep",
     "build_optimizers",
-    "cpu_has_bfloat16",
     "join_processes",
     "leave_processes",
     "player_batches",

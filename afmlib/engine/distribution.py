@@ -1,7 +1,8 @@
 """One code path for one process and for many: how processes share the networks of an objective.
 
 The networks stay where they are, under their names. DDP gives each process whole networks and
-averages their gradients. FSDP2 gives each process a shard of every parameter.
+averages their gradients. FSDP2 gives each process a shard of every parameter. Hybrid sharding
+(HSDP) does so within each machine, and averages the gradients between machines.
 """
 
 __all__ = [
@@ -13,16 +14,19 @@ __all__ = [
 ]
 
 import contextlib
+import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from afmlib import processes
 from afmlib.config import ConfigError
 from afmlib.interfaces import GradientPenalty, Objective, Terms
+from afmlib.nn.blocks import blocks_of
 
 
 class Distribution(ABC):
@@ -124,9 +128,19 @@ class ShardedDataParallel(Distribution):
 
     Each element of a module list (the blocks of a transformer) is gathered for its forward and
     backward pass, and released afterwards.
+
+    Args:
+        processes_per_machine: With hybrid sharding, the number of processes that share a copy of
+            the weights. Each machine has a copy. Defaults to all processes, with one copy.
+        dtype: The dtype in which blocks are gathered, if it is not that of the weights. It should
+            be that of the autocast, which would round the weights all the same.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, processes_per_machine: int | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        self.processes_per_machine = processes_per_machine
+        self.dtype = dtype
         self.networks: dict[str, nn.Module] = {}
 
     def check(self, objective: Objective) -> None:
@@ -143,16 +157,29 @@ class ShardedDataParallel(Distribution):
                 )
 
     def distribute(self, objective: Objective) -> None:
-        from torch.distributed.device_mesh import init_device_mesh
-
         device = next(objective.parameters()).device.type
-        mesh = init_device_mesh(device, (processes.size(),))
         for player in objective.players:
             self.networks[player] = objective.get_submodule(player)
+        mesh = self._mesh(device)
         for network in (*self.networks.values(), objective.ema):
-            _shard(network, mesh)
+            _shard(network, mesh, self.dtype)
         # FSDP2 warns about in-place changes of a network's output, which no objective makes.
         warnings.filterwarnings("ignore", "FSDP2-wrapped module")
+
+    def _mesh(self, device: str) -> Any:
+        from torch.distributed.device_mesh import init_device_mesh
+
+        size, local = processes.size(), self.processes_per_machine
+        if local is None:
+            return init_device_mesh(device, (size,))
+        if size % local:
+            raise ConfigError(
+                f"distributed: hsdp needs the same number of processes on each machine, got {size} "
+                f"in all and {local} on this one. Use fsdp."
+            )
+        return init_device_mesh(
+            device, (size // local, local), mesh_dim_names=("replicate", "shard")
+        )
 
     @contextlib.contextmanager
     def update(self, player: str) -> Iterator[None]:
@@ -186,16 +213,16 @@ class ShardedDataParallel(Distribution):
         return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements)
 
 
-def _shard(network: nn.Module, mesh: Any) -> None:
-    from torch.distributed.fsdp import fully_shard
+def _shard(network: nn.Module, mesh: Any, dtype: torch.dtype | None) -> None:
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-    # Innermost first, as FSDP2 requires.
-    lists = [module for module in network.modules() if isinstance(module, nn.ModuleList)][::-1]
-    blocks = dict.fromkeys(block for blocks in lists for block in blocks)
-    for block in blocks:
-        if not isinstance(block, nn.ModuleList | nn.ModuleDict):  # Lists have no forward pass.
-            fully_shard(block, mesh=mesh)
-    # By default the outermost stays gathered for a backward pass. Sampling has none.
+    # Gradients are averaged in the dtype of the weights.
+    weights = next(network.parameters()).dtype
+    policy = MixedPrecisionPolicy(dtype, reduce_dtype=weights, cast_forward_inputs=False)
+    for block in blocks_of(network):  # Innermost first, as FSDP2 requires.
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    # The embeddings and the head are small, and may not be rounded. By default the outermost stays
+    # gathered for a backward pass. Sampling has none.
     fully_shard(network, mesh=mesh, reshard_after_forward=True)
 
 
@@ -215,8 +242,18 @@ def _gathered(network: nn.Module) -> list[nn.Parameter]:
     return parameters
 
 
-def distribution_of(name: Literal["ddp", "fsdp"]) -> Distribution:
-    """Returns the distribution of a config, or `SingleProcess` if there is only one."""
+def distribution_of(
+    name: Literal["ddp", "fsdp", "hsdp"], autocast: torch.dtype | None = None
+) -> Distribution:
+    """Returns the distribution of a config, or `SingleProcess` if there is only one.
+
+    Args:
+        name: The key ``distributed``.
+        autocast: The dtype of the forward passes, if it is not that of the weights.
+    """
     if processes.size() == 1:
         return SingleProcess()
-    return DataParallel() if name == "ddp" else ShardedDataParallel()
+    if name == "ddp":
+        return DataParallel()
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", processes.size()))
+    return ShardedDataParallel(local if name == "hsdp" else None, autocast)

@@ -56,6 +56,7 @@ from afmlib.interfaces import Conventions, Dataset, Objective
 from afmlib.io import storage
 from afmlib.io.background import Background
 from afmlib.launch import cpu_has_bfloat16, join_processes
+from afmlib.nn.blocks import blocks_of, prepare_blocks
 from afmlib.registry import build_dataset, build_objective
 from afmlib.terminal import printable
 
@@ -126,7 +127,8 @@ class Runner(MMEngineRunner):
         self.dataset: Dataset = build_dataset(self.run_config.data).to(self.device)
         objective = with_data_arguments(self.run_config.objective, self.dataset)
         self.full_config = {**config, "objective": objective}
-        self.distribution = distribution_of(self.run_config.distributed)
+        self.autocast = torch.bfloat16 if self.run_config.precision == "bfloat16" else None
+        self.distribution = distribution_of(self.run_config.distributed, self.autocast)
         self.objective = self._build_objective(objective)
         self._newest, self._corrupt = self.run_folder.newest() if resume else (None, [])
         self._initialized = None
@@ -148,7 +150,7 @@ class Runner(MMEngineRunner):
             build_optimizers(self.run_config.optimizers, self.objective),
             self.run_config.ema,
             self.run_config.updates,
-            torch.bfloat16 if self.run_config.precision == "bfloat16" else None,
+            self.autocast,
             self.distribution,
         )
         super().__init__(
@@ -184,9 +186,14 @@ class Runner(MMEngineRunner):
         check_evaluation_setup(
             config.evaluation, self.dataset, objective.sample_model or objective.ema
         )
-        if config.compile:
-            for player in objective.players:
-                objective.get_submodule(player).compile()
+        networks = [objective.get_submodule(player) for player in objective.players]
+        if config.activation_checkpointing and not any(map(blocks_of, networks)):
+            raise ConfigError(
+                f"activation_checkpointing: {type(networks[0]).__name__} has no blocks (a "
+                "torch.nn.ModuleList) to recompute. Remove the key."
+            )
+        for network in networks:
+            prepare_blocks(network, config.activation_checkpointing, config.compile)
         return objective
 
     def _local_folder(self) -> str:

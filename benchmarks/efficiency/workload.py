@@ -16,6 +16,7 @@ from afmlib import build_dataset, build_objective
 from afmlib.config import RunConfig, check_config, with_data_arguments, with_defaults
 from afmlib.engine import BatchLayout, TrainingStep, build_optimizers, player_batches
 from afmlib.interfaces import Dataset, Objective
+from afmlib.nn.blocks import prepare_blocks
 
 SIZES = ("in_channels", "input_size", "num_classes")
 
@@ -100,9 +101,9 @@ def training_step(
     batches = player_batches(latents, objective, layout, run.seed, device)
     objective.train()
     objective.ema.eval()
-    if run.compile:
-        for player in objective.players:
-            objective.get_submodule(player).compile()
+    for player in objective.players:
+        network = objective.get_submodule(player)
+        prepare_blocks(network, run.activation_checkpointing, run.compile)
     return TrainingStep(
         objective,
         batches,

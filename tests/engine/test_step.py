@@ -13,6 +13,7 @@ from mmengine.hooks import Hook
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from afmlib.config import ConfigError
 from afmlib.engine import Runner, TrainingError, TrainingStep
 from afmlib.engine.step import FiniteCheck, TrainingMetrics
 from afmlib.interfaces import Objective
@@ -370,3 +371,22 @@ def test_step_on_a_gpu_does_not_synchronize(tiny_config, tmp_path, name):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     step.check()
+
+
+# --- Activation checkpointing ---
+
+
+def test_activation_checkpointing_changes_no_weight(run, tmp_path):
+    results = []
+    for name, key in (("plain", "false"), ("recomputed", "true")):
+        runner = run(f"activation_checkpointing={key}", work_dir=tmp_path / name)
+        results.append(runner.objective.state_dict())
+
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=0)
+
+
+def test_network_without_blocks_cannot_recompute_them(tiny_config, tmp_path):
+    config = tiny_config("flow_matching_gaussians2d", "activation_checkpointing=true")
+
+    with pytest.raises(ConfigError, match="activation_checkpointing: MLPGenerator has no blocks"):
+        Runner(config, tmp_path, device="cpu")
