@@ -11,7 +11,7 @@ import time
 import torch
 import torch.distributed as dist
 
-from afmlib.io.slurm import join_slurm_step
+from afmlib.slurm import join_slurm_step
 
 TIMEOUT = datetime.timedelta(hours=2)
 """How long processes wait for each other, for example during an evaluation."""

@@ -19,7 +19,7 @@ from jsonargparse import ArgumentParser
 
 import afmlib
 from afmlib.cli.options import HelpFormatter
-from afmlib.io.slurm import join_slurm_step
+from afmlib.slurm import join_slurm_step
 from afmlib.terminal import say
 
 DONE, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143

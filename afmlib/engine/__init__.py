@@ -9,9 +9,12 @@ __all__ = [
     "TrainingError",
     "TrainingStep",
     "build_optimizers",
+    "checkpoint_blocks",
+    "cpu_has_bfloat16",
     "join_processes",
     "leave_processes",
     "player_batches",
+    "prepare_blocks",
 ]
 
 from afmlib.engine.opencv import ensure_importable
@@ -23,4 +26,5 @@ from afmlib.engine.hooks import EvaluationHook  # noqa: E402
 from afmlib.engine.optimizers import PlayerOptimizer, build_optimizers  # noqa: E402
 from afmlib.engine.runner import Runner  # noqa: E402
 from afmlib.engine.step import TrainingError, TrainingStep  # noqa: E402
-from afmlib.launch import join_processes, leave_processes  # noqa: E402
+from afmlib.launch import cpu_has_bfloat16, join_processes, leave_processes  # noqa: E402
+from afmlib.nn.blocks import checkpoint_blocks, prepare_blocks  # noqa: E402

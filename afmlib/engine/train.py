@@ -19,8 +19,8 @@ from afmlib.engine.step import TrainingStep
 from afmlib.interfaces import SampleModel
 from afmlib.io import storage
 from afmlib.io.lock import only_writer
-from afmlib.io.slurm import join_slurm_step
 from afmlib.sampling import device_of, load_checkpoint
+from afmlib.slurm import join_slurm_step
 
 Callback: TypeAlias = Callable[[int, dict[str, float]], object]
 """A function of the number of images seen and the numbers of a log entry."""

@@ -78,7 +78,9 @@ class InceptionScore(Metric):
         logits = evaluation.sample_output("logits")
         self._check_number(len(logits))
         if self.part_size is not None:
-            scores = torch.stack([_score(part) for part in logits.double().split(self.part_size)])
+            scores = torch.stack(
+                [_score(part) for part in torch.split(logits.double(), self.part_size)]
+            )
             return {
                 "inception_score": scores.mean().item(),
                 "inception_score_std": scores.std(correction=0).item(),

@@ -117,7 +117,7 @@ def _bound(rows: Tensor) -> float:
 
 def _centered(rows: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
     """Returns centered rows in float32, and their squared norms in float64."""
-    parts = [part.double() - center.to(part.device) for part in rows.split(4096)]
+    parts = [part.double() - center.to(part.device) for part in torch.split(rows, 4096)]
     norms = torch.cat([part.square().sum(1) for part in parts])
     return torch.cat([part.float() for part in parts]), norms
 
@@ -133,6 +133,6 @@ def _squared_distances(rows: Tensor, others: Tensor, indices: Tensor, columns: T
     size = max(1, PAIRS // rows.shape[1])
     parts = [
         (rows[some].double() - others[these].double()).square().sum(1)
-        for some, these in zip(indices.split(size), columns.split(size), strict=True)
+        for some, these in zip(torch.split(indices, size), torch.split(columns, size), strict=True)
     ]
     return torch.cat(parts)

@@ -40,8 +40,8 @@ from torch import Tensor
 from afmlib.interfaces import FeatureExtractor, Statistics
 from afmlib.io import storage
 from afmlib.io.cache import cache_folder
+from afmlib.io.checked_tensors import pack, unpack
 from afmlib.io.npz import Header, NpzError, NpzFile
-from afmlib.metrics.checked_tensors import pack, unpack
 from afmlib.metrics.extraction import device_of, extract_outputs
 from afmlib.metrics.inception_extractor import INCEPTION
 from afmlib.metrics.statistics import statistics_of

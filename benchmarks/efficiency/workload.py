@@ -14,9 +14,14 @@ from torch import Tensor
 
 from afmlib import build_dataset, build_objective
 from afmlib.config import RunConfig, check_config, with_data_arguments, with_defaults
-from afmlib.engine import BatchLayout, TrainingStep, build_optimizers, player_batches
+from afmlib.engine import (
+    BatchLayout,
+    TrainingStep,
+    build_optimizers,
+    player_batches,
+    prepare_blocks,
+)
 from afmlib.interfaces import Dataset, Objective
-from afmlib.nn.blocks import prepare_blocks
 
 SIZES = ("in_channels", "input_size", "num_classes")
 

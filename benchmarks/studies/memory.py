@@ -30,16 +30,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from afmlib.config import load_config
-from afmlib.engine import build_optimizers
+from afmlib.engine import build_optimizers, checkpoint_blocks
 from afmlib.interfaces import Classifier, Objective
-from afmlib.nn.blocks import checkpoint_blocks
 from afmlib.testing.memory import saved_bytes
 
 if not __package__:  # Run as a file: it becomes part of the package.
     sys.path[0] = str(Path(__file__).resolve().parents[2])
     __package__ = "benchmarks.studies"
 
-from ..efficiency.counting import on_meta, update_of
+from ..efficiency.counting import on_meta, random_batch, update_of
 from ..efficiency.workload import Workload
 from ..machine import describe_versions
 
@@ -107,7 +106,7 @@ def count_kept(objective: Objective, player: str, shape: Sequence[int]) -> int:
 
 def count_peak(objective: Objective, player: str, batch: int, shape: tuple[int, ...]) -> float:
     """Returns the most that an update holds per image, beyond state and gradients."""
-    compute = update_of(objective, player, batch, shape)
+    compute = update_of(objective, player, random_batch(objective, batch, shape))
     trained = objective.get_submodule(player).parameters()
     for parameter in trained:
         if parameter.requires_grad:
