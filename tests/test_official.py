@@ -1,6 +1,5 @@
 """Tests for afmlib.official: synthetic files in the official layout."""
 
-import math
 from pathlib import Path
 
 import official_layout as layout
@@ -9,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
-from torch.nn import functional as F
 
 from afmlib import load_official, sample
 from afmlib.interfaces import SampleModel
@@ -18,7 +16,7 @@ from afmlib.networks.dit import DiTClassifier, DiTDiscriminator, DiTGenerator
 from afmlib.networks.repeat import RepeatDepth
 
 SOURCE = ("t_embedder",)
-HEADS = 2
+HEADS = layout.HEADS
 
 
 @pytest.fixture
@@ -88,50 +86,6 @@ def test_classifier_loads(write):
 # --- Small files: weights and outputs ---
 
 
-def naive(state, x, label, values=()):
-    """One pass of the transformer out of a state dict, for one sample; ``values`` are times."""
-
-    def linear(name, x):
-        return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
-
-    def norm(x):
-        return (x - x.mean(-1, keepdim=True)) / (
-            x.var(-1, keepdim=True, correction=0) + 1e-6
-        ).sqrt()
-
-    def time(value):
-        angles = 1000 * value * torch.exp(-math.log(10_000) * torch.arange(128) / 128)
-        waves = torch.cat([angles.cos(), angles.sin()])
-        return linear("t_embedder.mlp.2", F.silu(linear("t_embedder.mlp.0", waves)))
-
-    def block(name, h, c):
-        modulation = linear(f"{name}.adaLN_modulation.1", F.silu(c))
-        shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6)
-        q, k, v = linear(f"{name}.attn.qkv", norm(h) * (1 + scale1) + shift1).chunk(3, dim=-1)
-        heads = [
-            torch.softmax(a @ b.T / math.sqrt(a.shape[1]), dim=1) @ d
-            for a, b, d in zip(*(part.chunk(HEADS, dim=1) for part in (q, k, v)), strict=True)
-        ]
-        h = h + gate1 * linear(f"{name}.attn.proj", torch.cat(heads, dim=1))
-        hidden = linear(f"{name}.mlp.fc1", norm(h) * (1 + scale2) + shift2)
-        return h + gate2 * linear(f"{name}.mlp.fc2", F.gelu(hidden, approximate="tanh"))
-
-    patches = x.unfold(1, 2, 2).unfold(2, 2, 2)  # (C, rows, columns, 2, 2)
-    kernel = state["x_embedder.proj.weight"]
-    h = torch.einsum("crspq,dcpq->rsd", patches, kernel).flatten(0, 1)
-    h = h + state["x_embedder.proj.bias"] + state["pos_embed"][0]
-    label = state["y_embedder.embedding_table.weight"][label]
-    for value in values or (None,):
-        condition = label if value is None else label + time(value)
-        for index in range(layout.TINY["depth"]):
-            h = block(f"blocks.{index}", h, condition)
-    deep_or_plain = label if len(values) != 1 else condition
-    shift, scale = linear("final_layer.adaLN_modulation.1", F.silu(deep_or_plain)).chunk(2)
-    pixels = linear("final_layer.linear", norm(h) * (1 + scale) + shift)
-    size = x.shape[-1] // 2
-    return pixels.reshape(size, size, 2, 2, -1).permute(4, 0, 2, 1, 3).reshape(x.shape)
-
-
 def noises_and_labels():
     return torch.randn(3, 4, 4, 4), torch.tensor([0, 4, 2])
 
@@ -147,7 +101,7 @@ def test_one_step_model_matches_paper(write):
 
     model = load_official(write("b2_1nfe_guided_FID3.05.pth", state), num_heads=HEADS)
 
-    expected = [naive(state, x, label) for x, label in zip(noises, labels, strict=True)]
+    expected = [layout.naive(state, x, label) for x, label in zip(noises, labels, strict=True)]
     assert_samples(model, expected, noises, labels)
 
 
@@ -161,7 +115,7 @@ def test_multi_step_model_matches_paper(nfe, write):
     expected = []
     for x, label in zip(noises, labels, strict=True):
         for step in range(nfe):
-            x = x - naive(state, x, label, (1 - step / nfe,)) / nfe
+            x = x - layout.naive(state, x, label, (1 - step / nfe,)) / nfe
         expected.append(x)
     assert_samples(model, expected, noises, labels)
 
@@ -174,7 +128,9 @@ def test_deep_model_matches_paper(layers, repeats, write):
     model = load_official(write(f"xl2_{layers}layer_1nfe_guided.pth", state), num_heads=HEADS)
 
     values = tuple(1 - repeat / repeats for repeat in range(repeats))
-    expected = [naive(state, x, label, values) for x, label in zip(noises, labels, strict=True)]
+    expected = [
+        layout.naive(state, x, label, values) for x, label in zip(noises, labels, strict=True)
+    ]
     assert_samples(model, expected, noises, labels)
 
 

@@ -136,6 +136,9 @@ class InitConfig:
     ema: bool = True
     """Whether the generator takes the EMA weights instead of the online weights."""
 
+    source: Literal["dit", "sit", "repa"] | None = None
+    """The method that trained a weights file of another project. Defaults to that in its name."""
+
     def __post_init__(self) -> None:
         if self.players is not None and not self.players:
             raise ConfigError("players must name at least one player. Remove it for all.")

@@ -1,16 +1,25 @@
-"""The weights that a run starts with: of another run, or of an official checkpoint."""
+"""The weights that a run starts with: of another run, or of a published checkpoint."""
 
 __all__ = ["COMPARED", "initialize"]
 
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from afmlib import processes
 from afmlib.config import InitConfig
 from afmlib.engine.same_run import check_conventions
 from afmlib.interfaces import DepthWrapper, Objective
 from afmlib.io.cache import copy_for_all
-from afmlib.io.checkpoint import CheckpointError, find_checkpoint, load_tensors, read_manifest
+from afmlib.io.checkpoint import (
+    CheckpointError,
+    find_checkpoint,
+    load_tensors,
+    read_manifest,
+    stored_networks,
+)
+from afmlib.io.official_dit import SOURCES, find_source, fit
 from afmlib.io.official_files import is_weights_file, read_state_dict
 from afmlib.io.official_layout import recognize
 from afmlib.official import first_difference, latent_scale_of
@@ -49,10 +58,12 @@ def _from_run(
     folder = processes.from_first(find_checkpoint(config.path) if processes.rank() == 0 else "")
     manifest = read_manifest(folder)
     check_conventions(folder, manifest, {name: conventions[name] for name in COMPARED})
-    stored = {name.removesuffix(".safetensors") for name in manifest["files"]}
+    stored = stored_networks(manifest)
     players = config.players
     if players is None:
-        players = [player for player in objective.players if player in stored]
+        names = {objective.ema_name: objective.ema_player} if config.ema else {}
+        known = {names.get(name, name) for name in stored}
+        players = [player for player in objective.players if player in known]
     if not players:
         raise CheckpointError(
             f"The checkpoint {folder} has the weights of no player: it has "
@@ -77,10 +88,13 @@ def _from_run(
 def _from_official(
     objective: Objective, config: InitConfig, conventions: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Loads an official checkpoint of one player."""
+    """Loads an official checkpoint of one player, or the weights of DiT, SiT or REPA."""
     path = config.path
     copy_for_all(path)
-    state = read_state_dict(path)
+    state = read_state_dict(path, config.ema)
+    source = find_source(state, path, config.source)
+    if source is not None:
+        return _from_flow_model(objective, config, conventions, state, source)
     network = recognize(state, num_heads=1, path=path)  # No weight depends on the number of heads.
     player = network.kind
     if player not in objective.players or player not in (config.players or objective.players):
@@ -101,3 +115,50 @@ def _from_official(
         raise CheckpointError(f"{path} does not fit the {player}: {problem}.")
     module.load_state_dict(state, strict=True)
     return {player: player}
+
+
+def _from_flow_model(
+    objective: Objective,
+    config: InitConfig,
+    conventions: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    source: str,
+) -> dict[str, str]:
+    """Loads the weights of DiT, SiT or REPA: into the generator, or the players of the config."""
+    path = config.path
+    loaded = {}
+    for player in config.players or ["generator"]:
+        if player not in objective.players or player not in ("generator", "discriminator"):
+            wanted = [name for name in objective.players if name in ("generator", "discriminator")]
+            raise CheckpointError(
+                f"{path} holds a generator of {SOURCES[source]}, which fits "
+                f"{' and '.join(wanted) or 'no player of this run'}, not {player}."
+            )
+        module = objective.get_submodule(player)
+        weights, said = fit(state, source, module, player, path)
+        _check_scale(path, weights, conventions)
+        module.load_state_dict(weights, strict=True)
+        loaded[player] = f"{player} ({said}{_other_meaning(objective, player, source)})"
+    return loaded
+
+
+def _check_scale(path: str, weights: Mapping[str, Tensor], conventions: Mapping[str, Any]) -> None:
+    scale = latent_scale_of(weights["x_embedder.proj.weight"].shape[1])
+    check_conventions(
+        path,
+        {"conventions": {"latent_scale": scale}},
+        {"latent_scale": conventions["latent_scale"]},
+    )
+
+
+def _other_meaning(objective: Objective, player: str, source: str) -> str:
+    """Says if the network means something else than the given one."""
+    model = objective.sample_model
+    if player != "generator" or model is None:
+        return ""
+    if source == "dit":
+        return "; it predicts noise, so it is only a start"
+    kind = type(model.parameterization).__name__
+    if "Velocity" in kind:
+        return ""
+    return f"; it predicts a velocity, and {kind} reads it otherwise, so it is only a start"

@@ -5,6 +5,7 @@ They are plain state dicts, written by ``torch.save`` or as safetensors.
 
 __all__ = ["is_weights_file", "read_official", "read_state_dict", "write_state_dict"]
 
+import argparse
 from collections.abc import Mapping
 from functools import partial
 
@@ -15,7 +16,12 @@ from afmlib.io import storage
 from afmlib.io.bounds import open_plain_file
 from afmlib.io.cache import local_copy
 from afmlib.io.checked_files import CheckpointError, read_plain_data, read_tensors
-from afmlib.io.official_layout import OfficialNetwork, recognize
+from afmlib.io.official_layout import (
+    OFFICIAL_FILES,
+    OFFICIAL_REPOSITORY,
+    OfficialNetwork,
+    recognize,
+)
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 ZIP = b"PK\x03\x04"
@@ -45,14 +51,28 @@ def read_official(path: str, num_heads: int | None = None) -> OfficialNetwork:
     return recognize(read_state_dict(path), num_heads, path)
 
 
-def read_state_dict(path: str) -> dict[str, Tensor]:
+def read_state_dict(path: str, ema: bool = True) -> dict[str, Tensor]:
     """Reads a state dict of floating-point weights.
+
+    Args:
+        path: The file: a path or a URL. A remote file is cached.
+        ema: Whether to take the EMA weights of a file that also holds the online weights, as the
+            training programs of DiT, SiT and REPA write them.
 
     Raises:
         CheckpointError: If it is corrupt or holds anything else.
         OSError: If it cannot be read.
     """
-    with open_plain_file(local_copy(path)) as file:
+    try:
+        local = local_copy(path)
+    except FileNotFoundError as error:
+        if OFFICIAL_REPOSITORY not in path:
+            raise
+        raise FileNotFoundError(
+            f"{path} does not exist. The generators in this repository, in the folder models or "
+            f"afm/models, are {', '.join(OFFICIAL_FILES.values())}."
+        ) from error
+    with open_plain_file(local) as file:
         start = file.read(len(LEGACY))
         file.seek(0)
         if start == LEGACY:
@@ -61,7 +81,12 @@ def read_state_dict(path: str) -> dict[str, Tensor]:
                 "torch.save it again."
             )
         is_zip = start.startswith(ZIP)
-        state = read_plain_data(file, path) if is_zip else read_tensors(file, path)
+        # The training programs store their options: a plain object, whose class runs no code.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            state = read_plain_data(file, path) if is_zip else read_tensors(file, path)
+    nested = state.get("ema" if ema else "model")
+    if isinstance(nested, dict):
+        state = nested
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise CheckpointError(

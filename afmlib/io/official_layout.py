@@ -27,6 +27,7 @@ References:
 
 __all__ = [
     "OFFICIAL_FID",
+    "OFFICIAL_FILES",
     "OFFICIAL_REPOSITORY",
     "OfficialName",
     "OfficialNetwork",
@@ -191,6 +192,12 @@ OFFICIAL_FID: dict[str, float] = {
     "xl2_112layer_1nfe_guided": 1.94,
 }
 """The thirteen official generators, with the FID that the paper reports for each."""
+
+OFFICIAL_FILES: dict[str, str] = {
+    name: f"{name}_FID{2.03 if name == 'xl2_4nfe_guided' else fid:.2f}.pth"
+    for name, fid in OFFICIAL_FID.items()
+}
+"""The file of each. The paper has both 2.02 and 2.03 for four steps, and the file 2.03."""
 
 _NAME = re.compile(
     r"(?<![a-z0-9])(?P<size>b2|m2|l2|xl2)(?:_(?P<layers>\d{1,4})layer)?_(?P<nfe>\d{1,4})nfe(?!\d)",

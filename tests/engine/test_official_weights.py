@@ -1,5 +1,7 @@
 """Tests for afmlib.engine.official_weights."""
 
+import argparse
+
 import official_layout as layout
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from afmlib.config import load_config
 from afmlib.engine import Runner
 from afmlib.io.checkpoint import CheckpointError
+from afmlib.io.official_files import read_state_dict
 
 SIZES = dict(depth=2, hidden=16, classes=10, channels=1, tokens=16)
 """Those of the networks of digits that tests train."""
@@ -92,3 +95,74 @@ def test_classifier_and_ema_start_from_file(tmp_path):
 def test_incompatible_field_is_named(shapes, init, message, start):
     with pytest.raises(CheckpointError, match=message):
         start(shapes, **init)
+
+
+# --- Weights of DiT, SiT and REPA -----------------------------------------------------------------
+
+FLOW = layout.flow_generator(depth=2, hidden=16, classes=10, channels=1, tokens=16)
+
+
+@pytest.fixture
+def start_flow(tiny_config, tmp_path):
+    """Starts a run from the file of a flow model, written as a training program does."""
+
+    def start(name, file="SiT-B-2.pt", shapes=FLOW, players=None, **sizes):
+        states = dict(model=layout.random_state(shapes, 1), ema=layout.random_state(shapes, 2))
+        rest = dict(opt={"state": {}}, args=argparse.Namespace(lr=1e-4), steps=7)
+        torch.save(states | rest, tmp_path / file)
+        config = tiny_config(name)
+        config["objective"]["generator"] |= dict(hidden_size=16, depth=2) | sizes
+        if "discriminator" in config["objective"]:
+            config["objective"]["discriminator"] |= dict(hidden_size=16, depth=2)
+        config["init_from"] = dict(path=str(tmp_path / file), players=players)
+        runner = Runner(config, tmp_path / "new", device="cpu")
+        return runner.objective, runner._initialized, states
+
+    return start
+
+
+def test_meanflow_starts_from_sit(start_flow):
+    objective, said, states = start_flow("meanflow_digits")
+
+    assert "SiT; not used: the variance, the null class; new: t_tgt_embedder, at zero" in said
+    assert torch.equal(
+        objective.generator_ema.blocks[1].attn.qkv.weight, states["ema"]["blocks.1.attn.qkv.weight"]
+    )
+
+
+def test_both_players_start_from_one_file(start_flow):
+    objective, said, states = start_flow(
+        "afm_digits",
+        players=["generator", "discriminator"],
+        use_timestep_src=True,
+        time_scale=1.0,
+    )
+
+    assert "discriminator (SiT; not used:" in said
+    assert "SamplePrediction reads it otherwise, so it is only a start" in said
+    weight = states["ema"]["blocks.0.mlp.fc1.weight"]
+    for player in (objective.generator, objective.discriminator):
+        assert torch.equal(player.blocks[0].mlp.fc1.weight, weight)
+
+
+def test_dit_is_only_a_start(start_flow):
+    _, said, _ = start_flow("flow_matching_digits", file="DiT-XL-2-256x256.pt", time_scale=1000.0)
+
+    assert "generator (DiT; " in said
+    assert "it predicts noise, so it is only a start" in said
+
+
+def test_misfit_of_a_flow_model_is_one_message(start_flow):
+    with pytest.raises(CheckpointError, match=r"\(SiT\) does not fit .* set its use_timestep_src"):
+        start_flow("afm_digits")
+
+
+def test_pickled_code_beside_the_weights_is_refused(start_flow, tmp_path, monkeypatch):
+    class Evil:
+        def __reduce__(self):
+            return (print, ("ran",))
+
+    torch.save(dict(ema=layout.random_state(FLOW), args=Evil()), tmp_path / "SiT.pt")
+
+    with pytest.raises(CheckpointError, match="its pickle asks for print"):
+        read_state_dict(str(tmp_path / "SiT.pt"))

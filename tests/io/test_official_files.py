@@ -73,7 +73,7 @@ def test_error_names_global(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"ema": STATE, "step": 3}, "is not a plain state dict: 'ema' is a dict"),
+        ({"weights": STATE, "step": 3}, "is not a plain state dict: 'weights' is a dict"),
         ([STATE], "holds a list"),
         ({1: torch.zeros(2)}, "is not a plain state dict: '1' is a Tensor"),
         ({"x": torch.zeros(2, dtype=torch.long)}, r"x is torch\.int64"),
