@@ -23,6 +23,7 @@ __all__ = [
     "generator_spec",
     "latent_scale_of",
     "load_official",
+    "load_ported",
     "official_state_dict",
 ]
 
@@ -42,6 +43,7 @@ from afmlib.interfaces import (
     SampleModel,
 )
 from afmlib.io.checked_files import CheckpointError
+from afmlib.io.diffusers_layout import from_diffusers
 from afmlib.io.official_files import read_official
 from afmlib.io.official_layout import (
     OfficialName,
@@ -54,6 +56,7 @@ from afmlib.io.size_limit import build_for
 from afmlib.networks.dit import DiTGenerator
 from afmlib.networks.repeat import RepeatDepth
 from afmlib.nn.attention import Attention
+from afmlib.nn.embeddings import position_embedding
 from afmlib.parameterizations import SamplePrediction, VelocityPrediction
 from afmlib.registry import build_classifier, build_discriminator, build_generator
 
@@ -122,6 +125,47 @@ def load_official(
     built = built.to(device).requires_grad_(False).eval()
     assert isinstance(built, SampleModel | Discriminator | Classifier)
     return built
+
+
+def load_ported(
+    folder: str,
+    config: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    device: torch.device | str = "cpu",
+) -> SampleModel:
+    """Loads a generator of the port of the official checkpoints to diffusers.
+
+    Its weights and settings are those of the official file. The times are those of the authors:
+    diffusers would embed them with other frequencies.
+
+    Args:
+        folder: The folder of the pipeline, for messages.
+        config: The config of its generator.
+        state: The weights of its generator.
+        device: The device of the result.
+
+    Raises:
+        CheckpointError: If they do not fit.
+    """
+    try:
+        size, patch, hidden = (config[key] for key in ("input_size", "patch_size", "hidden_size"))
+        weights = dict(state)
+        if "x_embedder.proj.weight" not in weights:
+            weights = from_diffusers(weights, position_embedding(size // patch, hidden))
+        deep = config.get("architecture") == "deep"
+        if not (config.get("use_t_src") or deep):  # The port stores zeros.
+            weights = {n: w for n, w in weights.items() if not n.startswith("t_embedder.")}
+        table = "y_embedder.embedding_table.weight"
+        weights[table] = weights[table][: config["num_classes"]]  # The port adds a null class.
+        network = recognize(weights, config["num_heads"], folder)
+        repeats, nfe = (config.get("repeat", 1) if deep else 1), config["num_inference_steps"]
+        prediction = PREDICTIONS[config["pred_type"]]()
+    except (KeyError, TypeError, ZeroDivisionError) as error:
+        raise CheckpointError(
+            f"{folder} does not fit the port of AFM: it has no {error}."
+        ) from error
+    built = _sample_model(network, _Choice(repeats, nfe, prediction))
+    return built.to(device).requires_grad_(False).eval()
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ size or on the number of images. Methods that add noise after step :math:`k` dra
 
 __all__ = [
     "VAE",
+    "build_model",
     "decode_latents",
     "device_of",
     "evaluating",
@@ -30,7 +31,7 @@ import functools
 import importlib.util
 import math
 import numbers
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_type_hints, overload
 
@@ -40,12 +41,26 @@ from beartype.door import is_bearable
 from PIL import Image
 from torch import Tensor, nn
 
-from afmlib.interfaces import Autoencoder, Conventions, Objective, SampleModel
+from afmlib.interfaces import (
+    Autoencoder,
+    Conventions,
+    Objective,
+    Parameterization,
+    SampleModel,
+)
+from afmlib.io import storage
 from afmlib.io.checkpoint import CheckpointError, find_checkpoint, load_tensors, read_manifest
 from afmlib.io.class_names import label_indices
+from afmlib.io.diffusers_layout import (
+    INDEX,
+    PORTED,
+    read_class_names,
+    read_generator_folder,
+)
+from afmlib.io.hub_files import hub_copy
 from afmlib.io.official_files import is_weights_file
 from afmlib.io.size_limit import build_for
-from afmlib.official import load_official
+from afmlib.official import load_official, load_ported
 from afmlib.ops.seeding import indexed_noises
 from afmlib.registry import (
     AUTOENCODERS,
@@ -418,14 +433,14 @@ def load_checkpoint(
         return loaded
     if official:
         raise ValueError(f"{next(iter(official))} is for official checkpoints; {path} stores it.")
+    path = hub_copy(path)
+    if storage.exists(storage.join(path, INDEX)):
+        return load_pipeline(path, device)
     folder = find_checkpoint(path)
     generator = load_network(folder, GENERATORS, "generator", ema)
     manifest = read_manifest(folder)
     try:
-        conventions = _conventions(**manifest["conventions"])
-        parameterization = PARAMETERIZATIONS.build(
-            conventions.parameterization, **conventions.parameterization_arguments
-        )
+        conventions, parameterization = _meaning(manifest["conventions"])
     except Exception as error:
         raise _not_built(folder, error) from error
     names = manifest.get("class_names")
@@ -437,6 +452,49 @@ def load_checkpoint(
     model = SampleModel(generator, parameterization, conventions, names, autoencoder)
     model.checkpoint, model.weights = folder, "averaged" if ema else "online"
     return model.to(device).requires_grad_(False).eval()
+
+
+def load_pipeline(folder: str, device: torch.device | str = "cpu") -> SampleModel:
+    """Loads the generator of a pipeline of diffusers: an export, or one of the port of AFM.
+
+    Raises:
+        CheckpointError: If it is corrupt, or of another kind.
+    """
+    config, state = read_generator_folder(folder)
+    kind = config.get("_class_name")
+    if kind in PORTED:
+        return load_ported(folder, config, state, device)
+    try:
+        model = build_for(state, lambda: build_model(config["generator"], config["conventions"]))
+        model.generator.load_state_dict(
+            {name.removeprefix("model.generator."): value for name, value in state.items()},
+            strict=True,
+        )
+    except OSError:
+        raise
+    except Exception as error:
+        raise _not_built(folder, error) from error
+    names = read_class_names(folder)
+    model = SampleModel(model.generator, model.parameterization, model.conventions, names)
+    return model.to(device).requires_grad_(False).eval()
+
+
+def build_model(generator: Mapping[str, Any], conventions: Mapping[str, Any]) -> SampleModel:
+    """Builds a model with new weights from a spec and conventions, as a checkpoint stores them.
+
+    Raises:
+        ValueError: If an entry is wrong.
+    """
+    known, parameterization = _meaning(conventions)
+    return SampleModel(GENERATORS.build(dict(generator)), parameterization, known)
+
+
+def _meaning(stored: Mapping[str, Any]) -> tuple[Conventions, Parameterization]:
+    conventions = _conventions(**stored)
+    parameterization = PARAMETERIZATIONS.build(
+        conventions.parameterization, **conventions.parameterization_arguments
+    )
+    return conventions, parameterization
 
 
 def load_network(folder: str, registry: ComponentRegistry, role: str, ema: bool = True) -> Any:

@@ -17,8 +17,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument(
         "--format",
-        type=Literal["safetensors", "pth", "npz"],
-        help="safetensors: a folder with a model card; pth: a file in the layout of the official "
+        type=Literal["safetensors", "diffusers", "pth", "npz"],
+        help="safetensors: a folder with a model card; diffusers: a folder that diffusers opens as "
+        "a pipeline; pth: a file in the layout of the official "
         "checkpoints; npz: balanced and shuffled samples for ADM's evaluation suite (default: "
         "from the ending of --out)",
     )
@@ -46,14 +47,18 @@ def run(options: Any) -> int:
     if form == "npz":
         return _export_samples(options)
     given = given_model(options)
+    if form == "diffusers":
+        return _export_pipeline(given, options)
     return _export_file(given, options) if form == "pth" else _export_folder(given, options)
 
 
 def _format(options: Any) -> str:
     endings = {".pth": "pth", ".pt": "pth", ".npz": "npz"}
     by_name = next((form for end, form in endings.items() if options.out.endswith(end)), None)
-    if options.format == "safetensors" and by_name is not None:
-        raise ValueError(f"--format safetensors writes a folder, but --out is {options.out!r}.")
+    if options.format in ("safetensors", "diffusers") and by_name is not None:
+        raise ValueError(
+            f"--format {options.format} writes a folder, but --out is {options.out!r}."
+        )
     if options.format in ("pth", "npz") and by_name != options.format:
         raise ValueError(f"--out must end in .{options.format}, got {options.out!r}.")
     return options.format or by_name or "safetensors"
@@ -77,6 +82,26 @@ def _export_folder(given: Any, options: Any) -> int:
     say(f'{out}: afmlib.load_checkpoint("{out}"), afmlib sample --checkpoint {out}')
     if options.license is None and not (given.manifest or {}).get("license"):
         say("The model card has no license: add one with --license TEXT.")
+    return 0
+
+
+def _export_pipeline(given: Any, options: Any) -> int:
+    """Writes a folder that diffusers opens."""
+    from afmlib.hub.diffusers_folder import write_pipeline
+
+    out = options.out.rstrip("/")
+    opening = write_pipeline(
+        out,
+        given.model,
+        given.manifest,
+        given.config(),
+        given.path,
+        vae=options.vae,
+        nfe=options.nfe,
+        license=options.license,
+        base_model=options.base_model,
+    )
+    say(f"{out}, read back and compared: {opening}")
     return 0
 
 

@@ -31,6 +31,8 @@ from afmlib.interfaces import SampleModel
 from afmlib.io import storage
 from afmlib.io.cache import copy_for_all
 from afmlib.io.checkpoint import CONFIG, find_checkpoint, read_config, read_manifest
+from afmlib.io.diffusers_layout import INDEX
+from afmlib.io.hub_files import hub_copy
 from afmlib.io.official_files import is_weights_file
 from afmlib.io.official_layout import parse_nfe
 from afmlib.official import load_official
@@ -127,7 +129,11 @@ def given_model(options: Any) -> GivenModel:
                 f"--{name.replace('_', '-')} is for official checkpoints; {options.checkpoint} "
                 "stores it."
             )
-    folder = newest_of(options.checkpoint)
+    copied = processes.from_first(hub_copy(options.checkpoint) if processes.rank() == 0 else "")
+    if storage.exists(storage.join(copied, INDEX)):
+        model = load_checkpoint(copied)
+        return GivenModel(model, copied, model.class_names or None, None)
+    folder = newest_of(copied)
     manifest = read_manifest(folder)
     model = load_checkpoint(folder, ema=not options.online)
     return GivenModel(model, folder, model.class_names or None, manifest)

@@ -41,6 +41,7 @@ def model_card(
     config: str | None,
     name: str,
     has_picture: bool = False,
+    opening: str | None = None,
 ) -> str:
     """Returns the card as Markdown, with the header for model hubs.
 
@@ -50,12 +51,14 @@ def model_card(
         config: The config of its run, if it is known.
         name: The title, which opens it: a folder, or a repository as ``hf://OWNER/NAME``.
         has_picture: Whether there is a picture of samples.
+        opening: How a pipeline of diffusers is opened. Defaults to this library.
     """
     weights = sum(parameter.numel() for parameter in model.generator.parameters())
     license, base = manifest.get("license"), manifest.get("base_model")
     title = name.removeprefix("hf://")
+    header = _header(model, manifest, config, title, is_pipeline=opening is not None)
     sections = [
-        f"---\n{yaml.safe_dump(_header(model, manifest, config, title), sort_keys=False)}---",
+        f"---\n{yaml.safe_dump(header, sort_keys=False)}---",
         f"# {title}",
         f"A generator of {weights / 1e6:.2f} M parameters, exported by afmlib"
         + (f" after {manifest['num_images']} images" if "num_images" in manifest else "")
@@ -70,7 +73,7 @@ def model_card(
         sections.append(f"![Samples]({PICTURE})")
     sections += [
         f"License: {license or UNKNOWN_LICENSE}",
-        _opening(name, model),
+        _opening(name, model) if opening is None else f"## How to open it\n\n{opening}",
         *_classes(model),
         "## Conventions\n\n" + _table(manifest["conventions"], ("convention", "value")),
         "## Network\n\n" + _block("yaml", yaml.safe_dump(manifest["generator"], sort_keys=False)),
@@ -84,13 +87,18 @@ def model_card(
 
 
 def _header(
-    model: SampleModel, manifest: Mapping[str, Any], config: str | None, title: str
+    model: SampleModel,
+    manifest: Mapping[str, Any],
+    config: str | None,
+    title: str,
+    is_pipeline: bool,
 ) -> dict[str, Any]:
     objective = model.conventions.objective
     shape = model.conventions.latent_shape
     is_image = shape is not None and len(shape) == 3
     header: dict[str, Any] = dict(
-        library_name="afmlib", tags=["image-generation", "one-step", objective]
+        library_name="diffusers" if is_pipeline else "afmlib",
+        tags=["image-generation", "one-step", objective],
     )
     if is_image:
         header["pipeline_tag"] = TASK

@@ -1,6 +1,13 @@
 """Models as folders, as on the Hugging Face Hub: weights, config and model card."""
 
-__all__ = ["from_pretrained", "push_to_hub", "save_pretrained", "write_export"]
+__all__ = [
+    "filled_manifest",
+    "from_pretrained",
+    "push_to_hub",
+    "save_pretrained",
+    "write_export",
+    "write_picture",
+]
 
 import os
 import tempfile
@@ -174,21 +181,23 @@ def write_export(
     """
     if storage.list_files(out) or storage.list_folders(out):
         raise FileExistsError(f"{out} is not empty: choose another folder.")
-    filled = _filled_manifest(model, manifest, config, path)
-    for key, value in dict(license=license, base_model=base_model).items():
-        if value is not None:
-            filled[key] = value
+    filled = filled_manifest(model, manifest, config, path, license, base_model)
     networks = {EXPORT_WEIGHTS.removesuffix(".safetensors"): model.generator.state_dict()}
     if model.autoencoder is not None and "autoencoder" in filled:
         networks["autoencoder"] = model.autoencoder.state_dict()
     save_checkpoint(out, networks, None, config, filled, manifest_name=EXPORT_MANIFEST)
-    has_picture = _write_picture(model, vae, storage.join(out, PICTURE))
+    has_picture = write_picture(model, vae, storage.join(out, PICTURE))
     card = model_card(model, filled, config, name or out, has_picture)
     storage.write_atomically(storage.join(out, "README.md"), card.encode())
 
 
-def _filled_manifest(
-    model: SampleModel, manifest: Mapping[str, Any] | None, config: str | None, path: str
+def filled_manifest(
+    model: SampleModel,
+    manifest: Mapping[str, Any] | None,
+    config: str | None,
+    path: str,
+    license: str | None = None,
+    base_model: str | None = None,
 ) -> dict[str, Any]:
     """Returns the manifest of an export. An export of an export keeps its entries."""
     if manifest is None:
@@ -210,6 +219,8 @@ def _filled_manifest(
         base = find_base_model(path, config)
         if base is not None:
             filled["base_model"] = base
+    given = dict(license=license, base_model=base_model)
+    filled |= {key: value for key, value in given.items() if value is not None}
     return {"library_name": "afmlib", **filled}
 
 
@@ -223,7 +234,7 @@ def _spec_of(model: SampleModel) -> dict[str, Any]:
         ) from None
 
 
-def _write_picture(model: SampleModel, vae: Autoencoder | str | None, path: str) -> bool:
+def write_picture(model: SampleModel, vae: Autoencoder | str | None, path: str) -> bool:
     """Writes a grid of samples. Latents need an autoencoder for it."""
     shape, count = model.conventions.latent_shape, model.conventions.num_classes or 1
     if shape is None or (model.is_latent and vae is None and model.autoencoder is None):

@@ -40,7 +40,7 @@ def run(tmp_path, monkeypatch):
     ):
         spec = GRAY if spec is None else spec
         generator = build_generator(spec)
-        for parameter in generator.parameters():
+        for parameter in filter(lambda weight: weight.requires_grad, generator.parameters()):
             torch.nn.init.normal_(parameter, std=0.2)
         any_nfe = parameterization == "InstantaneousVelocity"
         conventions = Conventions(

@@ -261,6 +261,16 @@ def test_missing_models(name, message, hub):
         from_pretrained(name)
 
 
+def test_missing_official_file_names_all_thirteen(hub):
+    repo = "ByteDance-Seed/Adversarial-Flow-Models"
+    hub.repos[repo], hub.private[repo] = {"README.md": b"hello"}, False
+
+    with pytest.raises(FileNotFoundError, match=r"xl2_4nfe_guided_FID2\.03\.pth") as caught:
+        load_checkpoint(f"hf://{repo}/models/xl2_1nfe.pth")
+
+    assert str(caught.value).count("_FID") == 13
+
+
 def test_missing_revision(hub, run):
     run()
     push_to_hub("run", "org/name")
