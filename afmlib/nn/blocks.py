@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils.checkpoint import checkpoint
 
 RECOMPILE_LIMIT = 64
@@ -49,27 +50,33 @@ def _checkpointed(
         return checkpoint(forward, *arguments, use_reentrant=False, **named)
     # A network that was frozen in the forward pass is trainable again in the backward pass.
     is_frozen = [parameter for parameter in block.parameters() if not parameter.requires_grad]
+    modes = _get_current_function_mode_stack()  # Such as the differences of a penalty.
     return checkpoint(
         forward,
         *arguments,
         use_reentrant=False,
-        context_fn=lambda: (contextlib.nullcontext(), _Frozen(is_frozen)),
+        context_fn=lambda: (contextlib.nullcontext(), _AsBefore(is_frozen, modes)),
         **named,
     )
 
 
-class _Frozen:
-    """Freezes parameters. It can be entered again, as a second derivative does."""
+class _AsBefore:
+    """Freezes parameters and enters modes. It can be entered again, as a second derivative does."""
 
-    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
-        self.parameters = parameters
+    def __init__(self, frozen: Sequence[nn.Parameter], modes: Sequence[TorchFunctionMode]) -> None:
+        self.frozen = frozen
+        self.modes = modes
 
     def __enter__(self) -> None:
-        self.trainable = [parameter for parameter in self.parameters if parameter.requires_grad]
+        self.trainable = [parameter for parameter in self.frozen if parameter.requires_grad]
         for parameter in self.trainable:
             parameter.requires_grad_(False)
+        self.entered = contextlib.ExitStack()
+        for mode in self.modes:
+            self.entered.enter_context(mode)
 
     def __exit__(self, *error: object) -> None:
+        self.entered.close()
         for parameter in self.trainable:
             parameter.requires_grad_(True)
 

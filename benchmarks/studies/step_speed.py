@@ -30,11 +30,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from afmlib import derivatives
+from afmlib import build_discriminator, derivatives
 from afmlib.config import load_config
 from afmlib.data.image_files import scale_and_mirror
 from afmlib.engine import TrainingStep, cpu_has_bfloat16
-from afmlib.losses.gradient_penalty import FiniteDifferencePenalty
+from afmlib.losses.gradient_penalty import FiniteDifferencePenalty, half_precision_penalty
 from afmlib.networks import dit
 from afmlib.objectives.mean_flow import MeanFlow, MeanFlowDraws
 
@@ -105,6 +105,23 @@ def unfused(step: TrainingStep) -> Iterator[None]:
     yield
     for group, fused in zip(groups, before, strict=True):
         group["fused"] = fused
+
+
+def penalty_of_s2() -> Callable[[], None]:
+    """Returns a function that runs the penalty of a larger discriminator in bfloat16."""
+    critic = build_discriminator("dit_s_2", input_size=16, qk_norm=True)
+    latents, noises = torch.randn(2, 4, 4, 16, 16)
+    labels = torch.zeros(8, dtype=torch.long)
+
+    def score(latents: Tensor) -> Tensor:
+        return Tensor(critic(latents, labels[: len(latents)]))
+
+    def run() -> None:
+        critic.zero_grad()
+        given = FiniteDifferencePenalty(), score, latents, noises, torch.bfloat16
+        half_precision_penalty(*given).sum().backward()
+
+    return run
 
 
 # --- Measuring ------------------------------------------------------------------------------------
@@ -203,6 +220,8 @@ def measure_all(
         half = prepare("afm", "bfloat16")[0]
         name = "penalties in bfloat16: AFM step"
         yield measure(name, half, separate_penalties, pairs, seconds)
+        name = "penalties in bfloat16: 4 points of S/2, 4 x 16 x 16"
+        yield measure(name, penalty_of_s2(), separate_penalties, pairs, seconds)
     mean_flow = prepare("meanflow")[0]
     yield measure("rows: MeanFlow step", mean_flow, whole_derivative, pairs, seconds)
     yield measure("weights: MeanFlow step", mean_flow, moving_weights, pairs, seconds)

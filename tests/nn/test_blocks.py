@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from afmlib import build_objective
+from afmlib.losses.gradient_penalty import LinearDifferences
 from afmlib.networks.dit import DiTClassifier, DiTDiscriminator, DiTGenerator
 from afmlib.networks.repeat import RepeatBlocks, RepeatDepth
 from afmlib.nn.blocks import blocks_of, checkpoint_blocks, compile_blocks
@@ -175,3 +176,18 @@ def test_network_without_blocks_is_compiled_whole():
 
     assert blocks_of(network) == []
     assert graphs_of(network, torch.randn(2, 8, requires_grad=True)) == 1
+
+
+def test_recomputed_blocks_keep_the_differences_of_a_penalty():
+    plain = spoken(DiTDiscriminator(depth=3, **TINY))
+    saving = copy.deepcopy(plain)
+    checkpoint_blocks(saving)
+    latents, labels = torch.randn(6, 2, 4, 4), torch.arange(6) % 5
+    found = []
+    for network in (plain, saving):
+        with LinearDifferences(torch.bfloat16):
+            logits = network(latents, labels)
+        logits.square().sum().backward()
+        found.append([p.grad for p in network.parameters() if p.requires_grad])
+
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
