@@ -161,8 +161,11 @@ class ShardedDataParallel(Distribution):
         for player in objective.players:
             self.networks[player] = objective.get_submodule(player)
         mesh = self._mesh(device)
-        for network in (*self.networks.values(), objective.ema):
-            _shard(network, mesh, self.dtype)
+        # The slope of a penalty is computed without autocast, which needs whole weights.
+        is_penalized = any(isinstance(module, GradientPenalty) for module in objective.modules())
+        for name in objective.network_names:
+            is_whole = is_penalized and name == "discriminator"
+            _shard(objective.get_submodule(name), mesh, None if is_whole else self.dtype)
         # FSDP2 warns about in-place changes of a network's output, which no objective makes.
         warnings.filterwarnings("ignore", "FSDP2-wrapped module")
 

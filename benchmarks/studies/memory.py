@@ -30,8 +30,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from afmlib.config import load_config
-from afmlib.engine import build_optimizers, checkpoint_blocks
+from afmlib.engine import build_optimizers
 from afmlib.interfaces import Classifier, Objective
+from afmlib.nn.blocks import checkpoint_blocks
 from afmlib.testing.memory import saved_bytes
 
 if not __package__:  # Run as a file: it becomes part of the package.
@@ -104,15 +105,18 @@ def count_kept(objective: Objective, player: str, shape: Sequence[int]) -> int:
     return saved_bytes(lambda: network(latents, *given), own)
 
 
-def count_peak(objective: Objective, player: str, batch: int, shape: tuple[int, ...]) -> float:
+def count_peak(objective: Objective, player: str, given: Any, batch: int) -> float:
     """Returns the most that an update holds per image, beyond state and gradients."""
-    compute = update_of(objective, player, random_batch(objective, batch, shape))
+    compute = update_of(objective, player, given)
     trained = objective.get_submodule(player).parameters()
     for parameter in trained:
         if parameter.requires_grad:
             parameter.grad = torch.zeros_like(parameter)
-    gradients = [p.grad for p in objective.parameters() if p.grad is not None]
-    with Allocations([*objective.parameters(), *objective.buffers(), *gradients]) as allocations:
+    latents, labels, draws = given
+    known = [latents, labels, *(x for x in vars(draws).values() if isinstance(x, Tensor))]
+    known += [p.grad for p in objective.parameters() if p.grad is not None]
+    known += [*objective.parameters(), *objective.buffers()]
+    with Allocations(known) as allocations:
         compute().backward()
     objective.zero_grad()
     return allocations.peak / batch
@@ -132,6 +136,7 @@ def count(name: str, batch: int, announce: Callable[[str], Any]) -> dict[str, An
                 objective, build_optimizers(workload.run.optimizers, objective)
             ).items()
         }
+        given = random_batch(objective, batch, shape)
         for is_checkpointed in (False, True):
             for player in objective.players:
                 if is_checkpointed:
@@ -140,7 +145,7 @@ def count(name: str, batch: int, announce: Callable[[str], Any]) -> dict[str, An
                 announce(f"{name}, {player}")
                 numbers = {
                     "kept": round(count_kept(objective, player, shape) / MIB, 1),
-                    "peak": round(count_peak(objective, player, batch, shape) / MIB, 1),
+                    "peak": round(count_peak(objective, player, given, batch) / MIB, 1),
                 }
                 key = "checkpointed" if is_checkpointed else "plain"
                 row["networks"].setdefault(player, {})[key] = numbers

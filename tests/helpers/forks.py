@@ -70,8 +70,11 @@ def run_afmlib(*argv):
     return main(argv)
 
 
-def run_together(folder, function, *args, size=2):
-    """Runs a function in several forks with the environment that torchrun makes for them."""
+def run_together(folder, function, *args, size=2, local=None):
+    """Runs a function in several forks with the environment that torchrun makes for them.
+
+    They are on one machine, or on machines with ``local`` forks each.
+    """
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # Any free port.
     forks = []
     for rank in range(size):
@@ -79,6 +82,7 @@ def run_together(folder, function, *args, size=2):
             "RANK": str(rank),
             "LOCAL_RANK": str(rank),
             "WORLD_SIZE": str(size),
+            "LOCAL_WORLD_SIZE": str(local or size),
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(store.port),
             "TORCHELASTIC_USE_AGENT_STORE": "True",
