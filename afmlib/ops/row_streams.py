@@ -40,6 +40,9 @@ class RowStreams:
         places: The places of the rows in the batch, ascending.
         batch_size: The number of rows of the whole batch.
         player: The player that is updated; None if all players use the draws.
+
+    Raises:
+        ValueError: If a number of the name is not in [0, 2**64).
     """
 
     def __init__(
@@ -50,6 +53,8 @@ class RowStreams:
         batch_size: int,
         player: str | None = None,
     ) -> None:
+        if not all(0 <= number < 2**64 for number in name):
+            raise ValueError(f"Seeds must be in [0, 2**64), got {list(name)}.")
         self.name = name
         self.first_image = first_image
         self.places = places
@@ -90,7 +95,10 @@ class RowStreams:
     def _stream(self, block: int) -> torch.Generator:
         """Returns a generator at the start of a block of the current field."""
         seed, player, stream = self.name
-        philox = np.random.Philox(key=(seed, player), counter=(0, self.num_fields, block, stream))
+        # As plain tuples, large numbers would become floats.
+        key = np.array((seed, player), np.uint64)
+        counter = np.array((0, self.num_fields, block, stream), np.uint64)
+        philox = np.random.Philox(key=key, counter=counter)
         self._words[:] = philox.random_raw(NUM_WORDS // 2).view(np.uint32)
         self._generator.set_state(self._state)
         return self._generator

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from afmlib.interfaces import Autoencoder, Dataset, PointDataset
+from afmlib.ops.drawing import RowStreams
 from afmlib.testing.contract import (
     independent_copy,
     no_global_draws,
@@ -96,6 +97,13 @@ def _check_augment(dataset: Dataset, stored: Tensor) -> None:
         augmented = [dataset.augment(stored, some) for some in (draws, again)]
     contract = "draw returns one row per sample"
     require(len(draws) == len(stored), dataset, contract, f"it returned {tuple(draws.shape)}")
+    with promise(dataset, "draw takes its numbers from the functions of afmlib.ops.drawing"):
+        whole, half = (
+            dataset.draw(len(rows), RowStreams((0, 0, 0), len(stored), rows, len(stored)))
+            for rows in (range(len(stored)), range(1, len(stored), 2))
+        )
+    kept = torch.equal(whole[1::2], half)
+    require(kept, dataset, "the draws of a row do not depend on the other rows")
     with promise(dataset, random):
         part = dataset.augment(stored[::2], draws[::2])
     contract = "a latent depends only on its own rows"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from afmlib.interfaces import Augmentation, Guidance
+from afmlib.ops.drawing import RowStreams
 from afmlib.testing.contract import (
     independent_copy,
     no_global_draws,
@@ -104,6 +105,13 @@ def check_augmentation(
     again = twin.draw(latents, stream(0))
     contract = "the same generator draws the same parameters"
     require(torch.equal(parameters, again), augmentation, contract)
+    with promise(augmentation, "draw takes its numbers from the functions of afmlib.ops.drawing"):
+        whole, half = (
+            twin.draw(latents[rows.start :: rows.step], RowStreams((0, 0, 0), 16, rows, 16))
+            for rows in (range(16), range(1, 16, 2))
+        )
+    contract = "the draws of a row do not depend on the other rows"
+    require(torch.equal(whole[1::2], half), augmentation, contract)
     _check_change(augmentation, twin, latents, parameters, num_images)
 
 

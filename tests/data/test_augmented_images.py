@@ -10,6 +10,7 @@ from afmlib.data.augmented_images import NUMBERS, AugmentedImages
 from afmlib.data.digits import Digits
 from afmlib.data.points import EightGaussians
 from afmlib.interfaces import Dataset
+from afmlib.ops.drawing import uniforms
 
 
 class Mirrored(Dataset):
@@ -30,7 +31,7 @@ class Mirrored(Dataset):
         return images[list(indices)], torch.zeros(len(indices), dtype=torch.long)
 
     def draw(self, size, generator):
-        return torch.rand(size, 1, generator=generator)
+        return uniforms((size, 1), generator)
 
     def augment(self, stored, draws):
         return (

@@ -10,6 +10,7 @@ from afmlib.data.encoded_images import ENCODED_AT_ONCE, EncodedImages
 from afmlib.engine.batches import BatchLayout, PlayerBatches
 from afmlib.interfaces import Dataset
 from afmlib.objectives.classifier_training import ClassifierTraining
+from afmlib.ops.drawing import uniforms
 from afmlib.registry import build_classifier
 
 COUNT = ENCODED_AT_ONCE + 3
@@ -33,7 +34,7 @@ class Shaded(Dataset):
         return images[list(indices)], torch.tensor(indices) % 2
 
     def draw(self, size, generator):
-        return torch.rand(size, 1, generator=generator)
+        return uniforms((size, 1), generator)
 
     def augment(self, stored, draws):
         return stored if draws is None else stored - draws[:, :, None, None]

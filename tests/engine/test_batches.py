@@ -1,5 +1,6 @@
 """Tests for afmlib.engine.batches."""
 
+import threading
 from collections import Counter
 from dataclasses import dataclass
 
@@ -138,6 +139,72 @@ def test_layouts_share_the_same_batch(processes, parts, rows, size):
     assert torch.equal(latents, whole.latents)
     assert torch.equal(noises, whole.draws.noises)
     assert len(seeds) == processes * parts
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4, 8])
+@pytest.mark.parametrize("processes", [1, 2, 4, 8])
+@given(st.integers(0, 2**32), st.integers(0, 3))
+def test_divided_draws_equal_whole_ones(processes, parts, seed, batch):
+    size, shape = 64, (2, 3)
+    objective = _Draws(nn.Linear(1, 1).double())
+    data = _Numbers(100)
+    data.latent_shape = shape
+
+    def draws(layout):
+        stream = PlayerBatches(data, objective, layout, (seed, 0), CPU)
+        return [draws.noises for _, draws, _ in stream._draw(batch * size)]
+
+    (whole,) = draws(BatchLayout(size))
+    assert whole.dtype == torch.float64
+    for rank in range(processes):
+        layout = BatchLayout(size, processes, parts, rank)
+        for index, noises in enumerate(draws(layout)):
+            assert torch.equal(noises, whole[rank + index * processes :: processes * parts])
+
+
+@given(st.integers(1, 5), st.integers(1, 5))
+def test_global_batch_does_not_change_an_image(few, factor):
+    small, large = batches(30, few), batches(30, few * factor)
+    parts = [small.next() for _ in range(factor)]
+
+    whole = large.next()
+
+    assert torch.equal(torch.cat([part.latents for part in parts]), whole.latents)
+    assert torch.equal(torch.cat([part.draws.noises for part in parts]), whole.draws.noises)
+
+
+def test_next_batch_is_drawn_ahead():
+    objective, drawn = _Draws(nn.Identity()), threading.Event()
+    stream = PlayerBatches(_Numbers(9), objective, BatchLayout(3), (0, 0), CPU)
+    stream.next()
+    draw = objective.draw
+
+    def recorded(latents, generator=None):
+        drawn.set()
+        return draw(latents, generator)
+
+    objective.draw = recorded
+    stream.next()
+
+    assert drawn.wait(60)  # Without another call.
+    stream.close()
+    assert stream.next().__len__() == 1  # It starts again.
+    stream.close()
+
+
+def test_error_in_the_drawing_thread_is_raised():
+    objective = _Draws(nn.Identity())
+    stream = PlayerBatches(_Numbers(9), objective, BatchLayout(3), (0, 0), CPU)
+    stream.next()
+    stream.next()
+
+    def broken(latents, generator=None):
+        raise ValueError("no numbers left")
+
+    objective.draw = broken
+    stream.next()  # Drawn before, or the error.
+    with pytest.raises(ValueError, match="no numbers left"):
+        stream.next()
 
 
 @given(st.integers(1, 60), st.integers(1, 60))

@@ -252,6 +252,22 @@ def test_other_conventions_or_data_raise(run, tmp_path):
         check_same_run(folder, runner.full_config, {**manifest, "num_samples": 1438})
 
 
+def test_run_with_other_draws_is_sampled_and_not_resumed(run, tmp_path, monkeypatch):
+    old = Runner._manifest
+
+    def without_version(self):
+        return {name: value for name, value in old(self).items() if name != "draws_version"}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Runner, "_manifest", without_version)
+        runner = run()
+
+    with pytest.raises(CheckpointError, match="cannot be resumed: another version of afmlib"):
+        run("num_images=128", resume=True)
+    model = load_checkpoint(str(tmp_path / "run"))
+    assert torch.equal(sample(model, [0, 1]), sample(runner.objective, [0, 1]))
+
+
 def test_explicit_default_is_the_same_run(run):
     run()
 

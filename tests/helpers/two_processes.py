@@ -73,6 +73,7 @@ CASES = {
         ],
     ),
     "afm": ("afm_digits", ["sample_every=8"]),
+    "few": ("afm_digits", ["objective.gp_fraction=0.125"]),  # One row: half the parts have none.
     "clipped": ("afm_digits", ["optimizers.generator.clip_grad_norm=1e-3"]),
     "any": ("afm_any_digits", ["objective.prediction=velocity"]),
     "deep": ("afm_deep_digits", []),
@@ -89,7 +90,7 @@ CASES = {
     "flow": ("flow_matching_digits", ["objective.generator.class_dropout_prob=0.5"]),
     "consistency": ("consistency_digits", []),
     "scm": ("scm_digits", []),
-    "shortcut": ("shortcut_digits", ["objective.bootstrap_fraction=0.5"]),
+    "shortcut": ("shortcut_digits", ["objective.bootstrap_fraction=0.125"]),
     "improved": (
         "imf_digits",
         [

@@ -1,6 +1,8 @@
 """Tests for afmlib.ops.seeding."""
 
 import itertools
+import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from afmlib.ops.seeding import generator_for, indexed_noises, permutation
+from afmlib.ops.seeding import endless_shuffle, generator_for, indexed_noises, permutation
 
 numbers = st.integers(0, 2**64 - 1)
 names = st.lists(numbers, min_size=1, max_size=3).map(tuple)
@@ -111,12 +113,51 @@ def test_permutations_are_uniform():
     assert (np.abs(counts - 1000) < 5 * 1000**0.5).all()
 
 
+@given(st.integers(1, 300), names)
+def test_each_epoch_of_a_shuffle_is_a_permutation(size, name):
+    epochs = endless_shuffle(np.arange(3 * size).reshape(3, size), size, *name)
+
+    assert (np.sort(epochs, axis=1) == np.arange(size)).all()
+
+
+@given(st.integers(1, 2**62), names, st.lists(st.integers(0, 2**62), max_size=8))
+def test_a_shuffle_is_a_function_of_the_position(size, name, positions):
+    together = endless_shuffle(np.array(positions, dtype=np.int64), size, *name)
+
+    assert (together < size).all()
+    for position, sample in zip(positions, together, strict=True):
+        assert endless_shuffle(np.array([position]), size, *name) == [sample]
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 5, 6])
+def test_all_orders_of_a_few_samples_are_equally_likely(size):
+    num_epochs, num_orders = 20_000, math.factorial(size)
+
+    epochs = endless_shuffle(np.arange(num_epochs * size), size, 5).reshape(num_epochs, size)
+
+    counts = Counter(map(tuple, epochs.tolist()))
+    mean = num_epochs / num_orders
+    chi_square = sum((count - mean) ** 2 / mean for count in counts.values())
+    chi_square += mean * (num_orders - len(counts))
+    assert chi_square < num_orders - 1 + 5 * (2 * num_orders) ** 0.5
+
+
+@pytest.mark.parametrize("size", [30, 1437, 1_281_167])
+def test_neighbors_in_a_shuffle_are_unrelated(size):
+    order = endless_shuffle(np.arange(20_000), size, 3).astype(np.float64)
+
+    assert abs(np.corrcoef(order[1:], order[:-1])[0, 1]) < 5 / 20_000**0.5 + 1 / size
+    assert abs(np.corrcoef(order, np.arange(20_000) % size)[0, 1]) < 5 / 20_000**0.5
+
+
 @pytest.mark.parametrize("name", [(-1,), (0, -1), (2**64,)])
 def test_seed_outside_64_bits_raises(name):
     with pytest.raises(ValueError, match="Seeds must be in"):
         generator_for(*name)
     with pytest.raises(ValueError, match="Seeds must be in"):
         permutation(3, *name)
+    with pytest.raises(ValueError, match="Seeds must be in"):
+        endless_shuffle(np.arange(3), 3, *name)
 
 
 @given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=4), st.integers(0, 2**64 - 1))

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from afmlib.interfaces import Autoencoder, Dataset, PointDataset
+from afmlib.ops.drawing import uniforms
 from afmlib.testing import check_autoencoder, check_dataset
 
 
@@ -28,7 +29,7 @@ class Noise(Dataset):
         return self.values[rows], self.labels[rows]
 
     def draw(self, size, generator):
-        return torch.rand(size, 1, generator=generator)
+        return uniforms((size, 1), generator)
 
     def augment(self, stored, draws):
         return stored if draws is None else stored + draws[:, :, None]
@@ -88,6 +89,16 @@ class DrawsWhileItAugments(Noise):
 class DrawsOneRow(Noise):
     def draw(self, size, generator):
         return super().draw(1, generator)
+
+
+class DrawsPastTheSource(Noise):
+    def draw(self, size, generator):
+        return torch.rand(size, 1, generator=generator)
+
+
+class DrawsByTheBatch(Noise):
+    def draw(self, size, generator):
+        return super().draw(size, generator).flip(0)
 
 
 class MixesRows(Noise):

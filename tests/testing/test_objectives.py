@@ -52,6 +52,20 @@ class DrawsTooMuch(AdversarialFlow):
         return draws
 
 
+class DrawsPastTheSource(AdversarialFlow):
+    def draw(self, latents, generator=None):
+        draws = super().draw(latents, generator)
+        draws.noises_src = torch.randn(latents.shape, generator=generator)
+        return draws
+
+
+class DrawsByTheBatch(AdversarialFlow):
+    def draw(self, latents, generator=None):
+        draws = super().draw(latents, generator)
+        draws.noises_src = draws.noises_src.flip(0)
+        return draws
+
+
 class MixesTheBatch(AdversarialFlow):
     def generator_terms(self, latents, labels, draws):
         terms = super().generator_terms(latents, labels, draws)
@@ -158,6 +172,8 @@ class NamesAnotherPlayer(AdversarialFlow):
         (DrawsGlobally, "draw uses the generator that it is given; it used the global random"),
         (DrawsConstants, "draw uses the generator that it is given$"),
         (DrawsTooMuch, "at most one row per sample; noises_cg has shape"),
+        (DrawsPastTheSource, "draw takes its numbers from the functions of afmlib.ops.drawing"),
+        (DrawsByTheBatch, "draws of a row do not depend on the other rows; noises_src differs"),
         (
             MixesTheBatch,
             "two micro-batches give the 'generator' the gradient of the whole batch",

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from afmlib.interfaces import Augmentation, Guidance
+from afmlib.ops.drawing import uniforms
 from afmlib.testing import check_augmentation, check_guidance
 
 SHAPE = (2, 3)
@@ -76,7 +77,7 @@ class Shift(Augmentation):
     """Adds a number to each sample, and rolls it."""
 
     def draw(self, latents, generator=None):
-        return torch.rand(len(latents), 1, generator=generator)
+        return uniforms((len(latents), 1), generator)
 
     def forward(self, latents, parameters, num_images):
         return latents.roll(1, -1) + parameters[:, :, None] * min(num_images / 1000, 1)
@@ -90,6 +91,11 @@ class DrawsFlat(Shift):
 class DrawsGlobally(Shift):
     def draw(self, latents, generator=None):
         return super().draw(latents)
+
+
+class DrawsByTheBatch(Shift):
+    def draw(self, latents, generator=None):
+        return super().draw(latents, generator).flip(0)
 
 
 class DrawsAgain(Shift):
@@ -124,6 +130,7 @@ class InPlace(Shift):
     [
         (DrawsFlat, "draw returns one row of parameters per sample"),
         (DrawsGlobally, "draw uses the given generator"),
+        (DrawsByTheBatch, "draws of a row do not depend on the other rows"),
         (DrawsAgain, "draws nothing after draw"),
         (Mixes, "only on the sample and its parameters"),
         (Rounds, "an augmentation is differentiable"),
