@@ -465,28 +465,32 @@ def load_pipeline(folder: str, device: torch.device | str = "cpu") -> SampleMode
     if kind in PORTED:
         return load_ported(folder, config, state, device)
     try:
-        model = build_for(state, lambda: build_model(config["generator"], config["conventions"]))
-        model.generator.load_state_dict(
-            {name.removeprefix("model.generator."): value for name, value in state.items()},
-            strict=True,
-        )
+        specs = [config["generator"], config["conventions"], config.get("autoencoder")]
+        model = build_for(state, lambda: build_model(*specs))
+        named = {name.removeprefix("model."): value for name, value in state.items()}
+        model.load_state_dict(named, strict=True)
     except OSError:
         raise
     except Exception as error:
         raise _not_built(folder, error) from error
-    names = read_class_names(folder)
-    model = SampleModel(model.generator, model.parameterization, model.conventions, names)
+    model.class_names = read_class_names(folder)
     return model.to(device).requires_grad_(False).eval()
 
 
-def build_model(generator: Mapping[str, Any], conventions: Mapping[str, Any]) -> SampleModel:
-    """Builds a model with new weights from a spec and conventions, as a checkpoint stores them.
+def build_model(
+    generator: Mapping[str, Any],
+    conventions: Mapping[str, Any],
+    autoencoder: Mapping[str, Any] | None = None,
+) -> SampleModel:
+    """Builds a model with new weights from specs and conventions, as a checkpoint stores them.
 
     Raises:
         ValueError: If an entry is wrong.
     """
     known, parameterization = _meaning(conventions)
-    return SampleModel(GENERATORS.build(dict(generator)), parameterization, known)
+    decoder = None if autoencoder is None else AUTOENCODERS.build(dict(autoencoder))
+    network = GENERATORS.build(dict(generator))
+    return SampleModel(network, parameterization, known, autoencoder=decoder)
 
 
 def _meaning(stored: Mapping[str, Any]) -> tuple[Conventions, Parameterization]:

@@ -140,8 +140,9 @@ def _opening(name: str, model: SampleModel) -> str:
     names = _names(model)
     count = model.conventions.num_classes or 1
     labels = [names[0], names[-1]] if names else [0, count - 1]
-    extras = "hf,vae" if model.is_latent else "hf"
-    decoder = f', autoencoder="{VAE}"' if model.is_latent else ""
+    needs_vae = model.is_latent and model.autoencoder is None
+    extras = "hf,vae" if needs_vae else "hf"
+    decoder = f', autoencoder="{VAE}"' if needs_vae else ""
     shape = model.conventions.latent_shape
     as_images = shape is not None and len(shape) == 3
     output = f', output="pil"{decoder}' if as_images else ""
@@ -150,7 +151,7 @@ def _opening(name: str, model: SampleModel) -> str:
         f'model = from_pretrained("{name.removeprefix("hf://")}")\n'
         f"samples = sample(model, labels={labels!r}, seed=0{output})"
     )
-    vae = f" --vae {VAE}" if model.is_latent else ""
+    vae = f" --vae {VAE}" if needs_vae else ""
     shell = (
         f"pip install 'afmlib[{extras}]'\n"
         f"afmlib sample --checkpoint {name} --num 16{vae} --out samples.png"

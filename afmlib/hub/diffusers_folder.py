@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
+from afmlib.data.diffusers_autoencoder import DiffusersAutoencoder
 from afmlib.hub.card import PICTURE, model_card
 from afmlib.hub.folder import filled_manifest, write_picture
-from afmlib.interfaces import Autoencoder, SampleModel
+from afmlib.interfaces import SampleModel
 from afmlib.io import storage
 from afmlib.io.checkpoint import CheckpointError
 from afmlib.io.class_names import names_of_classes
@@ -75,15 +76,17 @@ def write_pipeline(
     shape = model.conventions.latent_shape
     if shape is None or len(shape) != 3:
         raise ValueError("A pipeline of diffusers makes images, and this model does not.")
-    if model.is_latent and vae is None:
+    if model.is_latent and vae is None and model.autoencoder is None:
         raise ValueError(f"A pipeline of latents needs their autoencoder, such as --vae {VAE}.")
     if not storage.is_local(out):
         raise ValueError(f"diffusers writes to a local disk only, not to {out}.")
     if storage.list_files(out) or storage.list_folders(out):
         raise FileExistsError(f"{out} is not empty: choose another folder.")
     nfe = model.check_nfe(nfe)
-    decoder = None if vae is None else load_autoencoder(vae, model, torch.device("cpu"))
     model = model.to("cpu")
+    decoder = model.autoencoder
+    if vae is not None:
+        decoder = load_autoencoder(vae, model, torch.device("cpu"))
     filled = filled_manifest(model, manifest, config, path, license, base_model)
     folder = str(storage.local_path(out))
     opening = _write_checked(folder, model, filled, decoder, nfe)
@@ -169,14 +172,16 @@ def _own_pipeline(model: SampleModel, manifest: Mapping[str, Any], decoder: Any)
     from afmlib.hub.pipeline import AFMGenerator, AFMPipeline
 
     conventions = json.loads(json.dumps(model.conventions.as_dict()))
-    generator = AFMGenerator(dict(manifest["generator"]), conventions)
-    generator.model.generator.load_state_dict(model.generator.state_dict(), strict=True)
+    own = decoder is not None and decoder is model.autoencoder
+    generator = AFMGenerator(
+        dict(manifest["generator"]), conventions, manifest["autoencoder"] if own else None
+    )
+    parts = ("generator.", "autoencoder.") if own else ("generator.",)
+    state = {name: value for name, value in model.state_dict().items() if name.startswith(parts)}
+    generator.model.load_state_dict(state, strict=True)
     names = names_of_classes(model.conventions.num_classes, model.class_names)
-    return AFMPipeline(generator.eval(), _network_of(decoder), names or None)
-
-
-def _network_of(decoder: Autoencoder | None) -> Any:
-    return None if decoder is None else decoder.network
+    vae = decoder.network if isinstance(decoder, DiffusersAutoencoder) else None
+    return AFMPipeline(generator.eval(), vae, names or None)
 
 
 # --- The pipeline of diffusers --------------------------------------------------------------------
@@ -185,7 +190,9 @@ def _network_of(decoder: Autoencoder | None) -> Any:
 def _stock_pipeline(model: SampleModel, decoder: Any, nfe: int) -> Any | None:
     """Returns a ``DiTPipeline``; None if its classes do not cover the model."""
     network, kind = model.generator, model.conventions.parameterization
-    if not isinstance(network, DiTGenerator) or decoder is None or kind not in STOCK:
+    if not isinstance(network, DiTGenerator) or kind not in STOCK:
+        return None
+    if not isinstance(decoder, DiffusersAutoencoder):
         return None
     heads = next(part for part in network.modules() if isinstance(part, Attention)).num_heads
     hidden = network.pos_embed.shape[-1]
@@ -221,7 +228,7 @@ def _stock_pipeline(model: SampleModel, decoder: Any, nfe: int) -> Any | None:
     transformer.load_state_dict(named, strict=True)
     if not torch.allclose(transformer.pos_embed.pos_embed, state["pos_embed"], atol=1e-6):
         return None  # diffusers computes it, and does not store it.
-    return DiTPipeline(transformer.eval(), _network_of(decoder), scheduler)
+    return DiTPipeline(transformer.eval(), decoder.network, scheduler)
 
 
 def _scheduler(kind: str, nfe: int) -> Any | None:

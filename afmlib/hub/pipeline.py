@@ -25,12 +25,18 @@ class AFMGenerator(ModelMixin, ConfigMixin):
     Args:
         generator: The spec of the network.
         conventions: The meaning of its output.
+        autoencoder: The spec of its autoencoder, if that is one of this library.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
-    def __init__(self, generator: Mapping[str, Any], conventions: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        generator: Mapping[str, Any],
+        conventions: Mapping[str, Any],
+        autoencoder: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
-        self.model = build_model(dict(generator), dict(conventions))
+        self.model = build_model(generator, conventions, autoencoder)
 
     def forward(self, noises: Tensor, labels: Tensor, nfe: int | None = None) -> Tensor:
         """Carries noises to samples."""
@@ -97,10 +103,13 @@ class AFMPipeline(DiffusionPipeline):
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
     def _finish(self, samples: Tensor, output_type: str) -> Any:
-        if self.generator.model.is_latent:
-            if self.vae is None:
-                raise ValueError("This pipeline has no vae: use output_type='latent'.")
+        model = self.generator.model
+        if self.vae is not None:
             samples = self.vae.decode(samples / self.vae.config.scaling_factor).sample
+        elif model.autoencoder is not None:
+            samples = model.autoencoder.decode(samples)
+        elif model.is_latent:
+            raise ValueError("This pipeline has no vae: use output_type='latent'.")
         images = (samples / 2 + 0.5).clamp(0, 1).float()
         if output_type == "pt":
             return images

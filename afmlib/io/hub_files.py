@@ -22,6 +22,7 @@ DATA = (
     "model.safetensors",
     "generator_ema.safetensors",
     "classifier_ema.safetensors",
+    "autoencoder.safetensors",
     "model_index.json",
     "generator/config.json",
     "generator/*.safetensors",

@@ -36,33 +36,30 @@ def run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def write(
-        spec=None, parameterization="SamplePrediction", nfe=1, scale=1.0, config=None, name="run"
+        spec=GRAY,
+        parameterization="SamplePrediction",
+        nfe=1,
+        scale=1.0,
+        config="data: {type: Digits}\nseed: 0\n",
+        autoencoder=None,
     ):
-        spec = GRAY if spec is None else spec
-        generator = build_generator(spec)
-        for parameter in filter(lambda weight: weight.requires_grad, generator.parameters()):
-            torch.nn.init.normal_(parameter, std=0.2)
+        online, averaged = build_generator(spec), build_generator(spec)
+        for parameter in averaged.parameters():
+            if parameter.requires_grad:
+                torch.nn.init.normal_(parameter, std=0.2)
         any_nfe = parameterization == "InstantaneousVelocity"
+        shape = averaged.latent_shape
         conventions = Conventions(
-            "AdversarialFlow", parameterization, nfe, any_nfe, 3, generator.latent_shape, scale
-        )
-        save_checkpoint(
-            f"{name}/checkpoints/000000064",
-            dict(
-                generator=build_generator(spec).state_dict(), generator_ema=generator.state_dict()
-            ),
-            {},
-            config or "data: {type: Digits}\nseed: 0\n",
-            dict(
-                generator=spec,
-                conventions=conventions.as_dict(),
-                num_images=64,
-                class_names=NAMES,
-                plugins=[],
-            ),
-        )
+            "AdversarialFlow", parameterization, nfe, any_nfe, 3, shape, scale
+        ).as_dict()
+        manifest = dict(generator=spec, conventions=conventions, num_images=64, class_names=NAMES)
+        networks = dict(generator=online.state_dict(), generator_ema=averaged.state_dict())
+        if autoencoder is not None:
+            networks["autoencoder"] = autoencoder.state_dict()
+            manifest["autoencoder"] = autoencoder.spec
+        save_checkpoint("run/checkpoints/000000064", networks, {}, config, manifest)
         entry = dict(num_images=64, values=dict(frechet_distance=7.25), protocol=dict(seed=4))
-        (tmp_path / name / "evaluations.jsonl").write_text(json.dumps(entry) + "\n")
-        return generator
+        (tmp_path / "run/evaluations.jsonl").write_text(json.dumps(entry) + "\n")
+        return averaged
 
     return write

@@ -11,8 +11,9 @@ from diffusers.models.embeddings import Timesteps
 from safetensors.torch import save_file
 from tiny_autoencoder import save_autoencoder
 
-from afmlib import load_checkpoint, load_official, sample
+from afmlib import load_checkpoint, load_official, sample, save_pretrained
 from afmlib.cli import main
+from afmlib.data.tiny_autoencoder import TinyAutoencoder
 from afmlib.hub.pipeline import AFMPipeline
 from afmlib.io.checkpoint import CheckpointError
 from afmlib.nn.embeddings import position_embedding
@@ -42,10 +43,9 @@ def export(capsys, *options):
     return capsys.readouterr().out
 
 
-def images_of(model, labels, nfe=None):
+def images_of(model, labels, nfe=None, vae="vae"):
     """Ours, with the noises that a pipeline draws."""
     noises = torch.randn(len(labels), *model.conventions.latent_shape, generator=seeded())
-    vae = "vae" if model.is_latent else None
     made = sample(model, labels, noises=noises, nfe=nfe, autoencoder=vae)
     return (made / 2 + 0.5).clamp(0, 1)
 
@@ -99,6 +99,23 @@ def test_images_without_an_autoencoder(run, capsys, tmp_path):
     assert "license: mit" in card
     assert "library_name: diffusers" in card
     assert main(["sample", "--checkpoint", "out", "--out", "a.png"]) == 0
+
+
+def test_autoencoder_of_this_library_goes_along(run, capsys):
+    tiny = TinyAutoencoder(in_channels=1, size=16, latent_channels=4, width=16)
+    tiny.scale.fill_(0.5)
+    run(DIT | dict(input_size=tiny.latent_shape[1]), scale=0.5, autoencoder=tiny)
+
+    export(capsys, "--out", "out")
+    save_pretrained("run", "folder")
+
+    pipeline = AFMPipeline.from_pretrained("out", low_cpu_mem_usage=False)
+    made = pipeline(["owl", 0], generator=seeded(), output_type="pt").images
+    model = load_checkpoint("run")
+    torch.testing.assert_close(made, images_of(model, [2, 0], vae=model.autoencoder))
+    for name in ("out", "folder"):
+        images = sample(name, ["owl"], output="uint8")
+        assert torch.equal(images, sample(model, ["owl"], output="uint8"))
 
 
 def test_frequencies_of_diffusers_differ():
