@@ -410,7 +410,7 @@ def load_checkpoint(
     Args:
         path: The work directory of a run, for its last checkpoint; a checkpoint or an export; or an
             official checkpoint, ``.pth`` or ``.safetensors``. A path or a URL, such as
-            ``hf://OWNER/NAME/FILE``.
+            ``hf://OWNER/NAME/FILE``; or a name of the zoo, such as ``afm_mnist``.
         ema: Whether to load the EMA weights instead of the trained ones.
         device: The device of the model.
         official: Arguments of :func:`afmlib.load_official` for an official checkpoint, such as

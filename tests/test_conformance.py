@@ -149,10 +149,16 @@ SMALL = {
         "ImageArchive": ["image_archive"],
         "ImageFolder": ["image_folder"],
         "LatentFolder": ["latent_folder"],
+        "LatentImages": ["latent_images", "mirrored_latents"],
+        "MNIST": [{}, dict(split="test", size=28)],
         "OverlappingGaussians": [{}],
     },
-    "autoencoders": {"DiffusersAutoencoder": ["autoencoder"]},
+    "autoencoders": {
+        "DiffusersAutoencoder": ["autoencoder"],
+        "TinyAutoencoder": ["tiny_autoencoder"],
+    },
     "extractors": {
+        "ClassifierExtractor": ["classifier_extractor"],
         "DigitsExtractor": ["digits_extractor"],
         "EfficientNetLiteExtractor": [dict(input_size=32)],
         "InceptionExtractor": ["inception"],
@@ -289,6 +295,28 @@ def encoded_images(image_folder, tmp_path):
 
 
 @pytest.fixture
+def tiny_autoencoder(tmp_path, monkeypatch):
+    monkeypatch.setenv("AFMLIB_CACHE", str(tmp_path / "cache"))
+    return dict(size=8, latent_channels=4, width=16, num_steps=2)
+
+
+@pytest.fixture
+def latent_images(tiny_autoencoder):
+    autoencoder = dict(type="TinyAutoencoder", **tiny_autoencoder, in_channels=1)
+    return dict(images="Digits", autoencoder=autoencoder)
+
+
+@pytest.fixture
+def mirrored_latents(latent_images):
+    return latent_images | dict(mirror=True)
+
+
+@pytest.fixture
+def classifier_extractor(tiny_autoencoder):  # With its empty cache.
+    return dict(images="Digits", num_steps=2)
+
+
+@pytest.fixture
 def digits_extractor(tmp_path, monkeypatch):
     monkeypatch.setenv("AFMLIB_CACHE", str(tmp_path))
     return {}
@@ -374,6 +402,15 @@ def implicit_guidance(trained_velocity):
     return dict(model=dict(type="PretrainedVelocity", **trained_velocity), scale=0.1)
 
 
+class Colored(Digits):
+    """Digits with three channels."""
+
+    latent_shape = (3, 8, 8)
+
+    def augment(self, stored, draws):
+        return stored.expand(-1, 3, -1, -1)
+
+
 class Pixels(FeatureExtractor):
     name = "pixels"
     outputs = frozenset({"features", "spatial", "logits"})
@@ -434,8 +471,14 @@ def latent_shape(network):
 
 
 def check_any_extractor(extractor):
-    digits = type(extractor).__name__ == "DigitsExtractor"
+    digits = type(extractor).__name__ in ("ClassifierExtractor", "DigitsExtractor")
     check_feature_extractor(extractor, (1, 8, 8) if digits else (3, 32, 32))
+
+
+def check_any_autoencoder(autoencoder):
+    autoencoder.fit(Colored())
+    side = 4 if type(autoencoder).__name__ == "DiffusersAutoencoder" else 1
+    check_autoencoder(autoencoder, (3, 8, 8), (4, side, side))
 
 
 def check_any_metric(metric):
@@ -459,7 +502,7 @@ CHECKS = {
     "attention": check_attention,
     "objectives": lambda objective: check_objective(objective, SHAPES["DiT"], CLASSES),
     "datasets": check_dataset,
-    "autoencoders": lambda autoencoder: check_autoencoder(autoencoder, (3, 8, 8), (4, 4, 4)),
+    "autoencoders": check_any_autoencoder,
     "extractors": check_any_extractor,
     "metrics": check_any_metric,
 }

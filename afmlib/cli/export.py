@@ -24,10 +24,17 @@ def add_arguments(parser: ArgumentParser) -> None:
         "from the ending of --out)",
     )
     parser.add_argument("--out", type=str, required=True, help="the folder or file")
+    parser.add_argument(
+        "--store",
+        type=Literal["float16", "float32"],
+        default="float32",
+        help="precision of the weights in a folder; models compute in float32",
+    )
     parser.add_argument("--license", type=str, help="the license in the model card")
     parser.add_argument(
         "--base-model", type=str, help="the repository whose weights were fine-tuned, in the card"
     )
+    parser.add_argument("--note", type=str, help="a paragraph for the model card")
     parser.add_argument("--num", type=int, default=50_000, help="number of samples, for npz")
     add_sampling(parser)
     add_common(parser)
@@ -78,6 +85,8 @@ def _export_folder(given: Any, options: Any) -> int:
         license=options.license,
         base_model=options.base_model,
         vae=options.vae,
+        note=options.note,
+        store=options.store,
     )
     say(f'{out}: afmlib.load_checkpoint("{out}"), afmlib sample --checkpoint {out}')
     if options.license is None and not (given.manifest or {}).get("license"):

@@ -10,13 +10,16 @@ from jsonargparse import ArgumentParser
 from afmlib.cli.options import add_common
 from afmlib.terminal import printable, say
 
-HELP = "List components and configs."
+HELP = "List components, configs and the models of the zoo."
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument(
-        "group", type=str, nargs="?", help="a group such as generators, or configs (default: all)"
+        "group",
+        type=str,
+        nargs="?",
+        help="a group such as generators, or configs, or zoo (default: all)",
     )
     add_common(parser)
 
@@ -29,10 +32,11 @@ def run(options: Any) -> int:
 
     from afmlib.cli.models import report_plugin_files
     from afmlib.config import config_names
+    from afmlib.io.zoo import zoo_names
     from afmlib.registry import REGISTRIES, UnknownComponentError, nearest
 
     report_plugin_files(options.plugin)
-    groups = [*REGISTRIES, "configs"]
+    groups = [*REGISTRIES, "configs", "zoo"]
     if options.group is not None and options.group not in groups:
         raise UnknownComponentError(
             f"There is no group {options.group!r}.{nearest(options.group, groups)} "
@@ -40,8 +44,8 @@ def run(options: Any) -> int:
         )
     table = Table("group", "name", "from", "state")
     for group in [options.group] if options.group else groups:
-        if group == "configs":
-            for name in config_names():
+        if group in ("configs", "zoo"):
+            for name in config_names() if group == "configs" else zoo_names():
                 table.add_row(group, name, "afmlib", "")
             continue
         registry = REGISTRIES[group]

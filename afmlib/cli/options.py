@@ -60,7 +60,8 @@ def add_model(parser: ArgumentParser, required: bool = True) -> None:
         "--checkpoint",
         type=str,
         required=required,
-        help="a checkpoint, the folder of a run, or an official checkpoint: a path or URL",
+        help="a checkpoint, the folder of a run, or an official checkpoint: a path or URL; or a "
+        "name of the zoo such as afm_mnist",
     )
     parser.add_argument(
         "--online", action="store_true", help="use the online weights instead of the EMA"

@@ -42,6 +42,9 @@ RECIPE = 1
 REDUCTION = 8
 """The ratio of the sides of an image and of its code."""
 
+SEED = 67280421310721
+"""The seed of a new process."""
+
 GROUPS = 8
 MAX_IMAGES = 20_000
 """The most training images; of more, a fixed choice is used."""
@@ -194,7 +197,10 @@ class TinyAutoencoder(Autoencoder):
 
     def _train(self, pixels: Tensor, steps: Callable[[int], Iterable[int]]) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(0)
-        network = TinyAutoencoder(**{k: v for k, v in self.spec.items() if k != "type"})
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(SEED)
+            for _ in range(2):  # The biases of the weights in the package are those of the second.
+                network = TinyAutoencoder(**{k: v for k, v in self.spec.items() if k != "type"})
         network.requires_grad_(True)
         for parameter in network.parameters():
             if parameter.ndim > 1:

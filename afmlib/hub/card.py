@@ -42,6 +42,7 @@ def model_card(
     name: str,
     has_picture: bool = False,
     opening: str | None = None,
+    note: str | None = None,
 ) -> str:
     """Returns the card as Markdown, with the header for model hubs.
 
@@ -52,6 +53,7 @@ def model_card(
         name: The title, which opens it: a folder, or a repository as ``hf://OWNER/NAME``.
         has_picture: Whether there is a picture of samples.
         opening: How a pipeline of diffusers is opened. Defaults to this library.
+        note: A paragraph about the model.
     """
     weights = sum(parameter.numel() for parameter in model.generator.parameters())
     license, base = manifest.get("license"), manifest.get("base_model")
@@ -68,6 +70,7 @@ def model_card(
             else "."
         )
         + (f" Base model: {base}." if base else ""),
+        *([note] if note else []),
     ]
     if has_picture:
         sections.append(f"![Samples]({PICTURE})")

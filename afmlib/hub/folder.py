@@ -13,9 +13,10 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from afmlib.evaluation.pictures import save_grid, save_picture
 from afmlib.hub.card import PICTURE, find_base_model, find_evaluations, model_card
@@ -165,6 +166,8 @@ def write_export(
     base_model: str | None = None,
     vae: Autoencoder | str | None = None,
     name: str | None = None,
+    note: str | None = None,
+    store: Literal["float16", "float32"] = "float32",
 ) -> None:
     """Writes weights, config and card.
 
@@ -178,6 +181,12 @@ def write_export(
         base_model: The repository whose weights were fine-tuned.
         vae: Decodes latents for the picture.
         name: What opens the model, in the card. Defaults to the folder.
+        note: A paragraph about the model, for the card.
+        store: The precision of the stored weights. Models compute in float32.
+
+    Raises:
+        FileExistsError: If the folder is not empty.
+        ValueError: If float16 cannot hold a weight.
     """
     if storage.list_files(out) or storage.list_folders(out):
         raise FileExistsError(f"{out} is not empty: choose another folder.")
@@ -185,9 +194,11 @@ def write_export(
     networks = {EXPORT_WEIGHTS.removesuffix(".safetensors"): model.generator.state_dict()}
     if model.autoencoder is not None and "autoencoder" in filled:
         networks["autoencoder"] = model.autoencoder.state_dict()
+    if store == "float16":
+        networks = {key: _halved(state) for key, state in networks.items()}
     save_checkpoint(out, networks, None, config, filled, manifest_name=EXPORT_MANIFEST)
     has_picture = write_picture(model, vae, storage.join(out, PICTURE))
-    card = model_card(model, filled, config, name or out, has_picture)
+    card = model_card(model, filled, config, name or out, has_picture, note=note)
     storage.write_atomically(storage.join(out, "README.md"), card.encode())
 
 
@@ -222,6 +233,18 @@ def filled_manifest(
     given = dict(license=license, base_model=base_model)
     filled |= {key: value for key, value in given.items() if value is not None}
     return {"library_name": "afmlib", **filled}
+
+
+def _halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns weights in half precision. Single numbers, such as scales, keep theirs."""
+    halved = {
+        name: tensor.half() if tensor.is_floating_point() and tensor.ndim else tensor
+        for name, tensor in state.items()
+    }
+    for name, tensor in halved.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{name} has numbers that float16 cannot hold: use --store float32.")
+    return halved
 
 
 def _spec_of(model: SampleModel) -> dict[str, Any]:

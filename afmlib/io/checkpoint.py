@@ -53,6 +53,7 @@ from afmlib.io.checked_files import (
     write_tensors,
 )
 from afmlib.io.hub_files import hub_copy
+from afmlib.io.zoo import zoo_folder, zoo_names
 
 CHECKPOINTS = "checkpoints"
 MANIFEST = "manifest.json"
@@ -316,10 +317,11 @@ def _verify(folder: str, files: Sequence[str] | None = None) -> None:
 def find_checkpoint(path: str, files: Sequence[str] | None = None) -> str:
     """Returns the checkpoint at a path: the folder itself, or the last valid checkpoint of a run.
 
-    An export on the Hugging Face Hub is downloaded. Corrupt checkpoints are skipped with a warning.
+    An export on the Hugging Face Hub is downloaded. A name of the zoo is a checkpoint, unless there
+    is a file or folder of that name. Corrupt checkpoints are skipped with a warning.
 
     Args:
-        path: A checkpoint or the folder of a run: a path or a URL.
+        path: A checkpoint or the folder of a run: a path or a URL; or a name of the zoo.
         files: The files to verify. Defaults to all files.
 
     Raises:
@@ -336,7 +338,14 @@ def find_checkpoint(path: str, files: Sequence[str] | None = None) -> str:
             logging.getLogger("afmlib").warning("Skipping a checkpoint: %s", error)
         else:
             return folder
-    raise CheckpointError(f"There is no checkpoint in {path}.")
+    if storage.exists(path):
+        raise CheckpointError(f"There is no checkpoint in {path}.")
+    shipped = zoo_folder(path)
+    if shipped is not None:
+        return shipped
+    raise CheckpointError(
+        f"There is no checkpoint in {path}. The zoo has {', '.join(zoo_names())}."
+    )
 
 
 def newest_valid(work_dir: str) -> tuple[str | None, list[str]]:

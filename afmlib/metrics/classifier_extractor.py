@@ -4,7 +4,7 @@ __all__ = ["ClassifierExtractor"]
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -25,14 +25,13 @@ NUM_CHANNELS = 8
 """Channels of the last feature map that are compared as ``spatial``."""
 
 MAX_IMAGES = 20_000
-NUM_STEPS = 1500
 BATCH_SIZE = 64
 MAX_LR = 0.05
 NOISE = 0.3
 """The std of the noise on training images, which improves generalization."""
 
-SHIFT = 2
-"""The largest shift of training images, in pixels."""
+SHIFTS = 16
+"""Training images are shifted by at most this fraction of their side."""
 
 
 class ClassifierExtractor(FeatureExtractor):
@@ -41,13 +40,14 @@ class ClassifierExtractor(FeatureExtractor):
     ``spatial`` are the first 8 channels of the last feature map. ``logits`` are those of the
     classes.
 
-    The network classifies the images of a data set, and is trained on its training part: 1500
-    steps, a minute of a CPU core for gray images of 32 pixels. Its weights are cached in the folder
+    The network classifies the images of a data set, and is trained on its training part, in half a
+    minute of a CPU core for gray images of 32 pixels. Its weights are cached in the folder
     ``AFMLIB_CACHE`` (an environment variable, by default ``~/.cache/afmlib``) by the content of the
     images. It is meant for images of 16 to 64 pixels.
 
     Args:
         images: The data, with two classes or more.
+        num_steps: The number of training steps with 64 images each.
 
     Raises:
         ValueError: If the samples are not images, or have only one class.
@@ -56,7 +56,7 @@ class ClassifierExtractor(FeatureExtractor):
     scale: Tensor
     outputs = frozenset({"features", "spatial", "logits"})
 
-    def __init__(self, images: Dataset) -> None:
+    def __init__(self, images: Dataset, num_steps: int = 1500) -> None:
         super().__init__()
         self.shape = tuple(images.latent_shape)
         if len(self.shape) != 3 or images.num_classes < 2 or min(self.shape[1:]) < 8:
@@ -65,13 +65,16 @@ class ClassifierExtractor(FeatureExtractor):
                 f"{type(images).__name__} of shape {self.shape} and {images.num_classes} classes: "
                 "use EfficientNetLiteExtractor."
             )
+        if num_steps < 1:
+            raise ValueError(f"num_steps must be at least 1, got {num_steps}.")
         network = _network(self.shape, images.num_classes)
         pixels, labels = _read(images)
-        data = hash_of(pixels, {"labels": content_hash({"labels": labels}), "recipe": RECIPE})
+        classes = content_hash({"labels": labels})
+        data = hash_of(pixels, {"labels": classes, "num_steps": num_steps, "recipe": RECIPE})
         weights = trained_weights(
             f"classifier-extractor-{data}",
             f"the classifier of {type(images).__name__}",
-            lambda steps: _train(network, pixels, labels, steps),
+            lambda steps: _train(network, pixels, labels, steps(num_steps), num_steps),
         )
         self.name = f"classifier-{content_hash(weights)}"
         self.register_buffer("scale", weights.pop("scale"))
@@ -144,7 +147,8 @@ def _train(
     network: nn.Sequential,
     pixels: Tensor,
     labels: Labels,
-    steps: Callable[[int], Iterable[int]],
+    steps: Iterable[int],
+    num_steps: int,
 ) -> dict[str, Tensor]:
     """Trains the network.
 
@@ -164,16 +168,17 @@ def _train(
     )
     batch = min(BATCH_SIZE, len(pixels))
     per_epoch = len(pixels) // batch
-    for step in steps(NUM_STEPS):
+    reach = min(pixels.shape[2:]) // SHIFTS
+    for step in steps:
         if step % per_epoch == 0:
             order = torch.randperm(len(pixels), generator=generator)
         rows = order[step % per_epoch * batch :][:batch]
         images = pixels[rows].float() / 127.5 - 1
-        shift = torch.randint(-SHIFT, SHIFT + 1, (2,), generator=generator).tolist()
+        shift = torch.randint(-reach, reach + 1, (2,), generator=generator).tolist()
         images = images.roll(shift, (2, 3))
         images = images + NOISE * torch.randn(images.shape, generator=generator)
         loss = cross_entropy(network(images), labels[rows])
-        optimizer.param_groups[0]["lr"] = MAX_LR * math.sin(math.pi * (step + 0.5) / NUM_STEPS)
+        optimizer.param_groups[0]["lr"] = MAX_LR * math.sin(math.pi * (step + 0.5) / num_steps)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)

@@ -4,8 +4,8 @@ python benchmarks/studies/mnist.py
 
 Each method gets the same number of trials, and then one run with the settings of the best trial for
 the same processor time. A stopped program resumes where it was. ``--report`` trains nothing and
-writes the report of the finished runs: ``results.json``, ``trials.json``, ``table.md`` and
-``samples.png`` in ``benchmarks/results/mnist``.
+writes the report of the finished runs: ``results.json``, ``table.md`` and ``samples.png`` in
+``benchmarks/results/mnist``. ``zoo.py`` makes models of the zoo of them.
 """
 
 import argparse
@@ -22,12 +22,12 @@ if not __package__:  # Run as a file: it becomes part of the package.
     __package__ = "benchmarks.studies"
 
 
-from .tune import RANGES, best_trial, images_for, run, tune
+from .mnist_report import write_report
+from .tune import best_trial, images_for, run, tune
 
 HERE = Path(__file__).parents[1]
-METHODS = tuple(RANGES)
-STEPS = {"flow_matching": (1, 4, 50), "meanflow": (1, 2), "ect": (1, 2)}
-"""Network evaluations per sample by which a method is judged; others only have one step."""
+METHODS = ("afm", "meanflow", "gan", "flow_matching", "ect", "afm_guided")
+"""In the order in which they run; the last one needs the first."""
 
 CLASSIFIER = "objective.guidance.classifier.checkpoint"
 
@@ -37,8 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    order = ["afm", "meanflow", "gan", "flow_matching", "ect", "afm_guided"]
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=order)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--trials", type=int, default=3, help="trials of each method")
     parser.add_argument("--trial-seconds", type=float, default=90, help="processor time of each")
@@ -50,11 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--work-dir", type=Path, default=Path("runs/mnist"))
     parser.add_argument("--out", type=Path, default=HERE / "results/mnist")
     options = parser.parse_args(argv)
+    torch.set_num_threads(1)
     if not options.report:
-        torch.set_num_threads(1)
         for seed in options.seeds:
             for method in options.methods:
                 train(method, seed, options)
+    command = "python benchmarks/studies/mnist.py"
+    write_report(options.work_dir, options.out, METHODS, command, options.trial_seconds)
     return 0
 
 

@@ -1,0 +1,168 @@
+"""The report of finished runs on MNIST: numbers, a picture of samples, and the table."""
+
+__all__ = ["write_report"]
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from afmlib import evaluate, load_checkpoint, sample
+from afmlib.config import check_protocol, load_config
+from afmlib.evaluation import evaluate_samples, image_grid
+from afmlib.interfaces import Dataset
+from afmlib.registry import build_dataset
+
+from ..machine import describe_machine, describe_versions
+from ..reporting.mnist import mnist_page, mnist_text
+from .tune import RANGES, SEED
+
+PAGE = Path(__file__).parents[2] / "docs/mnist.md"
+
+STEPS = {"flow_matching": (1, 4, 50), "meanflow": (1, 2, 4), "ect": (1, 2)}
+"""Network evaluations per sample by which a method is judged; the others have one step."""
+
+TRIAL = ("method", "trial", "settings", "num_images", "processor_seconds", "values")
+"""The fields of a trial that are reported."""
+
+TILE, MARGIN = 64, 170
+"""Pixels of an image in the picture, and of the names of the methods beside them."""
+
+
+def write_report(
+    runs: Path, out: Path, methods: Sequence[str], command: str, trial_seconds: float
+) -> None:
+    """Evaluates the finished runs, and writes the report and the table in docs/mnist.md.
+
+    Args:
+        runs: The folder of the study.
+        out: The folder of the report.
+        methods: The methods, in the order of the table.
+        command: The command of the study.
+        trial_seconds: The processor time of each trial.
+    """
+    config = load_config("afm_mnist")
+    dataset = build_dataset(config["data"])
+    images = dataset.pixels()
+    protocol = check_protocol(config["evaluation"])
+    rows, trials, missing, pictures = [], [], [], {}
+    for method in methods:
+        folder = runs / method
+        tried = _lines(folder / "trials.jsonl")
+        count = len(tried)
+        trials += [{key: trial[key] for key in TRIAL} for trial in tried]
+        finished = sorted(folder.glob("seed-*.json"))
+        if not finished:
+            missing.append(f"`{method}` ({count} trials done)" if count else f"`{method}`")
+        for file in finished:
+            run = folder / file.stem
+            for row in _rows(method, json.loads(file.read_text()), run, protocol, dataset):
+                rows.append(row)
+                if row["seed"] == 0:
+                    pictures[f"{method}, {row['nfe']} step{'s' * (row['nfe'] > 1)}"] = _samples(
+                        run, row["nfe"]
+                    )
+    results: dict[str, Any] = {
+        "command": command,
+        "machine": describe_machine(),
+        "versions": describe_versions(),
+        "num_samples": protocol.num_samples,
+        "extractor": rows[0]["extractor"],
+        "tuning": {
+            "trials": max((trial["trial"] + 1 for trial in trials), default=0),
+            "seconds": trial_seconds,
+            "seed": SEED,
+        },
+        "rows": rows,
+        "references": list(_references(images, dataset, protocol)),
+        "not_run": missing,
+        "trials": trials,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    (out / "table.md").write_text(mnist_text(results), encoding="utf-8", newline="\n")
+    page = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(mnist_page(page, results), encoding="utf-8", newline="\n")
+    _draw({"held-out images": _one_of_each(images.held_out()), **pictures}, out / "samples.png")
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def _rows(
+    method: str, result: Mapping[str, Any], run: Path, protocol: Any, dataset: Dataset
+) -> Iterator[dict[str, Any]]:
+    """Yields a row for each number of steps."""
+    settings = result["settings"]
+    own = result["protocol"]["nfe"]
+    tuned = {key for each in RANGES[method] for key in each.keys}
+    for nfe in STEPS.get(method, (own,)):
+        if nfe == own:
+            found = {key: result[key] for key in ("protocol", "values")}
+        else:
+            found = evaluate(str(run), protocol, data=dataset, nfe=nfe, progress=False)
+        yield {
+            "name": method,
+            "nfe": nfe,
+            "own_nfe": own,
+            "seed": settings["seed"],
+            "settings": {key: value for key, value in settings.items() if key in tuned},
+            "num_images": result["num_images"],
+            "processor_seconds": result["processor_seconds"],
+            "extractor": found["protocol"]["extractor"],
+            "values": found["values"],
+        }
+
+
+def _references(images: Dataset, latents: Dataset, protocol: Any) -> Iterator[dict[str, Any]]:
+    """Yields the numbers of real images: held out, reconstructed, and the mean of each class."""
+    kept, codes = images.held_out(), latents.held_out()
+    assert kept is not None
+    assert codes is not None
+    autoencoder = latents.decoder()
+    assert autoencoder is not None
+    real, labels = _all(kept)
+    train, classes = _all(images)
+    means = torch.stack([train[classes == k].mean(0) for k in range(images.num_classes)])
+    for name, made in {
+        "held-out images (the floor)": real,
+        "reconstructions of held-out images": autoencoder.decode(_all(codes)[0]),
+        "class means": means[labels],
+    }.items():
+        found = evaluate_samples(made, labels, images, protocol)
+        yield {"name": name, "values": found["values"]}
+
+
+def _all(dataset: Dataset) -> tuple[Tensor, Tensor]:
+    stored, labels = dataset.__getitems__(range(len(dataset)))
+    return dataset.augment(stored, None), labels
+
+
+def _one_of_each(dataset: Dataset | None) -> Tensor:
+    assert dataset is not None
+    images, labels = _all(dataset)
+    return torch.stack([images[labels == k][0] for k in range(dataset.num_classes)])
+
+
+def _samples(run: Path, nfe: int) -> Tensor:
+    """Returns one sample of each class, always from the same noises."""
+    model = load_checkpoint(str(run))
+    pixels = sample(model, list(range(10)), nfe=nfe, seed=0, output="uint8")
+    return pixels.float() / 127.5 - 1
+
+
+def _draw(rows: Mapping[str, Tensor], path: Path) -> None:
+    """Draws one row of images for each name."""
+    grids = [image_grid(images, len(images), TILE) for images in rows.values()]
+    height, width = grids[0].shape[:2]
+    picture = Image.new("RGB", (MARGIN + width, height * len(grids)), "white")
+    draw = ImageDraw.Draw(picture)
+    for index, (name, grid) in enumerate(zip(rows, grids, strict=True)):
+        picture.paste(Image.fromarray(grid), (MARGIN, index * height))
+        draw.text((6, (index + 0.5) * height), name, fill="black", anchor="lm", font_size=13)
+    picture.quantize(64).save(path, optimize=True)
