@@ -50,7 +50,8 @@ def _checkpointed(
         return checkpoint(forward, *arguments, use_reentrant=False, **named)
     # A network that was frozen in the forward pass is trainable again in the backward pass.
     is_frozen = [parameter for parameter in block.parameters() if not parameter.requires_grad]
-    modes = _get_current_function_mode_stack()  # Such as the differences of a penalty.
+    # Such as the differences of a penalty.
+    modes = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
     return checkpoint(
         forward,
         *arguments,

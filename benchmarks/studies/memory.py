@@ -30,9 +30,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from afmlib.config import load_config
-from afmlib.engine import build_optimizers
+from afmlib.engine import build_optimizers, checkpoint_blocks
 from afmlib.interfaces import Classifier, Objective
-from afmlib.nn.blocks import checkpoint_blocks
 from afmlib.testing.memory import saved_bytes
 
 if not __package__:  # Run as a file: it becomes part of the package.
