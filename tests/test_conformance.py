@@ -179,6 +179,7 @@ SMALL = {
                 "TransportMap",
             )
         },
+        "FrechetRatio": [dict(representations=["DigitsExtractor"])],
         "KernelDistance": [dict(subsets=3, subset_size=50)],
     },
     "objectives": {

@@ -79,13 +79,48 @@ def _devices() -> Iterator[str]:
 
     from afmlib.launch import cpu_has_bfloat16
 
+    yield f"cpu, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
     half = "bfloat16" if cpu_has_bfloat16() else "no bfloat16 instructions"
-    yield f"cpu, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {half}"
+    yield f"cpu: {torch.backends.cpu.get_cpu_capability()} kernels; {half}"
+    yield f"cpu: fused AdamW {'works' if _has_fused('cpu') else 'is missing'}"
     for index in range(torch.cuda.device_count()):
         name, memory = torch.cuda.get_device_name(index), torch.cuda.mem_get_info(index)[1]
         yield f"cuda:{index} {name}, {memory / 2**30:.0f} GiB"
+        yield from (f"cuda:{index}: {line}" for line in _abilities(index))
     if not torch.cuda.is_available():
         yield "no CUDA device"
+
+
+def _has_fused(device: str) -> bool:
+    import torch
+
+    try:
+        torch.optim.AdamW([torch.zeros(1, device=device, requires_grad=True)], fused=True)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _abilities(index: int) -> Iterator[str]:
+    """Describes a GPU."""
+    import torch
+
+    from afmlib.engine.utilization import peak_of
+
+    device = torch.device("cuda", index)
+    major, minor = torch.cuda.get_device_capability(index)
+    yield f"compute capability {major}.{minor}; TF32 {'yes' if major >= 8 else 'no'}"
+    yield f"bfloat16 {'yes' if major >= 8 else 'no'}"
+    yield f"fused AdamW {'works' if _has_fused(str(device)) else 'is missing'}"
+    switches = {
+        "flash": torch.backends.cuda.flash_sdp_enabled() and major >= 8,
+        "memory-efficient": torch.backends.cuda.mem_efficient_sdp_enabled() and major >= 5,
+        "cuDNN": torch.backends.cuda.cudnn_sdp_enabled() and major >= 8,
+        "math": torch.backends.cuda.math_sdp_enabled(),
+    }
+    yield f"SDPA backends: {', '.join(name for name, works in switches.items() if works)}"
+    peak = peak_of(device, "bfloat16")
+    yield f"peak {peak / 1e12:.0f} TFLOP/s in bfloat16" if peak else "peak unknown: no MFU in logs"
 
 
 def _attention() -> Iterator[str]:

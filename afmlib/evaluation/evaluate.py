@@ -229,6 +229,7 @@ def _evaluate(
                 "count": source.count,
                 "batch_size": size,
                 "extractor": evaluator.extractor and evaluator.extractor.name,
+                "representations": [one.name for one in evaluator.representations],
                 "autoencoder": evaluator.autoencoder_name,
                 "round_images": config.round_images,
                 "kept": sorted(evaluator.requires),
@@ -321,6 +322,7 @@ def _result(
         name=config.name,
         autoencoder=evaluator.autoencoder_name,
         round_images=config.round_images,
+        representations=tuple(one.name for one in evaluator.representations),
         **provenance,
     )
     return {"protocol": protocol.as_dict(), "values": dict(values)}

@@ -172,6 +172,9 @@ class Evaluator:
             if outputs and self.extractor is not None:
                 self._check_outputs(name, outputs, shape, needs_decoder, dataset)
             try:
+                for representation in metric.representations if self.is_image else ():
+                    if shape is not None and self.autoencoder is None:
+                        representation.check_shape(shape)
                 metric.check_setup(setup)
                 if self.reference and self.extractor and "statistics" in metric.requires:
                     for output in self.reference.given.keys() & outputs:
@@ -220,6 +223,11 @@ class Evaluator:
         return frozenset().union(*(metric.requires for metric in self.metrics))
 
     @property
+    def representations(self) -> tuple[FeatureExtractor, ...]:
+        """The extractors of the metrics, in addition to that of the protocol."""
+        return tuple(one for metric in self.metrics for one in metric.representations)
+
+    @property
     def autoencoder_name(self) -> str | None:
         """Identifies the autoencoder, weights included."""
         if self.autoencoder is None:
@@ -229,7 +237,7 @@ class Evaluator:
 
     def to(self, device: torch.device) -> "Evaluator":
         """Moves the networks."""
-        for network in (self.extractor, self.autoencoder):
+        for network in (self.extractor, self.autoencoder, *self.representations):
             if network is not None:
                 network.to(device)
         return self
@@ -261,13 +269,17 @@ class Evaluator:
         """
         kept: dict[str, Tensor] = {}
         outputs = sorted(self.requires & OUTPUTS)
-        if self.extractor is not None and outputs:
-            batches = torch.split(images, EXTRACTED_AT_ONCE)
-            try:
-                kept |= extract_outputs(self.extractor, batches, outputs)
-            except ValueError as error:
-                name = type(self.extractor).__name__
-                raise EvaluationError(f"{name} cannot extract features: {error}") from error
+        batches = torch.split(images, EXTRACTED_AT_ONCE)
+        extractor = self.extractor
+        try:
+            if extractor is not None and outputs:
+                kept |= extract_outputs(extractor, batches, outputs)
+            for extractor in self.representations:
+                found = extract_outputs(extractor, batches, ["features"])
+                kept[f"features of {extractor.name}"] = found["features"]
+        except ValueError as error:
+            name = type(extractor).__name__
+            raise EvaluationError(f"{name} cannot extract features: {error}") from error
         if "samples" in self.requires or images[0].numel() <= SMALL:
             kept["samples"] = images
         return kept

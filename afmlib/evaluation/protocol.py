@@ -14,6 +14,8 @@ import torch
 from afmlib.ops.seeding import permutation
 from afmlib.typing import Labels
 
+OPTIONAL = ("autoencoder", "round_images", "representations", "judge_in_training")
+
 VERSION = 1
 """Increased when any number would change for the same samples."""
 
@@ -63,21 +65,31 @@ class EvalProtocol:
     round_images: bool = False
     """Whether images were rounded to 0 ... 255."""
 
+    representations: Sequence[str] = ()
+    """The names of the features of metrics that compare in several."""
+
+    judge_in_training: Sequence[str] = ()
+    """The names of extractors of this protocol that the training used. Such numbers never rank."""
+
     version: int = VERSION
     """The version of the metrics."""
 
     def __post_init__(self) -> None:
         """Makes the record hashable."""
-        object.__setattr__(self, "metrics", tuple(self.metrics))
+        for name in ("metrics", "representations", "judge_in_training"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the fields as plain data.
 
-        ``autoencoder`` and ``round_images`` are left out if not used, so that older records without
-        these fields stay equal to new ones.
+        Fields of :data:`OPTIONAL` are left out if not used, so that older records without them stay
+        equal to new ones.
         """
-        fields = asdict(self) | {"metrics": list(self.metrics)}
-        done = {name: fields.pop(name) for name in ("autoencoder", "round_images")}
+        fields = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
+        done = {name: fields.pop(name) for name in OPTIONAL}
         return fields | {name: value for name, value in done.items() if value}
 
 

@@ -162,6 +162,17 @@ class Evaluation(ABC):
     def real_images(self, limit: int | None = None) -> tuple[Latents, Labels]:
         """Returns training images and labels as one batch. ``limit`` is that of `real_batches`."""
 
+    @abstractmethod
+    def within(self, extractor: FeatureExtractor) -> "Evaluation":
+        """Returns the same evaluation in another representation.
+
+        It must be one of the `Metric.representations`, unless the samples were kept.
+        """
+
+    @abstractmethod
+    def held_out_features(self) -> Tensor | None:
+        """Returns the features of the held-out images; None if there are none."""
+
     @property
     def sample_features(self) -> Tensor:
         """The features of the samples."""
@@ -279,6 +290,9 @@ class Metric(ABC):
             ValueError: The reason, which completes the sentence "X cannot be computed: ...".
         """
         del setup
+
+    representations: Sequence[FeatureExtractor] = ()
+    """Extractors of its own, in addition to that of the protocol: see `Evaluation.within`."""
 
     @classmethod
     def describe(cls, name: str) -> Number | None:

@@ -3,7 +3,7 @@
 __all__ = ["SMALL", "EvaluationData", "read_images"]
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from weakref import WeakKeyDictionary
 
 import torch
@@ -92,7 +92,20 @@ class EvaluationData(Evaluation):
             self.outputs = {**self.outputs, **extract_outputs(extractor, parts, [output])}
         return self.outputs[output]
 
+    def within(self, extractor: FeatureExtractor) -> "EvaluationData":
+        """Returns the same evaluation in another representation."""
+        kept = self.outputs.get(f"features of {extractor.name}")
+        outputs = {} if kept is None else {"features": kept}
+        return replace(self, extractor=extractor, outputs=outputs)
+
     # --- The real data ---
+
+    def held_out_features(self) -> Tensor | None:
+        """Returns the features of the held-out images; None if there are none."""
+        if self.held_out is None or self.reference is not None:
+            return None
+        batches = (images for images, _ in read_images(self.held_out, self.batch_size, MAX_REAL))
+        return extract_outputs(self.need_extractor(), batches, ["features"])["features"]
 
     def real_output(self, output: str) -> Tensor:
         """Returns an output, one row per real image. It is extracted once per dataset."""

@@ -199,6 +199,7 @@ METRICS = ComponentRegistry(
         "ClassAccuracy": "afmlib.metrics.class_accuracy",
         "Diversity": "afmlib.metrics.diversity",
         "FrechetDistance": "afmlib.metrics.frechet_distance",
+        "FrechetRatio": "afmlib.metrics.frechet_ratio",
         "InceptionScore": "afmlib.metrics.inception_score",
         "KernelDistance": "afmlib.metrics.kernel_distance",
         "NearestTrainingImage": "afmlib.metrics.nearest_training_image",
@@ -211,6 +212,7 @@ METRICS = ComponentRegistry(
         name: f"for {name}, set evaluation.metrics to [{cls}] and evaluation.extractor to InceptionExtractor"
         for name, cls in {
             "FID": "FrechetDistance",
+            "FDr": "FrechetRatio",
             "KID": "KernelDistance",
             "IS": "InceptionScore",
             "sFID": "SpatialFrechetDistance",

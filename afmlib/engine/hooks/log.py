@@ -19,10 +19,13 @@ from mmengine.visualization import BaseVisBackend, TensorboardVisBackend, WandbV
 from afmlib import processes
 from afmlib.config import ConfigError, LogConfig
 from afmlib.engine.json_lines import JsonLines
+from afmlib.engine.utilization import OperationCounter, peak_of
 
 
 class LogHook(Hook):
-    """Writes the mean of every number since the last entry.
+    """Writes the mean of every number since the last entry, and the speed.
+
+    ``mfu`` is the share of the peak of the device, where that is known.
 
     Args:
         path: The file: a path or a URL.
@@ -47,12 +50,21 @@ class LogHook(Hook):
         """Truncates the file to where the run resumes."""
         self.last_time = time.monotonic()
         self.last_images = runner.train_loop.num_images
+        config = runner.run_config
+        # A compiled step is not counted: its operations are hidden in its graphs.
+        self.peak = None if config.compile else peak_of(runner.device, config.precision)
+        self.counter = OperationCounter()
         if processes.rank() == 0:
             self.file.truncate(self.last_images)
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        if self.peak is not None:
+            self.counter.start()
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
+        self.counter.stop()
         for key, value in outputs.items():
             self.sums[key] = self.sums[key].to(value) + value if key in self.sums else value
         self.count += 1
@@ -70,6 +82,9 @@ class LogHook(Hook):
         now = time.monotonic()
         rate = (loop.num_images - self.last_images) / max(now - self.last_time, 1e-9)
         entry["images_per_second"] = round(rate, 1)
+        if self.peak is not None and self.counter.operations is not None:
+            iterations = rate / loop.images_per_iter  # Per second; each process has its own share.
+            entry["mfu"] = round(self.counter.operations * iterations / self.peak, 4)
         entry["peak_memory_gib"] = round(peak_memory(runner.device) / 2**30, 3)
         if processes.rank() == 0:
             runner.visualizer.add_scalars(entry, step=loop.num_images)
