@@ -12,7 +12,15 @@ from afmlib.data.image_files import scale_and_mirror
 from afmlib.networks.dit import DiTDiscriminator, DiTGenerator
 from benchmarks.reporting import studies as tables
 from benchmarks.reporting.studies import missing_schedules, schedule_claims, schedules_text
-from benchmarks.studies import depth, engine, engine_steps, schedules, step_speed
+from benchmarks.studies import (
+    depth,
+    engine,
+    engine_steps,
+    memory,
+    schedules,
+    step_overhead,
+    step_speed,
+)
 
 # --- Engine ---------------------------------------------------------------------------------------
 
@@ -242,3 +250,39 @@ def test_step_speed_needs_eight_pairs(capsys):
     with pytest.raises(SystemExit):
         step_speed.main(["--pairs", "7"])
     assert "--pairs must be at least 8, got 7" in capsys.readouterr().err
+
+
+def test_step_overhead_writes_ratios(tmp_path):
+    argv = ["--pairs", "8", "--batch", "4", "--seconds", "0", "--out", str(tmp_path)]
+
+    assert step_overhead.main(argv) == 0
+
+    rows = json.loads((tmp_path / "step_overhead.json").read_text())["rows"]
+    assert [row["name"].split(":")[0] for row in rows] == [
+        "engine over bare",
+        "engine over a plain loop",
+        "no first moment",
+    ]
+    assert all(row["pairs"] == 8 and row["ratio"]["median"] > 0 for row in rows)
+
+
+def test_memory_counts_state_and_activations(tmp_path):
+    assert memory.main(["afm_digits", "--batch", "4", "--out", str(tmp_path)]) == 0
+
+    (row,) = json.loads((tmp_path / "memory.json").read_text())["rows"]
+    for numbers in row["networks"].values():
+        assert numbers["checkpointed"]["kept"] < numbers["plain"]["kept"]
+        assert 0 < numbers["checkpointed"]["peak"] <= numbers["plain"]["peak"]
+
+
+def test_memory_of_an_update_is_its_largest_moment():
+    x = torch.zeros(256, device="meta")  # A KiB.
+
+    with memory.Allocations([x]) as allocations:
+        y = x + 1
+        del y
+        y = (x + 1) * 2
+        x.view(16, 16)
+
+    assert allocations.peak == 2 * 1024
+    assert allocations.now == y.untyped_storage().nbytes()

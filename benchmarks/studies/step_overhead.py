@@ -1,0 +1,172 @@
+"""What the engine costs: the processor time of its step over that of simpler code.
+
+    OMP_NUM_THREADS=1 python benchmarks/studies/step_overhead.py [--scale b2] [--batch N]
+
+*Bare* is the terms and gradients of an iteration alone. *Plain loop* is an iteration as one writes
+it by hand, without logs, checks, or exact resume: a batch, draws, terms, gradients, torch's fused
+AdamW and the EMA. *No first moment* is the step over the same step with torch's own AdamW, which
+stores that moment. Each pair runs both ways, and the order changes from pair to pair. The outputs
+are a table and ``step_overhead.json``.
+"""
+
+import argparse
+import contextlib
+import datetime
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from afmlib.config import load_config
+from afmlib.engine import TrainingStep
+from afmlib.interfaces import Objective
+
+if not __package__:  # Run as a file: it becomes part of the package.
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+    __package__ = "benchmarks.studies"
+
+from ..efficiency.workload import Workload, training_step
+from ..machine import describe_machine, describe_versions
+from .step_speed import MIN_PAIRS, measure
+
+OUT = Path(__file__).parents[1] / "results/step_overhead"
+
+
+def gradients(objective: Objective, player: str, *given: Any) -> None:
+    """Computes the gradients of a player's network."""
+    objective.zero_grad()
+    torch.stack(list(objective.terms(player, *given).values())).sum().backward()
+
+
+def bare(step: TrainingStep) -> Callable[[], None]:
+    """Returns the terms and gradients of an iteration, on batches that are there already."""
+    batches = {player: step.batches[player].next()[0] for player in step.updates}
+
+    def run() -> None:
+        for player, batch in batches.items():
+            gradients(step.objective, player, batch.latents, batch.labels, batch.draws)
+
+    return run
+
+
+def plain_loop(objective: Objective, size: int, workload: Workload) -> Callable[[], None]:
+    """Returns an iteration as one writes it by hand, on random latents."""
+    data = torch.randn(size, *workload.latent_shape)
+    classes = torch.arange(size) % workload.num_classes
+    optimizers = {
+        player: torch.optim.AdamW(
+            [p for p in objective.get_submodule(player).parameters() if p.requires_grad],
+            lr=1e-5,
+            betas=(0.0, 0.9),
+            fused=True,
+        )
+        for player in objective.players
+    }
+
+    def run() -> None:
+        for player, optimizer in optimizers.items():
+            rows = torch.randint(size, (size,))
+            latents = data[rows]
+            gradients(objective, player, latents, classes[rows], objective.draw(latents))
+            optimizer.step()
+        objective.update_ema(0.999)
+
+    return run
+
+
+def with_first_moment(step: TrainingStep) -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """Returns the context in which the players have torch's own AdamW."""
+    players = list(step.optimizers.values())
+    own = [player.optimizer for player in players]
+    torchs = [
+        torch.optim.AdamW(player.trainable, lr=1e-5, betas=(0.0, 0.9), fused=True)
+        for player in players
+    ]
+
+    @contextlib.contextmanager
+    def context() -> Iterator[None]:
+        for player, optimizer in zip(players, torchs, strict=True):
+            player.optimizer = optimizer
+        yield
+        for player, optimizer in zip(players, own, strict=True):
+            player.optimizer = optimizer
+
+    return context
+
+
+def measure_all(
+    scale: str, batch: int | None, pairs: int, seconds: float
+) -> Iterator[dict[str, Any]]:
+    """Measures each ratio."""
+    workload = Workload.of(load_config(f"afm_{scale}", ["precision=float32"]))
+    size = batch or workload.run.global_batch
+    device = torch.device("cpu")
+    step = training_step(workload, workload.build(), size, device)
+    assert isinstance(step, TrainingStep)
+    runs: list[Callable[[], Any]] = [step]
+
+    def instead(other: Callable[[], Any]) -> Callable[[], contextlib.AbstractContextManager[None]]:
+        @contextlib.contextmanager
+        def context() -> Iterator[None]:
+            runs.append(other)
+            yield
+            runs.pop()
+
+        return context
+
+    for name, old in (
+        ("engine over bare", instead(bare(step))),
+        ("engine over a plain loop", instead(plain_loop(workload.build(), size, workload))),
+        ("no first moment: step", with_first_moment(step)),
+    ):
+        yield measure(name, lambda: runs[-1](), old, pairs, seconds)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the study and returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--scale", default="digits", help="of afm_SCALE [digits]")
+    parser.add_argument("--batch", type=int, help="images of an update [the config's]")
+    parser.add_argument("--pairs", type=int, default=12, help=f"at least {MIN_PAIRS} [12]")
+    parser.add_argument("--seconds", type=float, default=0.5, help="of a turn, at least [0.5]")
+    parser.add_argument("--out", type=Path, default=OUT, help="the folder of step_overhead.json")
+    arguments = parser.parse_args(argv)
+    if arguments.pairs < MIN_PAIRS:
+        parser.error(f"--pairs must be at least {MIN_PAIRS}, got {arguments.pairs}.")
+    words = sys.argv[1:] if argv is None else argv
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    console, rows, load = Console(), [], [round(os.getloadavg()[0], 2)]
+    for row in measure_all(arguments.scale, arguments.batch, arguments.pairs, arguments.seconds):
+        ratio = row["ratio"]
+        numbers = f"{ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+        console.print(f"{row['name']}: {numbers}", highlight=False, markup=False)
+        rows.append(row)
+    load.append(round(os.getloadavg()[0], 2))
+    results = {
+        "schema": 1,
+        "command": shlex.join(["python", "benchmarks/studies/step_overhead.py", *words]),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "machine": describe_machine(),
+        "versions": describe_versions(),
+        "settings": {"scale": arguments.scale, "batch": arguments.batch, "threads": 1},
+        "load": load,
+        "rows": rows,
+    }
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    path = arguments.out / "step_overhead.json"
+    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    console.print(f"results: {path}", highlight=False, soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
