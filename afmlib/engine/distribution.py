@@ -161,11 +161,12 @@ class ShardedDataParallel(Distribution):
         for player in objective.players:
             self.networks[player] = objective.get_submodule(player)
         mesh = self._mesh(device)
-        # The slope of a penalty is computed without autocast, which needs whole weights.
-        is_penalized = any(isinstance(module, GradientPenalty) for module in objective.modules())
+        # Samples and slopes of a penalty are computed without autocast, which needs whole weights.
+        whole = {objective.ema_name}
+        if any(isinstance(module, GradientPenalty) for module in objective.modules()):
+            whole.add("discriminator")
         for name in objective.network_names:
-            is_whole = is_penalized and name == "discriminator"
-            _shard(objective.get_submodule(name), mesh, None if is_whole else self.dtype)
+            _shard(objective.get_submodule(name), mesh, None if name in whole else self.dtype)
         # FSDP2 warns about in-place changes of a network's output, which no objective makes.
         warnings.filterwarnings("ignore", "FSDP2-wrapped module")
 

@@ -84,7 +84,7 @@ def with_first_moment(step: TrainingStep) -> Callable[[], contextlib.AbstractCon
     """Returns the context in which the players have torch's own AdamW."""
     players = list(step.optimizers.values())
     own = [player.optimizer for player in players]
-    torchs = [
+    torchs: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(player.trainable, lr=1e-5, betas=(0.0, 0.9), fused=True)
         for player in players
     ]
