@@ -26,8 +26,8 @@ from afmlib.typing import Labels, Latents, PerSample, Scalar
 Draws: TypeAlias = Any
 """A flat dataclass of tensors: all random numbers of one update, made by ``Objective.draw``.
 
-Each tensor has one row per sample, or per sample of the leading part of the batch. A field that is
-not drawn is None.
+Each tensor has one row per sample, or per sample of the leading part of the batch, or is a list of
+row numbers (int64). A field that is not drawn is None.
 """
 
 

@@ -142,12 +142,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     record = {
         "command": shlex.join(["python", "benchmarks/studies/draw_speed.py", *words]),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "machine": describe_machine(),
         "versions": describe_versions(),
         "load": os.getloadavg(),
         "pairs": arguments.pairs,
-        "rows": rows,
+        "rows": rows,  # The median and quartiles of the pairs.
     }
     folder = Path(arguments.out)
     folder.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from benchmarks.reporting import studies as tables
 from benchmarks.reporting.studies import missing_schedules, schedule_claims, schedules_text
 from benchmarks.studies import (
     depth,
+    draw_speed,
     engine,
     engine_steps,
     memory,
@@ -286,3 +287,20 @@ def test_memory_of_an_update_is_its_largest_moment():
 
     assert allocations.peak == 2 * 1024
     assert allocations.now == y.untyped_storage().nbytes()
+
+
+def test_draw_speed_writes_times(tmp_path, monkeypatch):
+    monkeypatch.setattr(draw_speed, "CASES", {(8, 2): 1})
+
+    assert draw_speed.main(["--out", str(tmp_path)]) == 0
+
+    (row,) = json.loads((tmp_path / "draw_speed.json").read_text())["rows"]
+    assert (row["batch"], row["processes"]) == (8, 2)
+    for way in ("new_ms", "old_ms"):
+        assert 0 < row[way]["low"] <= row[way]["median"] <= row[way]["high"]
+
+
+def test_draw_speed_needs_eight_pairs(capsys):
+    with pytest.raises(SystemExit):
+        draw_speed.main(["--pairs", "7"])
+    assert "--pairs must be at least 8" in capsys.readouterr().err

@@ -48,7 +48,7 @@ class _Draws(Objective):
     players = {"generator": 1}  # noqa: RUF012
 
     def draw(self, latents, generator=None):
-        return _Noises(normals(latents.shape, generator))
+        return _Noises(normals(latents.shape, generator, latents.dtype))
 
     def terms(self, player, latents, labels, draws):
         return {}
