@@ -24,6 +24,7 @@ __all__ = [
     "ConsistencyPrediction",
     "InstantaneousVelocity",
     "SamplePrediction",
+    "SolutionMap",
     "TrigFlowPrediction",
     "VelocityPrediction",
     "velocity_of_sample",
@@ -92,6 +93,37 @@ class InstantaneousVelocity(Parameterization):
     ) -> Latents:
         velocity = generator(latents, labels, timesteps_src, timesteps_src)
         return latents - expand(timesteps_src - timesteps_tgt, latents) * velocity
+
+
+class SolutionMap(Parameterization):
+    r"""The network returns the mean velocity of a step, and later steps start from new noise.
+
+    A step is that of :class:`VelocityPrediction`. In several steps, each goes to the data, and
+    noise is added to the estimate up to the next time.
+    """
+
+    def forward(
+        self,
+        generator: Generator,
+        latents: Latents,
+        labels: Labels,
+        timesteps_src: Timesteps,
+        timesteps_tgt: Timesteps,
+    ) -> Latents:
+        velocity = generator(latents, labels, timesteps_src, timesteps_tgt)
+        return latents - expand(timesteps_src - timesteps_tgt, latents) * velocity
+
+    def advance(
+        self,
+        generator: Generator,
+        latents: Latents,
+        labels: Labels,
+        timesteps_src: Timesteps,
+        timesteps_tgt: Timesteps,
+        draw_noises: Callable[[], Tensor],
+    ) -> Latents:
+        data = self(generator, latents, labels, timesteps_src, torch.zeros_like(timesteps_src))
+        return interpolate(data, draw_noises(), timesteps_tgt)
 
 
 class ConditionedVelocity(Parameterization):

@@ -8,8 +8,10 @@ not depend on the batch size. With the progress :math:`p = \min(n / N, 1)` after
 __all__ = [
     "ConstantSchedule",
     "CosineSchedule",
+    "ExponentialSchedule",
     "LinearSchedule",
     "PiecewiseSchedule",
+    "SigmoidSchedule",
     "scheduled_value",
 ]
 
@@ -93,6 +95,67 @@ class CosineSchedule(Schedule):
     def __call__(self, num_images: int, total: int | None = None) -> float:
         progress = _progress(num_images, self.length, total)
         return self.end + (self.start - self.end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+class ExponentialSchedule(Schedule):
+    r"""Changes by a constant factor: :math:`a \, (b / a)^p`.
+
+    Args:
+        start: The value :math:`a` at the start, positive.
+        end: The value :math:`b` at the end, positive.
+        length: The length in images. Defaults to the whole run.
+    """
+
+    def __init__(self, start: float, end: float, length: int | None = None) -> None:
+        _check_length(length)
+        if not (start > 0 and end > 0):
+            raise ValueError(f"start and end must be positive, got {start} and {end}.")
+        self.start = start
+        self.end = end
+        self.length = length
+
+    def __call__(self, num_images: int, total: int | None = None) -> float:
+        return self.start * (self.end / self.start) ** _progress(num_images, self.length, total)
+
+
+class SigmoidSchedule(Schedule):
+    r"""Changes along a sigmoid: :math:`a + (b - a) \, \sigma(k \, (p - 1/2))`.
+
+    Within 0.5 % of its way it is at the end that is near.
+
+    Args:
+        start: The value :math:`a` at the start.
+        end: The value :math:`b` at the end.
+        begin: The number of images at which the change begins.
+        length: The length of the change in images. Defaults to the whole run.
+        sharpness: The factor :math:`k`.
+    """
+
+    def __init__(
+        self,
+        start: float,
+        end: float,
+        begin: int = 0,
+        length: int | None = None,
+        sharpness: float = 25.0,
+    ) -> None:
+        _check_length(length)
+        if begin < 0 or not sharpness > 0:
+            raise ValueError(
+                f"begin must not be negative and sharpness positive, got {begin} and {sharpness}."
+            )
+        self.start = start
+        self.end = end
+        self.begin = begin
+        self.length = length
+        self.sharpness = sharpness
+
+    def __call__(self, num_images: int, total: int | None = None) -> float:
+        progress = _progress(max(num_images - self.begin, 0), self.length, total)
+        way = 1 / (1 + math.exp(-self.sharpness * (progress - 0.5)))
+        if min(way, 1 - way) < 0.005:
+            way = round(way)
+        return self.start + (self.end - self.start) * way
 
 
 class PiecewiseSchedule(Schedule):

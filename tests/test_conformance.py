@@ -121,6 +121,8 @@ SMALL = {
         "ConstantSchedule": [dict(value=0.5)],
         "CosineSchedule": [dict(start=1.0, end=0.1), dict(start=0.0, end=2.0, length=10)],
         "LinearSchedule": [dict(start=1.0, end=0.1), dict(start=0.0, end=2.0, length=10)],
+        "ExponentialSchedule": [dict(start=0.1, end=0.002), dict(start=1.0, end=2.0, length=10)],
+        "SigmoidSchedule": [dict(start=1.0, end=0.0), dict(start=0.0, end=2.0, begin=5, length=10)],
         "PiecewiseSchedule": [dict(values=[1.0, 0.5], boundaries=[500])],
     },
     "discretizations": {
@@ -134,6 +136,7 @@ SMALL = {
         "TrigFlowPrediction": [{}],
         "InstantaneousVelocity": [{}],
         "SamplePrediction": [{}],
+        "SolutionMap": [{}],
         "VelocityPrediction": [{}],
     },
     "attention": {name: [{}] for name in ("auto", "math", "sdpa", "xformers")},
@@ -235,6 +238,28 @@ SMALL = {
                 prediction="sample",
             ),
             dict(generator=SMOOTH | dict(time_pair="difference", use_timestep_src=False)),
+        ],
+        "AlphaFlow": [
+            dict(generator=SMOOTH),
+            dict(
+                generator=SMOOTH | dict(class_dropout_prob=0.25), alpha=0.0, omega=0.2, kappa=0.92
+            ),
+        ],
+        "SoFlow": [
+            dict(generator=SMOOTH),
+            dict(
+                generator=SMOOTH | dict(class_dropout_prob=0.25),
+                nfe=2,
+                gap=0.05,
+                guidance_scale=3.0,
+            ),
+        ],
+        "TerminalVelocityMatching": [
+            dict(generator=SMOOTH),
+            dict(
+                generator=SMOOTH | dict(class_dropout_prob=0.25, num_conditions=1),
+                guidance_scale=2.0,
+            ),
         ],
         "MeanFlow": [
             dict(generator=SMOOTH),

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from afmlib.schedules import (
     ConstantSchedule,
     CosineSchedule,
+    ExponentialSchedule,
     LinearSchedule,
     PiecewiseSchedule,
+    SigmoidSchedule,
     scheduled_value,
 )
 
@@ -57,6 +59,40 @@ def test_ramps_match_formulas(start, end, length, share):
     # By the half angle: (1 + cos pi p) / 2 = cos^2(pi p / 2).
     remaining = math.cos(math.pi * progress / 2) ** 2
     assert cosine == pytest.approx(remaining * start + (1 - remaining) * end, abs=1e-9)
+
+
+@given(st.floats(1e-3, 1e3), st.floats(1e-3, 1e3), st.integers(0, 100))
+def test_exponential_matches_its_formula(start, end, num_images):
+    schedule = ExponentialSchedule(start, end, length=100)
+
+    logarithm = math.log(start) + num_images / 100 * (math.log(end) - math.log(start))
+    assert math.log(schedule(num_images)) == pytest.approx(logarithm, abs=1e-9)
+    assert schedule(200) == pytest.approx(end)
+
+
+@given(values, values, st.integers(0, 100), st.integers(100, 10**6))
+def test_sigmoid_matches_its_formula(start, end, begin, length):
+    schedule = SigmoidSchedule(start, end, begin, length, sharpness=10.0)
+
+    assert schedule(begin) == schedule(0)
+    for share in (0.1, 0.25, 0.5, 0.8):
+        num_images = begin + round(share * length)
+        way = (math.tanh(5 * (round(share * length) / length - 0.5)) + 1) / 2
+        assert schedule(num_images) == pytest.approx(start + way * (end - start), abs=1e-6)
+
+
+def test_sigmoid_reaches_its_ends():
+    schedule = SigmoidSchedule(1.0, 0.0, length=1000)
+
+    assert [schedule(n) for n in (0, 288, 712, 1000)] == [1.0, 1.0, 0.0, 0.0]
+    assert 0.005 <= schedule(711) < schedule(289) <= 0.995
+
+
+def test_positive_ends_and_sharpness_are_required():
+    with pytest.raises(ValueError, match="start and end must be positive"):
+        ExponentialSchedule(0.0, 1.0)
+    with pytest.raises(ValueError, match="sharpness positive, got 0 and 0"):
+        SigmoidSchedule(0.0, 1.0, sharpness=0.0)
 
 
 def test_paper_schedule_of_ot_scale():

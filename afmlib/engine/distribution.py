@@ -144,16 +144,19 @@ class ShardedDataParallel(Distribution):
         self.networks: dict[str, nn.Module] = {}
 
     def check(self, objective: Objective) -> None:
-        """Checks that no penalty needs a second derivative: FSDP2 fails, or silently gives none.
+        """Checks that nothing needs a second derivative: FSDP2 fails, or silently gives none.
 
         Raises:
-            ConfigError: Names the penalty.
+            ConfigError: Names the penalty or the objective.
         """
         for module in objective.modules():
-            if isinstance(module, GradientPenalty) and "double_backward" in module.requires:
+            if not isinstance(module, GradientPenalty | Objective):
+                continue
+            if "double_backward" in module.requires:
+                other = "" if module is objective else "use FiniteDifferencePenalty, or "
                 raise ConfigError(
                     f"{type(module).__name__} needs a second derivative, which FSDP2 does not "
-                    "support: use FiniteDifferencePenalty, or distributed: ddp."
+                    f"support: {other}set distributed: ddp."
                 )
 
     def distribute(self, objective: Objective) -> None:

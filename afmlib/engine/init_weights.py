@@ -46,8 +46,7 @@ def initialize(objective: Objective, config: InitConfig, conventions: Mapping[st
     load = _from_official if is_weights_file(config.path) else _from_run
     loaded = load(objective, config, conventions)
     if objective.ema_player in loaded:
-        online = objective.get_submodule(objective.ema_player)
-        objective.ema.load_state_dict(online.state_dict())
+        objective.restart_ema()
     return f"starting from the weights of {config.path}: {', '.join(loaded.values())}"
 
 

@@ -162,6 +162,9 @@ class Objective(nn.Module, ABC):
     generator_ema: Generator
     """Its EMA, frozen: the network that is sampled and evaluated."""
 
+    requires: ClassVar[frozenset[str]] = frozenset()
+    """Capabilities that its networks' attention must have (see `AttentionBackend`)."""
+
     shares_batch: bool = False
     """Whether all players learn from the batch and the draws of the first one's update."""
 
@@ -259,6 +262,10 @@ class Objective(nn.Module, ABC):
         torch._foreach_lerp_(targets, [p.detach() for p in online.parameters()], weights)
         for target, source in zip(self.ema.buffers(), online.buffers(), strict=True):
             target.copy_(source)
+
+    def restart_ema(self) -> None:
+        """Copies the weights to the EMA, after they were loaded."""
+        self.ema.load_state_dict(self.get_submodule(self.ema_player).state_dict())
 
     @property
     def sample_model(self) -> SampleModel | None:

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from afmlib.interfaces import AttentionBackend
+from afmlib.nn.normalization import LayerNorm
 
 CAPABILITIES = ("double_backward", "jvp", "vmap", "compile", "bf16")
 """The capabilities that a method may require of attention."""
@@ -186,8 +187,8 @@ class Attention(nn.Module):
         self.required: frozenset[str] = frozenset()
         self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
         head_size = hidden_size // num_heads
-        self.q_norm = nn.LayerNorm(head_size, eps=1e-6) if qk_norm else nn.Identity()
-        self.k_norm = nn.LayerNorm(head_size, eps=1e-6) if qk_norm else nn.Identity()
+        self.q_norm = LayerNorm(head_size, eps=1e-6) if qk_norm else nn.Identity()
+        self.k_norm = LayerNorm(head_size, eps=1e-6) if qk_norm else nn.Identity()
         self.proj = nn.Linear(hidden_size, hidden_size)
 
     def extra_repr(self) -> str:
@@ -239,11 +240,18 @@ class Attention(nn.Module):
 
 
 def require_capabilities(network: nn.Module, capabilities: Iterable[str]) -> None:
-    """Requires capabilities of every attention layer of a network.
+    """Requires capabilities of every attention layer of a network, and of its normalization.
 
     Raises:
-        ValueError: If a backend was chosen by name and lacks one of them.
+        ValueError: If a backend was chosen by name and lacks one of them, or a fused normalization
+            would give a wrong gradient of a JVP.
     """
+    capabilities = frozenset(capabilities)
     for module in network.modules():
-        if isinstance(module, Attention):
+        if isinstance(module, Attention | LayerNorm):
             module.require(capabilities)
+        elif isinstance(module, nn.LayerNorm) and {"jvp", "double_backward"} <= capabilities:
+            raise ValueError(
+                "The gradient of a JVP through torch.nn.LayerNorm is wrong: use "
+                "afmlib.nn.normalization.LayerNorm."
+            )

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from afmlib.interfaces import AttentionBackend
 from afmlib.nn.attention import Attention
+from afmlib.nn.normalization import LayerNorm
 
 LAYER_NORM_EPS = 1e-6
 
@@ -32,8 +33,8 @@ def _adaptive_layer(hidden_size: int, chunks: int) -> nn.Sequential:
     return nn.Sequential(nn.SiLU(), linear)
 
 
-def _layer_norm(hidden_size: int) -> nn.LayerNorm:
-    return nn.LayerNorm(hidden_size, eps=LAYER_NORM_EPS, elementwise_affine=False)
+def _layer_norm(hidden_size: int) -> LayerNorm:
+    return LayerNorm(hidden_size, eps=LAYER_NORM_EPS, elementwise_affine=False)
 
 
 class Mlp(nn.Module):

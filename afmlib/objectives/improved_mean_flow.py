@@ -38,12 +38,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from afmlib.interfaces import DirectionalDerivative, Generator, Terms
 from afmlib.objectives.mean_flow import MeanFlow, MeanFlowDraws
-from afmlib.ops.drawing import RandomSource, normal_like, uniform_like
+from afmlib.ops.drawing import RandomSource, chosen_rows, normal_like, uniform_like
 from afmlib.ops.flow import expand, interpolate
 from afmlib.ops.time_grid import check_time_range
 from afmlib.parameterizations import ConditionedSample, ConditionedVelocity, velocity_of_sample
@@ -140,18 +140,11 @@ class ImprovedMeanFlow(MeanFlow):
             timesteps_src=sources,
             timesteps_tgt=torch.where(equal, sources, targets),
             label_drops=equal & (drop < share),
-            unequal=self._unequal_rows(equal),
+            unequal=chosen_rows(~equal, self.unequal_fraction),
             omegas=(scale * math.log(self.max_omega)).exp(),
             interval_low=torch.where(equal, 0.0, low / 2),
             interval_high=torch.where(equal, 1.0, (1 + high) / 2),
         )
-
-    def _unequal_rows(self, equal: Bool[Tensor, " batch"]) -> Int[Tensor, " unequal"]:
-        if equal.is_meta:  # Without values, as many as there are on average.
-            return equal.new_zeros(round(self.unequal_fraction * len(equal)), dtype=torch.int64)
-        rows = (~equal).nonzero().flatten()
-        # Under FSDP2 every process must run the network equally often.
-        return rows if len(rows) else rows.new_zeros(1)
 
     def terms(self, player: str, latents: Latents, labels: Labels, draws: MeanFlowDraws) -> Terms:
         """Returns the term ``velocity``, and ``head`` if the network has a second head.

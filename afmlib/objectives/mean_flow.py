@@ -22,7 +22,7 @@ References:
     | https://arxiv.org/abs/2505.13447
 """
 
-__all__ = ["MeanFlow", "MeanFlowDraws"]
+__all__ = ["MeanFlow", "MeanFlowDraws", "rows_to_run"]
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from afmlib.derivatives import ForwardModeJVP
@@ -38,6 +38,7 @@ from afmlib.interfaces import DirectionalDerivative, Generator, Objective, Terms
 from afmlib.nn.attention import require_capabilities
 from afmlib.ops.drawing import (
     RandomSource,
+    chosen_rows,
     normal_like,
     normal_numbers,
     places_in_batch,
@@ -145,7 +146,7 @@ class MeanFlow(Objective):
             timesteps_src=sources,
             timesteps_tgt=torch.where(place < num_equal, sources, targets),
             label_drops=place < min(num_dropped, num_equal),
-            unequal=_at_least_one([row for row, p in enumerate(places) if p >= num_equal], latents),
+            unequal=chosen_rows(place >= num_equal, self.unequal_fraction),
         )
 
     def draw_times(self, latents: Latents, generator: RandomSource | None) -> Timesteps:
@@ -203,10 +204,7 @@ class MeanFlow(Objective):
 
         With dropout it returns all rows, so that each has the same mask in both passes.
         """
-        modules = self.generator.modules()
-        if any(isinstance(m, _DropoutNd) and m.training and m.p > 0 for m in modules):
-            return torch.arange(len(draws.timesteps_src), device=draws.timesteps_src.device)
-        return draws.unequal
+        return rows_to_run(self.generator, draws.unequal, len(draws.timesteps_src))
 
     @torch.no_grad()
     def guided(
@@ -233,9 +231,21 @@ class MeanFlow(Objective):
         return torch.where(expand(outside, sources).bool(), velocities, guided)
 
 
-def _at_least_one(rows: list[int], latents: Latents) -> Int[Tensor, " rows"]:
-    """Returns the rows, or the first: under FSDP2 all processes run the network equally often."""
-    return torch.tensor(rows or [0], device=latents.device)
+def rows_to_run(
+    network: nn.Module, chosen: Int[Tensor, " rows"], size: int
+) -> Int[Tensor, " rows"]:
+    """Returns the rows of a batch for a pass of a network that only some need.
+
+    With dropout these are all rows, so that each has the same mask as in a pass of all.
+
+    Args:
+        network: The network.
+        chosen: The rows that need it.
+        size: The number of rows.
+    """
+    if any(isinstance(m, _DropoutNd) and m.training and m.p > 0 for m in network.modules()):
+        return torch.arange(size, device=chosen.device)
+    return chosen
 
 
 def _check_guidance(

@@ -7,6 +7,7 @@ The numbers come from a source: a torch generator for a whole batch, or the stre
 __all__ = [
     "RandomSource",
     "RowStreams",
+    "chosen_rows",
     "is_drawn_for",
     "normal_like",
     "normal_numbers",
@@ -19,10 +20,12 @@ __all__ = [
 ]
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from afmlib.ops.row_streams import RowStreams
@@ -87,6 +90,22 @@ def places_in_batch(latents: Latents, source: RandomSource | None) -> tuple[rang
     if isinstance(source, RowStreams):
         return source.places, source.batch_size
     return range(len(latents)), len(latents)
+
+
+def chosen_rows(chosen: Bool[Tensor, " batch"], share: float) -> Int[Tensor, " rows"]:
+    """Returns the chosen rows, for a pass of a network that only they need.
+
+    They are part of the draws: to find them on the device, a step would have to wait for it. There
+    is at least one, since under FSDP2 every process must run the network as often as the others.
+
+    Args:
+        chosen: Whether each row is chosen.
+        share: The expected share of them, for meta tensors, which have no values.
+    """
+    if chosen.is_meta:
+        return torch.zeros(max(math.ceil(share * len(chosen)), 1), dtype=torch.long, device="meta")
+    rows = chosen.nonzero().flatten()
+    return rows if len(rows) else rows.new_zeros(1)
 
 
 def is_drawn_for(player: str, source: RandomSource | None) -> bool:

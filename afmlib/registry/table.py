@@ -120,8 +120,10 @@ SCHEDULES = ComponentRegistry(
     {
         "ConstantSchedule": "afmlib.schedules",
         "CosineSchedule": "afmlib.schedules",
+        "ExponentialSchedule": "afmlib.schedules",
         "LinearSchedule": "afmlib.schedules",
         "PiecewiseSchedule": "afmlib.schedules",
+        "SigmoidSchedule": "afmlib.schedules",
     },
 )
 DISCRETIZATIONS = ComponentRegistry(
@@ -139,6 +141,7 @@ PARAMETERIZATIONS = ComponentRegistry(
         "InstantaneousVelocity": "afmlib.parameterizations",
         "SamplePrediction": "afmlib.parameterizations",
         "TrigFlowPrediction": "afmlib.parameterizations",
+        "SolutionMap": "afmlib.parameterizations",
         "VelocityPrediction": "afmlib.parameterizations",
     },
 )
@@ -146,6 +149,7 @@ OBJECTIVES = ComponentRegistry(
     "objectives",
     "Objective",
     {
+        "AlphaFlow": "afmlib.objectives.alpha_flow",
         "AdversarialFlow": "afmlib.objectives.adversarial_flow",
         "ClassifierTraining": "afmlib.objectives.classifier_training",
         "ConsistencyTraining": "afmlib.objectives.consistency_training",
@@ -154,6 +158,8 @@ OBJECTIVES = ComponentRegistry(
         "ImprovedMeanFlow": "afmlib.objectives.improved_mean_flow",
         "MeanFlow": "afmlib.objectives.mean_flow",
         "Shortcut": "afmlib.objectives.shortcut",
+        "SoFlow": "afmlib.objectives.soflow",
+        "TerminalVelocityMatching": "afmlib.objectives.terminal_velocity",
     },
 )
 DATASETS = ComponentRegistry(

@@ -12,7 +12,7 @@ from afmlib.engine import Runner
 from afmlib.interfaces import FeatureExtractor
 from afmlib.registry import EXTRACTORS
 
-METHODS = ("consistency", "scm", "meanflow", "shortcut", "imf")
+METHODS = ("consistency", "scm", "meanflow", "shortcut", "imf", "alphaflow", "soflow", "tvm")
 OTHERS = ("afm", "afm_2nfe", "afm_any", "afm_deep", "gan", "flow_matching")
 """Methods that are tried elsewhere too, here on the emoji."""
 

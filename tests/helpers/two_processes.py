@@ -99,6 +99,8 @@ CASES = {
             "objective.max_omega=8.0",
         ],
     ),
+    "alpha": ("alphaflow_digits", ["objective.alpha=0.5"]),
+    "solution": ("soflow_digits", ["objective.consistency_fraction=0.5"]),
     "mean": (
         "meanflow_digits",
         ["objective.generator.class_dropout_prob=0.25", "objective.kappa=0.5"],

@@ -30,6 +30,18 @@ OBJECTIVES = {
         dict(type="ImprovedMeanFlow", weight_power=0.5),
         BOTH_TIMES | dict(time_pair="difference", time_scale=1.0),
     ),
+    "alpha_flow": (
+        dict(type="AlphaFlow"),
+        BOTH_TIMES | dict(time_pair="difference", time_scale=1.0),
+    ),
+    "solution_flow": (
+        dict(type="SoFlow", consistency_fraction=0.5, weight_power=0.5),
+        BOTH_TIMES | dict(time_pair="difference", time_scale=1.0),
+    ),
+    "terminal_velocity": (
+        dict(type="TerminalVelocityMatching"),
+        BOTH_TIMES | dict(time_pair="difference", time_scale=1.0),
+    ),
     "consistency": (
         dict(
             type="ConsistencyTraining",
