@@ -22,7 +22,9 @@ __all__ = [
     "ConditionedSample",
     "ConditionedVelocity",
     "ConsistencyPrediction",
+    "HeunVelocity",
     "InstantaneousVelocity",
+    "NormalizedVelocity",
     "SamplePrediction",
     "SolutionMap",
     "TrigFlowPrediction",
@@ -40,6 +42,9 @@ from afmlib.interfaces import Generator, Parameterization
 from afmlib.noise_levels import SIGMA_DATA, SIGMA_MIN, level_scale, noise_level, time_of_level
 from afmlib.ops.flow import expand, interpolate
 from afmlib.typing import Labels, Latents, Timesteps
+
+MAX_TIME = 0.994
+"""The largest time of inductive moment matching."""
 
 MIN_TIME = 0.05
 """The smallest time by which a sample prediction is divided."""
@@ -180,6 +185,54 @@ class ConditionedSample(Parameterization):
         made = generator(latents, labels, timesteps_src, timesteps_tgt, **given)
         velocity = velocity_of_sample(made, latents, timesteps_src)
         return latents - expand(timesteps_src - timesteps_tgt, latents) * velocity
+
+
+class NormalizedVelocity(Parameterization):
+    r"""The network gets latents of unit variance and returns the mean velocity.
+
+    .. math:: x_t = x_s - (s - t) \, g\Big( \frac{x_s}{\sqrt{(1 - s)^2 + s^2}}, s, t \Big)
+
+    Noise counts as latents at the time 0.994.
+    """
+
+    def forward(
+        self,
+        generator: Generator,
+        latents: Latents,
+        labels: Labels,
+        timesteps_src: Timesteps,
+        timesteps_tgt: Timesteps,
+    ) -> Latents:
+        s, t = (times.clamp(max=MAX_TIME) for times in (timesteps_src, timesteps_tgt))
+        norm = ((1 - s).square() + s.square()).sqrt()
+        velocity = generator(latents / expand(norm, latents), labels, s, t)
+        return latents - expand(s - t, latents) * velocity
+
+
+class HeunVelocity(Parameterization):
+    r"""The network returns the velocity at the source, and a step is one of Heun's method.
+
+    .. math:: x' = x_s - (s - t) \, g(x_s, s, s) , \qquad
+        x_t = x_s - \tfrac12 (s - t) \, \big(g(x_s, s, s) + g(x', t, t)\big)
+
+    A step evaluates the network twice, so that ``nfe`` is even.
+    """
+
+    evaluations_per_step = 2
+
+    def forward(
+        self,
+        generator: Generator,
+        latents: Latents,
+        labels: Labels,
+        timesteps_src: Timesteps,
+        timesteps_tgt: Timesteps,
+    ) -> Latents:
+        width = expand(timesteps_src - timesteps_tgt, latents)
+        first = generator(latents, labels, timesteps_src, timesteps_src)
+        reached = (latents - width * first).to(latents.dtype)
+        second = generator(reached, labels, timesteps_tgt, timesteps_tgt)
+        return latents - width * (first + second) / 2
 
 
 def velocity_of_sample(samples: Latents, latents: Latents, timesteps: Timesteps) -> Latents:

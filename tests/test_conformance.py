@@ -134,7 +134,9 @@ SMALL = {
         "ConditionedVelocity": [{}, dict(conditions=[0.5], factor=2.0)],
         "ConsistencyPrediction": [{}],
         "TrigFlowPrediction": [{}],
+        "HeunVelocity": [{}],
         "InstantaneousVelocity": [{}],
+        "NormalizedVelocity": [{}],
         "SamplePrediction": [{}],
         "SolutionMap": [{}],
         "VelocityPrediction": [{}],
@@ -212,7 +214,7 @@ SMALL = {
             ),
         ],
         "FlowMatching": [
-            dict(generator=DIT_GENERATOR | dict(use_timestep_src=True), nfe=2),
+            dict(generator=DIT_GENERATOR | dict(use_timestep_src=True), nfe=2, heun=True),
             dict(
                 generator=DIT_GENERATOR | dict(use_timestep_src=True, class_dropout_prob=0.5),
                 nfe=1,
@@ -239,6 +241,7 @@ SMALL = {
             ),
             dict(generator=SMOOTH | dict(time_pair="difference", use_timestep_src=False)),
         ],
+        "InductiveMomentMatching": [dict(generator=DIT_GENERATOR | BOTH_TIMES)],
         "AlphaFlow": [
             dict(generator=SMOOTH),
             dict(

@@ -9,7 +9,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,9 @@ class Parameterization(nn.Module, ABC):
     A parameterization with arguments keeps each one as an attribute of the same name, plain data,
     since a checkpoint stores them.
     """
+
+    evaluations_per_step: ClassVar[int] = 1
+    """How often a step evaluates the network."""
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -191,6 +194,12 @@ class SampleModel(nn.Module):
             raise ValueError(f"nfe must be at most {MAX_NFE}, got {nfe}.")
         if nfe != own and not self.conventions.any_nfe:
             raise ValueError(f"This model was trained for nfe {own} only, not for {nfe}.")
+        per_step = self.parameterization.evaluations_per_step
+        if nfe % per_step:
+            raise ValueError(
+                f"A step of {type(self.parameterization).__name__} evaluates the network "
+                f"{per_step} times, so that nfe must be divisible by {per_step}, got {nfe}."
+            )
         return nfe
 
     def forward(
@@ -222,7 +231,7 @@ class SampleModel(nn.Module):
         nfe: int | None = None,
         draw_noises: Callable[[int], Tensor] | None = None,
     ) -> Iterator[Latents]:
-        """Yields the noises, and the latents after each evaluation. The last ones are the samples.
+        """Yields the noises, and the latents after each step. The last ones are the samples.
 
         The arguments are those of `forward`.
 
@@ -230,7 +239,8 @@ class SampleModel(nn.Module):
             ValueError: If the model does not support ``nfe``, or needs ``draw_noises``.
         """
         draw = _refuse_to_draw if draw_noises is None else draw_noises
-        grid = sampling_times(self.check_nfe(nfe))
+        per_step = self.parameterization.evaluations_per_step
+        grid = sampling_times(self.check_nfe(nfe) // per_step)
         times = [self.parameterization.sampling_time(time) for time in grid]
         # Times stay in float32: in half precision 0.751 would be 0.75.
         precise = torch.promote_types(noises.dtype, torch.float32)

@@ -21,7 +21,7 @@ from typing import ClassVar
 from afmlib.interfaces import Generator, Objective, Terms
 from afmlib.ops.drawing import RandomSource, normal_like, uniform_like
 from afmlib.ops.flow import interpolate
-from afmlib.parameterizations import InstantaneousVelocity
+from afmlib.parameterizations import HeunVelocity, InstantaneousVelocity
 from afmlib.typing import Labels, Latents, Timesteps
 
 
@@ -40,18 +40,26 @@ class FlowMatchingDraws:
 
 
 class FlowMatching(Objective):
-    """Flow matching with Euler steps.
+    """Flow matching with steps of Euler's or Heun's method.
 
     Args:
         generator: The network, which embeds the source time. With a ``class_dropout_prob``, labels
             are dropped in training.
-        nfe: The default number of Euler steps of a sample.
+        nfe: The default number of network evaluations of a sample.
+        heun: Whether samples take steps of Heun's method, of two evaluations each, instead of
+            Euler's. Training is the same.
+
+    Raises:
+        ValueError: If ``nfe`` is odd for Heun's method.
     """
 
     players: ClassVar[Mapping[str, int]] = {"generator": 1}
 
-    def __init__(self, generator: Generator, nfe: int = 50) -> None:
-        super().__init__(generator, InstantaneousVelocity(), nfe, any_nfe=True)
+    def __init__(self, generator: Generator, nfe: int = 50, heun: bool = False) -> None:
+        solver = HeunVelocity() if heun else InstantaneousVelocity()
+        super().__init__(generator, solver, nfe, any_nfe=True)
+        if nfe % solver.evaluations_per_step:
+            raise ValueError(f"Heun's method evaluates the network twice a step: nfe {nfe} is odd.")
         self.require_times(generator, source=True)
 
     def draw(self, latents: Latents, generator: RandomSource | None = None) -> FlowMatchingDraws:

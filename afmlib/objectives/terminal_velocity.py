@@ -149,7 +149,7 @@ class TerminalVelocityMatching(Objective):
         def step(end: Timesteps) -> Latents:  # Without the factor w, which cancels with beta.
             return -expand(s - end, sources) * self.generator(sources, labels, s, end, **given)
 
-        steps, slopes = torch.func.jvp(step, (t,), (torch.ones_like(t),))
+        steps, slopes = torch.func.jvp(step, (t,), (torch.ones_like(t),))[:2]
         ends = sources + (steps / expand(betas, sources)).detach()
         with torch.no_grad():
             velocities = self.generator_target(ends.to(sources.dtype), labels, t, t, **given)
