@@ -1,4 +1,4 @@
-"""The weights that a run starts with: of another run, or of a published checkpoint."""
+"""The weights that a run starts with: of another run, or of a checkpoint of another project."""
 
 __all__ = ["COMPARED", "initialize"]
 
@@ -151,7 +151,7 @@ def _check_scale(path: str, weights: Mapping[str, Tensor], conventions: Mapping[
 
 
 def _other_meaning(objective: Objective, player: str, source: str) -> str:
-    """Says if the network means something else than the given one."""
+    """Returns a remark if the network means something else than the given one."""
     model = objective.sample_model
     if player != "generator" or model is None:
         return ""

@@ -1,4 +1,4 @@
-"""The model card of an export: what it is, how to open it, and how good it is.
+"""The model card of an export: its classes, commands that open it, and its evaluations.
 
 The header is the metadata of the Hugging Face Hub: license, base model, and the evaluations as a
 ``model-index``.

@@ -125,7 +125,7 @@ def read_generator_folder(folder: str) -> tuple[dict[str, Any], dict[str, Tensor
     try:
         config = json.loads(storage.read_bytes(path, MAX_MANIFEST))
         if not isinstance(config, dict):
-            raise ValueError("it is no mapping")
+            raise ValueError("it is not a mapping")
         path = storage.join(folder, "generator", WEIGHTS)
         with storage.open_to_read(path) as file:
             return config, read_tensors(file, path)

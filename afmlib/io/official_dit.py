@@ -1,4 +1,4 @@
-r"""The published weights of DiT, SiT and REPA, in the conventions of this library.
+r"""The weights of DiT, SiT and REPA, in the conventions of this library.
 
 All three have the parameter names of our transformer. The differences are in their meaning:
 
@@ -86,7 +86,7 @@ def _has_variance(state: Mapping[str, Tensor]) -> bool:
 
 
 def convert(state: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tensor], list[str]]:
-    """Returns the weights in the conventions of this library, and what was left out.
+    """Returns the weights in the conventions of this library, and the names of unused parts.
 
     Args:
         state: The weights of the file.
@@ -153,7 +153,7 @@ def fit(
         path: The file, for messages.
 
     Returns:
-        The complete state dict of the network, and a description of what was left out or is new.
+        The complete state dict of the network, and a description of unused and new parts.
 
     Raises:
         CheckpointError: If they do not fit. It names every difference.
