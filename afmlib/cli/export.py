@@ -17,11 +17,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument(
         "--format",
-        type=Literal["safetensors", "diffusers", "pth", "npz"],
+        type=Literal["safetensors", "diffusers", "pth", "npz", "checkpoint"],
         help="safetensors: a folder with a model card; diffusers: a folder that diffusers opens as "
-        "a pipeline; pth: a file in the layout of the official "
-        "checkpoints; npz: balanced and shuffled samples for ADM's evaluation suite (default: "
-        "from the ending of --out)",
+        "a pipeline; pth: a file in the layout of the official checkpoints; npz: balanced and "
+        "shuffled samples for ADM's evaluation suite; checkpoint: a sharded checkpoint with its "
+        "training state, as a plain one (default: from the ending of --out)",
     )
     parser.add_argument("--out", type=str, required=True, help="the folder or file")
     parser.add_argument(
@@ -51,6 +51,8 @@ def run(options: Any) -> int:
     form = _format(options)
     if storage.is_local(options.out):
         require_writable(options.out.rstrip("/"))
+    if form == "checkpoint":
+        return _export_checkpoint(options)
     if form == "npz":
         return _export_samples(options)
     given = given_model(options)
@@ -62,13 +64,39 @@ def run(options: Any) -> int:
 def _format(options: Any) -> str:
     endings = {".pth": "pth", ".pt": "pth", ".npz": "npz"}
     by_name = next((form for end, form in endings.items() if options.out.endswith(end)), None)
-    if options.format in ("safetensors", "diffusers") and by_name is not None:
+    if options.format in ("safetensors", "diffusers", "checkpoint") and by_name is not None:
         raise ValueError(
             f"--format {options.format} writes a folder, but --out is {options.out!r}."
         )
     if options.format in ("pth", "npz") and by_name != options.format:
         raise ValueError(f"--out must end in .{options.format}, got {options.out!r}.")
     return options.format or by_name or "safetensors"
+
+
+def _export_checkpoint(options: Any) -> int:
+    """Writes a checkpoint in the plain layout, with its training state."""
+    from afmlib.io import storage
+    from afmlib.io.checkpoint import (
+        find_checkpoint,
+        load_tensors,
+        load_training_state,
+        read_config,
+        read_manifest,
+        save_checkpoint,
+        stored_networks,
+    )
+
+    folder, out = find_checkpoint(options.checkpoint), options.out.rstrip("/")
+    if storage.list_files(out) or storage.list_folders(out):
+        raise FileExistsError(f"{out} is not empty: choose another folder.")
+    manifest = read_manifest(folder)
+    networks = {name: load_tensors(folder, name) for name in sorted(stored_networks(manifest))}
+    for key in ("format", "files"):
+        manifest.pop(key)
+    save_checkpoint(out, networks, load_training_state(folder), read_config(folder), manifest)
+    say(f"{out}: a plain checkpoint of {folder}")
+    say(f"To resume from it, put it in the place of {folder}.")
+    return 0
 
 
 def _export_folder(given: Any, options: Any) -> int:

@@ -65,6 +65,8 @@ def check_config(config: Mapping[str, Any]) -> RunConfig:
     if "phases" in config:
         sections["phases"] = _phases(config["phases"], sections["evaluation"])
     run = section(RunConfig, {**config, **sections, "optimizers": {}}, "")
+    if run.sharded_checkpoints and run.distributed == "ddp":
+        raise ConfigError("sharded_checkpoints needs distributed: fsdp or hsdp, not ddp.")
     for plugin in run.plugins:
         load_plugin_file(Path(plugin))
     _check_component(DATASETS, run.data, "data")

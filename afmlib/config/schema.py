@@ -230,6 +230,10 @@ class RunConfig:
     keep_every: int | None = None
     """Checkpoints at multiples of this many images are kept too."""
 
+    sharded_checkpoints: bool = False
+    """Whether each process writes and reads its own shards, with several processes and
+    ``distributed: fsdp``. Otherwise the first process writes whole tensors."""
+
     sample_every: int | None = None
     """Images between two sample grids. Defaults to one at the end of the run."""
 

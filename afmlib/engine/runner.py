@@ -49,7 +49,7 @@ from afmlib.engine.optimizers import build_optimizers
 from afmlib.engine.phases import controller_of, protocol_of
 from afmlib.engine.run_folder import SAMPLES, RunFolder
 from afmlib.engine.same_run import check_same_command, check_same_run
-from afmlib.engine.state import checkpoint_bytes, copy_run, load_run
+from afmlib.engine.state import checkpoint_bytes, copy_run, copy_shards, load_run
 from afmlib.engine.step import TrainingError, TrainingStep
 from afmlib.evaluation import check_evaluation_setup
 from afmlib.interfaces import Conventions, Dataset, Objective
@@ -380,8 +380,10 @@ class Runner(MMEngineRunner):
         if folder != self.last_checkpoint:  # A signal may arrive right after it was saved.
             self.log.file.flush()
             config, manifest = dump(self.full_config), self._manifest()
+            is_sharded = self.run_config.sharded_checkpoints and processes.size() > 1
+            copy = copy_shards if is_sharded else copy_run
             decoder = self.dataset.decoder()
-            write = copy_run(folder, self.step, self.stateful, config, manifest, decoder)
+            write = copy(folder, self.step, self.stateful, config, manifest, decoder)
             keep = self.run_config.keep_last, self.run_config.keep_every
 
             def write_and_remove() -> None:

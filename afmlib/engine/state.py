@@ -1,7 +1,15 @@
 """The state of a run, as it is written into a checkpoint and read from one."""
 
-__all__ = ["checkpoint_bytes", "copy_run", "load_network", "load_run", "whole_network"]
+__all__ = [
+    "checkpoint_bytes",
+    "copy_run",
+    "copy_shards",
+    "load_network",
+    "load_run",
+    "whole_network",
+]
 
+import contextlib
 import copy
 import operator
 from collections.abc import Callable, Mapping
@@ -13,20 +21,31 @@ from torch import Tensor
 
 import afmlib
 from afmlib import processes
-from afmlib.engine.distribution import Distribution
+from afmlib.engine.distribution import Distribution, ShardedDataParallel
+from afmlib.engine.node_reads import read_on_node
 from afmlib.engine.optimizers import AdamWithoutMomentum, PlayerOptimizer
 from afmlib.engine.step import TrainingStep
 from afmlib.interfaces import Autoencoder, Objective
+from afmlib.io import storage
 from afmlib.io.checkpoint import (
+    MOMENTS,
     CheckpointError,
+    add_moments,
+    begin_checkpoint,
     load_tensors,
     load_training_state,
     read_manifest,
     save_checkpoint,
+    sharded_index,
 )
+from afmlib.io.shards import Open, Whole
 
 ADAM_STATE, SGD_STATE = {"step", "exp_avg", "exp_avg_sq"}, {"momentum_buffer"}
 STATE_WITHOUT_MOMENTUM = ADAM_STATE - {"exp_avg"}
+
+
+def _holds_shards(step: TrainingStep) -> bool:
+    return isinstance(step.distribution, ShardedDataParallel)
 
 
 def _network_names(objective: Objective) -> list[str]:
@@ -94,6 +113,87 @@ def copy_run(
     return partial(save_checkpoint, folder, networks, training, config, manifest)
 
 
+def copy_shards(
+    folder: str,
+    step: TrainingStep,
+    hooks: Mapping[str, Any],
+    config: str,
+    manifest: Mapping[str, Any],
+    autoencoder: Autoencoder | None = None,
+) -> Callable[[], None]:
+    """Copies the shards of this process. It has the arguments of `copy_run`.
+
+    Returns:
+        A function that writes a sharded checkpoint. All processes must call it, in any thread.
+    """
+    from torch.distributed.tensor import DTensor
+
+    from afmlib.engine.shard_files import cpu_group, save_shards
+
+    shards, optimizers, names = {}, {}, _network_names(step.objective)
+    for name in names:
+        for key, value in step.objective.get_submodule(name).state_dict().items():
+            shards[f"{name}/{key}"] = value.detach().to("cpu", copy=True)
+    for player, optimizer in step.optimizers.items():
+        state = optimizer.optimizer.state_dict()
+        rest: dict[Any, dict[str, Any]] = {index: {} for index in state["state"]}
+        for index, moments in state["state"].items():
+            for key, value in moments.items():
+                if isinstance(value, DTensor):
+                    shards[f"{MOMENTS}/{player}/{index}/{key}"] = value.to("cpu", copy=True)
+                else:
+                    rest[index][key] = value
+        optimizers[player] = _copied({**state, "state": rest})
+    training = {
+        "objective": _copied(
+            {k: v for k, v in step.objective.state_dict().items() if k.split(".")[0] not in names}
+        ),
+        "optimizers": optimizers,
+        "average_updates": step.ema_updates,
+        "hooks": _copied({name: hook.state_dict() for name, hook in hooks.items()}),
+    }
+    whole = {}
+    if autoencoder is not None and autoencoder.spec is not None:
+        whole["autoencoder"] = autoencoder.state_dict()
+        manifest = {**manifest, "autoencoder": autoencoder.spec}
+    versions = {"afmlib": afmlib.__version__, "torch": torch.__version__}
+    group = cpu_group()
+
+    def write() -> None:
+        try:
+            checksums = save_shards(folder, shards, partial(begin_checkpoint, folder), group)
+        except OSError:
+            if processes.rank() == 0:
+                with contextlib.suppress(OSError):  # The user must see the original error.
+                    storage.remove_folder(folder)
+            raise
+        if processes.rank() == 0:
+            described = {**manifest, "versions": versions}
+            save_checkpoint(folder, whole, training, config, described, shards=checksums)
+
+    return write
+
+
+def _load_shards(
+    step: TrainingStep, index: Mapping[str, Whole], opened: Open
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Reads this process's shards. Returns those of the networks, and the moments, by name."""
+    from afmlib.engine.shard_files import load_shards
+
+    networks, moments = {}, {}
+    for name in _network_names(step.objective):
+        for key, value in step.objective.get_submodule(name).state_dict().items():
+            networks[f"{name}/{key}"] = value
+    for name in index:
+        if name.startswith(f"{MOMENTS}/"):
+            _, player, number, _ = name.split("/")
+            parameter = step.optimizers[player].trainable[int(number)]
+            moments[name] = torch.zeros_like(parameter.detach())
+    load_shards({**networks, **moments}, index, opened)
+    tensors = {name.replace("/", ".", 1): tensor for name, tensor in networks.items()}
+    return tensors, {name.split("/", 1)[1]: tensor for name, tensor in moments.items()}
+
+
 def _copied(tree: Any, gather: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Any:
     """Returns a copy of plain data with whole tensors on the CPU. Only the first process has it."""
     if isinstance(tree, Tensor):
@@ -116,14 +216,22 @@ def load_run(folder: str, step: TrainingStep, hooks: Mapping[str, Any]) -> int:
         CheckpointError: If the checkpoint is corrupt or does not fit.
     """
     objective = step.objective
-    state = load_training_state(folder)
+    sharded = sharded_index(folder) if _holds_shards(step) else None
+    read = partial(load_training_state, folder, with_moments=sharded is None)
+    state = read_on_node(read, partial(_place_moment, step))
     try:
         tensors = dict(state["objective"])
-        for name in _network_names(objective):
-            tensors |= {f"{name}.{key}": value for key, value in load_tensors(folder, name).items()}
-        _load_module(objective, tensors, step.distribution)
+        if sharded is not None:
+            networks, moments = _load_shards(step, *sharded)
+            tensors |= networks
+            add_moments(state, moments)
+        else:
+            for name in _network_names(objective):
+                network = _read_network(objective, name, folder, step.distribution)
+                tensors |= {f"{name}.{key}": value for key, value in network.items()}
+        objective.load_state_dict(tensors, strict=True)
         for player, optimizer in step.optimizers.items():
-            _load_optimizer(optimizer, state["optimizers"][player], step.distribution)
+            _load_optimizer(optimizer, state["optimizers"][player])
         step.ema_updates = int(state["average_updates"])
         for name, hook in hooks.items():
             hook.load_state_dict(state["hooks"][name])
@@ -152,23 +260,34 @@ def load_network(objective: Objective, name: str, folder: str, distribution: Dis
     Raises:
         CheckpointError: If it is missing or corrupt.
     """
-    _load_module(objective.get_submodule(name), load_tensors(folder, name), distribution)
+    tensors = _read_network(objective, name, folder, distribution)
+    objective.get_submodule(name).load_state_dict(tensors, strict=True)
 
 
-def _load_module(
-    module: torch.nn.Module, tensors: Mapping[str, Tensor], distribution: Distribution
-) -> None:
-    own = module.state_dict()
-    sharded = {
-        name: distribution.shard_like(value, own[name]) if name in own else value
-        for name, value in sorted(tensors.items())  # Processes must agree on the order.
-    }
-    module.load_state_dict(sharded, strict=True)
+def _read_network(
+    objective: Objective, name: str, folder: str, distribution: Distribution
+) -> dict[str, Tensor]:
+    own = objective.get_submodule(name).state_dict()
+
+    def place(path: tuple[Any, ...], whole: Tensor) -> Tensor:
+        like = own.get(path[0])
+        return whole if like is None else distribution.shard_like(whole.to(like.device), like)
+
+    return read_on_node(partial(load_tensors, folder, name), place)
 
 
-def _load_optimizer(
-    optimizer: PlayerOptimizer, state: Mapping[str, Any], distribution: Distribution
-) -> None:
+def _place_moment(step: TrainingStep, path: tuple[Any, ...], whole: Tensor) -> Tensor:
+    """Shards a moment of an optimizer, or moves it to its device, as soon as it is read."""
+    match path:
+        case ("optimizers", player, "state", int(index), "exp_avg" | "exp_avg_sq"):
+            trainable = step.optimizers[player].trainable if player in step.optimizers else []
+            if index < len(trainable) and whole.shape == trainable[index].shape:
+                like = trainable[index]
+                return step.distribution.shard_like(whole.to(like.device), like)
+    return whole
+
+
+def _load_optimizer(optimizer: PlayerOptimizer, state: Mapping[str, Any]) -> None:
     if not state["state"].keys() <= set(range(len(optimizer.trainable))):
         raise ValueError("it has optimizer state for unknown parameters")
     without_momentum = isinstance(optimizer.optimizer, AdamWithoutMomentum)
@@ -179,10 +298,8 @@ def _load_optimizer(
             raise ValueError("its optimizer state does not match the optimizer type")
         parameter, sharded[index] = optimizer.trainable[index], dict(moments)
         for name in ("exp_avg", "exp_avg_sq"):
-            if name in moments:
-                if not _is_float(moments[name], parameter.shape):
-                    raise ValueError(f"{name} does not have shape {tuple(parameter.shape)}")
-                sharded[index][name] = distribution.shard_like(moments[name], parameter)
+            if name in moments and not _is_float(moments[name], parameter.shape):
+                raise ValueError(f"{name} does not have shape {tuple(parameter.shape)}")
         if without_momentum:  # Older versions stored it, though the updates did not depend on it.
             sharded[index].pop("exp_avg", None)
         if "step" in moments and not _is_float(moments["step"], torch.Size()):

@@ -14,7 +14,10 @@ __all__ = [
     "CONFIG",
     "EXPORT_MANIFEST",
     "EXPORT_WEIGHTS",
+    "MOMENTS",
     "CheckpointError",
+    "add_moments",
+    "begin_checkpoint",
     "checkpoint_folders",
     "checkpoint_path",
     "find_checkpoint",
@@ -28,6 +31,7 @@ __all__ = [
     "save_checkpoint",
     "set_aside",
     "stored_networks",
+    "sharded_index",
 ]
 
 import contextlib
@@ -54,6 +58,7 @@ from afmlib.io.checked_files import (
 )
 from afmlib.io.hub_files import hub_copy
 from afmlib.io.zoo import zoo_folder, zoo_names
+from afmlib.io.shards import INDEX, Open, Whole, read_index, whole_tensors
 
 CHECKPOINTS = "checkpoints"
 MANIFEST = "manifest.json"
@@ -61,6 +66,8 @@ EXPORT_MANIFEST, EXPORT_WEIGHTS = "config.json", "model.safetensors"
 TRAINING = "training.pt"
 CONFIG = "config.yaml"
 FORMAT = 1
+MOMENTS = "optimizers"
+"""The first part of the names of moments in a sharded checkpoint."""
 DAMAGED_SUFFIX = ".damaged"
 ROLES = ("generator", "classifier")
 NUMBERED = (CHECKPOINTS, "snapshots")
@@ -104,6 +111,7 @@ def save_checkpoint(
     config: str | None,
     manifest: Mapping[str, Any],
     manifest_name: str = MANIFEST,
+    shards: Mapping[str, str] | None = None,
 ) -> None:
     """Writes a checkpoint, its manifest last.
 
@@ -118,6 +126,7 @@ def save_checkpoint(
         config: The text of the config, if there is one.
         manifest: More entries of the manifest, as plain data.
         manifest_name: The file of the manifest.
+        shards: The checksums of shards that were written after `begin_checkpoint`, by file name.
 
     Raises:
         OSError: If there is no space or no permission.
@@ -129,21 +138,26 @@ def save_checkpoint(
         contents[TRAINING] = partial(torch.save, dict(training))
     if config is not None:
         contents[CONFIG] = config.encode()
-    if storage.is_link(folder):
-        storage.remove_folder(folder)
-    storage.remove_file(storage.join(folder, manifest_name))
-    storage.remove_temporaries(folder)
+    if shards is None:
+        begin_checkpoint(folder, manifest_name)
     try:
-        checksums = {
-            name: write_checked(storage.join(folder, name), content)
-            for name, content in contents.items()
-        }
+        checksums = dict(shards or {})
+        for name, content in contents.items():
+            checksums[name] = write_checked(storage.join(folder, name), content)
         filled = {"format": FORMAT, **manifest, "files": checksums}
         text = json.dumps({**filled, "checksum": _checksum(filled)}, indent=2)
         storage.write_atomically(storage.join(folder, manifest_name), text.encode())
     except BaseException:
-        _remove(folder, (manifest_name, *contents))
+        _remove(folder, (manifest_name, *contents, *(shards or ())))
         raise
+
+
+def begin_checkpoint(folder: str, manifest_name: str = MANIFEST) -> None:
+    """Prepares a folder for a new checkpoint: an old one in it becomes invalid."""
+    if storage.is_link(folder):
+        storage.remove_folder(folder)
+    storage.remove_file(storage.join(folder, manifest_name))
+    storage.remove_temporaries(folder)
 
 
 def _remove(folder: str, names: Iterable[str]) -> None:
@@ -208,6 +222,8 @@ def stored_networks(manifest: Mapping[str, Any]) -> set[str]:
     """Returns the names of the networks of a checkpoint, as `load_tensors` takes them."""
     files = set(manifest["files"])
     names = {name.removesuffix(".safetensors") for name in files if name.endswith(".safetensors")}
+    if INDEX in files:  # One file per process.
+        names = {re.sub(r"-\d{5,}$", "", name) for name in names} - {MOMENTS}
     if EXPORT_WEIGHTS in files:
         names = names - {"model"} | {f"{role}_ema" for role in ROLES if role in manifest}
     return names
@@ -250,20 +266,68 @@ def load_tensors(folder: str, network: str) -> dict[str, Tensor]:
     """
     manifest = read_manifest(folder)
     name = f"{network}.safetensors"
+    if INDEX in manifest["files"] and name not in manifest["files"]:
+        opened = partial(_verified, folder, manifest=manifest)
+        tensors = whole_tensors(read_index(opened), f"{network}/", opened)
+        if not tensors:
+            raise CheckpointError(f"{folder} has no {network} in its {INDEX}.")
+        return tensors
     if name not in manifest["files"] and network in stored_networks(manifest):
         name = EXPORT_WEIGHTS
     with _verified(folder, name, manifest) as file:
         return read_tensors(file, storage.join(folder, name))
 
 
-def load_training_state(folder: str) -> dict[str, Any]:
+def load_training_state(folder: str, with_moments: bool = True) -> dict[str, Any]:
     """Loads the training state of a checkpoint, without the network weights.
+
+    Args:
+        folder: The checkpoint.
+        with_moments: Whether to read the moments of a sharded checkpoint.
 
     Raises:
         CheckpointError: If it is missing or corrupt, or holds anything but plain data.
     """
-    with _verified(folder, TRAINING, read_manifest(folder)) as file:
-        return read_plain_data(file, storage.join(folder, TRAINING))
+    manifest = read_manifest(folder)
+    with _verified(folder, TRAINING, manifest) as file:
+        state = read_plain_data(file, storage.join(folder, TRAINING))
+    if INDEX in manifest["files"] and with_moments:
+        opened = partial(_verified, folder, manifest=manifest)
+        moments = whole_tensors(read_index(opened), f"{MOMENTS}/", opened)
+        add_moments(state, moments)
+    return state
+
+
+def add_moments(state: Mapping[str, Any], moments: Mapping[str, Tensor]) -> None:
+    """Adds the moments of a sharded checkpoint to its training state.
+
+    Args:
+        state: The training state.
+        moments: The moments by player, number of the parameter, and name.
+
+    Raises:
+        CheckpointError: If they do not fit together.
+    """
+    try:
+        for name, tensor in moments.items():
+            player, number, moment = name.split("/")
+            own = state["optimizers"][player]["state"].setdefault(int(number), {})
+            own[moment] = tensor
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{INDEX} does not fit {TRAINING}: {error!r}.") from error
+
+
+def sharded_index(folder: str) -> tuple[dict[str, Whole], Open] | None:
+    """Returns the index of a sharded checkpoint and what opens its files; None of a plain one.
+
+    Raises:
+        CheckpointError: If it is missing or corrupt.
+    """
+    manifest = read_manifest(folder)
+    if INDEX not in manifest["files"]:
+        return None
+    opened = partial(_verified, folder, manifest=manifest)
+    return read_index(opened), opened
 
 
 def read_config(folder: str) -> str:

@@ -98,10 +98,10 @@ SETTINGS = {
     "objective.generator.hidden_size": 16,
     "objective.discriminator.hidden_size": 16,
     "global_batch": 8,
-    "num_images": 4800,
+    "num_images": 1200,
     "checkpoint_every": "null",
     "sample_every": "null",
-    "log.every": 40,
+    "log.every": 8,
     "evaluation.metrics": "[]",
     "evaluation.extractor": "null",
 }
@@ -162,7 +162,7 @@ def test_script_of_the_page_requeues_and_resumes_bit_for_bit(cluster, tmp_path):
     job = cluster.run(*sbatch, cwd=tmp_path).stdout.strip()
     log, output = tmp_path / "run/log.jsonl", tmp_path / f"afm-xl2-{job}.txt"
 
-    def wait(condition, seconds=300):
+    def wait(condition, seconds=900):
         deadline = time.monotonic() + seconds
         while not condition():
             shown = output.read_text() if output.exists() else ""

@@ -1,4 +1,4 @@
-"""What two processes do with folders of images, for tests/data/test_image_folder.py."""
+"""What two processes read together: folders of images, and data that one of them reads."""
 
 import torch
 
@@ -7,8 +7,9 @@ from afmlib.data import image_files
 from afmlib.data.image_folder import ImageFolder
 from afmlib.data.image_store import ImageStore
 from afmlib.engine import join_processes, leave_processes
+from afmlib.engine.node_reads import read_on_node
 
-__all__ = ["look_together"]
+__all__ = ["look_together", "read_together"]
 
 
 def look_together(folder, results):
@@ -26,4 +27,26 @@ def look_together(folder, results):
         else:
             found = (list(data.files), data.labels.tolist(), data.class_names, len(contents))
     torch.save((found, errors, len(listings)), f"{results}-{processes.rank()}.pt")
+    leave_processes()
+
+
+def read_together(data, results):
+    """Reads a file on one process, and an invalid one; stores what this process has."""
+    join_processes("cpu")
+    reads, paths = [], []
+
+    def read(path):
+        reads.append(path)
+        return torch.load(path)
+
+    def place(path, tensor):
+        paths.append(path)
+        return 2 * tensor if path[-1] == "double" else tensor
+
+    found, failure = read_on_node(lambda: read(data), place), None
+    try:
+        read_on_node(lambda: read(f"{data}.missing"))
+    except FileNotFoundError as error:
+        failure = str(error)
+    torch.save((found, paths, len(reads), failure), f"{results}-{processes.rank()}.pt")
     leave_processes()

@@ -85,7 +85,7 @@ class SlurmCluster:
                 )
             )
 
-    def run(self, *command, seconds=120, **options):
+    def run(self, *command, seconds=900, **options):
         """Runs a command on the cluster; returns the completed process."""
         return subprocess.run(
             command,

@@ -4,6 +4,8 @@ Each function is one experiment. The tests compare what it returns in each proce
 returns in one process.
 """
 
+import contextlib
+import errno
 from pathlib import Path
 
 import torch
@@ -16,6 +18,7 @@ from afmlib.config import ConfigError, EvaluationConfig, load_config
 from afmlib.engine import Runner, TrainingError, join_processes, leave_processes
 from afmlib.evaluation import EvaluationError, evaluate_model, sample_together
 from afmlib.interfaces import FeatureExtractor, Regularizer
+from afmlib.io import storage
 from afmlib.objectives.adversarial_flow import AdversarialFlow
 from afmlib.registry import EXTRACTORS, OBJECTIVES, REGULARIZERS, build_dataset
 
@@ -281,3 +284,35 @@ def everything(folder):
     results["failed evaluation"] = failed_evaluation(f"{folder}/model")
     torch.save(results, f"{folder}/results-{processes.rank()}.pt")
     leave_processes()
+
+
+def train_sharded(folder):
+    """Begins and resumes two equal runs, of which one has sharded checkpoints."""
+    for num_images in (16, 32):
+        for name, sharded in (("sharded", "true"), ("plain", "false")):
+            settings = ["distributed=fsdp", f"sharded_checkpoints={sharded}", "checkpoint_every=8"]
+            settings += [f"num_images={num_images}", "keep_last=9"]
+            train("afm", Path(folder, name), *settings, resume=num_images > 16)
+    with _full_disk_in_the_second(Path(folder)), contextlib.suppress(OSError):
+        settings = ["distributed=fsdp", "sharded_checkpoints=true"]
+        train("afm", Path(folder, "full"), *settings)
+    leave_processes()
+
+
+@contextlib.contextmanager
+def _full_disk_in_the_second(folder):
+    write = storage.write_atomically
+
+    def full(path, content):
+        if processes.rank() == 1 and "generator" in path:
+            raise OSError(errno.ENOSPC, "No space left on device", path)
+        write(path, content)
+
+    storage.write_atomically = full
+    try:
+        yield
+    except OSError as error:
+        (folder / f"full-{processes.rank()}.txt").write_text(str(error))
+        raise
+    finally:
+        storage.write_atomically = write
