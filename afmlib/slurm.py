@@ -24,7 +24,7 @@ def join_slurm_step() -> None:
     """Sets the variables of torchrun in a task of ``srun``, if there are several tasks.
 
     If ``WORLD_SIZE`` is set, nothing changes: torchrun has started the process, or the user wants
-    separate runs. A batch script is no step, so a command in it is a single process.
+    separate runs. A command in a batch script, without srun, is a single process.
 
     Raises:
         ValueError: If variables of SLURM are missing.

@@ -69,13 +69,13 @@ def save_shards(
     writer = _Writer(folder, begin)
     try:
         dcp.save(dict(tensors), storage_writer=writer, process_group=group)
-    except CheckpointException as failure:  # It is no Exception.
+    except CheckpointException as failure:  # A BaseException.
         raise _cause(failure, folder) from failure
     return writer.checksums
 
 
 def load_shards(tensors: Mapping[str, Tensor], index: Mapping[str, Whole], opened: Open) -> None:
-    """Reads tensors in place, of which this process may hold a shard.
+    """Reads tensors in place. This process may hold a shard of each.
 
     Raises:
         CheckpointError: If the files are corrupt or do not fit.

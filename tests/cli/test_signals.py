@@ -72,7 +72,9 @@ def saved(tmp_path):
     return list((tmp_path / "run/checkpoints").glob("*/manifest.json"))
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)]
+)
 def test_signal_saves(start, tmp_path, number, status):
     run = start()
     run.wait_for((tmp_path / "run/log.jsonl").exists)

@@ -279,12 +279,19 @@ def test_twenty_random_kills(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("distributed", ["ddp", "fsdp"])
-def test_kills_of_one_of_two_processes(tmp_path, distributed):
-    assert launch_two(tmp_path / "whole", distributed=distributed).wait() == 0
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"distributed": "ddp"},
+        {"distributed": "fsdp"},
+        {"distributed": "fsdp", "sharded_checkpoints": "true"},
+    ],
+)
+def test_kills_of_one_of_two_processes(tmp_path, settings):
+    assert launch_two(tmp_path / "whole", **settings).wait() == 0
     for kill, rank in ((("update", 9), 1), (("fsync", 9), 0), (("metric", 1), 0)):
-        assert launch_two(tmp_path / "run", kill, rank, distributed=distributed).wait() != 0
-    assert launch_two(tmp_path / "run", distributed=distributed).wait() == 0
+        assert launch_two(tmp_path / "run", kill, rank, **settings).wait() != 0
+    assert launch_two(tmp_path / "run", **settings).wait() == 0
     assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
