@@ -30,8 +30,8 @@ __all__ = [
     "remove_old",
     "save_checkpoint",
     "set_aside",
-    "stored_networks",
     "sharded_index",
+    "stored_networks",
 ]
 
 import contextlib
@@ -57,8 +57,8 @@ from afmlib.io.checked_files import (
     write_tensors,
 )
 from afmlib.io.hub_files import hub_copy
-from afmlib.io.zoo import zoo_folder, zoo_names
 from afmlib.io.shards import INDEX, Open, Whole, read_index, whole_tensors
+from afmlib.io.zoo import zoo_folder, zoo_names
 
 CHECKPOINTS = "checkpoints"
 MANIFEST = "manifest.json"
