@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from slurm_cluster import SlurmCluster
 
-from afmlib.io import slurm
+from afmlib import slurm
 from afmlib.io.checkpoint import find_checkpoint
 
 SCRIPT = re.search(

@@ -293,7 +293,7 @@ def train_sharded(folder):
             settings = ["distributed=fsdp", f"sharded_checkpoints={sharded}", "checkpoint_every=8"]
             settings += [f"num_images={num_images}", "keep_last=9"]
             train("afm", Path(folder, name), *settings, resume=num_images > 16)
-    with _full_disk_in_the_second(Path(folder)), contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), _full_disk_in_the_second(Path(folder)):
         settings = ["distributed=fsdp", "sharded_checkpoints=true"]
         train("afm", Path(folder, "full"), *settings)
     leave_processes()
