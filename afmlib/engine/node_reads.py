@@ -44,7 +44,8 @@ def read_on_node(
     if processes.size() == 1:
         return {key: _placed(value, (key,), place) for key, value in read().items()}
     first, group = _node(dist.group.WORLD)
-    data, outcome = None, [None, None]
+    data: Any = None
+    outcome: list[Any] = [None, None]
     if processes.rank() == first:
         try:
             data = read()

@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import (
+    STORAGE_TYPES,
     ChunkStorageMetadata,
     Metadata,
     MetadataIndex,
@@ -27,6 +27,8 @@ from torch.distributed.checkpoint.metadata import (
     TensorStorageMetadata,
 )
 from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, SavePlan, SavePlanner
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.checkpoint.storage import StorageReader, StorageWriter, WriteResult
 from torch.futures import Future
 
@@ -68,7 +70,7 @@ def save_shards(
     """
     writer = _Writer(folder, begin)
     try:
-        dcp.save(dict(tensors), storage_writer=writer, process_group=group)
+        save(dict(tensors), storage_writer=writer, process_group=group)
     except CheckpointException as failure:  # A BaseException.
         raise _cause(failure, folder) from failure
     return writer.checksums
@@ -81,7 +83,7 @@ def load_shards(tensors: Mapping[str, Tensor], index: Mapping[str, Whole], opene
         CheckpointError: If the files are corrupt or do not fit.
     """
     try:
-        dcp.load(dict(tensors), storage_reader=_Reader(index, opened), process_group=cpu_group())
+        load(dict(tensors), storage_reader=_Reader(index, opened), process_group=cpu_group())
     except CheckpointException as failure:
         raise CheckpointError(str(_cause(failure, "the checkpoint"))) from failure
 
@@ -95,7 +97,7 @@ def _cause(failure: CheckpointException, folder: str) -> OSError:
     return OSError(f"Process {rank}: {error}")
 
 
-class _Writer(StorageWriter):  # type: ignore[misc]
+class _Writer(StorageWriter):
     """Writes the shards of all processes, and in the first one the index.
 
     Args:
@@ -165,7 +167,7 @@ class _Writer(StorageWriter):  # type: ignore[misc]
         self.checksums[INDEX] = write_checked(storage.join(self.folder, INDEX), content)
 
 
-class _Reader(StorageReader):  # type: ignore[misc]
+class _Reader(StorageReader):
     """Reads the parts of a sharded checkpoint that a process needs."""
 
     def __init__(self, index: Mapping[str, Whole], opened: Open) -> None:
@@ -180,7 +182,7 @@ class _Reader(StorageReader):  # type: ignore[misc]
         return True
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        described = {
+        described: dict[str, STORAGE_TYPES] = {
             name: TensorStorageMetadata(
                 TensorProperties(dtype=whole.dtype),
                 torch.Size(whole.shape),

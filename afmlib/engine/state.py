@@ -88,29 +88,33 @@ def copy_run(
         name: whole_network(objective, name, step.distribution)
         for name in _network_names(objective)
     }
-    rest = {
-        key: value
-        for key, value in objective.state_dict().items()
-        if key.split(".")[0] not in networks
-    }
     moments = {
         player: _copied(optimizer.optimizer.state_dict(), gather)
         for player, optimizer in step.optimizers.items()
     }
     if processes.rank() > 0:
         return lambda: None
-    training = {
-        "objective": _copied(rest),
-        "optimizers": moments,
-        "average_updates": step.ema_updates,
-        "hooks": _copied({name: hook.state_dict() for name, hook in hooks.items()}),
-    }
+    training = _training_state(step, hooks, moments)
     if autoencoder is not None and autoencoder.spec is not None:
         networks["autoencoder"] = autoencoder.state_dict()
         manifest = {**manifest, "autoencoder": autoencoder.spec}
     versions = {"afmlib": afmlib.__version__, "torch": torch.__version__}
     manifest = {**manifest, "versions": versions}
     return partial(save_checkpoint, folder, networks, training, config, manifest)
+
+
+def _training_state(
+    step: TrainingStep, hooks: Mapping[str, Any], optimizers: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns a copy of the state without the networks."""
+    names = _network_names(step.objective)
+    state = step.objective.state_dict()
+    return {
+        "objective": _copied({k: v for k, v in state.items() if k.split(".")[0] not in names}),
+        "optimizers": optimizers,
+        "average_updates": step.ema_updates,
+        "hooks": _copied({name: hook.state_dict() for name, hook in hooks.items()}),
+    }
 
 
 def copy_shards(
@@ -130,8 +134,8 @@ def copy_shards(
 
     from afmlib.engine.shard_files import cpu_group, save_shards
 
-    shards, optimizers, names = {}, {}, _network_names(step.objective)
-    for name in names:
+    shards, optimizers = {}, {}
+    for name in _network_names(step.objective):
         for key, value in step.objective.get_submodule(name).state_dict().items():
             shards[f"{name}/{key}"] = value.detach().to("cpu", copy=True)
     for player, optimizer in step.optimizers.items():
@@ -144,14 +148,7 @@ def copy_shards(
                 else:
                     rest[index][key] = value
         optimizers[player] = _copied({**state, "state": rest})
-    training = {
-        "objective": _copied(
-            {k: v for k, v in step.objective.state_dict().items() if k.split(".")[0] not in names}
-        ),
-        "optimizers": optimizers,
-        "average_updates": step.ema_updates,
-        "hooks": _copied({name: hook.state_dict() for name, hook in hooks.items()}),
-    }
+    training = _training_state(step, hooks, optimizers)
     whole = {}
     if autoencoder is not None and autoencoder.spec is not None:
         whole["autoencoder"] = autoencoder.state_dict()
