@@ -68,7 +68,10 @@ def train(method: str, seed: int, options: argparse.Namespace) -> None:
         start = options.work_dir / f"afm/seed-{seed}"
         fixed = {"init_from": str(start), CLASSIFIER: str(train_classifier(options))}
     trials = tune(method, name, options.trials, options.trial_seconds, folder, fixed)
-    settings = {**fixed, **best_trial(trials)["settings"], "seed": seed}
+    chosen = folder / "chosen.json"
+    if not chosen.exists():  # All seeds have the same settings.
+        chosen.write_text(json.dumps(best_trial(trials)["settings"]))
+    settings = {**fixed, **json.loads(chosen.read_text()), "seed": seed}
     settings["num_images"] = images_for(name, seconds, folder, settings)
     settings["evaluate_every"] = settings["sample_every"] = settings["num_images"] // 6
     result = run(name, folder / f"seed-{seed}", settings)

@@ -17,11 +17,11 @@ def cache(tmp_path, monkeypatch):
 
 def test_training_is_reproducible_and_learns(cache):
     digits = Digits()
-    first = ClassifierExtractor(digits, num_steps=150)
+    first = ClassifierExtractor(digits, num_steps=60)
     (path,) = cache.iterdir()
     path.unlink()
 
-    second = ClassifierExtractor(digits, num_steps=150)
+    second = ClassifierExtractor(digits, num_steps=60)
 
     assert first.name == second.name
     test = digits.held_out()
@@ -68,4 +68,4 @@ def test_extractor_of_mnist_is_in_the_package(cache):
     assert not cache.exists()
     test = images.held_out()
     logits = extractor.extract(test.augment(test.images, None))["logits"]
-    assert (logits.argmax(1) == test.labels).double().mean() > 0.97
+    assert (logits.argmax(1) == test.labels).double().mean() > 0.98
