@@ -112,11 +112,12 @@ def _abilities(index: int) -> Iterator[str]:
     yield f"compute capability {major}.{minor}; TF32 {'yes' if major >= 8 else 'no'}"
     yield f"bfloat16 {'yes' if major >= 8 else 'no'}"
     yield f"fused AdamW {'works' if _has_fused(str(device)) else 'is missing'}"
+    cuda: Any = torch.backends.cuda
     switches = {
-        "flash": torch.backends.cuda.flash_sdp_enabled() and major >= 8,
-        "memory-efficient": torch.backends.cuda.mem_efficient_sdp_enabled() and major >= 5,
-        "cuDNN": torch.backends.cuda.cudnn_sdp_enabled() and major >= 8,
-        "math": torch.backends.cuda.math_sdp_enabled(),
+        "flash": cuda.flash_sdp_enabled() and major >= 8,
+        "memory-efficient": cuda.mem_efficient_sdp_enabled() and major >= 5,
+        "cuDNN": cuda.cudnn_sdp_enabled() and major >= 8,
+        "math": cuda.math_sdp_enabled(),
     }
     yield f"SDPA backends: {', '.join(name for name, works in switches.items() if works)}"
     peak = peak_of(device, "bfloat16")

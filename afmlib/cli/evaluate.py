@@ -3,14 +3,23 @@
 __all__ = ["HELP", "add_arguments", "run"]
 
 import contextlib
+import copy
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jsonargparse import ArgumentParser
 
 from afmlib.cli.options import add_common, add_device, add_model, add_set
 from afmlib.terminal import printable
+
+SWEPT: Mapping[str, Callable[[str], Any]] = {
+    "ema": {"true": True, "false": False}.__getitem__,
+    "nfe": int,
+    "seed": int,
+}
+"""The keys of --sweep, and how their values are read."""
 
 HELP = "Compute metrics of a model, or of images in a file."
 
@@ -32,6 +41,15 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--nfe", type=int, help="network evaluations per sample (default: the protocol's)"
+    )
+    parser.add_argument(
+        "--sweep",
+        type=str,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE,VALUE",
+        help="evaluate at each value of ema (true, false), nfe or seed, as a table; may be "
+        "repeated, for all combinations",
     )
     add_set(parser, "evaluation.num_samples=5000")
     parser.add_argument(
@@ -58,16 +76,61 @@ def run(options: Any) -> int:
         raise ValueError("--resume needs --work-dir, the folder of the evaluation to resume.")
     if options.samples is not None and options.nfe is not None:
         raise ValueError("--nfe is for models; --samples are already made.")
+    settings = _settings(options)
     if options.out:
         require_writable(options.out)
     device = device_of(options.device)
     is_model = options.checkpoint is not None
     with only_writer(options.work_dir) if options.work_dir else contextlib.nullcontext():
         device = join_processes(device)
+        if settings:
+            results = [_of_model(changed, device) for changed in settings.values()]
+            rows = [
+                {"setting": dict(setting), **result}
+                for setting, result in zip(settings, results, strict=True)
+                if result is not None
+            ]
+            if rows:
+                _report_sweep(rows, options.checkpoint, options.out)
+            return 0
         result = (_of_model if is_model else _of_file)(options, device)
     if result is not None:  # Only the first of several processes has it.
         _report(result, options.checkpoint if is_model else options.samples, options.out)
     return 0
+
+
+def _settings(options: Any) -> dict[tuple[tuple[str, Any], ...], Any]:
+    """Returns the options of each combination of ``--sweep``, in order.
+
+    Raises:
+        ValueError: If a key or a value is wrong, or the option is given twice.
+    """
+    if options.sweep and options.checkpoint is None:
+        raise ValueError("--sweep is for models; --samples are already made.")
+    values: dict[str, list[tuple[str, Any]]] = {}
+    for text in options.sweep:
+        key, _, listed = text.partition("=")
+        known = SWEPT.get(key)
+        if known is None:
+            raise ValueError(f"--sweep takes {', '.join(SWEPT)}, got {key!r}.")
+        if key in values:
+            raise ValueError(f"--sweep {key} is given twice: list its values in one.")
+        try:
+            values[key] = [(key, known(value)) for value in listed.split(",")]
+        except (KeyError, ValueError):
+            raise ValueError(f"--sweep {key} has a wrong value: {listed!r}.") from None
+    found = {}
+    for setting in itertools.product(*values.values()) if values else ():
+        changed = copy.deepcopy(options)
+        for key, value in setting:
+            if key == "ema":
+                changed.online = not value
+            elif key == "nfe":
+                changed.nfe = value
+            else:
+                changed.set.append(f"evaluation.seed={value}")
+        found[setting] = changed
+    return found
 
 
 def _of_model(options: Any, device: Any) -> dict[str, Any] | None:
@@ -75,6 +138,7 @@ def _of_model(options: Any, device: Any) -> dict[str, Any] | None:
     from afmlib.config.yaml_files import parse
     from afmlib.evaluation import evaluate_model
     from afmlib.evaluation.api import dataset_for
+    from afmlib.evaluation.judges import judges_of
     from afmlib.io.checkpoint import read_manifest
     from afmlib.io.official_files import is_weights_file
 
@@ -87,7 +151,10 @@ def _of_model(options: Any, device: Any) -> dict[str, Any] | None:
     config = {} if text is None else parse(text, f"The config of {given.path}")
     config, protocol = _protocol(options, config)
     dataset = dataset_for(config, protocol, device)
-    return evaluate_model(given.model.to(device), dataset, protocol, options.nfe, **_work(options))
+    judges = judges_of(config.get("objective"), protocol)
+    return evaluate_model(
+        given.model.to(device), dataset, protocol, options.nfe, **_work(options), judges=judges
+    )
 
 
 def _of_classifier(options: Any, folder: str, device: Any) -> dict[str, Any] | None:
@@ -150,3 +217,23 @@ def _report(result: Mapping[str, Any], name: str, out: str | None) -> None:
     console.print(protocol, markup=False, highlight=False, soft_wrap=True)
     if out:
         storage.write_atomically(out, json.dumps(result, indent=2).encode())
+
+
+def _report_sweep(rows: Sequence[Mapping[str, Any]], name: str, out: str | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from afmlib.io import storage
+
+    settings, metrics = list(rows[0]["setting"]), list(rows[0]["values"])
+    table = Table()
+    for column in (*settings, *metrics):
+        table.add_column(printable(column), justify="right")
+    for row in rows:
+        chosen = [str(row["setting"][key]).lower() for key in settings]
+        table.add_row(*chosen, *(f"{row['values'][metric]:.4g}" for metric in metrics))
+    console = Console()
+    console.print(printable(name), markup=False, highlight=False, soft_wrap=True)
+    console.print(table)
+    if out:
+        storage.write_atomically(out, json.dumps(rows, indent=2).encode())

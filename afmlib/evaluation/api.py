@@ -22,6 +22,7 @@ from afmlib.config.compose import apply_override, load_scale, override_texts
 from afmlib.config.yaml_files import parse
 from afmlib.evaluation.classifier import evaluate_classifier
 from afmlib.evaluation.evaluate import evaluate_model
+from afmlib.evaluation.judges import judges_of
 from afmlib.interfaces import Classifier, Dataset, Objective, SampleModel
 from afmlib.io.checkpoint import CONFIG, find_checkpoint, read_config, read_manifest
 from afmlib.io.official_files import is_weights_file
@@ -103,7 +104,8 @@ def evaluate(
             raise ConfigError("The accuracy of a classifier needs the training data: give data=.")
         result = evaluate_classifier(model, dataset, protocol)
     else:
-        result = evaluate_model(model, dataset, protocol, nfe, progress, work_dir, resume)
+        judges = judges_of(composed.get("objective"), protocol)
+        result = evaluate_model(model, dataset, protocol, nfe, progress, work_dir, resume, judges)
     return processes.from_first(result or {})
 
 

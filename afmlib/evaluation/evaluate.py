@@ -112,6 +112,7 @@ def evaluate_model(
     progress: bool = False,
     work_dir: str | None = None,
     resume: bool = False,
+    judges: Sequence[str] = (),
 ) -> dict[str, Any] | None:
     """Samples a model with all processes, and evaluates the samples in the first one.
 
@@ -123,6 +124,8 @@ def evaluate_model(
         progress: Whether to show the progress.
         work_dir: The folder or URL for unfinished work. By default, nothing is stored.
         resume: Whether to resume from ``work_dir``.
+        judges: The extractors of the protocol that the training used, for the record: see
+            :func:`afmlib.evaluation.judges.judges_of`.
 
     Returns:
         ``protocol`` and ``values``, in the first process; None in the others.
@@ -134,6 +137,7 @@ def evaluate_model(
         FileExistsError: If ``work_dir`` holds a part of this evaluation, and ``resume`` is False.
     """
     source = ModelSource(model, dataset, config, nfe)
+    source.provenance = {**source.provenance, "judge_in_training": judges}
     device = next((weights.device for weights in model.parameters()), torch.device("cpu"))
     return _evaluate(source, dataset, config, device, progress, work_dir, resume)
 

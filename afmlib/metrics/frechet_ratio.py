@@ -5,9 +5,9 @@ its blind spots. In each representation,
 
 .. math:: r = \frac{d(\text{samples}, \text{real})}{d(\text{held-out}, \text{real})}
 
-is 1 for samples as good as real images, in any unit of the features. The mean over representations
-is FDr. Real are the training data. Distances fall with the number of images, so use as many samples
-as held-out images.
+is 1 for samples as good as real images, in any unit of the features. Here "real" are the training
+data. The mean over representations is FDr. Distances fall with the number of images, so use as many
+samples as held-out images.
 
 References:
     | FD-loss (2026), which introduces FDr with six representations

@@ -34,7 +34,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from afmlib.interfaces import Generator, Objective, Terms
-from afmlib.ops.drawing import normal_like, same_draws, uniform_like
+from afmlib.ops.drawing import RandomSource, normal_like, same_draws, uniform_like
 from afmlib.ops.flow import interpolate
 from afmlib.parameterizations import MAX_TIME, NormalizedVelocity
 from afmlib.typing import Labels, Latents, PerSample, Timesteps
@@ -106,7 +106,7 @@ class InductiveMomentMatching(Objective):
         self.weight_power = weight_power
 
     def draw(
-        self, latents: Latents, generator: torch.Generator | None = None
+        self, latents: Latents, generator: RandomSource | None = None
     ) -> InductiveMomentMatchingDraws:
         # Never 0, at which the weight is infinite.
         sources = MAX_TIME * (1 - uniform_like(latents, generator))

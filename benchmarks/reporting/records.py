@@ -56,6 +56,11 @@ class Protocol:
         return [str(name) for name in self.fields.get("metrics") or []]
 
     @property
+    def ranks(self) -> bool:
+        """Whether its numbers rank: not if the training used an extractor that judges."""
+        return not self.fields.get("judge_in_training")
+
+    @property
     def title(self) -> str:
         """The reference of the samples."""
         return clean(self.fields.get("reference") or "Unnamed reference")
@@ -71,6 +76,7 @@ class Protocol:
             ("label_balance", "{} labels"),
             ("order", "in {} order"),
             ("metrics", "metrics {}"),
+            ("judge_in_training", "the training used {}, so these numbers do not rank"),
         )
         parts = [
             text.format(clean(value))

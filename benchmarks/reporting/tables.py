@@ -162,7 +162,7 @@ def _quality_table(results: Record, protocol: Protocol, lines: list[Line]) -> Ta
         for entry in evaluations(results["references"], protocol)
     )
     columns = _columns(names, protocol)
-    marked = _with_best(lines, columns)
+    marked = _with_best(lines, columns) if protocol.ranks else tuple(lines)
     return Table(protocol.title, protocol.words, HEADS, columns, marked, references)
 
 

@@ -248,6 +248,17 @@ def test_every_resume_is_listed(results, folder):
     assert "another &lt;b&gt;cpu" in table_text(results)
 
 
+def test_judges_in_training_do_not_rank():
+    protocol = IMAGES | {"judge_in_training": ["DigitsExtractor"]}
+    values = [{"frechet_distance": float(seed)} for seed in range(2)]
+    rows = [row(str(i), 0, evaluation(found, protocol)) for i, found in enumerate(values)]
+
+    (table,) = quality_tables(results_of(rows))
+
+    assert bold(table)[table.columns[0].label] == []
+    assert "the training used DigitsExtractor, so these numbers do not rank" in table.about
+
+
 @pytest.mark.parametrize(
     ("name", "values", "best"),
     [

@@ -114,6 +114,34 @@ def numbers(path="numbers.json"):
         return json.load(file)
 
 
+def test_sweep_evaluates_all_combinations(here, capsys):
+    sweep = ("--sweep", "ema=true,false", "--sweep", "seed=0,1")
+    assert run("evaluate", "--checkpoint", "run", *sweep, "--out", "numbers.json") == 0
+
+    rows = numbers()
+    settings = [(row["setting"]["ema"], row["setting"]["seed"]) for row in rows]
+    assert settings == [(True, 0), (True, 1), (False, 0), (False, 1)]
+    values = [row["values"]["diversity"] for row in rows]
+    assert values[0] == values[2] != values[1] == values[3]  # Both kinds of weights are the same.
+    assert [row["protocol"]["seed"] for row in rows] == [0, 1, 0, 1]
+    assert "diversity" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("sweep", "message"),
+    [
+        (["guidance=1,2"], "--sweep takes ema, nfe, seed, got 'guidance'"),
+        (["nfe=1,x"], "--sweep nfe has a wrong value: '1,x'"),
+        (["nfe=1", "nfe=2"], "--sweep nfe is given twice"),
+    ],
+)
+def test_wrong_sweeps(here, capsys, sweep, message):
+    words = [word for text in sweep for word in ("--sweep", text)]
+
+    assert run("evaluate", "--checkpoint", "run", *words) == 2
+    assert message in capsys.readouterr().err
+
+
 def make_reference(*options):
     extractor = ("--set", "evaluation.extractor=CliMoments")
     assert run("reference", "afm_digits", "--out", "real.npz", *extractor, *options) == 0

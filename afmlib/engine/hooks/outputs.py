@@ -14,6 +14,7 @@ from afmlib import processes
 from afmlib.config import EvaluationConfig
 from afmlib.engine.json_lines import JsonLines
 from afmlib.evaluation import EvaluationError, evaluate_average, picture, sample_together
+from afmlib.evaluation.judges import judges_of
 from afmlib.interfaces import PointDataset
 from afmlib.io import storage
 from afmlib.sampling import decode_latents
@@ -131,7 +132,10 @@ class EvaluationHook(Hook):
         result = None
         with runner.evaluating():
             try:
-                result = evaluate_average(runner.objective, runner.dataset, self.config)
+                judges = judges_of(runner.run_config.objective, self.config)
+                result = evaluate_average(
+                    runner.objective, runner.dataset, self.config, judges=judges
+                )
             except EvaluationError as error:
                 runner.failed_evaluation = str(error)
                 runner.finish_save()
