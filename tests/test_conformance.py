@@ -252,7 +252,6 @@ SMALL = {
             dict(generator=SMOOTH),
             dict(
                 generator=SMOOTH | dict(class_dropout_prob=0.25),
-                nfe=2,
                 gap=0.05,
                 guidance_scale=3.0,
             ),
