@@ -254,13 +254,18 @@ class Objective(nn.Module, ABC):
 
         The decay may be a tensor on the device. The program does not wait for it.
         """
+        self.move_average(self.ema, decay)
+
+    @torch.no_grad()
+    def move_average(self, average: nn.Module, decay: float | Tensor) -> None:
+        """Moves an average of the EMA player's weights. Its buffers are copied."""
         online = self.get_submodule(self.ema_player)
-        targets: list[Tensor] = list(self.ema.parameters())
+        targets: list[Tensor] = list(average.parameters())
         weights: Any = 1 - decay
         if isinstance(decay, Tensor):
             weights = [weights.to(target.dtype) for target in targets]
         torch._foreach_lerp_(targets, [p.detach() for p in online.parameters()], weights)
-        for target, source in zip(self.ema.buffers(), online.buffers(), strict=True):
+        for target, source in zip(average.buffers(), online.buffers(), strict=True):
             target.copy_(source)
 
     def restart_ema(self) -> None:

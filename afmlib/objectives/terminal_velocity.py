@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from afmlib.interfaces import Generator, Objective, Terms
 from afmlib.nn.attention import require_capabilities
@@ -184,22 +185,17 @@ class TerminalVelocityMatching(Objective):
         """Returns the condition, as an argument of a network that takes it."""
         return {"conditions": betas[:, None]} if self.generator.num_conditions else {}
 
-    def update_ema(self, decay: float) -> None:
+    def update_ema(self, decay: float | Tensor) -> None:
         """Moves the EMA of the samples, and that of the targets by its own decay."""
         super().update_ema(decay)
-        self._move_target(self.target_decay)
+        if isinstance(decay, Tensor):  # It is 1 if the update was skipped.
+            self.move_average(
+                self.generator_target,
+                torch.full_like(decay, self.target_decay).where(decay < 1, 1.0),
+            )
+        else:
+            self.move_average(self.generator_target, self.target_decay)
 
     def restart_ema(self) -> None:
         super().restart_ema()
-        self._move_target(0.0)
-
-    @torch.no_grad()
-    def _move_target(self, decay: float) -> None:
-        torch._foreach_lerp_(
-            list(self.generator_target.parameters()),
-            [parameter.detach() for parameter in self.generator.parameters()],
-            1 - decay,
-        )
-        buffers = zip(self.generator_target.buffers(), self.generator.buffers(), strict=True)
-        for target, source in buffers:
-            target.copy_(source)
+        self.move_average(self.generator_target, 0.0)

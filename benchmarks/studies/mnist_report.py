@@ -48,6 +48,7 @@ def write_report(
     config = load_config("afm_mnist")
     dataset = build_dataset(config["data"])
     images = dataset.pixels()
+    assert images is not None
     protocol = check_protocol(config["evaluation"])
     rows, trials, missing, pictures = [], [], [], {}
     for method in methods:
