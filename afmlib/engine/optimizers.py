@@ -127,7 +127,8 @@ class PlayerOptimizer:
             group["lr"] = rate
 
     def zero_grad(self) -> None:
-        self.optimizer.zero_grad()
+        for parameter in self.trainable:  # In less than half of the time of torch's method.
+            parameter.grad = None
 
     def step(self, skip: Tensor | None = None) -> None:
         """Updates the parameters.

@@ -263,7 +263,8 @@ class Objective(nn.Module, ABC):
         targets: list[Tensor] = list(average.parameters())
         weights: Any = 1 - decay
         if isinstance(decay, Tensor):
-            weights = [weights.to(target.dtype) for target in targets]
+            of = {dtype: weights.to(dtype) for dtype in {target.dtype for target in targets}}
+            weights = [of[target.dtype] for target in targets]
         torch._foreach_lerp_(targets, [p.detach() for p in online.parameters()], weights)
         for target, source in zip(average.buffers(), online.buffers(), strict=True):
             target.copy_(source)
