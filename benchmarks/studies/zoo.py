@@ -5,10 +5,11 @@ python -m afmlib train meanflow_digits --work-dir runs/meanflow_digits
 python benchmarks/studies/mnist.py --methods afm meanflow
 python benchmarks/studies/zoo.py
 
-Models whose run does not exist are left as they are.
+Models whose run does not exist or has not ended are left as they are.
 """
 
 import argparse
+import json
 import shutil
 import subprocess
 import sys
@@ -47,9 +48,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = options.runs / run
         if options.mnist is not None and run.startswith("mnist/"):
             folder = options.mnist / run.removeprefix("mnist/")
-        if folder.exists():
+        if is_finished(folder):
             export(name, folder, command)
     return 0
+
+
+def is_finished(run: Path) -> bool:
+    """Returns whether the newest checkpoint of a run was evaluated, as the last one is."""
+    file = run / "evaluations.jsonl"
+    counts = [int(path.name) for path in (run / "checkpoints").glob("[0-9]*")]
+    evaluated = file.read_text().splitlines() if file.exists() else []
+    return bool(counts and evaluated) and json.loads(evaluated[-1])["num_images"] == max(counts)
 
 
 def export(name: str, run: Path, command: str) -> None:
