@@ -202,7 +202,7 @@ class Objective(nn.Module, ABC):
         of the constructor: not on settings that phases change, nor on the training progress.
 
         Args:
-            latents: An empty batch, of which only shape and dtype may be used.
+            latents: An empty batch. Use only its shape and dtype.
             generator: Where the random numbers come from. Choices by place in the batch use
                 :func:`afmlib.ops.drawing.places_in_batch`.
         """
