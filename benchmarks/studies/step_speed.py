@@ -102,9 +102,15 @@ def unfused(step: TrainingStep) -> Iterator[None]:
     before = [group["fused"] for group in groups]
     for group in groups:
         group["fused"] = None
+    are_fused = [optimizer.is_fused for optimizer in step.optimizers.values()]
+    for optimizer in step.optimizers.values():
+        optimizer.is_fused = False
+        vars(optimizer.optimizer).pop("found_inf", None)
     yield
     for group, fused in zip(groups, before, strict=True):
         group["fused"] = fused
+    for optimizer, is_fused in zip(step.optimizers.values(), are_fused, strict=True):
+        optimizer.is_fused = is_fused
 
 
 def penalty_of_s2() -> Callable[[], None]:
