@@ -188,6 +188,10 @@ def count(name, *overrides):
         # Forward 1.5 and backward 3 of three blocks instead of two; the derivative of half of the
         # batch, and the velocity that is its direction.
         ("imf", 6.5, {"1": 1, "2": 2, "4": 4}),
+        ("alphaflow", 3, {"1": 1, "2": 2, "4": 4}),
+        ("soflow", 3.25, {"1": 1, "2": 2, "4": 4}),
+        ("tvm", 11.9, {"1": 1, "2": 2, "4": 4}),
+        ("imm", 4, {"1": 1, "2": 2, "4": 4}),
         ("afm_2nfe", 10.8, {"1": None, "2": 2, "4": None}),
     ],
 )
