@@ -7,10 +7,12 @@ convolutions only. The peaks are those of the vendors' data sheets, dense and wi
 __all__ = ["OperationCounter", "peak_of"]
 
 import contextlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 PEAKS = {
     "H200": {"bfloat16": 989e12, "tf32": 495e12, "float32": 67e12, "float64": 67e12},
@@ -42,6 +44,29 @@ def peak_of(device: torch.device, precision: str) -> float | None:
     return found.get(precision)
 
 
+class _Counting(TorchDispatchMode):
+    """Adds the operations of each call.
+
+    FlopCounterMode of torch hooks modules, so that `autograd.grad` fails in a forward pass.
+    """
+
+    operations = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        count = flop_registry.get(func._overloadpacket)
+        if count is not None:
+            self.operations += count(*args, **kwargs, out_val=result)
+        return result
+
+
 class OperationCounter:
     """Counts the operations of the first iteration. The next ones run as usual."""
 
@@ -53,10 +78,10 @@ class OperationCounter:
     def start(self) -> None:
         """Starts to count, if nothing was counted yet."""
         if self.operations is None:
-            self._mode = self._stack.enter_context(FlopCounterMode(display=False))
+            self._mode = self._stack.enter_context(_Counting())
 
     def stop(self) -> None:
         """Ends the count."""
         if self._mode is not None:
             self._stack.close()
-            self.operations, self._mode = self._mode.get_total_flops(), None
+            self.operations, self._mode = self._mode.operations, None
