@@ -44,7 +44,7 @@ def peak_of(device: torch.device, precision: str) -> float | None:
     return found.get(precision)
 
 
-class _Counting(TorchDispatchMode):
+class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds the operations of each call.
 
     FlopCounterMode of torch hooks modules, so that `autograd.grad` fails in a forward pass.
@@ -78,7 +78,8 @@ class OperationCounter:
     def start(self) -> None:
         """Starts to count, if nothing was counted yet."""
         if self.operations is None:
-            self._mode = self._stack.enter_context(_Counting())
+            mode = _Counting()  # type: ignore[no-untyped-call]
+            self._mode = self._stack.enter_context(mode)
 
     def stop(self) -> None:
         """Ends the count."""
