@@ -25,7 +25,22 @@ SAME_SIGNAL = 5.0
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("name", type=str, help="a config such as afm_digits, or a .yaml file")
+    parser.add_argument(
+        "name",
+        type=str,
+        help="a config such as afm_digits, or a .yaml file; with --data, a method such as afm",
+    )
+    parser.add_argument(
+        "--data",
+        type=str,
+        metavar="FOLDER",
+        help="your own images, with one sub-folder per class or none: a path or URL",
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        help="the size to which they are resized: 28, 32, 64 or 128 pixels (default: 32)",
+    )
     parser.add_argument(
         "--work-dir",
         type=str,
@@ -42,15 +57,24 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Any) -> int:
     """Trains, and returns the exit status."""
-    from afmlib.config import check_config, dump, load_config
+    from afmlib.config import check_config, dump, images_config, load_config
     from afmlib.io.lock import only_writer
 
-    config = load_config(options.name, options.set, options.plugin)
+    if options.data is not None:
+        config = images_config(
+            options.name, options.data, options.size, options.set, options.plugin
+        )
+    elif options.size is not None:
+        raise ValueError("--size is the size of your own images: add --data FOLDER.")
+    else:
+        config = load_config(options.name, options.set, options.plugin)
     check_config(config)
     if options.print_config:
         print(dump(config), end="")
         return 0
     name = Path(options.name).stem
+    if options.data is not None:
+        name += f"_{Path(options.data).name or 'images'}"
     folder = options.work_dir or f"runs/{name}"
     with only_writer(folder):
         return _train(config, name, folder, options)

@@ -16,6 +16,7 @@ __all__ = [
     "check_protocol",
     "config_names",
     "dump",
+    "images_config",
     "load_config",
     "load_protocol",
     "with_data_arguments",
@@ -26,6 +27,7 @@ from afmlib.config.check import check_config, check_evaluation, check_protocol
 from afmlib.config.compose import config_names, load_config, load_protocol
 from afmlib.config.data_arguments import with_data_arguments
 from afmlib.config.defaults import with_defaults
+from afmlib.config.own_images import images_config
 from afmlib.config.phases import AutomaticPhases, FixedPhase, LearningRateFactor
 from afmlib.config.schema import (
     EMAConfig,

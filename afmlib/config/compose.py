@@ -11,6 +11,7 @@ __all__ = [
     "apply_override",
     "config_names",
     "load_config",
+    "load_method",
     "load_protocol",
     "load_scale",
     "merge",
@@ -161,6 +162,21 @@ def load_scale(name: str) -> dict[str, Any] | None:
     return _load_file(scales[name], (), {}) if name in scales else None
 
 
+def load_method(name: str) -> dict[str, Any]:
+    """Loads a method such as ``afm``, to be merged over a scale.
+
+    Raises:
+        ConfigError: If there is no such method.
+    """
+    methods = {path.stem: path for path in (SHIPPED / "methods").glob("*.yaml")}
+    if name not in methods:
+        raise ConfigError(
+            f"There is no method {shorten(name)}.{nearest(name, methods)} Available: "
+            f"{', '.join(sorted(methods))}."
+        )
+    return _load_file(methods[name], (), {})
+
+
 # --- Files ----------------------------------------------------------------------------------------
 
 
@@ -177,6 +193,8 @@ def _load_shipped(name: str) -> dict[str, Any]:
             return merge(_load_file(scales[scale], (), {}), _load_file(methods[method], (), {}))
     composed = [f"{method}_{scale}" for method, scale in itertools.product(methods, scales)]
     hint = _file_hint(name) or nearest(name, [*exact, *composed])
+    if name in methods:
+        hint = " To train this method on a folder of images, add --data FOLDER."
     raise ConfigError(
         f"There is no config {shorten(name)}.{hint} A name is METHOD_SCALE, with the methods "
         f"{', '.join(sorted(methods))} and the scales {', '.join(sorted(scales))}. Or give the "

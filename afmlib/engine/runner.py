@@ -36,6 +36,8 @@ from afmlib.engine.compatibility import check_compatibility
 from afmlib.engine.distribution import distribution_of
 from afmlib.engine.hooks import (
     CheckpointHook,
+    DivergenceHook,
+    DurationHook,
     EvaluationHook,
     LogHook,
     PhaseHook,
@@ -43,6 +45,7 @@ from afmlib.engine.hooks import (
     SampleHook,
 )
 from afmlib.engine.hooks.log import visualization_backends
+from afmlib.engine.hooks.start import FIRST_UPDATES, lower_learning_rates
 from afmlib.engine.init_weights import initialize
 from afmlib.engine.loop import ImageLoop
 from afmlib.engine.optimizers import build_optimizers
@@ -221,7 +224,7 @@ class Runner(MMEngineRunner):
         self.log = LogHook(self.run_folder.join("log.jsonl"), every)
         self.phases = self._phase_hook()
         self.stateful: dict[str, Any] = {"log": self.log}
-        hooks: list[Hook] = [self.progress, self.log]
+        hooks: list[Hook] = [self.progress, self.log, DurationHook(), DivergenceHook()]
         if self.phases is not None:
             self.stateful["phases"] = self.phases
             hooks.append(self.phases)
@@ -327,7 +330,11 @@ class Runner(MMEngineRunner):
             processes.any_of(False)  # If a process exits, torchrun ends the one that writes.
             last = self.last_checkpoint
             kept = f"The last good checkpoint is {last}." if last else "There is no checkpoint yet."
-            raise TrainingError(f"{error} {kept}") from error
+            advice = ""
+            if self.train_loop.iter <= FIRST_UPDATES:
+                lower = lower_learning_rates(self, *self.objective.players)
+                advice = f" So early, learning rates may be too high: {lower}"
+            raise TrainingError(f"{error} {kept}{advice}") from error
         except Exception:
             self._try_to_finish_save()
             raise
@@ -460,10 +467,12 @@ class Runner(MMEngineRunner):
             f"{shape}, {data.num_classes} class{'es' * (data.num_classes > 1)}"
         )
         yield from self._networks
-        repeats = config.global_batch > len(data)
+        repeated = (
+            f", more than the data: set global_batch to {len(data)} or less, or samples repeat"
+        )
         yield (
             f"{config.num_images} images in {self.train_loop.max_iters} iterations; {self.layout}"
-            f"{', more than the data: samples repeat within a batch' * repeats}"
+            f"{repeated if config.global_batch > len(data) else ''}"
             f"{', ' + config.distributed.upper() if self.layout.num_processes > 1 else ''}"
         )
         changed = [f"{n} of the {player}" for player, n in config.updates.items()]
@@ -472,4 +481,14 @@ class Runner(MMEngineRunner):
         count = torch.get_num_threads()
         threads = f", {count} thread{'s' * (count > 1)}" if self.device.type == "cpu" else ""
         yield f"on {self.device}{threads}, {config.precision}, seed {config.seed}"
-        yield f"into {self.folder}"
+        yield f"into {self.folder}{self._outputs()}"
+
+    def _outputs(self) -> str:
+        config = self.run_config
+        outputs = {
+            "samples": self.objective.sample_model is not None and config.sample_every,
+            "evaluation": bool(config.evaluation.metrics) and config.evaluate_every,
+            "checkpoint": config.checkpoint_every,
+        }
+        parts = [f"{name} every {every} images" for name, every in outputs.items() if every]
+        return f": {', '.join(parts)}" if parts else ""

@@ -13,7 +13,7 @@ from mmengine.hooks import Hook
 from rich.console import Console
 
 from afmlib import processes
-from afmlib.config import check_config, load_config
+from afmlib.config import ConfigError, check_config, images_config, load_config
 from afmlib.engine.runner import Runner
 from afmlib.engine.step import TrainingStep
 from afmlib.interfaces import SampleModel
@@ -56,6 +56,8 @@ def train(
     callbacks: Sequence[Callback | Hook] = (),
     step: type[TrainingStep] = TrainingStep,
     progress: bool = True,
+    data: str | Path | None = None,
+    size: int | None = None,
 ) -> Run:
     """Trains a model from a config, as ``afmlib train`` does.
 
@@ -75,6 +77,8 @@ def train(
             ``log.every`` sets the images between two entries. An mmengine hook is added to the run.
         step: The training step, a subclass of :class:`afmlib.engine.TrainingStep`.
         progress: Whether to show messages and a progress bar.
+        data: A folder of your own images. ``config`` is then a method such as ``afm``.
+        size: The size to which they are resized: 28, 32, 64 or 128 pixels. Defaults to 32.
 
     Returns:
         The model, the log, the evaluations and their paths.
@@ -85,9 +89,16 @@ def train(
         TrainingError: If a number is not finite.
     """
     join_slurm_step()  # Before the lock, which only the first process holds.
-    loaded = load_config(config, overrides, plugins)
+    if data is not None:
+        loaded = images_config(str(config), data, size, overrides, plugins)
+    elif size is not None:
+        raise ConfigError("size is the size of your own images: set data to their folder.")
+    else:
+        loaded = load_config(config, overrides, plugins)
     check_config(loaded)
     name = "run" if isinstance(config, Mapping) else Path(config).stem
+    if data is not None:
+        name += f"_{Path(data).name or 'images'}"
     for callback in callbacks:
         if not callable(callback) and not isinstance(callback, Hook):
             raise TypeError(
