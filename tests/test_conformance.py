@@ -49,7 +49,9 @@ from afmlib.testing import (
 CLASSES = 3
 DIT = dict(input_size=4, in_channels=2, hidden_size=16, depth=2, num_heads=2, num_classes=CLASSES)
 MLP = dict(in_channels=2, hidden_size=16, num_classes=CLASSES)
-SHAPES = {"DiT": (2, 4, 4), "MLP": (2,), "Pretrained": (2, 4, 4), "Official": (2, 4, 4)}
+CONV = dict(input_size=4, in_channels=2, channels=[8, 16], layers_per_block=1, num_classes=CLASSES)
+UNET = CONV | dict(attention_sizes=[2])
+SHAPES = dict.fromkeys(("DiT", "Pretrained", "Official", "Conv", "UNet"), (2, 4, 4)) | {"MLP": (2,)}
 BOTH_TIMES = dict(use_timestep_src=True, use_timestep_tgt=True)
 DIT_GENERATOR = dict(type="DiTGenerator", **DIT)
 SMOOTH = DIT_GENERATOR | BOTH_TIMES | dict(time_scale=1.0)
@@ -82,12 +84,18 @@ SMALL = {
             MLP | BOTH_TIMES | dict(time_pair="difference"),
         ],
         "PretrainedVelocity": ["trained_velocity"],
+        "UNetGenerator": [
+            UNET,
+            UNET | BOTH_TIMES | dict(scale_shift=True, head_size=4, class_dropout_prob=0.1),
+            UNET | BOTH_TIMES | dict(time_pair="difference", num_conditions=2, dropout=0.2),
+        ],
     },
     "depths": {
         name: [dict(repeats=repeats, generator=DIT_GENERATOR) for repeats in (1, 3)]
         for name in ("RepeatDepth", "RepeatBlocks")
     },
     "discriminators": {
+        "ConvDiscriminator": [CONV, CONV | dict(use_timestep=True, class_dropout_prob=0.1)],
         "DiTDiscriminator": [DIT, DIT | dict(use_timestep=True, qk_norm=True)],
         "MLPDiscriminator": [MLP, MLP | dict(use_timestep=True, feature_scale=2.0)],
     },

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from afmlib.interfaces import AttentionBackend
-from afmlib.nn.normalization import LayerNorm
+from afmlib.nn.normalization import GroupNorm, LayerNorm
 
 CAPABILITIES = ("double_backward", "jvp", "vmap", "compile", "bf16")
 """The capabilities that a method may require of attention."""
@@ -248,10 +248,13 @@ def require_capabilities(network: nn.Module, capabilities: Iterable[str]) -> Non
     """
     capabilities = frozenset(capabilities)
     for module in network.modules():
-        if isinstance(module, Attention | LayerNorm):
+        if isinstance(module, Attention | LayerNorm | GroupNorm):
             module.require(capabilities)
-        elif isinstance(module, nn.LayerNorm) and {"jvp", "double_backward"} <= capabilities:
+        elif {"jvp", "double_backward"} <= capabilities and isinstance(
+            module, nn.LayerNorm | nn.GroupNorm
+        ):
+            name = "LayerNorm" if isinstance(module, nn.LayerNorm) else "GroupNorm"
             raise ValueError(
-                "The gradient of a JVP through torch.nn.LayerNorm is wrong: use "
-                "afmlib.nn.normalization.LayerNorm."
+                f"The gradient of a JVP through torch.nn.{name} is wrong: use "
+                f"afmlib.nn.normalization.{name}."
             )

@@ -27,15 +27,24 @@ def blocks_of(network: nn.Module) -> list[nn.Module]:
     return [block for block in blocks if not isinstance(block, nn.ModuleList | nn.ModuleDict)]
 
 
+def _innermost_blocks(network: nn.Module) -> list[nn.Module]:
+    """Returns the blocks without blocks in them: nothing is recomputed or compiled twice."""
+    blocks = blocks_of(network)
+    found = set(blocks)
+    return [
+        block for block in blocks if not any(inner in found for inner in list(block.modules())[1:])
+    ]
+
+
 def checkpoint_blocks(network: nn.Module) -> int:
     """Makes a network keep the inputs of its blocks only, and recompute the rest when needed.
 
-    The gradients are the same to the last bit, at the cost of one more forward pass.
+    Of nested blocks, these are the innermost ones. The gradients are the same to the last bit, at the cost of one more forward pass.
 
     Returns:
         The number of blocks.
     """
-    blocks = blocks_of(network)
+    blocks = _innermost_blocks(network)
     for block in blocks:
         block.forward = functools.partial(_checkpointed, block, block.forward)
     return len(blocks)
@@ -83,7 +92,7 @@ class _AsBefore:
 
 
 def compile_blocks(network: nn.Module, **options: Any) -> None:
-    """Compiles each block of a network, or the whole network if it has none.
+    """Compiles each innermost block of a network, or the whole network if it has none.
 
     Equal blocks share their compilations: one for each way in which a block is called, such as
     without gradients, or for the first token only. Call it after `checkpoint_blocks`.
@@ -95,7 +104,7 @@ def compile_blocks(network: nn.Module, **options: Any) -> None:
     # Two players with dynamic shapes need about 16. Beyond the limit, torch falls back to eager.
     limits = torch._dynamo.config
     limits.recompile_limit = max(limits.recompile_limit, RECOMPILE_LIMIT)
-    for block in blocks_of(network) or [network]:
+    for block in _innermost_blocks(network) or [network]:
         block.forward = torch.compile(block.forward, **options)
 
 

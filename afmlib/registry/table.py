@@ -44,6 +44,17 @@ def _dit_presets(cls: str) -> dict[str, dict[str, Any]]:
     }
 
 
+_UNETS: dict[str, dict[str, Any]] = {
+    "unet_small": dict(channels=[64, 128, 128], layers_per_block=2, attention_sizes=[8]),
+    "unet_cifar": dict(channels=[256, 256, 256], layers_per_block=4, attention_sizes=[16], embedding_size=512),
+    "unet_imagenet64": dict(channels=[192, 384, 576, 768], layers_per_block=3, attention_sizes=[32, 16, 8], head_size=64, scale_shift=True),
+}
+_CONVS: dict[str, dict[str, Any]] = {
+    "conv_small": dict(channels=[64, 128, 128], layers_per_block=2),
+    "conv_cifar": dict(channels=[128, 256, 256], layers_per_block=4),
+    "conv_imagenet64": dict(channels=[192, 384, 576, 768], layers_per_block=3),
+}
+
 DEPTHS = ComponentRegistry(
     "depths",
     "DepthWrapper",
@@ -56,15 +67,22 @@ GENERATORS = ComponentRegistry(
         "DiTGenerator": "afmlib.networks.dit",
         "MLPGenerator": "afmlib.networks.mlp",
         "PretrainedVelocity": "afmlib.pretrained",
+        "UNetGenerator": "afmlib.networks.unet",
     },
-    presets=_dit_presets("DiTGenerator"),
+    presets=_dit_presets("DiTGenerator")
+    | {name: dict(type="UNetGenerator", **sizes) for name, sizes in _UNETS.items()},
     includes=DEPTHS,
 )
 DISCRIMINATORS = ComponentRegistry(
     "discriminators",
     "Discriminator",
-    {"DiTDiscriminator": "afmlib.networks.dit", "MLPDiscriminator": "afmlib.networks.mlp"},
-    presets=_dit_presets("DiTDiscriminator"),
+    {
+        "ConvDiscriminator": "afmlib.networks.conv",
+        "DiTDiscriminator": "afmlib.networks.dit",
+        "MLPDiscriminator": "afmlib.networks.mlp",
+    },
+    presets=_dit_presets("DiTDiscriminator")
+    | {name: dict(type="ConvDiscriminator", **sizes) for name, sizes in _CONVS.items()},
 )
 CLASSIFIERS = ComponentRegistry(
     "classifiers",
