@@ -30,7 +30,7 @@ __all__ = [
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _MODULES = {
     "evaluate": "afmlib.evaluation.api",

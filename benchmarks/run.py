@@ -67,11 +67,22 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the benchmark and returns the exit status: 0 if everything ran."""
+def main(argv: list[str] | None = None, program: str = "python benchmarks/run.py") -> int:
+    """Runs the benchmark.
+
+    Args:
+        argv: The arguments. Defaults to those of the process.
+        program: The words before them, for the recorded command and for errors.
+
+    Returns:
+        The exit status: 0 if everything ran.
+    """
     words = sys.argv[1:] if argv is None else argv
-    arguments = build_parser().parse_args(words)
-    arguments.command = shlex.join(["python", "benchmarks/run.py", *words])
+    parser = build_parser()
+    if not program.startswith("python"):
+        parser.prog = program
+    arguments = parser.parse_args(words)
+    arguments.command = shlex.join([*program.split(), *words])
     with contextlib.ExitStack() as stack:
         try:
             if bool(arguments.contenders or arguments.checkpoint) == bool(arguments.suite):
@@ -84,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
         except (ValueError, OSError) as error:
             if arguments.debug:
                 raise
-            print(f"benchmarks/run.py: {error}", file=sys.stderr)
+            print(f"{program.removeprefix('python ')}: {error}", file=sys.stderr)
             return USAGE
         if isinstance(checked, suites.SuiteRun):
             return suites.run_suite(checked, Console())

@@ -18,6 +18,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 import afmlib
+from afmlib.cli import bench
 from afmlib.cli.options import HelpFormatter
 from afmlib.slurm import join_slurm_step
 from afmlib.terminal import say
@@ -37,6 +38,7 @@ COMMANDS = (
     "list",
     "check",
     "doctor",
+    "bench",
 )
 
 
@@ -77,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return USAGE
+    if argv[:1] == ["bench"]:
+        return bench.main(argv[1:])
     parser = build_parser()
     if not argv:
         parser.print_help()

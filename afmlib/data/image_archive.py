@@ -16,6 +16,7 @@ __all__ = ["ImageArchive"]
 import math
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -37,17 +38,19 @@ IMAGES, LABELS, CLASS_NAMES, HELD_OUT = "images", "labels", "class_names", "held
 MAX_CLASSES = 100_000
 """More classes mean that the labels are something else."""
 
-IN_THE_REPOSITORY = {
-    "emoji32.npz": "benchmarks/data/emoji32.npz, made by benchmarks/studies/make_emoji.py"
-}
-"""Archives that shipped configs use."""
+EMOJI = "benchmarks/data/emoji32.npz"
+"""The archive of the emoji configs, made by ``benchmarks/studies/make_emoji.py``."""
+
+HOMES = tuple(Path(__file__).parents[1:3])
+"""The folders that may hold it: the installed package, and a clone."""
 
 
 class ImageArchive(Dataset):
     """Images in [-1, 1] of an ``.npz`` file, kept in memory as uint8.
 
     Args:
-        path: The file: a path, relative to the working directory, or a URL.
+        path: The file: a path, relative to the working directory, or a URL. The archive of the
+            emoji, ``benchmarks/data/emoji32.npz``, is found anywhere.
         split: ``train`` for the training images, ``test`` for those that are held out.
         horizontal_flip_prob: The probability that an image is mirrored in training. Leave it at 0
             for text and digits.
@@ -112,14 +115,17 @@ class ImageArchive(Dataset):
 
 def _read(path: str) -> tuple[Array, Array, tuple[str, ...], Array]:
     """Returns images with a channel axis, labels, class names, and the held-out mask."""
+    found = path
+    if path == EMOJI and not os.path.exists(path):
+        found = next((str(home / path) for home in HOMES if (home / path).exists()), path)
     try:
-        file = NpzFile(path)
+        file = NpzFile(found)
     except FileNotFoundError:
         message = f"The image archive {path} does not exist"
         if storage.local_path(path) is not None and not os.path.isabs(path):
             message += f" in {os.getcwd()}, where relative paths start"
-        shipped = IN_THE_REPOSITORY.get(os.path.basename(path))
-        hint = f" In the repository of afmlib it is {shipped}." if shipped else ""
+        is_shipped = os.path.basename(path) == os.path.basename(EMOJI)
+        hint = f" The one that comes with afmlib is {EMOJI}." if is_shipped else ""
         raise FileNotFoundError(f"{message}.{hint}") from None
     except NpzError as error:
         raise ValueError(str(error)) from None

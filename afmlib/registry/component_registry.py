@@ -6,6 +6,7 @@ import functools
 import importlib
 import inspect
 import re
+import shlex
 import sys
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -37,8 +38,11 @@ DISTRIBUTION = "afmlib"
 PLUGIN_FILE_PREFIX = "afmlib_plugin_"
 """The prefix of the module names of plugin files."""
 
-PLUGINS = Path(__file__).parents[2] / "plugins"
-"""The plugins of the repository, where the library is used from a clone."""
+PLUGINS = next(
+    (folder for home in Path(__file__).parents[1:3] if (folder := home / "plugins").is_dir()),
+    Path("plugins"),
+)
+"""The plugins of the repository: in the installed package, or beside it in a clone."""
 
 REGISTRIES: dict[str, "ComponentRegistry"] = {}
 """All groups, by name; filled by :mod:`afmlib.registry.table`."""
@@ -159,7 +163,7 @@ class ComponentRegistry(Registry):
     def _unknown(self, key: str) -> UnknownComponentError:
         components = self.components()
         missing = {
-            name: f"pip install ./plugins/{folder}"
+            name: f"pip install {_shown(PLUGINS / folder)}"
             for name, folder in _plugins_of_repository(self.group).items()
             if name not in components
         }
@@ -358,6 +362,12 @@ def _plugins_of_repository(group: str) -> dict[str, str]:
         for lines in section.findall(path.read_text())
         for line in lines.splitlines()
     }
+
+
+def _shown(folder: Path) -> str:
+    """Returns a folder as an argument of pip, which takes a path without a dot for a name."""
+    inside = folder.is_relative_to(Path.cwd())
+    return shlex.quote(f"./{folder.relative_to(Path.cwd())}" if inside else str(folder))
 
 
 # --- Nested specs ---

@@ -11,8 +11,8 @@ from difflib import get_close_matches
 
 from .claim import Claim, Suite, Untestable
 
-SUITES = {"paper-small": "benchmarks.suites.paper_small"}
-"""The modules of the suites."""
+SUITES = {"paper-small": ".paper_small"}
+"""The modules of the suites, in this package."""
 
 
 def load_suite(name: str, only: Sequence[str] = ()) -> Suite:
@@ -27,7 +27,7 @@ def load_suite(name: str, only: Sequence[str] = ()) -> Suite:
     """
     if name not in SUITES:
         raise ValueError(f"There is no suite {name!r}{_nearest(name, list(SUITES))}.")
-    module = importlib.import_module(SUITES[name])
+    module = importlib.import_module(SUITES[name], __package__)
     claims: list[Claim | Untestable] = list(module.CLAIMS)
     known = [claim.id for claim in claims]
     for claim_id in only:

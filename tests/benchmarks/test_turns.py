@@ -286,7 +286,7 @@ class Connection:
     [
         ("afm_digits=nowhere", "failed", "There is no checkpoint in nowhere"),
         ("afm_digits=nowhere.pth", "failed", "nowhere.pth"),
-        ("r3gan_digits=nowhere", "not run", "pip install ./plugins/afmlib-r3gan"),
+        ("r3gan_digits=nowhere", "not run", "/plugins/afmlib-r3gan"),
     ],
 )
 def test_error_of_a_worker_is_its_row(text, status, reason, monkeypatch, tmp_path):
