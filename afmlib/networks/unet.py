@@ -257,8 +257,8 @@ def _replace_layers(
 ) -> None:
     """Puts in attention and normalization with all derivatives, and starts branches at zero."""
     for block in list(unet.modules()):
-        attentions = getattr(block, "attentions", None)
-        for index, old in enumerate(attentions or []):
+        attentions: Any = getattr(block, "attentions", None) or []
+        for index, old in enumerate(attentions):
             width = old.to_q.in_features
             attentions[index] = ImageAttention(width, head_size, groups, attention)
     for parent in list(unet.modules()):
@@ -267,6 +267,7 @@ def _replace_layers(
                 norm = GroupNorm(child.num_groups, child.num_channels, eps=child.eps)
                 setattr(parent, name, norm)
             elif name in ("conv2", "conv_out"):
-                assert isinstance(child, nn.Conv2d) and child.bias is not None
+                assert isinstance(child, nn.Conv2d)
+                assert child.bias is not None
                 nn.init.zeros_(child.weight)
                 nn.init.zeros_(child.bias)

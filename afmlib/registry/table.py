@@ -46,8 +46,16 @@ def _dit_presets(cls: str) -> dict[str, dict[str, Any]]:
 
 _UNETS: dict[str, dict[str, Any]] = {
     "unet_small": dict(channels=[64, 128, 128], layers_per_block=2, attention_sizes=[8]),
-    "unet_cifar": dict(channels=[256, 256, 256], layers_per_block=4, attention_sizes=[16], embedding_size=512),
-    "unet_imagenet64": dict(channels=[192, 384, 576, 768], layers_per_block=3, attention_sizes=[32, 16, 8], head_size=64, scale_shift=True),
+    "unet_cifar": dict(
+        channels=[256, 256, 256], layers_per_block=4, attention_sizes=[16], embedding_size=512
+    ),
+    "unet_imagenet64": dict(
+        channels=[192, 384, 576, 768],
+        layers_per_block=3,
+        attention_sizes=[32, 16, 8],
+        head_size=64,
+        scale_shift=True,
+    ),
 }
 _CONVS: dict[str, dict[str, Any]] = {
     "conv_small": dict(channels=[64, 128, 128], layers_per_block=2),
