@@ -71,6 +71,8 @@ def run_command(words):
         if argv[0] == "train" and "--print-config" not in argv:
             metric = "NoisedAccuracy" if "classifier" in argv[1] else "Diversity"
             settings = [*SHORT, f"evaluation.metrics=[{metric}]"]
+            if "--data" in argv:
+                settings += ["data.autoencoder.num_steps=2"]
             argv += [word for setting in settings for word in ("--set", setting)]
         assert main(argv) == 0, words
 

@@ -167,8 +167,9 @@ def _report(images: ImageFolder, channels: int, scale: str, config: Mapping[str,
             "objective.generator.patch_size, to %d for %d tokens.",
             *((side // patch) ** 2, enough, (side // enough) ** 2),
         )
-    key = "data.mirror=true" if is_latent else "data.horizontal_flip_prob=0.5"
-    logger.info("Images are not mirrored. For photos, add --set %s.", key)
+    key, on = ("mirror", "true") if is_latent else ("horizontal_flip_prob", "0.5")
+    if not config["data"].get(key):
+        logger.info("Images are not mirrored. For photos, add --set data.%s=%s.", key, on)
 
 
 def _patch_size(generator: Any) -> int | None:

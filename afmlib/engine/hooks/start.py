@@ -20,11 +20,8 @@ LONG = 2 * 3600.0
 FIRST_UPDATES = 100
 """The updates in which a learning rate that is much too high shows."""
 
-AVERAGED = 10
-"""The updates over which losses are averaged."""
-
 GROWTH = 100.0
-"""The growth of a loss that is a divergence."""
+"""The growth of a number that is a divergence."""
 
 
 class DurationHook(Hook):
@@ -53,10 +50,14 @@ class DurationHook(Hook):
 
 
 class DivergenceHook(Hook):
-    """Warns if a loss has grown a hundredfold in the first hundred updates."""
+    """Warns after the first hundred updates if a number of a player has risen a hundredfold.
+
+    Far too high a learning rate shows in the first few updates. Later, networks that it has
+    saturated have ordinary losses. Norms of gradients are not compared: their scale varies.
+    """
 
     def before_train(self, runner: Any) -> None:
-        self.losses: dict[str, list[Tensor]] = {}
+        self.numbers: dict[str, list[Tensor]] = {}
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -64,21 +65,25 @@ class DivergenceHook(Hook):
         if batch_idx >= FIRST_UPDATES:
             return
         for name, value in outputs.items():
-            if name.endswith("/loss"):
-                self.losses.setdefault(name, []).append(value.detach().abs())
+            if "gradient" not in name:
+                self.numbers.setdefault(name, []).append(value.detach().abs())
         if batch_idx + 1 < FIRST_UPDATES:
             return
-        for name, values in self.losses.items():
+        worst: dict[str, tuple[float, str, float, float]] = {}
+        for name, values in self.numbers.items():
             if len(values) < FIRST_UPDATES:  # A resumed run.
                 continue
-            first = torch.stack(values[:AVERAGED]).mean().item()
-            last = torch.stack(values[-AVERAGED:]).mean().item()
-            if last > GROWTH * max(first, 1.0):
+            first, largest = values[0].item(), torch.stack(values).max().item()
+            found = (largest / max(first, 1.0), name, first, largest)
+            player = name.split("/")[0]
+            worst[player] = max(worst.get(player, found), found)
+        self.numbers = {}
+        for player, (ratio, name, first, largest) in worst.items():
+            if ratio > GROWTH:
                 runner.report(
-                    f"{name} grew from {first:.3g} to {last:.3g} in {FIRST_UPDATES} updates, so "
-                    f"this run diverges: {lower_learning_rates(runner, name.split('/')[0])}"
+                    f"{name} rose from {first:.3g} to {largest:.3g} in the first {FIRST_UPDATES} "
+                    f"updates, so this run diverges: {lower_learning_rates(runner, player)}"
                 )
-        self.losses = {}
 
 
 def lower_learning_rates(runner: Any, *players: str) -> str:
