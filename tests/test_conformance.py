@@ -165,6 +165,8 @@ SMALL = {
         "LatentImages": ["latent_images", "mirrored_latents"],
         "MNIST": [{}, dict(split="test", size=28)],
         "OverlappingGaussians": [{}],
+        "ShardedImages": ["sharded_images"],
+        "ShardedLatents": ["sharded_moments", "sharded_samples"],
     },
     "autoencoders": {
         "DiffusersAutoencoder": ["autoencoder"],
@@ -314,6 +316,27 @@ def latent_folder(tmp_path):
     means, labels = torch.randn(6, 2, 4, 3, 3), torch.arange(6) % 2
     write_latents(str(tmp_path), means, means.exp(), labels, latent_scale=0.2, num_classes=2)
     return dict(path=str(tmp_path))
+
+
+@pytest.fixture
+def sharded_images(tmp_path):
+    data = build_dataset("Digits", split="test")
+    write_shards(f"{tmp_path}/images.zip", "edm2", source_of(data, "digits"))
+    return dict(path=f"{tmp_path}/images.zip", size=8, channels=1, horizontal_flip_prob=0.5)
+
+
+@pytest.fixture
+def sharded_moments(latent_folder, tmp_path):
+    source = source_of(build_dataset("LatentFolder", **latent_folder), "latents")
+    write_shards(f"{tmp_path}/moments", "wds", source)
+    return dict(path=f"{tmp_path}/moments")
+
+
+@pytest.fixture
+def sharded_samples(latent_folder, tmp_path):
+    source = source_of(build_dataset("LatentFolder", **latent_folder), "latents")
+    write_shards(f"{tmp_path}/samples", "safetensors", source, lossy=True)
+    return dict(path=f"{tmp_path}/samples")
 
 
 @pytest.fixture

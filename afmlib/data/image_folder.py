@@ -178,6 +178,13 @@ class _Found:
 
 def _look(path: str, labeled: bool | None, versions: bool) -> _Found:
     folder, held_out, listing = path, None, list_files(path, versions)
+    if "dataset.json" in listing.others and labeled is not False:
+        kind = "ShardedImages" if listing.images else "ShardedLatents"
+        raise ValueError(
+            f"{path} is an unpacked archive of EDM2 or StyleGAN: its labels are in dataset.json, "
+            f"and its folders are not classes. For the labels, use type: {kind}. For one class, "
+            "set labeled to false."
+        )
     train, part = _parts(listing, labeled)
     if train is not None:
         folder = storage.join(path, train)

@@ -14,7 +14,14 @@ mirrored code.
 ============================  ====================  ==============================================
 """
 
-__all__ = ["LatentFolder", "write_array", "write_conventions", "write_latents"]
+__all__ = [
+    "LatentFolder",
+    "conventions_of",
+    "parse_conventions",
+    "write_array",
+    "write_conventions",
+    "write_latents",
+]
 
 import contextlib
 import io
@@ -158,13 +165,20 @@ def write_conventions(
     path: str, latent_scale: float, num_classes: int, class_names: Sequence[str] | None
 ) -> None:
     """Writes the conventions, the last file of a folder, which makes it valid."""
+    content = conventions_of(latent_scale, num_classes, class_names)
+    storage.write_atomically(storage.join(path, CONVENTIONS), content)
+
+
+def conventions_of(
+    latent_scale: float, num_classes: int, class_names: Sequence[str] | None, **more: Any
+) -> bytes:
+    """Returns the content of the file of conventions."""
     conventions: dict[str, Any] = dict(
-        latent_scale=latent_scale, num_classes=num_classes, time=TIME
+        latent_scale=latent_scale, num_classes=num_classes, time=TIME, **more
     )
     if class_names is not None:
         conventions["class_names"] = list(class_names)
-    text = json.dumps(conventions, indent=2)
-    storage.write_atomically(storage.join(path, CONVENTIONS), text.encode())
+    return json.dumps(conventions, indent=2).encode()
 
 
 def _read_array(folder: str, name: str) -> np.ndarray[Any, Any]:
@@ -237,8 +251,17 @@ def _corrupt(path: str) -> Iterator[None]:
 
 def _read_conventions(folder: str) -> dict[str, Any]:
     path = storage.join(folder, CONVENTIONS)
+    return parse_conventions(storage.read_bytes(path, MAX_CONVENTIONS), path)
+
+
+def parse_conventions(content: bytes, path: str) -> dict[str, Any]:
+    """Reads and checks conventions. The path is for messages.
+
+    Raises:
+        ValueError: If they are corrupt or incomplete.
+    """
     try:
-        conventions = json.loads(storage.read_bytes(path, MAX_CONVENTIONS))
+        conventions = json.loads(content)
         scale, num_classes = conventions["latent_scale"], conventions["num_classes"]
         time = conventions["time"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -252,6 +275,12 @@ def _read_conventions(folder: str) -> dict[str, Any]:
         )
     if time != TIME:
         raise ValueError(f"The time in {path} is {_shown(time)}, and must be {TIME!r}.")
+    moments, stored_scale = conventions.get("moments", True), conventions.get("stored_scale", 1)
+    if type(moments) is not bool or type(stored_scale) not in (int, float) or stored_scale <= 0:
+        raise ValueError(
+            f"moments must be true or false and stored_scale positive in {path}, "
+            f"got {_shown(moments)} and {_shown(stored_scale)}."
+        )
     names = conventions.get("class_names")
     if names is not None and not (
         isinstance(names, list) and all(isinstance(name, str) for name in names)

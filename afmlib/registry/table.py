@@ -206,6 +206,8 @@ DATASETS = ComponentRegistry(
         "LatentImages": "afmlib.data.latent_images",
         "MNIST": "afmlib.data.mnist",
         "OverlappingGaussians": "afmlib.data.overlapping_gaussians",
+        "ShardedImages": "afmlib.data.sharded",
+        "ShardedLatents": "afmlib.data.sharded",
     },
 )
 AUTOENCODERS = ComponentRegistry(
