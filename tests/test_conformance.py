@@ -17,8 +17,9 @@ from tiny_autoencoder import save_autoencoder
 from torch_fidelity import feature_extractor_inceptionv3 as fidelity
 
 from afmlib.data.digits import Digits
-from afmlib.data.latent_folder import write_latents
+from afmlib.data.latent_folder import LatentFolder, write_latents
 from afmlib.data.points import FourGaussians
+from afmlib.data.shard_writing import source_of, write_shards
 from afmlib.interfaces import FeatureExtractor, RepeatableGenerator
 from afmlib.io.checkpoint import save_checkpoint
 from afmlib.metrics import inception_extractor
@@ -320,21 +321,21 @@ def latent_folder(tmp_path):
 
 @pytest.fixture
 def sharded_images(tmp_path):
-    data = build_dataset("Digits", split="test")
+    data = Digits("test")
     write_shards(f"{tmp_path}/images.zip", "edm2", source_of(data, "digits"))
     return dict(path=f"{tmp_path}/images.zip", size=8, channels=1, horizontal_flip_prob=0.5)
 
 
 @pytest.fixture
 def sharded_moments(latent_folder, tmp_path):
-    source = source_of(build_dataset("LatentFolder", **latent_folder), "latents")
+    source = source_of(LatentFolder(**latent_folder), "latents")
     write_shards(f"{tmp_path}/moments", "wds", source)
     return dict(path=f"{tmp_path}/moments")
 
 
 @pytest.fixture
 def sharded_samples(latent_folder, tmp_path):
-    source = source_of(build_dataset("LatentFolder", **latent_folder), "latents")
+    source = source_of(LatentFolder(**latent_folder), "latents")
     write_shards(f"{tmp_path}/samples", "safetensors", source, lossy=True)
     return dict(path=f"{tmp_path}/samples")
 

@@ -1,10 +1,10 @@
 """``afmlib encode``: a folder of images into a folder of latents, on one or several processes."""
 
-__all__ = ["HELP", "add_arguments", "run"]
+__all__ = ["HELP", "add_arguments", "run", "track"]
 
 import contextlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
@@ -29,7 +29,16 @@ def add_arguments(parser: ArgumentParser) -> None:
         default="stabilityai/sd-vae-ft-mse",
         help="the autoencoder: a folder, or a name on the hub",
     )
-    parser.add_argument("--out", type=str, required=True, help="the folder for the latents")
+    parser.add_argument(
+        "--out", type=str, required=True, help="the folder for the latents; for edm2 a .zip"
+    )
+    parser.add_argument(
+        "--format",
+        type=Literal["latents", "edm2", "safetensors", "wds"],
+        default="latents",
+        help="latents: a LatentFolder; edm2: a zip for EDM2; safetensors: samples of codes for "
+        "LightningDiT; wds: WebDataset tars",
+    )
     parser.add_argument("--resume", action="store_true", help="resume the encoding in --out")
     parser.add_argument(
         "--skip-unreadable", action="store_true", help="skip corrupt images with a warning"
@@ -61,8 +70,24 @@ def run(options: Any) -> int:
         load_plugin_file(plugin)
     device = device_of(options.device)
     # A URL is an error of LatentEncoding.
-    with only_writer(options.out) if is_local(options.out) else contextlib.nullcontext():
+    locked = options.format == "latents" and is_local(options.out)
+    with only_writer(options.out) if locked else contextlib.nullcontext():
         return _encode(options, join_processes(device))
+
+
+def track(what: str) -> Callable[[Iterable[Any], int], Iterable[Any]]:
+    """Returns a function that shows the progress of the first process on a terminal."""
+    from afmlib import processes
+
+    def tracked(parts: Iterable[Any], total: int) -> Iterable[Any]:
+        if processes.rank() or not sys.stderr.isatty():
+            return parts
+        from rich import progress as bars
+        from rich.console import Console
+
+        return bars.track(parts, what, total, console=Console(stderr=True), transient=True)
+
+    return tracked
 
 
 def _encode(options: Any, device: Any) -> int:
@@ -78,24 +103,38 @@ def _encode(options: Any, device: Any) -> int:
         options.images, options.size, check=check, skip_unreadable=options.skip_unreadable
     )
     autoencoder = AUTOENCODERS.build(dict(type="DiffusersAutoencoder", path=options.vae)).to(device)
+    if options.format != "latents":
+        return _encode_shards(options, images, autoencoder)
     encoding = LatentEncoding(
         options.out, images, autoencoder, options.batch_size, dtype=options.store
     )
-
-    def track(batches: Iterable[Any], total: int) -> Iterable[Any]:
-        if not first or not sys.stderr.isatty():
-            return batches
-        from rich import progress as bars
-        from rich.console import Console
-
-        return bars.track(batches, "Encoding", total, console=Console(stderr=True), transient=True)
-
     done = processes.from_first(encoding.begin(options.resume) if first else 0)
     if first:
         say(f"{len(images)} images of {images.num_classes} classes, {done} already encoded")
-    encoding.run(processes.rank(), processes.size(), options.workers, track)
+    encoding.run(processes.rank(), processes.size(), options.workers, track("Encoding"))
     processes.any_of(False)  # Waits for all processes.
     if first:
         encoding.finish()
         say(f"{options.out}: in a config, data: {{type: LatentFolder, path: {options.out}}}")
+    return 0
+
+
+def _encode_shards(options: Any, images: Any, autoencoder: Any) -> int:
+    from afmlib import processes
+    from afmlib.data.shard_writing import encoded, write_shards
+
+    views = 1 if options.format == "edm2" else 2
+    write_shards(
+        options.out,
+        options.format,
+        encoded(images, autoencoder, views, f"{options.images} by {options.vae}"),
+        dtype=options.store,
+        lossy=True,  # As the program does that reads this layout.
+        resume=options.resume,
+        workers=options.workers,
+        batch_size=options.batch_size,
+        track=track("Encoding"),
+    )
+    if processes.rank() == 0:
+        say(f"{options.out}: in a config, data: {{type: ShardedLatents, path: {options.out}}}")
     return 0

@@ -31,6 +31,7 @@ COMMANDS = (
     "sample",
     "evaluate",
     "encode",
+    "convert",
     "reference",
     "export",
     "push",

@@ -12,7 +12,7 @@ another number of processes, and processes on several machines need no lock. A z
 latents are put together from the shards at the end.
 """
 
-__all__ = ["FORMATS", "ShardWriting", "Source", "source_of"]
+__all__ = ["FORMATS", "ShardWriting", "Source", "encoded", "source_of", "write_shards"]
 
 import io
 import json
@@ -32,6 +32,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from afmlib import processes
 from afmlib.data.latent_folder import (
     CONVENTIONS,
     LABELS,
@@ -41,13 +42,14 @@ from afmlib.data.latent_folder import (
     write_array,
 )
 from afmlib.data.shard_layouts import make_index
-from afmlib.interfaces import Dataset
+from afmlib.interfaces import Autoencoder, Dataset
 from afmlib.io import storage
 from afmlib.io.bounds import MAX_MANIFEST
 from afmlib.typing import Labels
 
 PLAN = "writing.json"
 FORMATS = ("edm2", "latents", "safetensors", "wds")
+SHARD_SIZE = 5000
 AHEAD = 2
 """Batches that each thread reads ahead."""
 
@@ -74,7 +76,21 @@ class Source:
 
 
 def source_of(data: Dataset, name: str) -> Source:
-    """Returns the stored samples of a dataset of images or latents."""
+    """Returns the samples of a dataset of images or latents.
+
+    Raises:
+        ValueError: If it has others.
+    """
+    first, _ = data.__getitems__([0])
+    is_codes, is_image = first.ndim == 6, data.latent_scale == 1 and first.ndim == 4
+    if not (is_codes or (is_image and data.latent_shape[0] in (1, 3))):
+        raise ValueError(f"A {type(data).__name__} has neither images nor stored latents.")
+
+    def convert(stored: Tensor) -> Tensor:
+        if is_codes or stored.dtype == torch.uint8:
+            return stored
+        return ((data.augment(stored, None) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
     return Source(
         name=name,
         labels=_labels(data),
@@ -82,8 +98,56 @@ def source_of(data: Dataset, name: str) -> Source:
         num_classes=data.num_classes,
         class_names=data.class_names,
         load=lambda rows: data.__getitems__(rows)[0],
-        convert=lambda stored: stored,
+        convert=convert,
     )
+
+
+@torch.inference_mode()
+def _posteriors(autoencoder: Autoencoder, images: Tensor, views: int) -> Tensor:
+    plain = images.to(next(autoencoder.parameters()).device)
+    seen = [plain, plain.flip(-1)][:views]
+    return torch.stack([torch.stack(autoencoder.posterior(view), 1) for view in seen], 1).cpu()
+
+
+def encoded(images: Dataset, autoencoder: Autoencoder, views: int, name: str) -> Source:
+    """Returns the codes of images: mean and standard deviation of each view.
+
+    Args:
+        images: The images.
+        autoencoder: The encoder.
+        views: 2 for the codes of mirrored images, too.
+        name: What is encoded, by which autoencoder.
+    """
+    return Source(
+        name=name,
+        labels=_labels(images),
+        latent_scale=autoencoder.latent_scale,
+        num_classes=images.num_classes,
+        class_names=images.class_names,
+        load=lambda rows: images.augment(images.__getitems__(rows)[0], None),
+        convert=lambda stored: _posteriors(autoencoder, stored, views),
+    )
+
+
+def write_shards(
+    out: str,
+    layout: str,
+    source: Source,
+    *,
+    shard_size: int = SHARD_SIZE,
+    dtype: str = "float16",
+    lossy: bool = False,
+    resume: bool = False,
+    workers: int = 4,
+    batch_size: int = 32,
+    track: Callable[[Iterable[Any], int], Iterable[Any]] = lambda shards, total: shards,
+) -> None:
+    """Writes all samples, together with the other processes. `ShardWriting` has the arguments."""
+    writing = ShardWriting(out, layout, source, shard_size, dtype, lossy)
+    processes.compute_once(lambda: writing.begin(resume))
+    writing.run(processes.rank(), processes.size(), workers, batch_size, track)
+    processes.any_of(False)  # Waits for all processes.
+    processes.compute_once(writing.finish)
 
 
 def _labels(data: Dataset) -> Labels:
@@ -114,7 +178,7 @@ class ShardWriting:
         out: str,
         layout: str,
         source: Source,
-        shard_size: int = 5000,
+        shard_size: int = SHARD_SIZE,
         dtype: str = "float16",
         lossy: bool = False,
     ) -> None:

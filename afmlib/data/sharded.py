@@ -14,7 +14,7 @@ and with some samples:
 The latents in training are :math:`s \, (\mu + \sigma \epsilon)` as in `afmlib.data.latent_folder`.
 """
 
-__all__ = ["ShardedImages", "ShardedLatents"]
+__all__ = ["ShardedImages", "ShardedLatents", "is_of_images"]
 
 
 import math
@@ -68,6 +68,20 @@ def open_index(path: str) -> ShardIndex:
     return index
 
 
+def is_of_images(path: str) -> bool:
+    """Returns whether a file or folder holds images, not latents. Its index is made.
+
+    Raises:
+        OSError: As in `open_index`.
+        ValueError: As in `open_index`.
+    """
+    return _holds_images(open_index(path))
+
+
+def _holds_images(index: ShardIndex) -> bool:
+    return index.info["content"] == "image" or index.info.get("dtype") == "uint8"
+
+
 class ShardedImages(Dataset):
     """Images in [-1, 1] of a zip, tar, Arrow or binary file, or of a folder of such files.
 
@@ -101,8 +115,8 @@ class ShardedImages(Dataset):
         check_flip_probability(horizontal_flip_prob)
         index = open_index(str(path))
         info = index.info
-        raw = info["content"] == "raw" and info["dtype"] == "uint8"
-        if info["content"] != "image" and not raw:
+        raw = info["content"] == "raw"
+        if not _holds_images(index):
             raise ValueError(f"{path} holds latents: use type: ShardedLatents.")
         if raw and [channels, size, size] != info["shape"]:
             raise ValueError(
@@ -203,7 +217,7 @@ class ShardedLatents(Dataset):
         self.path = str(path)
         self.index = open_index(self.path)
         info = dict(self.index.info)
-        if info["content"] == "image" or info.get("dtype") == "uint8":
+        if _holds_images(self.index):
             raise ValueError(f"{path} holds images: use type: ShardedImages.")
         self.is_recorded = "latent_scale" in info  # In conventions.json.
         if self.is_recorded and info.get("time") != TIME:
