@@ -34,6 +34,8 @@ __all__ = [
     "time_of_level",
 ]
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -83,7 +85,8 @@ class DoublingGrid(Discretization):
     .. math:: \sigma_i = \Big( \sigma_\text{min}^{1/7} + \frac{i}{N}
         (\sigma_\text{max}^{1/7} - \sigma_\text{min}^{1/7}) \Big)^7 , \qquad i = 0, \dots, N ,
 
-    with :math:`N = s_0, 2 s_0, \dots, s_1` in stages of equal length. The probability of a step is
+    with :math:`N = s_0, 2 s_0, 4 s_0, \dots` in stages of equal length, and :math:`s_1` in the last
+    one. The probability of a step is
     that of the log-normal distribution between its ends.
 
     Args:
@@ -114,8 +117,8 @@ class DoublingGrid(Discretization):
 
     def num_steps(self, num_images: int, total: int | None) -> int:
         """Returns the number of steps of the grid."""
-        num_stages = (self.end // self.start).bit_length()  # log2, rounded down, plus one.
-        return min(self.start * 2 ** _stage(num_images, total, num_stages), self.end)
+        doublings = (math.ceil(self.end / self.start) - 1).bit_length()  # log2, rounded up.
+        return min(self.start * 2 ** _stage(num_images, total, doublings + 1), self.end)
 
     def levels(
         self, normals: PerSample, num_images: int, total: int | None = None

@@ -258,26 +258,39 @@ def _keep_noise(data: Latents, latents: Latents, src: Timesteps, tgt: Timesteps)
 
 
 class ConsistencyPrediction(Parameterization):
-    r"""The consistency function, which is the identity at the lowest noise level.
+    r"""The consistency function, which is the identity at its boundary, the lowest noise level.
 
     .. math::
         f(y, \sigma) &= c_\text{skip} \, y
             + c_\text{out} \, g\Big( \frac{y}{\sqrt{\sigma^2 + \sigma_d^2}}, s \Big) \\
-        c_\text{skip} &= \frac{\sigma_d^2}{(\sigma - \sigma_\text{min})^2 + \sigma_d^2} , \qquad
-        c_\text{out} = \frac{(\sigma - \sigma_\text{min}) \, \sigma_d}{\sqrt{\sigma^2 + \sigma_d^2}}
+        c_\text{skip} &= \frac{\sigma_d^2}{(\sigma - \sigma_b)^2 + \sigma_d^2} , \qquad
+        c_\text{out} = \frac{(\sigma - \sigma_b) \, \sigma_d}{\sqrt{\sigma^2 + \sigma_d^2}}
+
+    Args:
+        boundary: The noise level :math:`\sigma_b` of the boundary: 0.002 in consistency training, 0
+            in easy consistency training, whose scalings are those of EDM.
+
+    Raises:
+        ValueError: If ``boundary`` is negative.
     """
+
+    def __init__(self, boundary: float = SIGMA_MIN) -> None:
+        super().__init__()
+        if not boundary >= 0:
+            raise ValueError(f"boundary must not be negative, got {boundary}.")
+        self.boundary = boundary
 
     def denoise(
         self, generator: Generator, latents: Latents, labels: Labels, timesteps: Timesteps
     ) -> Latents:
         """Returns the data at the end of the flow from latents at ``timesteps``."""
-        sigma = noise_level(timesteps).clamp(min=SIGMA_MIN)
+        sigma = noise_level(timesteps).clamp(min=self.boundary)
         noisy = expand(level_scale(timesteps), latents) * latents
         norm = (sigma.square() + SIGMA_DATA**2).sqrt()
         times = time_of_level(noise_level(timesteps))
         made = generator(noisy / expand(norm, latents), labels, times, torch.zeros_like(times))
-        skip = SIGMA_DATA**2 / ((sigma - SIGMA_MIN).square() + SIGMA_DATA**2)
-        out = (sigma - SIGMA_MIN) * SIGMA_DATA / norm
+        skip = SIGMA_DATA**2 / ((sigma - self.boundary).square() + SIGMA_DATA**2)
+        out = (sigma - self.boundary) * SIGMA_DATA / norm
         return (expand(skip, latents) * noisy + expand(out, latents) * made) / SIGMA_DATA
 
     def forward(
@@ -300,9 +313,9 @@ class ConsistencyPrediction(Parameterization):
         timesteps_tgt: Timesteps,
         draw_noises: Callable[[], Tensor],
     ) -> Latents:
-        # Alg. 1: adds the noise sqrt(sigma^2 - sigma_min^2) z to the data.
+        # Alg. 1: adds the noise sqrt(sigma^2 - boundary^2) z to the data.
         data = self.denoise(generator, latents, labels, timesteps_src)
-        lowest = SIGMA_MIN / noise_level(timesteps_tgt)
+        lowest = self.boundary / noise_level(timesteps_tgt)
         share = (1 - lowest.square()).clamp(min=0).sqrt()
         return interpolate(data, expand(share, latents) * draw_noises(), timesteps_tgt)
 

@@ -141,7 +141,7 @@ SMALL = {
     "parameterizations": {
         "ConditionedSample": [{}, dict(conditions=[0.5, 0.25])],
         "ConditionedVelocity": [{}, dict(conditions=[0.5], factor=2.0)],
-        "ConsistencyPrediction": [{}],
+        "ConsistencyPrediction": [{}, dict(boundary=0.0)],
         "TrigFlowPrediction": [{}],
         "HeunVelocity": [{}],
         "InstantaneousVelocity": [{}],
@@ -213,6 +213,7 @@ SMALL = {
                 generator=DIT_GENERATOR | dict(use_timestep_src=True),
                 discretization="ShrinkingGap",
                 huber_scale=0.0,
+                boundary=0.0,
             ),
         ],
         "ContinuousConsistency": [

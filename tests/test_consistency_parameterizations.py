@@ -34,16 +34,17 @@ def batch_of(seed, sigma, size=4):
     return data, noises, labels, (1 - time) * data + time * noises, torch.full((size,), time)
 
 
-@given(seeds, sigmas)
-def test_consistency_function_matches_paper(seed, sigma):
+@given(seeds, sigmas, st.sampled_from([0.002, 0.0]))
+def test_consistency_function_matches_paper(seed, sigma, boundary):
+    """With the boundary 0, the scalings are those of EDM (Karras et al., 2022, Table 1)."""
     data, noises, labels, latents, times = batch_of(seed, sigma)
     network = Wavy()
 
-    made = ConsistencyPrediction().denoise(network, latents, labels, times)
+    made = ConsistencyPrediction(boundary).denoise(network, latents, labels, times)
 
     y = 0.5 * data + sigma * noises
-    skip = 0.25 / ((sigma - 0.002) ** 2 + 0.25)
-    out = (sigma - 0.002) * 0.5 / math.sqrt(sigma**2 + 0.25)
+    skip = 0.25 / ((sigma - boundary) ** 2 + 0.25)
+    out = (sigma - boundary) * 0.5 / math.sqrt(sigma**2 + 0.25)
     expected = skip * y + out * network(y / math.sqrt(sigma**2 + 0.25), labels, times)
     torch.testing.assert_close(0.5 * made, expected, rtol=1e-8, atol=1e-9)
 
@@ -127,16 +128,17 @@ def test_step_keeps_noise(function, seed, sigma):
     torch.testing.assert_close(half, (1 - t / 2) * data + t / 2 * noises)
 
 
-@given(seeds, sigmas, st.floats(0.003, 20.0))
-def test_consistency_sampling_step_matches_algorithm_1(seed, sigma, tau):
+@given(seeds, sigmas, st.floats(0.003, 20.0), st.sampled_from([0.002, 0.0]))
+def test_consistency_sampling_step_matches_algorithm_1(seed, sigma, tau, boundary):
+    function = ConsistencyPrediction(boundary)
     _, _, labels, latents, times = batch_of(seed, sigma)
     network, noises = Wavy(), torch.randn(4, 3)
     target = torch.full((4,), tau / (tau + 0.5))
 
-    made = ConsistencyPrediction().advance(network, latents, labels, times, target, lambda: noises)
+    made = function.advance(network, latents, labels, times, target, lambda: noises)
 
-    data = 0.5 * ConsistencyPrediction().denoise(network, latents, labels, times)
-    expected = data + math.sqrt(tau**2 - 0.002**2) * noises
+    data = 0.5 * function.denoise(network, latents, labels, times)
+    expected = data + math.sqrt(tau**2 - boundary**2) * noises
     torch.testing.assert_close(made * 0.5 / (1 - target[:, None]), expected)
 
 
@@ -152,6 +154,12 @@ def test_trigflow_sampling_step(seed, sigma, angle):
     expected = math.cos(angle) * data + math.sin(angle) * noises
     scale = math.cos(angle) + math.sin(angle)
     torch.testing.assert_close(made * scale, expected)
+
+
+def test_boundary_is_checked_and_stored():
+    assert ConsistencyPrediction(0.0).arguments == {"boundary": 0.0}
+    with pytest.raises(ValueError, match="boundary must not be negative, got -0.1"):
+        ConsistencyPrediction(-0.1)
 
 
 def test_middle_of_two_steps_matches_papers():

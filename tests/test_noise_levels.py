@@ -44,6 +44,19 @@ def test_number_of_steps_matches_paper(num_images):
     assert steps + 1 == min(10 * 2 ** (k // each), 1280) + 1
 
 
+@given(st.integers(1, 50), st.integers(1, 2000))
+def test_number_of_steps_reaches_the_end(start, end):
+    """Also where the end is not the start times a power of two."""
+    end += start
+    grid = DoublingGrid(start=start, end=end)
+
+    counts = [grid.num_steps(k, 1_000) for k in range(1000)]
+
+    assert counts == sorted(counts)
+    assert (counts[0], counts[-1]) == (start, end)
+    assert all(later in (earlier, 2 * earlier, end) for earlier, later in itertools.pairwise(counts))
+
+
 @given(seeds, progress)
 def test_levels_are_grid_neighbors(seed, num_images):
     discretization = DoublingGrid(start=2, end=16)

@@ -10,7 +10,8 @@ lowest level it is the identity:
 
 The teacher is the student itself, with the same dropout, not its EMA. A discretization chooses the
 levels: :class:`afmlib.noise_levels.DoublingGrid` gives improved consistency training (iCT), and
-:class:`afmlib.noise_levels.ShrinkingGap` with :math:`c_0 = 0` easy consistency training (ECT).
+:class:`afmlib.noise_levels.ShrinkingGap` with :math:`c_0 = 0` and the boundary 0 easy consistency
+training (ECT).
 
 References:
     | Improved Techniques for Training Consistency Models (Song and Dhariwal, 2023)
@@ -29,7 +30,7 @@ from typing import ClassVar
 import torch
 
 from afmlib.interfaces import Discretization, Generator, Objective, Terms
-from afmlib.noise_levels import SIGMA_DATA, DoublingGrid, time_of_level
+from afmlib.noise_levels import SIGMA_DATA, SIGMA_MIN, DoublingGrid, time_of_level
 from afmlib.ops.drawing import RandomSource, normal_like, normal_numbers, same_draws
 from afmlib.ops.flow import interpolate
 from afmlib.parameterizations import ConsistencyPrediction
@@ -56,6 +57,8 @@ class ConsistencyTraining(Objective):
         discretization: Chooses the two levels. Defaults to :class:`DoublingGrid`.
         huber_scale: The number :math:`c_0`, in units of noise levels. Smaller errors are squared;
             larger ones count by their norm. 0 gives the norm.
+        boundary: The noise level at which the function is the identity. 0 gives the scalings of
+            EDM, with which ECT trains.
 
     Raises:
         ValueError: If an argument is out of its domain, or the generator drops labels.
@@ -71,8 +74,9 @@ class ConsistencyTraining(Objective):
         nfe: int = 1,
         discretization: Discretization | None = None,
         huber_scale: float = 0.00054,
+        boundary: float = SIGMA_MIN,
     ) -> None:
-        super().__init__(generator, ConsistencyPrediction(), nfe, any_nfe=True)
+        super().__init__(generator, ConsistencyPrediction(boundary), nfe, any_nfe=True)
         self.require_times(generator, source=True)
         self.require_no_label_dropout(generator)
         if not huber_scale >= 0:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from afmlib.nn.normalization import LayerNorm
+from afmlib.nn.normalization import GroupNorm, LayerNorm, num_groups
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -22,8 +22,30 @@ def test_plain_operations_match_the_fused_ones(affine):
     torch.testing.assert_close(plain(x), fused(x))
 
 
-def test_gradient_of_a_jvp_matches_its_finite_difference():
-    norm = LayerNorm(5, elementwise_affine=False)
+@pytest.mark.parametrize("shape", [(4, 6), (4, 6, 3), (4, 6, 2, 3)])
+def test_plain_groups_match_the_fused_ones(shape):
+    fused, plain = (GroupNorm(3, 6) for _ in range(2))
+    plain.require({"jvp", "double_backward"})
+    for parameter in fused.parameters():
+        nn.init.normal_(parameter)
+    plain.load_state_dict(fused.state_dict())
+    x = torch.randn(shape)
+
+    torch.testing.assert_close(plain(x), fused(x))
+
+
+def test_num_groups_divides_all_widths():
+    assert [num_groups(widths) for widths in ([256], [192, 384], [96, 32], [8, 12])] == [
+        32,
+        32,
+        8,
+        1,
+    ]
+
+
+@pytest.mark.parametrize("norm", [LayerNorm(5, elementwise_affine=False), GroupNorm(1, 5)])
+def test_gradient_of_a_jvp_matches_its_finite_difference(norm):
+    norm = norm.double()
     norm.require({"jvp", "double_backward"})
     points, direction, weights = torch.randn(3, 4, 5)
     matrix, change = torch.randn(2, 5, 5)

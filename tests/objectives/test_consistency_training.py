@@ -70,10 +70,10 @@ class ExactConsistency(Generator):
 # --- Against the paper, sample by sample ---
 
 
-def naive_loss(generator, latents, labels, draws, levels, huber_scale):
+def naive_loss(generator, latents, labels, draws, levels, huber_scale, boundary):
     def f(y, sigma, label):
-        skip = 0.25 / ((sigma - 0.002) ** 2 + 0.25)
-        out = (sigma - 0.002) * 0.5 / math.sqrt(sigma**2 + 0.25)
+        skip = 0.25 / ((sigma - boundary) ** 2 + 0.25)
+        out = (sigma - boundary) * 0.5 / math.sqrt(sigma**2 + 0.25)
         time = torch.tensor([sigma / (sigma + 0.5)])
         made = generator(y / math.sqrt(sigma**2 + 0.25), label, time, 0 * time)
         return skip * y + out * made
@@ -82,7 +82,7 @@ def naive_loss(generator, latents, labels, draws, levels, huber_scale):
     for i, (high, low) in enumerate(zip(*levels, strict=True)):
         high, low = high.item(), low.item()
         x, z, label = 0.5 * latents[i : i + 1], draws.noises_src[i : i + 1], labels[i : i + 1]
-        teacher = f(x + low * z, low, label).detach() if low > 0.002 else x + low * z
+        teacher = f(x + low * z, low, label).detach() if low > boundary else x + low * z
         c = huber_scale * math.sqrt(x.numel())
         square = ((f(x + high * z, high, label) - teacher) ** 2).sum()
         losses.append(((square + c**2).sqrt() - c) / (high - low))
@@ -91,17 +91,22 @@ def naive_loss(generator, latents, labels, draws, levels, huber_scale):
 
 @pytest.mark.parametrize("kind", ["mlp", "dit"])
 @pytest.mark.parametrize(
-    ("discretization", "scale", "num_images"),
+    ("discretization", "scale", "boundary", "num_images"),
     [
-        (DoublingGrid(), 0.00054, 0),
-        (DoublingGrid(), 0.3, 900),
-        (ShrinkingGap(), 0.0, 0),
-        (ShrinkingGap(), 0.01, 500),
+        (DoublingGrid(), 0.00054, 0.002, 0),
+        (DoublingGrid(), 0.3, 0.002, 900),
+        (ShrinkingGap(), 0.0, 0.0, 0),
+        (ShrinkingGap(), 0.01, 0.0, 500),
+        (ShrinkingGap(), 0.0, 0.002, 500),
     ],
 )
-def test_term_and_gradients_match_paper(networks, batch, kind, discretization, scale, num_images):
+def test_term_and_gradients_match_paper(
+    networks, batch, kind, discretization, scale, boundary, num_images
+):
     generator, _ = networks(kind, 2)
-    objective = ConsistencyTraining(generator, discretization=discretization, huber_scale=scale)
+    objective = ConsistencyTraining(
+        generator, discretization=discretization, huber_scale=scale, boundary=boundary
+    )
     objective.num_images, objective.total_images = num_images, 1000
     latents, labels = batch(generator)
     draws = objective.draw(latents)
@@ -110,7 +115,7 @@ def test_term_and_gradients_match_paper(networks, batch, kind, discretization, s
     terms["consistency"].backward()
 
     levels = discretization.levels(draws.level_normals, num_images, 1000)
-    expected = naive_loss(generator, latents, labels, draws, levels, scale)
+    expected = naive_loss(generator, latents, labels, draws, levels, scale, boundary)
     assert list(terms) == ["consistency"]
     torch.testing.assert_close(terms["consistency"], expected, rtol=1e-8, atol=1e-9)
     trained = [parameter for parameter in generator.parameters() if parameter.requires_grad]
