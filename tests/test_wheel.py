@@ -1,6 +1,7 @@
 """The wheel works from an empty folder, without the clone."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -79,3 +80,18 @@ def test_commands_in_an_empty_folder(site, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "usage: afmlib bench" in done.stdout
     assert "--resume" in done.stdout
+
+
+def test_dependencies_are_documented():
+    text, page = (ROOT / path for path in ("pyproject.toml", "docs/dependencies.md"))
+    core, extras = re.search(
+        r"^dependencies = \[\n(.*?)^\].*?^\[project\.optional-dependencies\]\n(.*?)^\[",
+        text.read_text(),
+        re.MULTILINE | re.DOTALL,
+    ).groups()
+    names = re.findall(r'^    "([\w-]+)', core, re.MULTILINE)
+    names += re.findall(r"^(\w+) = ", extras, re.MULTILINE)
+
+    assert len(names) > 25
+    for name in names:
+        assert f"`{name}`" in page.read_text(), name
