@@ -13,6 +13,7 @@ __all__ = ["RANGES", "SEED", "Settings", "best_trial", "images_for", "settings_o
 import json
 import math
 import random
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -152,6 +153,7 @@ def images_for(name: str, seconds: float, folder: Path, settings: Settings) -> i
     if not file.exists():
         short = {"evaluation.metrics": [], "log.grid_rows": 1, "num_images": batch * MEASURE}
         cost = CostHook()
+        shutil.rmtree(folder / "speed", ignore_errors=True)  # Of a stopped program.
         Runner(load_config(name, {**settings, **short}), folder / "speed", hooks=[cost]).train()
         counted = sorted(cost.updates[MEASURE // 4 :])
         speed = batch / counted[len(counted) // 2]  # The median: the machine may be busy.
