@@ -82,9 +82,10 @@ def images_config(
     base = _with_images(scale, {"path": str(folder), "size": size})
     of_data = [text for text in texts if text.strip().startswith(("data", "plugins"))]
     spec = _images(load_config(base, of_data, plugins))
-    images = build_dataset({**spec, "channels": 3})
-    if not isinstance(images, ImageFolder):
+    if spec.get("type") != "ImageFolder":
         raise ConfigError(f"A folder of images is an ImageFolder, got {spec.get('type')}.")
+    images = build_dataset({**spec, "channels": 3})
+    assert isinstance(images, ImageFolder)
     channels = spec.get("channels") or (1 if _is_gray(images) else 3)
     base = merge(_with_images(base, {"channels": channels}), _settings(base, images))
     config = load_config(merge(base, over), texts, plugins)
