@@ -144,7 +144,7 @@ def test_summary(make, caplog):
     [
         (("afm", 30), "must be one of 28, 32, 64, 128, got 30.*so 28 works"),
         (("afm", 256), "got 256.*so 128 works"),
-        (("amf", 32), "There is no method 'amf'. Did you mean 'afm'"),
+        (("meanflw", 32), "There is no method 'meanflw'. Did you mean 'meanflow'"),
         (("afm_digits", 32), "There is no method 'afm_digits'"),
         (("afm", 32, ["num_image=3"]), "no key 'num_image'.*'num_images'"),
         (("afm", 32, ["data={type: Digits}"]), "is an ImageFolder, got Digits"),
