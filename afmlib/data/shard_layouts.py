@@ -25,45 +25,43 @@ References:
     | https://www.cs.toronto.edu/~kriz/cifar.html
 """
 
-__all__ = ["CONVENTIONS", "array_of", "make_index", "plain_data"]
+__all__ = ["make_index"]
 
-import io
-import json
-import math
 import tarfile
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from afmlib.data.file_names import FileNames
 from afmlib.data.image_files import EXTENSIONS
 from afmlib.data.latent_folder import CONVENTIONS, parse_conventions
+from afmlib.data.shard_arrays import (
+    CIFAR_BATCHES,
+    arrow_index,
+    cifar_index,
+    hdf5_index,
+    safetensors_index,
+)
 from afmlib.data.shard_index import SUFFIX, Array, ShardIndex
+from afmlib.data.shard_parts import (
+    MAX_LABELS,
+    array_of,
+    index_of,
+    parsed,
+    plain_data,
+    recorded,
+    small_files,
+    updated,
+    walk,
+)
 from afmlib.io import storage
-from afmlib.io.checked_files import CheckpointError, read_plain_data
 from afmlib.io.file_systems import reaching
-from afmlib.io.npz import parse_header
 
 LABELS = "dataset.json"
-MAX_LABELS = 2**28
-"""Bytes of a file with names and labels."""
-
-MAX_HEADER = 2**24
-"""Bytes of the header of a safetensors file."""
-
-MANY = 1024
-"""Small files that are read at once."""
-
 LOCAL_HEADER = 30
 """Bytes of the header before a member of a zip archive, without its name."""
-
-DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-CIFAR_BATCHES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
-CIFAR_TEST = "test_batch.bin"
-CIFAR_SHAPE = (3, 32, 32)
 
 
 def make_index(path: str) -> ShardIndex:
@@ -91,17 +89,17 @@ def make_index(path: str) -> ShardIndex:
     if LABELS in names:
         return _folder(path)
     if CIFAR_BATCHES[0] in names:
-        return _cifar(path)
+        return cifar_index(path)
     if found := ending(".safetensors"):
-        return _safetensors(path, found)
+        return safetensors_index(path, found)
     if found := ending(".tar"):
         return _tars(path, found)
     if found := ending(".arrow"):
-        return _arrow(path, found)
+        return arrow_index(path, found)
     if any(name.endswith("_features") for name in folders):
         return _pairs(path, folders)
     if found := ending(".h5", ".hdf5"):
-        return _hdf5(path, found)
+        return hdf5_index(path, found)
     if ending(".pt") or (folders and _first_file(path, folders[0]).endswith(".pt")):
         return _tensors(path)
     raise ValueError(_unknown(path, names))
@@ -114,9 +112,9 @@ def _index_of_file(path: str) -> ShardIndex:
     if name.endswith(".tar"):
         return _tars(path, [""])
     if name.endswith((".h5", ".hdf5")):
-        return _hdf5(path, [""])
+        return hdf5_index(path, [""])
     if name.endswith(".safetensors"):
-        return _safetensors(path, [""])
+        return safetensors_index(path, [""])
     if name.endswith((".tar.gz", ".tgz")):
         raise ValueError(
             f"{path} is compressed, so its samples cannot be read by index. Unpack it with "
@@ -176,21 +174,21 @@ def _zip(path: str) -> ShardIndex:
     names = sorted(places)
     labels, info = _labels_of(path, names, extras[LABELS], "")
     starts, lengths = np.array([places[name] for name in names], np.int64).reshape(-1, 2).T
-    index = _index(path, [""], (0 * starts, starts, lengths, labels), info, names)
+    index = index_of(path, [""], (0 * starts, starts, lengths, labels), info, names)
     kind = _described(index, "zip")
     if extras[CONVENTIONS] != b"null":
         kind |= parse_conventions(extras[CONVENTIONS], f"{CONVENTIONS} in {path}")
-    return _with(index, kind)
+    return updated(index, kind)
 
 
 def _folder(path: str) -> ShardIndex:
-    sizes = {name: size for name, size in _walk(path) if _is_sample(name)}
+    sizes = {name: size for name, size in walk(path) if _is_sample(name)}
     names = sorted(sizes)
     content = storage.read_bytes(storage.join(path, LABELS), MAX_LABELS)
     labels, info = _labels_of(path, names, content, "/")
     lengths = np.array([sizes[name] for name in names], np.int64)
-    index = _index(path, names, (np.arange(len(names)), 0 * lengths, lengths, labels), info)
-    return _with(index, _described(index, "folder"), _conventions(path))
+    index = index_of(path, names, (np.arange(len(names)), 0 * lengths, lengths, labels), info)
+    return updated(index, _described(index, "folder"), recorded(path))
 
 
 def _is_sample(name: str) -> bool:
@@ -208,7 +206,7 @@ def _labels_of(
     if len(kinds) > 1:
         raise ValueError(f"{path} holds both images and .npy files. Separate them.")
     info = {"content": "npy" if kinds.pop() else "image"}
-    given = (_parsed(content, path) or {}).get("labels")
+    given = (parsed(content, path) or {}).get("labels")
     where = storage.join(path, LABELS) if separator else f"{LABELS} in {path}"
     if given is None:
         return np.zeros(len(names), np.int64), info
@@ -224,61 +222,6 @@ def _labels_of(
     if wrong is not None:
         raise ValueError(f"The labels in {where} must be whole numbers, got {wrong!r:.60}.")
     return np.array(labels, np.int64), info
-
-
-# --- LightningDiT ---
-
-
-def _safetensors(path: str, shards: Sequence[str]) -> ShardIndex:
-    numbers, starts, lengths, labels, kinds = [], [], [], [], {}
-    for number, shard in enumerate(shards):
-        place = storage.join(path, shard) if shard else path
-        header, begin = _safetensors_header(place)
-        views = [name for name in ("latents", "latents_flip") if name in header]
-        if "latents" not in views or "labels" not in header:
-            raise ValueError(
-                f"{place} has {', '.join(sorted(header)) or 'no tensor'}; latents and labels are "
-                "needed, and optionally latents_flip."
-            )
-        num, *shape = header["latents"]["shape"]
-        dtype = DTYPES.get(header["latents"]["dtype"])
-        if dtype is None or any(header[v]["shape"] != [num, *shape] for v in views):
-            raise ValueError(f"latents and latents_flip of {place} differ, or are not numbers.")
-        kinds[place] = dict(shape=shape, dtype=dtype, views=len(views))
-        width = math.prod(shape) * torch.empty(0, dtype=getattr(torch, dtype)).element_size()
-        first = [begin + header[view]["data_offsets"][0] for view in views]
-        starts.append(np.arange(num)[:, None] * width + np.array(first, np.int64))
-        numbers.append(np.full(num, number))
-        lengths.append(np.full(num, width))
-        labels.append(_safetensors_labels(place, header["labels"], begin, num))
-    kind = _same(kinds)
-    info = dict(layout="safetensors", content="raw", moments=False, stored_scale=1.0, **kind)
-    columns = (np.concatenate(part) for part in (numbers, starts, lengths, labels))
-    return _with(_index(path, shards, columns, info), {}, _conventions(path))
-
-
-def _safetensors_header(place: str) -> tuple[dict[str, Any], int]:
-    with reaching(place) as (fs, root):
-        size = int.from_bytes(fs.cat_file(root, start=0, end=8), "little")
-        total = fs.info(root)["size"]
-        content = b"" if size > MAX_HEADER else fs.cat_file(root, start=8, end=8 + size)
-    header = _parsed(content, place)
-    if not isinstance(header, dict) or len(content) != size:
-        raise ValueError(f"{place} is corrupt or not safetensors.")
-    header.pop("__metadata__", None)
-    end = max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
-    if total != 8 + size + end:
-        raise ValueError(f"{place} is corrupt: it has {total} bytes instead of {8 + size + end}.")
-    return header, 8 + size
-
-
-def _safetensors_labels(place: str, tensor: Mapping[str, Any], begin: int, num: int) -> Array:
-    dtypes = {"I64": np.int64, "I32": np.int32, "I16": np.int16, "U8": np.uint8}
-    if tensor["dtype"] not in dtypes or math.prod(tensor["shape"]) != num:
-        raise ValueError(f"The labels of {place} must be {num} integers.")
-    start, end = (begin + offset for offset in tensor["data_offsets"])
-    with reaching(place) as (fs, root):
-        return np.frombuffer(fs.cat_file(root, start=start, end=end), dtypes[tensor["dtype"]])
 
 
 # --- WebDataset ---
@@ -312,8 +255,8 @@ def _tars(path: str, shards: Sequence[str]) -> ShardIndex:
         raise ValueError(f"The samples in {path} differ in their kinds of files, such as {odd}.")
     offsets = np.stack([starts, np.array(flips)], 1) if all(mirrored) else starts
     info = {"content": "npy" if kinds.pop() else "image"}
-    index = _index(path, shards, (numbers, offsets, lengths, labels), info, names)
-    return _with(index, _described(index, "tars"), _conventions(path))
+    index = index_of(path, shards, (numbers, offsets, lengths, labels), info, names)
+    return updated(index, _described(index, "tars"), recorded(path))
 
 
 def _tar_samples(place: str) -> Iterator[tuple[str, dict[str, tarfile.TarInfo], int]]:
@@ -346,7 +289,7 @@ def _tar_label(place: str, file: Any, key: str, parts: Mapping[str, tarfile.TarI
         return -1
     back = file.tell()
     file.seek(parts[extension].offset_data)
-    content = _parsed(file.read(min(parts[extension].size, MAX_LABELS)), f"{key} in {place}")
+    content = parsed(file.read(min(parts[extension].size, MAX_LABELS)), f"{key} in {place}")
     file.seek(back)
     if isinstance(content, dict):
         names = ("label", "cls", "class_id", "y")
@@ -360,12 +303,12 @@ def _tar_label(place: str, file: Any, key: str, parts: Mapping[str, tarfile.TarI
 
 
 def _tensors(path: str) -> ShardIndex:
-    sizes = {name: size for name, size in _walk(path) if name.endswith(".pt")}
+    sizes = {name: size for name, size in walk(path) if name.endswith(".pt")}
     names = sorted(sizes)
     folders = sorted({name.split("/")[0] for name in names if "/" in name})
     labels: list[int] = []
     keys = ["image"]
-    for name, content in _contents(path, names):
+    for name, content in small_files(path, names):
         state = plain_data(content, storage.join(path, name))
         if not labels:
             keys = [key for key in ("image", "moments", "moments_flip") if key in state]
@@ -385,20 +328,8 @@ def _tensors(path: str) -> ShardIndex:
     info |= dict(moments=True, stored_scale=1.0)
     lengths = np.array([sizes[name] for name in names], np.int64)
     rows = np.arange(len(names))
-    index = _index(path, names, (rows, 0 * rows, lengths, np.array(labels)), info)
-    return _with(index, {}, _conventions(path))
-
-
-def plain_data(content: bytes, name: str) -> dict[str, Any]:
-    """Reads a dictionary written by torch.save, without running code.
-
-    Raises:
-        ValueError: Names the file if it is corrupt or holds more than plain data.
-    """
-    try:
-        return read_plain_data(io.BytesIO(content), name)
-    except CheckpointError as error:
-        raise ValueError(str(error)) from error
+    index = index_of(path, names, (rows, 0 * rows, lengths, np.array(labels)), info)
+    return updated(index, {}, recorded(path))
 
 
 def _pairs(path: str, folders: Sequence[str]) -> ShardIndex:
@@ -406,10 +337,10 @@ def _pairs(path: str, folders: Sequence[str]) -> ShardIndex:
     classes = features.removesuffix("_features") + "_labels"
     if classes not in folders:
         raise ValueError(f"{path} has {features}, but no {classes}.")
-    sizes = {name: size for name, size in _walk(storage.join(path, features)) if ".npy" in name}
+    sizes = {name: size for name, size in walk(storage.join(path, features)) if ".npy" in name}
     names = sorted(sizes, key=lambda name: (len(name), name))
     where, labels = storage.join(path, classes), []
-    for name, content in _contents(where, names):
+    for name, content in small_files(where, names):
         array = array_of(content, storage.join(where, name))
         if array.size != 1 or array.dtype.kind not in "iu":
             raise ValueError(f"{storage.join(where, name)} must hold one integer.")
@@ -417,178 +348,9 @@ def _pairs(path: str, folders: Sequence[str]) -> ShardIndex:
     lengths = np.array([sizes[name] for name in names], np.int64)
     files, rows = [f"{features}/{name}" for name in names], np.arange(len(names))
     info = dict(content="npy", moments=False)
-    index = _index(path, files, (rows, 0 * rows, lengths, np.array(labels)), info)
+    index = index_of(path, files, (rows, 0 * rows, lengths, np.array(labels)), info)
     kind = _described(index, "pairs") | dict(moments=False, stored_scale=0.18215)
-    return _with(index, kind, _conventions(path))
-
-
-# --- Arrays of many samples ---
-
-
-def _hdf5(path: str, shards: Sequence[str]) -> ShardIndex:
-    try:
-        import h5py
-    except ImportError:
-        raise OSError(f"{path} needs the package h5py: pip install 'afmlib[hdf5]'") from None
-    numbers, starts, labels, kinds = [], [], [], {}
-    for number, shard in enumerate(shards):
-        place = storage.join(path, shard) if shard else path
-        with reaching(place) as (fs, root), fs.open(root, "rb") as file:
-            try:
-                with h5py.File(file, "r") as archive:
-                    rows, classes = archive["latents"], archive["labels"][:]
-                    starts.append(_hdf5_offsets(rows, place))
-                    kinds[place] = dict(shape=list(rows.shape[1:]), dtype=str(rows.dtype))
-            except (KeyError, OSError) as error:
-                reason = str(error).strip("'\"")
-                raise ValueError(f"{place} is corrupt or lacks latents: {reason}") from error
-        if len(classes) != len(starts[-1]):
-            raise ValueError(f"{place} has {len(starts[-1])} latents but {len(classes)} labels.")
-        labels.append(classes.reshape(-1).astype(np.int64))
-        numbers.append(np.full(len(classes), number))
-    kind = _same(kinds)
-    if kind["dtype"] not in DTYPES.values():
-        raise ValueError(f"The latents of {path} must be floating point, got {kind['dtype']}.")
-    info = dict(content="raw", layout="hdf5", views=1, moments=True, stored_scale=1.0, **kind)
-    width = math.prod(kind["shape"]) * np.dtype(kind["dtype"]).itemsize
-    offsets = np.concatenate(starts)
-    columns = np.concatenate(numbers), offsets, np.full(len(offsets), width), np.concatenate(labels)
-    return _with(_index(path, shards, columns, info), {}, _conventions(path, len(shards[0]) > 0))
-
-
-def _hdf5_offsets(rows: Any, place: str) -> Array:
-    """Returns the first byte of each row, which are stored whole."""
-    width = math.prod(rows.shape[1:]) * rows.dtype.itemsize
-    if rows.chunks is None and (start := rows.id.get_offset()) is not None:
-        return start + np.arange(len(rows), dtype=np.int64) * width
-    if rows.chunks is None or rows.compression or tuple(rows.chunks[1:]) != rows.shape[1:]:
-        raise ValueError(
-            f"The latents of {place} are compressed or cut within samples, so they cannot be read "
-            f"by index. Store them in order: h5repack -l CONTI -f NONE {place} NEW.h5."
-        )
-    offsets = np.zeros(len(rows), np.int64)
-    for number in range(rows.id.get_num_chunks()):
-        chunk = rows.id.get_chunk_info(number)
-        first = chunk.chunk_offset[0]
-        part = offsets[first : first + rows.chunks[0]]
-        part[:] = chunk.byte_offset + np.arange(len(part)) * width
-    return offsets
-
-
-def _cifar(path: str) -> ShardIndex:
-    numbers, starts, labels = [], [], []
-    with reaching(path) as (fs, root):
-        there = {str(name).rsplit("/", 1)[-1] for name in fs.ls(root, detail=False)}
-    shards = [name for name in (*CIFAR_BATCHES, CIFAR_TEST) if name in there]
-    width = 1 + math.prod(CIFAR_SHAPE)
-    for number, shard in enumerate(shards):
-        content = storage.read_bytes(storage.join(path, shard))
-        if not content or len(content) % width:
-            raise ValueError(
-                f"{storage.join(path, shard)} is corrupt: {len(content)} bytes are not a multiple "
-                f"of {width}."
-            )
-        labels.append(np.frombuffer(content, np.uint8)[::width].astype(np.int64))
-        starts.append(1 + width * np.arange(len(labels[-1])))
-        numbers.append(np.full(len(labels[-1]), number))
-    info = dict(content="raw", layout="cifar", shape=list(CIFAR_SHAPE), dtype="uint8", views=1)
-    if "batches.meta.txt" in there:
-        text = storage.read_bytes(storage.join(path, "batches.meta.txt"), MAX_HEADER).decode()
-        info["class_names"] = text.split()
-    of_shard = np.concatenate(numbers)
-    is_held_out = np.array([shard == CIFAR_TEST for shard in shards])[of_shard]
-    lengths = np.full(len(of_shard), width - 1)
-    columns = of_shard, np.concatenate(starts), lengths, np.concatenate(labels)
-    return _index(path, shards, columns, info, held_out=np.flatnonzero(is_held_out))
-
-
-def _arrow(path: str, shards: Sequence[str]) -> ShardIndex:
-    """The Arrow files of Hugging Face's ``datasets``: encoded images lie in them as they are."""
-    try:
-        import pyarrow as pa
-    except ImportError:
-        raise OSError(
-            f"{path} needs the package datasets: pip install 'afmlib[datasets]'"
-        ) from None
-    if storage.local_path(path) is None:
-        raise ValueError(f"Arrow files are indexed on a local disk; {path} is remote.")
-    numbers, starts, lengths, labels = [], [], [], []
-    names: list[str] | None = None
-    for number, shard in enumerate(shards):
-        place = storage.join(path, shard)
-        try:
-            with pa.memory_map(storage.local_path(place)) as file:
-                base = file.read_buffer(file.size()).address
-                file.seek(0)
-                reader = pa.ipc.open_stream(file)
-                names = names or _arrow_classes(reader.schema)
-                for batch in reader:
-                    first, width = _arrow_ranges(batch.column("image"), base)
-                    starts.append(first)
-                    lengths.append(width)
-                    numbers.append(np.full(len(first), number))
-                    labels.append(batch.column("label").to_numpy(zero_copy_only=False))
-        except (pa.ArrowException, KeyError) as error:
-            raise ValueError(f"{place} is corrupt or lacks image and label: {error}") from error
-    columns = (np.concatenate(part).astype(np.int64) for part in (numbers, starts, lengths, labels))
-    info = dict(content="image", layout="arrow", **({"class_names": names} if names else {}))
-    return _with(_index(path, shards, columns, info), {}, {})
-
-
-def _arrow_ranges(column: Any, base: int) -> tuple[Array, Array]:
-    content = column.field("bytes") if hasattr(column, "field") else column
-    if content.null_count:
-        raise KeyError("images are paths, not bytes: save the dataset with its files embedded")
-    wide = np.int64 if "large" in str(content.type) else np.int32
-    _, ends, data = content.buffers()
-    bounds = np.frombuffer(ends, wide)[content.offset : content.offset + len(content) + 1]
-    return data.address - base + bounds[:-1].astype(np.int64), np.diff(bounds)
-
-
-def _arrow_classes(schema: Any) -> list[str] | None:
-    text = (schema.metadata or {}).get(b"huggingface", b"{}")
-    features = json.loads(text).get("info", {}).get("features", {})
-    return features.get("label", {}).get("names")
-
-
-# --- What the layouts share ---
-
-
-def _index(
-    path: str,
-    shards: Sequence[str],
-    columns: Iterable[Array],
-    info: Mapping[str, Any],
-    members: Sequence[str] = (),
-    held_out: Array | None = None,
-) -> ShardIndex:
-    shard, offset, length, labels = columns
-    classes = np.array(labels, np.int64)
-    if len(classes) and (classes < 0).any():
-        if not (classes == -1).all():
-            raise ValueError(f"Some samples of {path} have no label or a negative one.")
-        classes = np.zeros_like(classes)
-    if not len(classes):
-        raise ValueError(f"There are no samples in {path}.")
-    if int(np.max(length)) >= 2**31:
-        raise ValueError(f"A sample of {path} has {int(np.max(length))} bytes.")
-    return ShardIndex(
-        path=path,
-        shards=FileNames(shards),
-        members=FileNames(members),
-        shard=np.asarray(shard).astype(np.int32),
-        offset=np.asarray(offset, np.int64).reshape(len(classes), -1),
-        length=np.asarray(length).astype(np.int32),
-        labels=torch.from_numpy(classes),
-        held_out=np.empty(0, np.int64) if held_out is None else held_out,
-        info=dict(info),
-    )
-
-
-def _with(index: ShardIndex, *infos: Mapping[str, Any] | None) -> ShardIndex:
-    for info in infos:
-        index.info.update(info or {})
-    return index
+    return updated(index, kind, recorded(path))
 
 
 def _described(index: ShardIndex, layout: str) -> dict[str, Any]:
@@ -602,65 +364,5 @@ def _described(index: ShardIndex, layout: str) -> dict[str, Any]:
     )
 
 
-def array_of(content: bytes, name: str) -> Array:
-    """Reads an ``.npy`` file, without unpickling.
-
-    Raises:
-        ValueError: Names the file if it is corrupt.
-    """
-    try:
-        stream = io.BytesIO(content)
-        header = parse_header(stream)
-        if header.is_fortran or header.dtype.hasobject:
-            raise ValueError("it holds objects, or is not in C order")
-        return np.frombuffer(content, header.dtype, offset=stream.tell()).reshape(header.shape)
-    except Exception as error:  # NumPy may raise anything for a corrupt header.
-        raise ValueError(f"{name} is corrupt or not a plain array: {error}") from error
-
-
-def _same(kinds: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """Returns the kind of all shards."""
-    first = next(iter(kinds))
-    for place, kind in kinds.items():
-        if kind != kinds[first]:
-            raise ValueError(f"{place} holds {kind}, but {first} holds {kinds[first]}.")
-    return kinds[first]
-
-
-def _parsed(content: bytes, name: str) -> Any:
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{name} is corrupt: {error}") from None
-
-
-def _conventions(path: str, is_folder: bool = True) -> dict[str, Any]:
-    place = storage.join(path, CONVENTIONS)
-    if not is_folder or not storage.exists(place):
-        return {}
-    return parse_conventions(storage.read_bytes(place, MAX_LABELS), place)
-
-
-def _walk(path: str) -> Iterator[tuple[str, int]]:
-    """Yields the relative paths and sizes of all files below a folder."""
-    with reaching(path) as (fs, root):
-        for name, entry in fs.find(root, detail=True).items():
-            yield str(name)[len(root) :].strip("/"), int(entry["size"])
-
-
 def _first_file(path: str, folder: str) -> str:
     return next(iter(storage.list_files(storage.join(path, folder))), "")
-
-
-def _contents(path: str, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """Yields the content of small files, many at a time from remote file systems."""
-    if storage.local_path(path) is not None:
-        for name in names:
-            yield name, storage.read_bytes(storage.join(path, name), MAX_LABELS)
-        return
-    with reaching(path) as (fs, root):
-        for first in range(0, len(names), MANY):
-            some = names[first : first + MANY]
-            paths = [f"{root.rstrip('/')}/{name}" for name in some]
-            found = fs.cat_ranges(paths, [0] * len(some), [None] * len(some), on_error="raise")
-            yield from zip(some, found, strict=True)

@@ -27,9 +27,10 @@ from torch import Tensor
 
 from afmlib import processes
 from afmlib.data.image_files import check_flip_probability, decode, scale_and_mirror
-from afmlib.data.latent_folder import MAX_CLASSES, TIME
+from afmlib.data.latent_folder import CONVENTIONS, MAX_CLASSES, TIME
 from afmlib.data.shard_index import Array, ShardIndex, load_index, save_index
-from afmlib.data.shard_layouts import CONVENTIONS, array_of, make_index, plain_data
+from afmlib.data.shard_layouts import make_index
+from afmlib.data.shard_parts import array_of, plain_data
 from afmlib.interfaces import Dataset
 from afmlib.ops.drawing import RandomSource, normals, uniforms
 from afmlib.typing import Labels, Latents
