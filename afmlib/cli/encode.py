@@ -3,6 +3,7 @@
 __all__ = ["HELP", "add_arguments", "run", "track"]
 
 import contextlib
+import hashlib
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
@@ -124,10 +125,12 @@ def _encode_shards(options: Any, images: Any, autoencoder: Any) -> int:
     from afmlib.data.shard_writing import encoded, write_shards
 
     views = 1 if options.format == "edm2" else 2
+    files = hashlib.sha256("\n".join(images.files).encode("utf-8", "surrogateescape")).hexdigest()
+    name = f"{options.images} ({files[:16]}) at {options.size} pixels by {options.vae}"
     write_shards(
         options.out,
         options.format,
-        encoded(images, autoencoder, views, f"{options.images} by {options.vae}"),
+        encoded(images, autoencoder, views, name),
         dtype=options.store,
         lossy=True,  # As the program does that reads this layout.
         resume=options.resume,

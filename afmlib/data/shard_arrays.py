@@ -45,7 +45,10 @@ def safetensors_index(path: str, shards: Sequence[str]) -> ShardIndex:
             raise ValueError(f"latents and latents_flip of {place} differ, or are not numbers.")
         kinds[place] = dict(shape=shape, dtype=dtype, views=len(views))
         width = math.prod(shape) * torch.empty(0, dtype=getattr(torch, dtype)).element_size()
-        first = [begin + header[view]["data_offsets"][0] for view in views]
+        offsets = [header[view]["data_offsets"] for view in views]
+        if any(end - start != num * width for start, end in offsets):
+            raise ValueError(f"{place} is corrupt: its header does not fit its tensors.")
+        first = [begin + start for start, _ in offsets]
         starts.append(np.arange(num)[:, None] * width + np.array(first, np.int64))
         numbers.append(np.full(num, number))
         lengths.append(np.full(num, width))

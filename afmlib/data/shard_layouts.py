@@ -57,6 +57,7 @@ from afmlib.data.shard_parts import (
     walk,
 )
 from afmlib.io import storage
+from afmlib.io.bounds import check_plain_file
 from afmlib.io.file_systems import reaching
 
 LABELS = "dataset.json"
@@ -106,6 +107,8 @@ def make_index(path: str) -> ShardIndex:
 
 
 def _index_of_file(path: str) -> ShardIndex:
+    if (local := storage.local_path(path)) is not None:
+        check_plain_file(local)
     name = path.lower()
     if name.endswith(".zip"):
         return _zip(path)
@@ -149,10 +152,10 @@ def _zip(path: str) -> ShardIndex:
             with zipfile.ZipFile(file) as archive:
                 members = sorted(archive.infolist(), key=lambda info: info.header_offset)
                 after = [info.header_offset for info in members[1:]] + [archive.start_dir]
-                extras = {
-                    name: archive.read(name) if name in archive.NameToInfo else b"null"
-                    for name in (LABELS, CONVENTIONS)
-                }
+                extras = {LABELS: b"null", CONVENTIONS: b"null"}
+                for info in members:
+                    if info.filename in extras and info.file_size <= MAX_LABELS:
+                        extras[info.filename] = archive.read(info)
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
             raise ValueError(f"{path} is corrupt or not a zip archive: {error}") from error
         places = {}

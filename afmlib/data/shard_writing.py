@@ -267,7 +267,7 @@ class ShardWriting:
         names = {
             "edm2": f"{shard:06d}.zip",
             "latents": f"part-{shard:06d}.safetensors",
-            "safetensors": f"latents_rank00_shard{shard:03d}.safetensors",
+            "safetensors": f"latents_rank00_shard{shard:05d}.safetensors",
             "wds": f"shard-{shard:06d}.tar",
         }
         return names[self.layout]

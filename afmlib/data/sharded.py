@@ -56,8 +56,12 @@ def open_index(path: str) -> ShardIndex:
     """
 
     def make() -> None:
-        if load_index(path) is None:
+        if load_index(path) is not None:
+            return
+        try:
             save_index(make_index(path))
+        except (KeyError, TypeError, AttributeError, IndexError) as error:  # Of a corrupt header.
+            raise ValueError(f"{path} is corrupt: {error!r}.") from error
 
     processes.compute_once(make)
     index = load_index(path)

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +49,16 @@ BATCH, BATCHES = 256, 20
 LAYOUTS = {"edm2": "latents.zip", "safetensors": "safetensors", "wds": "wds"}
 
 
-def main() -> None:
-    """Parses the command line, and writes the table."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses the command line, writes the table, and returns the exit status."""
     parser = argparse.ArgumentParser(description="Measures the readers of sharded latents.")
     parser.add_argument("--members", type=int, default=2000, help="samples that are written")
     parser.add_argument("--out", type=Path, help="the folder for shard_speed.json")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.measure:
         print(json.dumps(_measure(*args.measure)))
-        return
+        return 0
     rows: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         data = _write_reference(f"{folder}/latents", args.members)
@@ -80,6 +81,7 @@ def main() -> None:
             rows=rows,
         )
         (args.out / "shard_speed.json").write_text(json.dumps(result, indent=2) + "\n")
+    return 0
 
 
 def _write_reference(path: str, members: int) -> LatentFolder:
@@ -170,4 +172,4 @@ def _show(rows: dict[str, dict[str, float]]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -19,6 +19,7 @@ from benchmarks.studies import (
     engine_steps,
     memory,
     schedules,
+    shard_speed,
     step_overhead,
     step_speed,
 )
@@ -304,3 +305,16 @@ def test_draw_speed_needs_eight_pairs(capsys):
     with pytest.raises(SystemExit):
         draw_speed.main(["--pairs", "7"])
     assert "--pairs must be at least 8" in capsys.readouterr().err
+
+
+def test_shard_speed_writes_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(shard_speed, "ENTRIES", 1000)
+    monkeypatch.setattr(shard_speed, "BATCHES", 1)
+    monkeypatch.setattr(shard_speed, "_in_fresh_process", shard_speed._measure)
+
+    assert shard_speed.main(["--members", "20", "--out", str(tmp_path)]) == 0
+
+    rows = json.loads((tmp_path / "shard_speed.json").read_text())["rows"]
+    assert list(rows) == ["LatentFolder", "edm2", "safetensors", "wds"]
+    assert {row["entries"] for row in rows.values()} == {20, 1000}
+    assert all(row["samples_per_s"] > 0 for row in rows.values())

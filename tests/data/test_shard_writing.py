@@ -74,11 +74,11 @@ def test_samples_for_lightning_dit(latents, tmp_path):
     torch.testing.assert_close(samples[:, :, 0], expected)
     assert torch.equal(everything(data)[1], labels)
     assert declared(data) == declared(latents)
-    shard = load_file(out / "latents_rank00_shard001.safetensors")
+    shard = load_file(out / "latents_rank00_shard00001.safetensors")
     torch.testing.assert_close(shard["latents"], expected[4:8, 0])
     stats = torch.load(out / "latents_stats.pt", weights_only=True)
-    for name, value in (("mean", expected[:, 0].mean((0, 2, 3))),):
-        torch.testing.assert_close(stats[name], value.view(1, -1, 1, 1), rtol=1e-4, atol=1e-5)
+    mean = expected[:, 0].mean((0, 2, 3)).view(1, -1, 1, 1)
+    torch.testing.assert_close(stats["mean"], mean, rtol=1e-4, atol=1e-5)
     std = expected[:, 0].std((0, 2, 3), correction=0).view(1, -1, 1, 1)
     torch.testing.assert_close(stats["std"], std, rtol=1e-4, atol=1e-5)
 

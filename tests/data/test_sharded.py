@@ -305,6 +305,21 @@ def test_truncated_file_is_named_though_it_was_indexed(tmp_path):
         ShardedLatents(path)
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"[]",
+        b'{"latents": 3, "labels": 3}',
+        b'{"labels": 1, "latents": {"shape": [2, 4], "dtype": "F32", "data_offsets": [0, 9]}}',
+    ],
+)
+def test_corrupt_header_is_an_error(header, tmp_path):
+    content = len(header).to_bytes(8, "little") + header
+    (tmp_path / "a.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match="is corrupt"):
+        ShardedLatents(str(tmp_path / "a.safetensors"))
+
+
 def test_pickled_code_is_not_run(tmp_path):
     mean_flow(tmp_path)
     torch.save({"image": os.system, "label": 0}, tmp_path / "0003.pt")
