@@ -211,11 +211,11 @@ def _open(path: str, place: str) -> ShardIndex | None:
         columns = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if header["version"] != VERSION:
         return None
-    names = {
-        name: FileNames.of_arrays(columns[f"{name}.names"].numpy(), columns[f"{name}.ends"].numpy())
+    shards, members = (
+        FileNames.of_arrays(columns[f"{name}.names"].numpy(), columns[f"{name}.ends"].numpy())
         for name in ("shards", "members")
-    }
-    if header["stamp"] != stamp_of(path, names["shards"]):
+    )
+    if header["stamp"] != stamp_of(path, shards):
         return None
     arrays = {name: columns[name].numpy() for name in ("shard", "offset", "length", "held_out")}
     labels = columns["labels"].to(torch.int64)
@@ -223,6 +223,6 @@ def _open(path: str, place: str) -> ShardIndex | None:
     fits = (
         arrays["shard"].shape == arrays["length"].shape == (num,) and len(arrays["offset"]) == num
     )
-    if not fits or len(names["members"]) not in (0, num):
+    if not fits or len(members) not in (0, num):
         return None
-    return ShardIndex(path=path, labels=labels, info=header["info"], **arrays, **names)
+    return ShardIndex(path, shards, members, **arrays, labels=labels, info=header["info"])
