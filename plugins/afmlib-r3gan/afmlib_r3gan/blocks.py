@@ -19,6 +19,7 @@ References:
 
 __all__ = [
     "BLOCKS_PER_STAGE",
+    "PRESETS",
     "ResidualBlock",
     "check_sizes",
     "initialize",
@@ -35,8 +36,15 @@ BLOCKS_PER_STAGE = 2
 SLOPE = 0.2
 SMALLEST = 4
 """The smallest height and width that halving may reach."""
-LAST_FULL_WIDTH = 64
-"""The largest size with all channels. Each doubling beyond it halves the channels."""
+
+PRESETS = {
+    "cifar10": dict(channels=768, group_width=16, full_width_size=32),
+    "ffhq64": dict(channels=768, group_width=16, full_width_size=32),
+    "ffhq256": dict(channels=768, group_width=16, full_width_size=32),
+    "imagenet32": dict(channels=1536, group_width=32, full_width_size=64),
+    "imagenet64": dict(channels=1536, group_width=32, full_width_size=64),
+}
+"""The arguments of both networks that give the published ones, by data set."""
 
 
 class ResidualBlock(nn.Module):
@@ -103,9 +111,9 @@ def stage_sizes(input_size: int) -> list[int]:
     return sizes
 
 
-def stage_width(size: int, channels: int) -> int:
-    """Returns the number of channels of a stage."""
-    while size > LAST_FULL_WIDTH:
+def stage_width(size: int, channels: int, full_width_size: int) -> int:
+    """Returns the number of channels of a stage: all of them up to the given size."""
+    while size > full_width_size:
         size, channels = size // 2, channels // 2
     return channels
 
@@ -117,6 +125,7 @@ def check_sizes(
     channels: int,
     expansion: int,
     group_width: int,
+    full_width_size: int,
 ) -> None:
     """Checks the arguments that both networks share.
 
@@ -127,7 +136,7 @@ def check_sizes(
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}.")
     for size in stage_sizes(input_size):
-        width = stage_width(size, channels)
+        width = stage_width(size, channels, full_width_size)
         if width < 1 or (expansion * width) % group_width:
             raise ValueError(
                 f"group_width {group_width} does not divide expansion * channels, which is "

@@ -4,7 +4,9 @@ Stages of two residual blocks, each at half the size of the previous one, give f
 :math:`4 \times 4` pixels. Each channel :math:`c` is summed with learned weights. A linear map gives
 a vector, and the logit is its inner product with an embedding of the class:
 
-.. math:: D(x, y) = d^{-1/2}\, e_y^\top (W h + b), \qquad h_c = \sum_p K_{c p} F_{c p}(x)
+.. math:: D(x, y) = e_y^\top W h, \qquad h_c = \sum_p K_{c p} F_{c p}(x)
+
+The embedding is as wide as the features. Without classes, the map :math:`W` gives the logit.
 
 References:
     | The GAN is dead; long live the GAN! A Modern GAN Baseline (Huang et al., 2024)
@@ -41,12 +43,11 @@ class R3GANDiscriminator(Discriminator):
         input_size: The height and width of the images. It is halved while it is even and the half
             is at least 4.
         in_channels: The number of channels of the images.
-        num_classes: The number of classes.
-        channels: The width of the stages up to 64 x 64 pixels. Beyond that it is halved with each
-            doubling of the size.
+        num_classes: The number of classes. With one, there is no embedding.
+        channels: The width of the stages up to ``full_width_size``.
         expansion: The width of the grouped convolutions, in units of ``channels``.
         group_width: The number of channels per group. It must divide ``expansion * channels``.
-        embedding_size: The size of the class embedding.
+        full_width_size: The largest size with all channels. Each doubling beyond halves them.
 
     Raises:
         ValueError: If a number is out of range, or ``group_width`` does not divide the width.
@@ -66,17 +67,17 @@ class R3GANDiscriminator(Discriminator):
         channels: int = 768,
         expansion: int = 2,
         group_width: int = 16,
-        embedding_size: int = 64,
+        full_width_size: int = 32,
     ) -> None:
         super().__init__()
-        check_sizes(input_size, in_channels, num_classes, channels, expansion, group_width)
-        if embedding_size < 1:
-            raise ValueError(f"embedding_size must be at least 1, got {embedding_size}.")
+        check_sizes(
+            input_size, in_channels, num_classes, channels, expansion, group_width, full_width_size
+        )
         self.embeds_timestep = False
         sizes = stage_sizes(input_size)[::-1]
-        widths = [stage_width(size, channels) for size in sizes]
+        widths = [stage_width(size, channels, full_width_size) for size in sizes]
         num_blocks = BLOCKS_PER_STAGE * len(sizes)
-        self.input = nn.Conv2d(in_channels, widths[0], 1)
+        self.input = nn.Conv2d(in_channels, widths[0], 1, bias=False)
         self.stages = nn.ModuleList(
             residual_blocks(width, expansion, group_width, num_blocks) for width in widths
         )
@@ -84,8 +85,11 @@ class R3GANDiscriminator(Discriminator):
             transition(before, after) for before, after in itertools.pairwise(widths)
         )
         self.sum_up = nn.Conv2d(widths[-1], widths[-1], sizes[-1], groups=widths[-1], bias=False)
-        self.project = nn.Linear(widths[-1], embedding_size)
-        self.y_embedder = nn.Embedding(num_classes, embedding_size)
+        self.project = nn.Linear(widths[-1], widths[-1] if num_classes > 1 else 1, bias=False)
+        self.y_embedder = None
+        if num_classes > 1:
+            self.y_embedder = nn.Embedding(num_classes, widths[-1])
+            nn.init.normal_(self.y_embedder.weight, std=(num_classes * widths[-1]) ** -0.5)
         for layer in (self.input, self.sum_up, self.project):
             initialize(layer)
 
@@ -97,5 +101,6 @@ class R3GANDiscriminator(Discriminator):
         for change, stage in zip(self.transitions, self.stages[1:], strict=True):
             images = stage(change(downsample(images)))
         vectors = self.project(self.sum_up(images).flatten(1))  # (N, D)
-        embedded = self.y_embedder(labels).to(vectors.dtype)
-        return (vectors * embedded).sum(1) * vectors.shape[1] ** -0.5
+        if self.y_embedder is not None:
+            vectors = vectors * self.y_embedder(labels).to(vectors.dtype)
+        return vectors.sum(1)

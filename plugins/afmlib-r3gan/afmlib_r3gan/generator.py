@@ -42,11 +42,11 @@ class R3GANGenerator(Generator):
         input_size: The height and width of the images. It is halved while it is even and the half
             is at least 4.
         in_channels: The number of channels of the images.
-        num_classes: The number of classes.
-        channels: The width of the stages up to 64 x 64 pixels. Beyond that it is halved with each
-            doubling of the size.
+        num_classes: The number of classes. With one, there is no embedding.
+        channels: The width of the stages up to ``full_width_size``.
         expansion: The width of the grouped convolutions, in units of ``channels``.
         group_width: The number of channels per group. It must divide ``expansion * channels``.
+        full_width_size: The largest size with all channels. Each doubling beyond halves them.
         noise_size: The number of noise entries it uses; all entries if there are fewer.
         embedding_size: The size of the class embedding.
 
@@ -67,11 +67,14 @@ class R3GANGenerator(Generator):
         channels: int = 768,
         expansion: int = 2,
         group_width: int = 16,
+        full_width_size: int = 32,
         noise_size: int = 64,
         embedding_size: int = 64,
     ) -> None:
         super().__init__()
-        check_sizes(input_size, in_channels, num_classes, channels, expansion, group_width)
+        check_sizes(
+            input_size, in_channels, num_classes, channels, expansion, group_width, full_width_size
+        )
         if noise_size < 1 or embedding_size < 1:
             raise ValueError(
                 "noise_size and embedding_size must be at least 1, "
@@ -82,18 +85,22 @@ class R3GANGenerator(Generator):
         self.embeds_timestep_src = self.embeds_timestep_tgt = False
         self.noise_size = min(noise_size, in_channels * input_size**2)
         sizes = stage_sizes(input_size)
-        widths = [stage_width(size, channels) for size in sizes]
+        widths = [stage_width(size, channels, full_width_size) for size in sizes]
         num_blocks = BLOCKS_PER_STAGE * len(sizes)
-        self.y_embedder = nn.Embedding(num_classes, embedding_size)  # Standard normal, as noise is.
+        num_inputs, self.y_embedder = self.noise_size, None
+        if num_classes > 1:
+            self.y_embedder = nn.Embedding(num_classes, embedding_size)
+            nn.init.normal_(self.y_embedder.weight, std=num_classes**-0.5)
+            num_inputs += embedding_size
         self.basis = nn.Parameter(torch.randn(widths[0], sizes[0], sizes[0]))
-        self.weigh = nn.Linear(self.noise_size + embedding_size, widths[0])
+        self.weigh = nn.Linear(num_inputs, widths[0], bias=False)
         self.stages = nn.ModuleList(
             residual_blocks(width, expansion, group_width, num_blocks) for width in widths
         )
         self.transitions = nn.ModuleList(
             transition(before, after) for before, after in itertools.pairwise(widths)
         )
-        self.output = nn.Conv2d(widths[-1], in_channels, 1)
+        self.output = nn.Conv2d(widths[-1], in_channels, 1, bias=False)
         initialize(self.weigh)
         initialize(self.output)
 
@@ -105,8 +112,9 @@ class R3GANGenerator(Generator):
         timesteps_tgt: Timesteps | None = None,
     ) -> Latents:
         del timesteps_src, timesteps_tgt
-        noises = latents.flatten(1)[:, : self.noise_size]
-        vectors = torch.cat([noises, self.y_embedder(labels).to(noises.dtype)], dim=1)
+        vectors = latents.flatten(1)[:, : self.noise_size]
+        if self.y_embedder is not None:
+            vectors = torch.cat([vectors, self.y_embedder(labels).to(vectors.dtype)], dim=1)
         images = self.weigh(vectors)[:, :, None, None] * self.basis  # (N, C, H, W)
         images = self.stages[0](images)
         for change, stage in zip(self.transitions, self.stages[1:], strict=True):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from afmlib_r3gan import R3GANDiscriminator, R3GANGenerator
+from afmlib_r3gan import PRESETS, R3GANDiscriminator, R3GANGenerator
 from afmlib_r3gan.blocks import ResidualBlock, stage_sizes, stage_width
 from afmlib_r3gan.resampling import downsample, upsample
 from torch import nn
@@ -15,10 +15,13 @@ from afmlib.testing import check_discriminator, check_generator
 SMALL = dict(channels=8, group_width=4)
 
 
-@pytest.mark.parametrize(("size", "channels"), [(8, 1), (32, 3), (4, 4), (6, 2)])
-def test_contract(size, channels):
-    check_generator(R3GANGenerator(size, channels, 3, **SMALL))
-    check_discriminator(R3GANDiscriminator(size, channels, 3, **SMALL), (channels, size, size), 3)
+@pytest.mark.parametrize(
+    ("size", "channels", "classes"), [(8, 1, 3), (32, 3, 3), (4, 4, 3), (6, 2, 1)]
+)
+def test_contract(size, channels, classes):
+    check_generator(R3GANGenerator(size, channels, classes, **SMALL))
+    discriminator = R3GANDiscriminator(size, channels, classes, **SMALL)
+    check_discriminator(discriminator, (channels, size, size), classes)
 
 
 def test_found_by_name():
@@ -29,14 +32,56 @@ def test_found_by_name():
     assert isinstance(build_discriminator("R3GANDiscriminator", **sizes), R3GANDiscriminator)
 
 
-def test_full_size_matches_paper():
-    with torch.device("meta"):
-        generator = R3GANGenerator(32, 3)
+# Preset -> size, classes, and widths and numbers of groups of the stages from 4 x 4 upward, as in
+# train.py of the public code.
+PUBLISHED = {
+    "cifar10": (32, 10, [768] * 4, [96] * 4),
+    "ffhq64": (64, 1, [768] * 4 + [384], [96] * 4 + [48]),
+    "ffhq256": (256, 1, [768] * 4 + [384, 192, 96], [96] * 4 + [48, 24, 12]),
+    "imagenet32": (32, 1000, [1536] * 4, [96] * 4),
+    "imagenet64": (64, 1000, [1536] * 5, [96] * 5),
+}
 
-    assert [stage_width(size, 768) for size in (4, 64, 128, 256)] == [768, 768, 384, 192]
-    assert generator.weigh.in_features == 64 + 64
-    mixes = [m for m in generator.modules() if isinstance(m, nn.Conv2d) and m.groups > 1]
-    assert [(mix.in_channels, mix.groups) for mix in mixes] == [(1536, 96)] * 8
+
+def published_counts(classes, widths, groups):
+    """Returns the parameters of both networks, layer by layer: only activations have biases."""
+    shared = 3 * widths[-1] + 16 * widths[0]  # To or from RGB; the basis.
+    for width, count in zip(widths, groups, strict=True):
+        inner = 2 * width
+        shared += 2 * (2 * width * inner + inner * (inner // count) * 9 + 2 * inner)
+    shared += sum(a * b for a, b in zip(widths, widths[1:]) if a != b)  # noqa: B905, RUF007
+    labels = classes > 1
+    generator = shared + (64 + 64 * labels) * widths[0] + 64 * classes * labels
+    return generator, shared + (widths[0] * (widths[0] + classes) if labels else widths[0])
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_presets_have_the_published_sizes(name):
+    size, classes, widths, groups = PUBLISHED[name]
+    with torch.device("meta"):
+        networks = [
+            cls(size, 3, classes, **PRESETS[name]) for cls in (R3GANGenerator, R3GANDiscriminator)
+        ]
+
+    counts = tuple(sum(p.numel() for p in network.parameters()) for network in networks)
+    assert counts == published_counts(classes, widths, groups)
+    mixes = [m for m in networks[0].stages.modules() if isinstance(m, nn.Conv2d) and m.groups > 1]
+    assert [mix.groups for mix in mixes[::2]] == groups
+
+
+def test_width_halves_beyond_the_full_size():
+    assert [stage_width(size, 768, 32) for size in (4, 32, 64, 256)] == [768, 768, 384, 96]
+
+
+def test_embeddings_start_small():
+    torch.manual_seed(0)
+    generator, discriminator = (
+        cls(8, 1, 100, channels=64) for cls in (R3GANGenerator, R3GANDiscriminator)
+    )
+
+    assert generator.y_embedder.weight.std().item() == pytest.approx(0.1, rel=0.05)
+    assert discriminator.y_embedder.weight.std().item() == pytest.approx(0.1 / 8, rel=0.05)
+    assert discriminator.y_embedder.weight.shape == (100, 64)
 
 
 def test_stage_sizes():
@@ -48,33 +93,40 @@ def test_stage_sizes():
 # --- Resampling -----------------------------------------------------------------------------------
 
 
-def test_filter_is_one_two_one():
+def test_filter_is_one_three_three_one():
+    """[1, 2, 1] convolved with [1, 1], as the public code builds it."""
+    line = torch.tensor([1.0, 3.0, 3.0, 1.0])
     point = torch.zeros(1, 1, 8, 8)
     point[0, 0, 4, 4] = 1
-    line = torch.tensor([0.5, 1, 0.5])
 
     up, down = upsample(point)[0, 0], downsample(point)[0, 0]
 
-    torch.testing.assert_close(up[7:10, 7:10], torch.outer(line, line))
+    torch.testing.assert_close(up[7:11, 7:11], torch.outer(line, line) / 16)
     assert up.sum() == 4
-    assert down[2, 2] == 0.25
+    torch.testing.assert_close(down[1:3, 1:3], torch.outer(line[[0, 2]], line[[0, 2]]) / 64)
     assert down.sum() == 0.25
 
 
-def test_resampling_keeps_constant_and_linear_images():
-    constant = torch.full((2, 3, 6, 6), 0.7, dtype=torch.float64)
-    ramp = torch.arange(6.0).expand(1, 1, 6, 6)
+def test_upsampling_is_bilinear_inside():
+    images = torch.randn(2, 3, 6, 6)
 
-    for resampled in (upsample(constant), downsample(constant)):
-        torch.testing.assert_close(resampled, torch.full_like(resampled, 0.7))
-    assert torch.equal(upsample(ramp)[0, 0, 0], torch.tensor([*torch.arange(0, 5.1, 0.5), 5]))
-    assert torch.equal(downsample(ramp)[0, 0, 0, 1:], torch.tensor([2.0, 4.0]))
+    expected = nn.functional.interpolate(images, scale_factor=2, mode="bilinear")
+
+    torch.testing.assert_close(upsample(images)[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1])
 
 
-def test_downsampling_is_transposed_upsampling_inside():
-    small, large = torch.randn(1, 1, 8, 8), torch.zeros(1, 1, 16, 16)
-    large[..., 2:-2, 2:-2] = torch.randn(12, 12)
-    small[..., 0] = small[..., -1] = small[..., 0, :] = small[..., -1, :] = 0
+def test_resampling_pads_with_zeros():
+    ones = torch.ones(1, 1, 6, 6)
+    edge, corner = 0.75, 0.75**2
+
+    up, down = upsample(ones)[0, 0], downsample(ones)[0, 0]
+
+    assert (up[0, 0], up[0, 5], up[5, 5]) == (corner, edge, 1)
+    assert (down[0, 0], down[0, 1], down[1, 1]) == ((7 / 8) ** 2, 7 / 8, 1)
+
+
+def test_downsampling_is_transposed_upsampling():
+    small, large = torch.randn(1, 1, 8, 8), torch.randn(1, 1, 16, 16)
 
     both = (upsample(small) * large).sum(), 4 * (small * downsample(large)).sum()
 
@@ -175,7 +227,7 @@ def test_autograd_penalty_has_gradients():
         (dict(channels=0), "channels must be at least 1, got 0"),
         (dict(num_classes=0), "num_classes must be at least 1, got 0"),
         (dict(channels=9), r"group_width 16 does not divide .* 2 \* 9 at the size 4"),
-        (dict(embedding_size=0), "embedding_size"),
+        (dict(full_width_size=0), "full_width_size must be at least 1, got 0"),
     ],
 )
 def test_invalid_arguments_raise(arguments, message):
