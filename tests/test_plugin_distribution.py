@@ -13,10 +13,10 @@ from afmlib.testing import check_discriminator, check_objective
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
-print(list_components("discriminators")["ConvDiscriminator"], DISCRIMINATORS.problems())
+print(list_components("discriminators")["StridedDiscriminator"], DISCRIMINATORS.problems())
 
 sizes = dict(input_size=8, in_channels=1, num_classes=10)
-spec = dict(type="ConvDiscriminator", channels=8, **sizes)
+spec = dict(type="StridedDiscriminator", channels=8, **sizes)
 check_discriminator(build_discriminator(spec), (1, 8, 8), 10)
 
 dit = dict(type="dit_s_2", hidden_size=32, depth=2, num_heads=2, **sizes)
@@ -79,4 +79,4 @@ def test_readme_example_runs(environment):
     done = run(environment, "-c", code)
 
     assert done.stderr == ""
-    assert done.stdout == "ConvDiscriminator\n"
+    assert done.stdout == "StridedDiscriminator\n"

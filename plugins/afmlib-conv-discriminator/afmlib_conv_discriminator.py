@@ -10,7 +10,7 @@ References:
     | https://arxiv.org/abs/1802.05637
 """
 
-__all__ = ["ConvDiscriminator"]
+__all__ = ["StridedDiscriminator"]
 
 import math
 
@@ -21,7 +21,7 @@ from afmlib.interfaces import Discriminator
 from afmlib.typing import Labels, Latents, Logits, Timesteps
 
 
-class ConvDiscriminator(Discriminator):
+class StridedDiscriminator(Discriminator):
     """A convolutional discriminator. Each stage halves the size and doubles the channels.
 
     It has no batch normalization, and smooth activations for gradient penalties.
@@ -39,7 +39,7 @@ class ConvDiscriminator(Discriminator):
         ValueError: If a number is out of range, or the size cannot be halved that often.
 
     Example:
-        >>> discriminator = ConvDiscriminator(input_size=8, in_channels=1, num_classes=10)
+        >>> discriminator = StridedDiscriminator(input_size=8, in_channels=1, num_classes=10)
         >>> discriminator(torch.zeros(3, 1, 8, 8), torch.tensor([0, 4, 9])).shape
         torch.Size([3])
     """

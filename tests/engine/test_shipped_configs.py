@@ -12,7 +12,7 @@ from afmlib.engine import Runner
 from afmlib.interfaces import FeatureExtractor
 from afmlib.registry import EXTRACTORS
 
-METHODS = ("consistency", "scm", "meanflow", "shortcut", "imf", "alphaflow", "soflow", "tvm")
+METHODS = ("consistency", "ect", "scm", "meanflow", "shortcut", "imf", "alphaflow", "soflow", "tvm")
 OTHERS = ("afm", "afm_2nfe", "afm_any", "afm_deep", "gan", "flow_matching")
 """Methods that are tried elsewhere too, here on the emoji."""
 
@@ -26,6 +26,7 @@ ALWAYS = [
     "log.grid_rows=1",
 ]
 TRANSFORMER = ["hidden_size=8", "depth=1", "num_heads=2"]
+UNET = ["channels=[8,8]", "layers_per_block=1", "attention_sizes=[16]"]
 HEADS = ("imf",)
 """Methods whose network has a velocity head, which an MLP does not have."""
 
@@ -41,7 +42,7 @@ def latents(tmp_path_factory):
 
 def names():
     """Those of your own images need some: see tests/config/test_own_images.py."""
-    named = [name for name in config_names() if "_images" not in name]
+    named = [name for name in config_names() if not name.endswith(("64", "128", "_images32"))]
     own = [name for name in named if name.rsplit("_", 1)[0] in METHODS]
     return own + [f"{method}_emoji" for method in OTHERS]
 
@@ -58,7 +59,10 @@ def networks(objective):
 def test_config_trains_two_steps(name, latents, tmp_path):
     overrides = list(ALWAYS)
     config = load_config(name)
-    if config["objective"]["generator"]["type"] != "MLPGenerator":
+    if config["objective"]["generator"]["type"] == "unet_cifar":
+        overrides += [f"objective.generator.{value}" for value in UNET]
+        overrides += ["data.type=ImageArchive", f"data.path={EMOJI}", "num_workers=0"]
+    elif config["objective"]["generator"]["type"] != "MLPGenerator":
         places = networks(config["objective"])
         overrides += [f"objective.{place}.{value}" for place in places for value in TRANSFORMER]
         if name.startswith(HEADS):

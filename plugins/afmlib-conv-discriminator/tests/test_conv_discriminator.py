@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from afmlib_conv_discriminator import ConvDiscriminator
+from afmlib_conv_discriminator import StridedDiscriminator
 
 from afmlib import build_discriminator, list_components
 from afmlib.testing import check_discriminator
@@ -11,7 +11,7 @@ from afmlib.testing import check_discriminator
 @pytest.mark.parametrize("use_timestep", [False, True])
 @pytest.mark.parametrize(("size", "channels", "stages"), [(8, 1, 2), (4, 3, 1), (16, 2, 4)])
 def test_contract(size, channels, stages, use_timestep):
-    discriminator = ConvDiscriminator(
+    discriminator = StridedDiscriminator(
         size, channels, 10, channels=4, num_stages=stages, use_timestep=use_timestep
     )
 
@@ -19,13 +19,13 @@ def test_contract(size, channels, stages, use_timestep):
 
 
 def test_found_by_name():
-    assert list_components("discriminators")["ConvDiscriminator"] == "afmlib-conv-discriminator"
-    built = build_discriminator("ConvDiscriminator", input_size=8, in_channels=1)
-    assert isinstance(built, ConvDiscriminator)
+    assert list_components("discriminators")["StridedDiscriminator"] == "afmlib-conv-discriminator"
+    built = build_discriminator("StridedDiscriminator", input_size=8, in_channels=1)
+    assert isinstance(built, StridedDiscriminator)
 
 
 def test_label_projection():
-    discriminator = ConvDiscriminator(8, 1, 3)
+    discriminator = StridedDiscriminator(8, 1, 3)
     images = torch.randn(5, 1, 8, 8)
     table = discriminator.y_embedder.weight
     features = discriminator.layers(images).mean((2, 3))
@@ -37,7 +37,7 @@ def test_label_projection():
 
 def test_time_matters_only_if_embedded():
     images, labels, times = torch.randn(5, 1, 8, 8), torch.zeros(5, dtype=torch.long), torch.rand(5)
-    plain, timed = (ConvDiscriminator(8, 1, use_timestep=use) for use in (False, True))
+    plain, timed = (StridedDiscriminator(8, 1, use_timestep=use) for use in (False, True))
 
     assert torch.equal(plain(images, labels, times), plain(images, labels))
     assert not torch.equal(timed(images, labels, times), timed(images, labels, times / 2))
@@ -56,4 +56,4 @@ def test_time_matters_only_if_embedded():
 )
 def test_invalid_arguments_raise(arguments, message):
     with pytest.raises(ValueError, match=message):
-        ConvDiscriminator(**arguments)
+        StridedDiscriminator(**arguments)
