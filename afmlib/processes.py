@@ -7,6 +7,7 @@ The first process can lead the others. It runs code of its own under `leading`, 
 """
 
 __all__ = [
+    "all_rows",
     "any_of",
     "compute_once",
     "follow",
@@ -58,6 +59,20 @@ def mean(values: Tensor) -> Tensor:
     total = values.detach().clone()
     dist.all_reduce(total)
     return total / size()
+
+
+def all_rows(rows: Tensor) -> Tensor:
+    """Returns the rows of all processes, those of equal number side by side.
+
+    This is the order of a batch (:mod:`afmlib.engine.batches`). Every process must call this with
+    the same shape.
+    """
+    if size() == 1:
+        return rows
+    given = rows.detach().contiguous()
+    gathered = [torch.empty_like(given) for _ in range(size())]
+    dist.all_gather(gathered, given)
+    return torch.stack(gathered, 1).flatten(0, 1)
 
 
 def any_of(flag: bool) -> bool:

@@ -45,6 +45,7 @@ from afmlib.testing import (
     check_parameterization,
     check_repeatable_generator,
     check_schedule,
+    check_transport_field,
 )
 
 CLASSES = 3
@@ -113,6 +114,7 @@ SMALL = {
         "RelativisticLoss": [{}],
         "WassersteinLoss": [{}],
     },
+    "fields": {"Drift": [{}, dict(radii=[0.3])], "Sinkhorn": [{}, dict(entropies=[0.3])]},
     "penalties": {"AutogradPenalty": [{}], "FiniteDifferencePenalty": [{}, dict(eps=0.1)]},
     "guidance": {
         "ClassifierGuidance": ["classifier_guidance"],
@@ -207,6 +209,20 @@ SMALL = {
             "guided_game",
         ],
         "ClassifierTraining": [dict(classifier=dict(type="DiTClassifier", **DIT))],
+        "ContinuousAdversarialFlow": [
+            dict(
+                generator=DIT_GENERATOR | dict(use_timestep_src=True, class_dropout_prob=0.5),
+                discriminator=dict(
+                    type="DiTDiscriminator",
+                    use_timestep=True,
+                    time_scale=1.0,
+                    class_dropout_prob=0.5,
+                    **DIT,
+                ),
+                nfe=2,
+                ot_scale=0.1,
+            ),
+        ],
         "ConsistencyTraining": [
             dict(generator=DIT_GENERATOR | dict(use_timestep_src=True)),
             dict(
@@ -232,6 +248,17 @@ SMALL = {
                 nfe=1,
             ),
         ],
+        "FeatureTransport": [
+            dict(generator=DIT_GENERATOR, samples_per_class=4, num_positives=3),
+            dict(
+                generator=DIT_GENERATOR | dict(num_conditions=1),
+                field="Sinkhorn",
+                samples_per_class=8,
+                num_negatives=20,
+                max_guidance=4.0,
+            ),
+        ],
+        "FrechetLoss": ["frechet_loss", "averaged_frechet_loss"],
         "Shortcut": [
             dict(generator=DIT_GENERATOR | BOTH_TIMES, bootstrap_fraction=0.5),
             dict(
@@ -339,6 +366,19 @@ def sharded_samples(latent_folder, tmp_path):
     source = source_of(LatentFolder(**latent_folder), "latents")
     write_shards(f"{tmp_path}/samples", "safetensors", source, lossy=True)
     return dict(path=f"{tmp_path}/samples")
+
+
+@pytest.fixture
+def frechet_loss(tmp_path):
+    means, labels = torch.randn(40, 2, 2, 4, 4), torch.arange(40) % CLASSES
+    write_latents(str(tmp_path), means, means.exp(), labels, latent_scale=0.2, num_classes=CLASSES)
+    data = dict(type="LatentFolder", path=str(tmp_path))
+    return dict(generator=DIT_GENERATOR, data=data, num_samples=96)
+
+
+@pytest.fixture
+def averaged_frechet_loss(frechet_loss):
+    return frechet_loss | dict(decay=0.9)
 
 
 @pytest.fixture
@@ -553,6 +593,7 @@ CHECKS = {
     "discriminators": lambda net: check_discriminator(net, latent_shape(net), CLASSES),
     "classifiers": lambda net: check_classifier(net, latent_shape(net), CLASSES),
     "losses": check_adversarial_loss,
+    "fields": check_transport_field,
     "penalties": check_gradient_penalty,
     "derivatives": check_directional_derivative,
     "augmentations": lambda augmentation: check_augmentation(augmentation, SHAPES["DiT"]),

@@ -39,6 +39,7 @@ __all__ = [
     "Schedule",
     "Statistics",
     "Terms",
+    "TransportField",
 ]
 
 from afmlib.interfaces.data import (
@@ -61,6 +62,7 @@ from afmlib.interfaces.losses import (
     GradientPenalty,
     Guidance,
     Regularizer,
+    TransportField,
 )
 from afmlib.interfaces.networks import (
     AttentionBackend,

@@ -7,6 +7,7 @@ __all__ = [
     "GradientPenalty",
     "Guidance",
     "Regularizer",
+    "TransportField",
 ]
 
 from abc import ABC, abstractmethod
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from afmlib.interfaces.objective import Schedule
 from afmlib.ops.drawing import RandomSource
-from afmlib.typing import Critic, Labels, Latents, Logits, PerSample, Timesteps
+from afmlib.typing import Critic, Labels, Latents, Logits, PerSample, Scalar, Timesteps
 
 
 class AdversarialLoss(nn.Module, ABC):
@@ -175,3 +176,26 @@ class Regularizer(nn.Module, ABC):
     @abstractmethod
     def forward(self, generated: Generated) -> PerSample:
         """Returns one unweighted value per sample. It draws no random numbers."""
+
+
+class TransportField(ABC):
+    """Moves generated features of each class towards real ones, without a gradient."""
+
+    @abstractmethod
+    def __call__(
+        self,
+        generated: Float[Tensor, " problems n d"],
+        positives: Float[Tensor, " problems positives d"],
+        negatives: Float[Tensor, " negatives d"],
+        guidance: Float[Tensor, " problems n"],
+    ) -> tuple[Scalar, Float[Tensor, " problems n d"], Scalar]:
+        """Returns a scale, the displacements in units of it, and the force.
+
+        The force is the mean size of the displacements before they are normalized.
+
+        Args:
+            generated: The generated features. A problem is one class.
+            positives: Real features of its class.
+            negatives: Real features of any class.
+            guidance: The guidance scale of each generated feature, at least 1.
+        """

@@ -240,6 +240,8 @@ class DiTDiscriminator(Discriminator):
         qk_norm: Whether queries and keys are normalized, which bfloat16 needs.
         attention: The attention backend: ``auto``, ``sdpa``, ``math`` or ``xformers``.
         use_timestep: Whether the time of the latents is embedded.
+        time_scale: The factor on times before their sinusoids are taken. Objectives that
+            differentiate the network by its time need about 1.
 
     Raises:
         ValueError: If sizes do not divide one another or are out of their domain.
@@ -260,6 +262,7 @@ class DiTDiscriminator(Discriminator):
         qk_norm: bool = False,
         attention: AttentionBackend | str = "auto",
         use_timestep: bool = False,
+        time_scale: float = 1000.0,
     ) -> None:
         super().__init__()
         if num_classes < 1 or not 0 <= class_dropout_prob <= 1:
@@ -277,7 +280,9 @@ class DiTDiscriminator(Discriminator):
         nn.init.normal_(self.dis_embed, std=0.02)
         self.y_embedder = LabelEmbedder(num_classes + (class_dropout_prob > 0), hidden_size)
         self.embeds_timestep = use_timestep
-        self.t_embedder = TimestepEmbedder(hidden_size) if use_timestep else None
+        self.t_embedder = (
+            TimestepEmbedder(hidden_size, time_scale=time_scale) if use_timestep else None
+        )
         self.blocks = dit_blocks(depth, hidden_size, num_heads, mlp_ratio, qk_norm, attention)
         self.final_layer = token_head(hidden_size, 1, bias=False)
 

@@ -11,6 +11,7 @@ __all__ = [
     "DISCRETIZATIONS",
     "DISCRIMINATORS",
     "EXTRACTORS",
+    "FIELDS",
     "GENERATORS",
     "GUIDANCE",
     "LOSSES",
@@ -122,6 +123,11 @@ PENALTIES = ComponentRegistry(
         "FiniteDifferencePenalty": "afmlib.losses.gradient_penalty",
     },
 )
+FIELDS = ComponentRegistry(
+    "fields",
+    "TransportField",
+    {"Drift": "afmlib.losses.transport_fields", "Sinkhorn": "afmlib.losses.transport_fields"},
+)
 DERIVATIVES = ComponentRegistry(
     "derivatives",
     "DirectionalDerivative",
@@ -181,8 +187,11 @@ OBJECTIVES = ComponentRegistry(
         "AdversarialFlow": "afmlib.objectives.adversarial_flow",
         "ClassifierTraining": "afmlib.objectives.classifier_training",
         "ConsistencyTraining": "afmlib.objectives.consistency_training",
+        "ContinuousAdversarialFlow": "afmlib.objectives.continuous_adversarial_flow",
         "ContinuousConsistency": "afmlib.objectives.continuous_consistency",
+        "FeatureTransport": "afmlib.objectives.feature_transport",
         "FlowMatching": "afmlib.objectives.flow_matching",
+        "FrechetLoss": "afmlib.objectives.frechet_loss",
         "ImprovedMeanFlow": "afmlib.objectives.improved_mean_flow",
         "InductiveMomentMatching": "afmlib.objectives.moment_matching",
         "MeanFlow": "afmlib.objectives.mean_flow",

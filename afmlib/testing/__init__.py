@@ -33,13 +33,19 @@ __all__ = [
     "check_regularizer",
     "check_repeatable_generator",
     "check_schedule",
+    "check_transport_field",
 ]
 
 from afmlib.testing.attention import check_attention_backend
 from afmlib.testing.data import check_autoencoder, check_dataset
 from afmlib.testing.derivatives import check_directional_derivative
 from afmlib.testing.flow import check_discretization, check_parameterization, check_schedule
-from afmlib.testing.losses import check_adversarial_loss, check_gradient_penalty, check_regularizer
+from afmlib.testing.losses import (
+    check_adversarial_loss,
+    check_gradient_penalty,
+    check_regularizer,
+    check_transport_field,
+)
 from afmlib.testing.metrics import check_feature_extractor, check_metric
 from afmlib.testing.networks import (
     check_classifier,

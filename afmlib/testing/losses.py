@@ -1,6 +1,11 @@
 """Checks of losses: adversarial losses, gradient penalties and regularizers."""
 
-__all__ = ["check_adversarial_loss", "check_gradient_penalty", "check_regularizer"]
+__all__ = [
+    "check_adversarial_loss",
+    "check_gradient_penalty",
+    "check_regularizer",
+    "check_transport_field",
+]
 
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -8,7 +13,13 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from afmlib.interfaces import AdversarialLoss, Generated, GradientPenalty, Regularizer
+from afmlib.interfaces import (
+    AdversarialLoss,
+    Generated,
+    GradientPenalty,
+    Regularizer,
+    TransportField,
+)
 from afmlib.testing.attention import CAPABILITIES
 from afmlib.testing.contract import (
     no_global_draws,
@@ -266,3 +277,45 @@ def check_regularizer(
     with promise(regularizer, contract):
         (gradient,) = torch.autograd.grad(values.sum(), samples)
     require(bool(gradient.isfinite().all() and gradient.any()), regularizer, contract)
+
+
+# --- Transport fields -----------------------------------------------------------------------------
+
+
+def check_transport_field(field: TransportField) -> None:
+    """Checks a transport field.
+
+    Displacements have the shape of the generated features, are finite, draw no random numbers, and
+    move with the order of the generated features. They do not depend on the order of the real ones,
+    nor on the origin.
+
+    Args:
+        field: The field.
+
+    Raises:
+        AssertionError: Names the class and the broken part of its contract.
+    """
+    require_instance(field, TransportField)
+    numbers = stream(0)
+    shapes = ((2, 5, 3), (2, 6, 3), (4, 3), (2, 5))
+    generated, positives, negatives, guidance = (
+        torch.randn(shape, generator=numbers, dtype=torch.float64) for shape in shapes
+    )
+    guidance = 1 + guidance.abs()
+    contract = "it returns a scale, displacements and a force, all finite"
+    with promise(field, contract), no_global_draws(field, "it draws no random numbers"):
+        scale, moved, force = field(generated, positives, negatives, guidance)
+    kept = scale.ndim == force.ndim == 0 and moved.shape == generated.shape
+    kept = kept and all(bool(value.isfinite().all()) for value in (scale, moved, force))
+    require(kept, field, contract)
+    order = torch.tensor([3, 0, 4, 1, 2])
+    again = field(generated[:, order], positives, negatives, guidance[:, order])[1]
+    contract = "displacements move with the order of the generated features"
+    require_close(again, moved[:, order], field, contract, 1e-9)
+    again = field(generated, positives.flip(1), negatives.flip(0), guidance)[1]
+    require_close(again, moved, field, "the order of the real features does not matter", 1e-9)
+    again = field(generated + 2, positives + 2, negatives + 2, guidance)[1]
+    require_close(again, moved, field, "the origin of the features does not matter", 1e-9)
+    same = generated[:, :1].expand(-1, 5, -1)
+    contract = "features that are all equal give finite displacements"
+    require(bool(field(same, same, same[0], guidance)[1].isfinite().all()), field, contract)

@@ -258,7 +258,7 @@ def _accumulate(
 def _in_processes(
     runs: Sequence[Callable[[], tuple[set[str], Tensor]]],
 ) -> tuple[set[str], Tensor]:
-    """Runs processes as threads that share their means, and returns the mean gradient.
+    """Runs processes as threads that share means and rows, and returns the mean gradient.
 
     One thread runs at a time, since forward-mode differentiation has a global state.
     """
@@ -267,16 +267,22 @@ def _in_processes(
     shared: list[Any] = [None] * len(runs)
     results: list[Any] = [None] * len(runs)
 
-    def mean(values: Tensor) -> Tensor:
+    def exchange(values: Tensor) -> list[Tensor]:
         shared[local.rank] = values.detach()
         turn.release()
         try:
             barrier.wait()
-            total = sum(shared) / len(runs)
+            gathered = list(shared)
             barrier.wait()  # Before anyone writes the next one.
         finally:
             turn.acquire()
-        return total
+        return gathered
+
+    def mean(values: Tensor) -> Tensor:
+        return torch.stack(exchange(values)).sum(0) / len(runs)
+
+    def all_rows(rows: Tensor) -> Tensor:
+        return torch.stack(exchange(rows), 1).flatten(0, 1)
 
     def run(rank: int) -> None:
         local.rank = rank
@@ -289,7 +295,9 @@ def _in_processes(
 
     with (
         mock.patch.object(processes, "size", return_value=len(runs)),
+        mock.patch.object(processes, "rank", lambda: local.rank),
         mock.patch.object(processes, "mean", mean),
+        mock.patch.object(processes, "all_rows", all_rows),
     ):
         threads = [threading.Thread(target=run, args=[rank]) for rank in range(len(runs))]
         for thread in threads:
