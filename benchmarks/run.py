@@ -4,9 +4,9 @@
     python benchmarks/run.py afm_xl2 --checkpoint afm_xl2=xl2_1nfe_guided_FID2.38.pth
     python benchmarks/run.py --suite paper-small --out FOLDER [--resume]
 
-Each contender trains in its own process, in time slices. --resume continues an interrupted run and
-repeats nothing that is done. A suite trains the runs of its claims and judges the claims. The
-outputs are ``results.json``, ``table.md`` and one self-contained ``report.html``.
+Each contender trains in its own process, in time slices, on all cores. --resume continues an
+interrupted run and repeats nothing that is done. A suite trains the runs of its claims and judges
+the claims. The outputs are ``results.json``, ``table.md`` and one self-contained ``report.html``.
 """
 
 import argparse
@@ -24,6 +24,7 @@ if not __package__:  # Run as a file: it becomes part of the package.
 from afmlib.io.lock import only_writer
 
 from .compare import program as comparison
+from .compare.cluster import run_job
 from .suites import program as suites
 
 USAGE = 2
@@ -62,7 +63,31 @@ def build_parser() -> argparse.ArgumentParser:
         "--claim", action="append", default=[], help="one of the suite's claims by its id [all]"
     )
     parser.add_argument("--resume", action="store_true", help="resume the results in --out")
-    parser.add_argument("--jobs", type=int, default=2, help="parallel runs of a suite [2]")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        help="runs at the same time [as many as the cores hold, one on a GPU; 2 for a suite]",
+    )
+    parser.add_argument(
+        "--no-efficiency", action="store_true", help="do not measure cost and speed before training"
+    )
+    parser.add_argument(
+        "--executor",
+        choices=("local", "gpus", "submitit"),
+        default="local",
+        help="in turns on this machine, a GPU for each run, or a cluster job for each run [local]",
+    )
+    parser.add_argument(
+        "--submitit",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a parameter of submitit, such as slurm_partition=gpu or cluster=local",
+    )
+    parser.add_argument(
+        "--print-jobs", action="store_true", help="print a command per run for another scheduler"
+    )
+    parser.add_argument("--job", type=Path, metavar="FILE", help="run a job of --print-jobs")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
 
@@ -85,6 +110,8 @@ def main(argv: list[str] | None = None, program: str = "python benchmarks/run.py
     arguments.command = shlex.join([*program.split(), *words])
     with contextlib.ExitStack() as stack:
         try:
+            if arguments.job is not None:
+                return run_job(arguments.job)
             if bool(arguments.contenders or arguments.checkpoint) == bool(arguments.suite):
                 raise ValueError("Name contenders, or a suite with --suite: one of the two.")
             if arguments.claim and not arguments.suite:

@@ -26,15 +26,24 @@ class Worker:
     Args:
         target: A function of a module.
         arguments: Its arguments after the connection; they are pickled.
+        device: The GPU that the process sees, as CUDA numbers it. Defaults to all.
         fresh: Whether to start a new interpreter. By default the worker is a fork of a server that
             has imported the library once, where the system has such servers.
     """
 
-    def __init__(self, target: Callable[..., None], *arguments: Any, fresh: bool = False) -> None:
+    def __init__(
+        self,
+        target: Callable[..., None],
+        *arguments: Any,
+        device: str | None = None,
+        fresh: bool = False,
+    ) -> None:
         context = _context(fresh)
         self.connection, theirs = context.Pipe()
         # Not a daemon, because daemons must not start processes that load their data.
-        self.process = context.Process(target=_run, args=(theirs, target, arguments), daemon=False)
+        self.process = context.Process(
+            target=_run, args=(theirs, target, arguments, device), daemon=False
+        )
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # The child inherits this.
         try:
             self.process.start()
@@ -121,8 +130,8 @@ class CtrlC:
         if self.is_waiting or is_second:
             raise KeyboardInterrupt
 
-    def wait(self, connection: Connection) -> None:
-        """Waits for a message, or for the other end to close.
+    def wait(self, workers: Iterable[Worker]) -> list[Worker]:
+        """Waits until a worker has sent a message or has ended, and returns all such workers.
 
         Raises:
             KeyboardInterrupt: On Ctrl-C, now or since the last wait.
@@ -130,7 +139,7 @@ class CtrlC:
         self.is_waiting = True
         try:
             self.check()
-            connection.poll(None)
+            return ready_workers(workers)
         finally:
             self.is_waiting = False
 
@@ -140,7 +149,14 @@ class CtrlC:
             raise KeyboardInterrupt
 
 
-def _run(connection: Connection, target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _run(
+    connection: Connection,
+    target: Callable[..., None],
+    arguments: tuple[Any, ...],
+    device: str | None,
+) -> None:
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     target(connection, *arguments)

@@ -4,9 +4,10 @@ Every contender is evaluated with one, two and four network evaluations and with
 nfe that a model does not support is "not run". If one step of an evaluation fails, the others are
 kept. Noises and labels are the same for all contenders.
 
-There are two reference rows. "Real test split" compares held-out images with the training data,
+There are three reference rows. "Real test split" compares held-out images with the training data,
 which is the floor. "Class means" repeats one blurred image per class. It does well in feature
-distances and accuracy, and badly in recall and diversity.
+distances and accuracy, and badly in recall and diversity. "Untrained network" is the generator of
+the first contender before training.
 """
 
 __all__ = ["EvaluationTarget", "evaluate_all", "reference_rows"]
@@ -21,11 +22,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afmlib import build_dataset, sample
-from afmlib.config import EvaluationConfig, check_config
+from afmlib import build_dataset, build_objective, sample
+from afmlib.config import EvaluationConfig, check_config, with_data_arguments
 from afmlib.evaluation import evaluate_model, evaluate_samples, save_picture
 from afmlib.interfaces import Dataset, PointDataset, SampleModel
 
+from ..reporting.records import SKIPPED, UNTRAINED
 from .results import Job, one_line
 from .turns import EVALUATION, Turn
 
@@ -56,7 +58,8 @@ class EvaluationTarget:
 def evaluate_all(target: EvaluationTarget, job: Job, turn: Turn, row: dict[str, Any]) -> None:
     """Evaluates with every nfe, and adds each entry to the row when it is done.
 
-    If an evaluation fails, so does the row.
+    If an evaluation fails, so does the row. The model's own nfe is first. With a budget in seconds,
+    others that would take longer than the budget are skipped.
 
     Raises:
         Stopped: If the worker was asked to stop.
@@ -67,8 +70,13 @@ def evaluate_all(target: EvaluationTarget, job: Job, turn: Turn, row: dict[str, 
     own = target.model.conventions.nfe
     numbers = sorted({*NFES, own})
     total = sum(nfe + OVERHEAD for nfe in numbers)
-    done = 0
-    for nfe in numbers:
+    done, begun = 0, time.monotonic()
+    for nfe in sorted(numbers, key=lambda nfe: nfe != own):
+        expected = (time.monotonic() - begun) * (1 + (nfe + OVERHEAD) / done) if done else 0.0
+        if job.budget.seconds is not None and expected > job.budget.seconds:
+            reason = f"{SKIPPED} it would take longer than the budget of {job.budget.text}."
+            row["evaluations"].append(_entry(nfe, False, reason))
+            continue
         picture = job.out / "pictures" / f"{job.stem}-nfe{nfe}.png"
         entry = _evaluate(target, target.model, nfe, nfe == own, picture, job.debug)
         row["evaluations"].append(entry)
@@ -78,6 +86,7 @@ def evaluate_all(target: EvaluationTarget, job: Job, turn: Turn, row: dict[str, 
         done += nfe + OVERHEAD
         turn.give_way(EVALUATION, done / total)
         turn.require_running()
+    row["evaluations"].sort(key=lambda entry: entry["nfe"])
 
 
 def _entry(nfe: int, own: bool, reason: str | None) -> dict[str, Any]:
@@ -166,7 +175,7 @@ def _num_classes(target: EvaluationTarget, model: SampleModel) -> int:
 
 
 def reference_rows(config: Mapping[str, Any], out: Path) -> list[dict[str, Any]]:
-    """Evaluates real data and class means by the protocol of a config; none for points."""
+    """Evaluates real data, class means and the untrained network of a config; none for points."""
     checked = check_config(config)
     dataset: Dataset = build_dataset(checked.data)
     held_out = dataset.held_out()
@@ -176,9 +185,9 @@ def reference_rows(config: Mapping[str, Any], out: Path) -> list[dict[str, Any]]
     training, training_labels = _first(dataset, len(dataset))
     classes = range(dataset.num_classes)
     means = torch.stack([training[training_labels == label].mean(0) for label in classes])
-    rows = []
+    rows: list[dict[str, Any]] = []
+    data = str(checked.data["type"])
     for name, samples in (("real test split", real), ("class means", means[labels])):
-        data = str(checked.data["type"])
         picture = out / "pictures" / f"{data}-{name.replace(' ', '-')}.png"
         by_class = [samples[labels == label][:8] for label in classes]
         height = min(map(len, by_class))
@@ -192,6 +201,11 @@ def reference_rows(config: Mapping[str, Any], out: Path) -> list[dict[str, Any]]
                 **evaluate_samples(samples, labels, dataset, checked.evaluation),
             }
         )
+    objective = build_objective(with_data_arguments(checked.objective, dataset))
+    model = objective.sample_model
+    if model is not None:
+        evaluated = evaluate_model(model, dataset, checked.evaluation)
+        rows.append({"name": UNTRAINED, "data": data, "picture": None, **(evaluated or {})})
     return rows
 
 

@@ -83,7 +83,7 @@ class ResultsFile:
 
     @classmethod
     def open(
-        cls, out: Path, command: str, budget: str, num_seeds: int, resume: bool
+        cls, out: Path, command: str, budget: str, num_seeds: int, resume: bool, sharing: str
     ) -> "ResultsFile":
         """Starts the results in a folder, or resumes those in it.
 
@@ -93,6 +93,7 @@ class ResultsFile:
             budget: The budget in words.
             num_seeds: The number of seeds.
             resume: Whether to resume existing results.
+            sharing: In words, how the contenders share the machine.
 
         Raises:
             ValueError: If existing results have another budget or schema, or lack a key.
@@ -103,6 +104,7 @@ class ResultsFile:
             "date": utc_now(),
             "machine": describe_machine(),
             "versions": describe_versions(),
+            "sharing": sharing,
         }
         if not (resume and path.exists()):
             rest = {"budget": budget, "seeds": list(range(num_seeds)), "rows": []}
@@ -136,6 +138,14 @@ class ResultsFile:
             rows.values(), key=lambda row: (names.index(row["contender"]), row["seed"])
         )
         self.write()
+
+    def add_cost(self, entry: dict[str, Any], order: Sequence[str]) -> None:
+        """Adds or replaces the entry of the efficiency of a contender."""
+        name = entry["contender"]
+        entries = [e for e in self.content["efficiency"] if e["contender"] != name] + [entry]
+        self.content["efficiency"] = sorted(
+            entries, key=lambda e: [*order, e["contender"]].index(e["contender"])
+        )
 
     def fill_up(self, jobs: Sequence[Job], reason: str) -> None:
         """Adds a row for each job that has none."""

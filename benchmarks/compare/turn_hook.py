@@ -20,6 +20,9 @@ WARMUP_SHARE = 0.1
 NUM_POINTS, NUM_LINES = 8, 100
 """Evaluations and log lines of a run whose config does not set them."""
 
+SECONDS_PER_POINT = 15.0
+"""The training between two evaluations of a time budget, at least. A short one has fewer."""
+
 SAVE_SECONDS = 60.0
 """The minimum time between two checkpoints."""
 
@@ -127,7 +130,8 @@ class TurnHook(Hook):
         if total is not None:
             config = runner.run_config
             if config.evaluate_every is None:
-                self.evaluation.every = -(-total // NUM_POINTS)  # The last one is at the end.
+                points = min(max(int(self.budget_seconds / SECONDS_PER_POINT), 2), NUM_POINTS)
+                self.evaluation.every = -(-total // points)  # The last one is at the end.
             if config.log.every is None:
                 runner.log.every = -(-total // NUM_LINES)
         elif self.seconds > 0:  # From the speed so far, or a short config would end too early.

@@ -1,13 +1,27 @@
 """Contenders train in time slices, round-robin, so that all see the same changes in machine speed.
 
 Each contender has a worker. The program sends it ``GO``, the worker trains for one slice and sends
-``PAUSE``. At its end it sends ``ROW`` with its row of the results.
+``PAUSE``. At its end it sends ``ROW`` with its row of the results. Several workers may run at the
+same time, each on its own cores or its own GPU. A worker whose slice is over goes to the end of the
+queue, so all contenders have equally many neighbors.
 """
 
-__all__ = ["EVALUATION", "TRAINING", "Stopped", "Turn", "run_in_turns"]
+__all__ = [
+    "EVALUATION",
+    "GO",
+    "PAUSE",
+    "STOP",
+    "TRAINING",
+    "Stopped",
+    "Turn",
+    "overall_share",
+    "run_in_turns",
+]
 
+import contextlib
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
@@ -77,6 +91,9 @@ def run_in_turns(
     work: Work,
     on_progress: Callable[[int, str, float], None],
     on_row: Callable[[int, dict[str, Any]], None],
+    lanes: int = 1,
+    started: int | None = None,
+    devices: Sequence[str] = (),
 ) -> None:
     """Runs a worker per job until all are done. On Ctrl-C, unfinished ones save and stop.
 
@@ -85,25 +102,45 @@ def run_in_turns(
         work: The function of the workers.
         on_progress: Called with the index of a job, its stage, and its share of all its work.
         on_row: Called with the index of a job and its row.
+        lanes: Workers that run at the same time. The others wait for their turn.
+        started: Workers that are started at the same time. Defaults to all.
+        devices: The GPUs. Each runs one worker from its start to its end, and `lanes` and
+            `started` are their number.
     """
+    if devices:
+        lanes = started = len(devices)
+    limit = started or len(jobs)
     workers: dict[int, Worker] = {}
+    unstarted, paused = deque(range(len(jobs))), deque[int]()
+    running: dict[Worker, int] = {}
+    free, held = list(devices), dict[int, str]()
     try:
         with CtrlC() as ctrl_c:
-            for index, job in enumerate(jobs):
-                workers[index] = Worker(work, job)
-            while workers:
-                for index, worker in list(workers.items()):
-                    kind, content = _turn(worker, ctrl_c)
+            while unstarted or workers:
+                while unstarted and len(workers) < limit:
+                    index = unstarted.popleft()
+                    if devices:
+                        held[index] = free.pop(0)
+                    workers[index] = Worker(work, jobs[index], device=held.get(index))
+                    paused.append(index)
+                while paused and len(running) < lanes:
+                    ctrl_c.check()
+                    index = paused.popleft()
+                    with contextlib.suppress(EOFError):  # It has died: this is read below.
+                        workers[index].send(GO)
+                    running[workers[index]] = index
+                for worker in ctrl_c.wait(running):
+                    index = running.pop(worker)
+                    kind, content = _message(worker)
                     if kind == PAUSE:
-                        stage, share = content
-                        before = 0.0 if stage == TRAINING else TRAINING_SHARE
-                        weight = TRAINING_SHARE if stage == TRAINING else 1 - TRAINING_SHARE
-                        on_progress(index, stage, before + weight * share)
+                        paused.append(index)
+                        on_progress(index, content[0], overall_share(*content))
                         continue
                     if content is None:
                         content = empty_row(jobs[index], "failed", worker.cause_of_death())
                     on_row(index, content)
                     workers.pop(index).end(grace=60.0)
+                    free += [held.pop(index)] if devices else []
     except KeyboardInterrupt:
         _stop(workers, on_row)
         raise
@@ -112,12 +149,16 @@ def run_in_turns(
             worker.end()
 
 
-def _turn(worker: Worker, ctrl_c: CtrlC) -> tuple[str, Any]:
-    """Gives a worker a slice and returns its message; ``(ROW, None)`` if the worker died."""
-    ctrl_c.check()
+def overall_share(stage: str, share: float) -> float:
+    """Returns the share of all work of a contender, from the share of a stage."""
+    if stage == TRAINING:
+        return TRAINING_SHARE * share
+    return TRAINING_SHARE + (1 - TRAINING_SHARE) * share
+
+
+def _message(worker: Worker) -> tuple[str, Any]:
+    """Returns the message of a worker; ``(ROW, None)`` if the worker died."""
     try:
-        worker.send(GO)
-        ctrl_c.wait(worker.connection)
         kind, content = worker.receive()
         return kind, content
     except (EOFError, OSError):

@@ -1,7 +1,10 @@
 """Reads ``results.json``: contenders, protocols, and the reasons of failed or missing parts."""
 
 __all__ = [
+    "MEANS",
     "REAL",
+    "SKIPPED",
+    "UNTRAINED",
     "Protocol",
     "Record",
     "by_contender",
@@ -29,6 +32,12 @@ Record: TypeAlias = Mapping[str, Any]
 
 REAL = "real test split"
 """The name of the reference that is the floor."""
+
+MEANS, UNTRAINED = "class means", "untrained network"
+"""The names of the references that have learned nothing."""
+
+SKIPPED = "Skipped:"
+"""The beginning of the reason of an evaluation that the budget has no time for."""
 
 FREE = ("nfe", "seed")
 """Fields that may differ between the numbers of one table."""

@@ -64,7 +64,8 @@ def prepare(arguments: argparse.Namespace) -> SuiteRun:
                 f"--budget of a suite is a share such as 10%, got {arguments.budget!r}."
             )
         share = float(match[1]) / 100
-    if not seeds or arguments.jobs < 1:
+    jobs = 2 if arguments.jobs is None else arguments.jobs
+    if not seeds or jobs < 1:
         raise ValueError("--seeds and --jobs must be positive.")
     if arguments.resume and not arguments.out:
         raise ValueError("--resume needs --out: the folder of the results.")
@@ -73,7 +74,7 @@ def prepare(arguments: argparse.Namespace) -> SuiteRun:
     for run in suite.runs:
         check_config(run.contender.load())
     out = _folder(arguments, suite, share)
-    return SuiteRun(suite, seeds, share, arguments.jobs, out, arguments.command)
+    return SuiteRun(suite, seeds, share, jobs, out, arguments.command)
 
 
 def _folder(arguments: argparse.Namespace, suite: Suite, share: float) -> Path:

@@ -255,7 +255,7 @@ def asked(monkeypatch):
     """The contenders and seeds that are run, by a stand-in in which gan_digits fails."""
     asked = []
 
-    def run_in_turns(jobs, work, on_progress, on_row):
+    def run_in_turns(jobs, work, on_progress, on_row, *_):
         for index, job in enumerate(jobs):
             asked.append((job.contender.name, job.seed))
             failed = job.contender.name.startswith("gan")

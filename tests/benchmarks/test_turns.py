@@ -308,6 +308,7 @@ import multiprocessing
 import os
 import pathlib
 import signal
+import time
 
 
 def work(connection, job):
@@ -320,7 +321,15 @@ def work(connection, job):
         os.kill(os.getpid(), signal.SIGKILL)
     if job.kind == "ended":
         os._exit(7)
-    if job.kind != "quick":
+    if job.kind == "device":
+        connection.send(("row", {"status": os.environ["CUDA_VISIBLE_DEVICES"]}))
+        return
+    if job.kind == "pair":  # Waits for the other of the pair.
+        mine, other = (pathlib.Path(job.path).with_suffix(f".{n}") for n in job.pair)
+        mine.touch()
+        while not other.exists():
+            time.sleep(0.01)
+    if job.kind not in ("quick", "pair"):
         connection.send(("pause", ("training", 0.5)))
         if connection.recv() == "stop":
             pathlib.Path(job.path).write_text("saved")
@@ -354,9 +363,12 @@ def run_kinds(monkeypatch, tmp_path):
     contender = types.SimpleNamespace(name="x", config="x", overrides=(), checkpoint=None)
     settings = {"contender": contender, "seed": 0, "path": str(tmp_path / "saved")}
 
-    def run(kinds, on_progress, on_row):
-        jobs = [types.SimpleNamespace(kind=kind, **settings) for kind in kinds]
-        run_in_turns(jobs, stand_in.work, on_progress, on_row)
+    def run(kinds, on_progress, on_row, **options):
+        jobs = [
+            types.SimpleNamespace(kind=kind, pair=(index, 1 - index), **settings)
+            for index, kind in enumerate(kinds)
+        ]
+        run_in_turns(jobs, stand_in.work, on_progress, on_row, **options)
 
     yield run
     del sys.modules["stand_in"]
@@ -375,6 +387,23 @@ def test_killed_worker_is_a_row_and_others_continue(run_kinds):
     assert (rows["killed"]["status"], rows["ended"]["status"]) == ("failed", "failed")
     assert rows["killed"]["reason"] == "The process was killed by SIGKILL, probably out of memory."
     assert rows["ended"]["reason"] == "The process died with status 7."
+
+
+def test_lanes_run_at_the_same_time(run_kinds):
+    rows = {}
+
+    run_kinds(["pair", "pair"], lambda *args: None, rows.__setitem__, lanes=2)
+
+    assert rows == {0: {"status": "done"}, 1: {"status": "done"}}
+
+
+def test_each_device_has_one_worker_to_its_end(run_kinds):
+    rows = {}
+
+    run_kinds(["device"] * 3, lambda *args: None, rows.__setitem__, devices=["4", "7"])
+
+    assert {rows[0]["status"], rows[1]["status"]} == {"4", "7"}
+    assert rows[2]["status"] in ("4", "7")
 
 
 def test_ctrl_c_loses_no_row_and_others_save(run_kinds, tmp_path):
