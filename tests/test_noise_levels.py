@@ -54,7 +54,9 @@ def test_number_of_steps_reaches_the_end(start, end):
 
     assert counts == sorted(counts)
     assert (counts[0], counts[-1]) == (start, end)
-    assert all(later in (earlier, 2 * earlier, end) for earlier, later in itertools.pairwise(counts))
+    assert all(
+        later in (earlier, 2 * earlier, end) for earlier, later in itertools.pairwise(counts)
+    )
 
 
 @given(seeds, progress)

@@ -161,9 +161,7 @@ class FeatureTransport(Objective):
         if self.generator.num_conditions:
             given["conditions"] = draws.guidance[:, None]
         ones = torch.ones_like(draws.guidance)
-        samples = self.generator(
-            draws.noises_src, classes, ones, torch.zeros_like(ones), **given
-        )
+        samples = self.generator(draws.noises_src, classes, ones, torch.zeros_like(ones), **given)
         with torch.no_grad():
             real = self._features(latents)
         transport = self.loss(self._features(samples), real, labels, classes, draws.guidance)

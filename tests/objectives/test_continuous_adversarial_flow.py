@@ -138,9 +138,7 @@ def test_networks_that_do_not_fit():
     with pytest.raises(ValueError, match="sdpa"):
         ContinuousAdversarialFlow(
             generator,
-            DiTDiscriminator(
-                use_timestep=True, class_dropout_prob=0.1, attention="sdpa", **SIZES
-            ),
+            DiTDiscriminator(use_timestep=True, class_dropout_prob=0.1, attention="sdpa", **SIZES),
         )
     with pytest.raises(ValueError, match="cp_scale must not be negative"):
         game(cp_scale=-1.0)

@@ -229,9 +229,7 @@ def test_gradient_is_that_of_the_squared_distance_to_fixed_targets():
         positives = torch.stack([real[labels == label][slots] for label in (0, 1)])[..., columns]
         points = again[:, columns].reshape(2, 4, -1)
         with torch.no_grad():
-            scale, moved, _ = field(
-                points, positives, real[-5:, columns], guidance.reshape(2, 4)
-            )
+            scale, moved, _ = field(points, positives, real[-5:, columns], guidance.reshape(2, 4))
             targets = points / scale + moved
         expected = expected + (points / scale - targets).square().mean()
     torch.testing.assert_close(value, expected.detach())
