@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from afmlib import load_checkpoint, sample
+from afmlib import from_pretrained, load_checkpoint, sample
 from afmlib.cli import main
 from afmlib.data.mnist import MNIST
 from afmlib.io import zoo
@@ -15,7 +15,7 @@ from afmlib.metrics.classifier_extractor import ClassifierExtractor
 from afmlib.metrics.digits_extractor import DigitsExtractor
 
 MAX_BYTES = 3_000_000
-KINDS = {"README.md", ".json", ".yaml", ".safetensors"}
+KINDS = {"README.md", ".json", ".png", ".yaml", ".safetensors"}
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,7 @@ def test_samples_are_of_the_requested_class(name, extractors):
 
     images = sample(name, labels, output="uint8").float() / 127.5 - 1
 
+    assert torch.equal(images, sample(from_pretrained(name), labels, output="uint8") / 127.5 - 1)
     logits = extractors[name.rsplit("_", 1)[-1]].extract(images)["logits"]
     assert (logits.argmax(1) == labels).double().mean() >= 0.9
     for digit in range(10):  # They are not one image for each class.
@@ -70,13 +71,13 @@ def test_corrupt_weights_raise(tmp_path, monkeypatch):
     folder.mkdir()
     for file in (ZOO / "afm_digits").iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
-    weights = folder / "generator_ema.safetensors"
+    weights = folder / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-5] ^= 1
     weights.write_bytes(content)
     monkeypatch.setattr(zoo, "ZOO", tmp_path)
 
-    with pytest.raises(CheckpointError, match=r"generator_ema\.safetensors"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
         load_checkpoint("afm_digits")
 
 

@@ -32,6 +32,7 @@ from afmlib.io.checkpoint import (
 )
 from afmlib.io.class_names import names_of_classes
 from afmlib.io.hub_files import hub_errors, parse_hub_path, require_hub
+from afmlib.io.zoo import zoo_folder
 from afmlib.official import generator_spec
 from afmlib.sampling import load_checkpoint, sample
 
@@ -49,7 +50,7 @@ def from_pretrained(
     The files are cached by huggingface_hub. They hold data only, so that nothing runs code.
 
     Args:
-        name: A repository such as ``"org/name"``, a folder, or a URL.
+        name: A repository such as ``"org/name"``, a folder, a URL, or a name of the zoo.
         revision: A branch, tag or commit of the repository.
         device: The device of the model.
 
@@ -61,7 +62,7 @@ def from_pretrained(
         >>> from_pretrained("org/name", revision="v1")  # doctest: +SKIP
     """
     name = str(name)
-    if "://" in name or os.path.exists(name):
+    if "://" in name or os.path.exists(name) or zoo_folder(name) is not None:
         if revision is not None:
             raise ValueError(f"revision is for a repository of the Hub; {name} is a folder or URL.")
         return load_checkpoint(name, device=device)

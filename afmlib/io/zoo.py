@@ -19,7 +19,7 @@ def zoo_names() -> list[str]:
         >>> "afm_digits" in zoo_names()
         True
     """
-    return sorted(path.parent.name for path in ZOO.glob("*/manifest.json"))
+    return sorted(path.parent.name for path in ZOO.glob("*/config.json"))
 
 
 def zoo_folder(name: str) -> str | None:

@@ -103,10 +103,7 @@ def _rows(
     own = result["protocol"]["nfe"]
     tuned = {key for each in RANGES[method] for key in each.keys}
     for nfe in STEPS.get(method, (own,)):
-        if nfe == own:
-            found = {key: result[key] for key in ("protocol", "values")}
-        else:
-            found = evaluate(str(run), protocol, data=dataset, nfe=nfe, progress=False)
+        found = evaluate(str(run), protocol, data=dataset, nfe=nfe, progress=False)
         yield {
             "name": method,
             "nfe": nfe,

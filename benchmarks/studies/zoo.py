@@ -63,13 +63,12 @@ def is_finished(run: Path) -> bool:
 
 def export(name: str, run: Path, command: str) -> None:
     """Writes one model."""
-    out = ZOO / name
-    shutil.rmtree(out, ignore_errors=True)
+    shutil.rmtree(ZOO / name, ignore_errors=True)
     note = f"{TRAINED.format(command)} {DATA[name.rsplit('_', 1)[-1]]} The numbers below are those "
     note += "of the weights in single precision."
-    words = ["export", "--checkpoint", str(run), "--out", str(out), "--store", "float16"]
+    words = ["export", "--checkpoint", str(run.resolve()), "--out", name, "--store", "float16"]
     words += ["--license", "apache-2.0", "--note", note]
-    subprocess.run([sys.executable, "-m", "afmlib", *words], check=True)
+    subprocess.run([sys.executable, "-m", "afmlib", *words], check=True, cwd=ZOO)
 
 
 if __name__ == "__main__":
