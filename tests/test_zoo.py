@@ -35,7 +35,7 @@ def test_samples_are_of_the_requested_class(name, extractors):
 
     assert torch.equal(images, sample(from_pretrained(name), labels, output="uint8") / 127.5 - 1)
     logits = extractors[name.rsplit("_", 1)[-1]].extract(images)["logits"]
-    assert (logits.argmax(1) == labels).double().mean() >= 0.9
+    assert (logits.argmax(1) == labels).double().mean() >= 0.8
     for digit in range(10):  # They are not one image for each class.
         assert images[labels == digit].var(0).mean() > 0.02
 

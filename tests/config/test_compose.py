@@ -241,9 +241,9 @@ def test_keys_below_a_name_in_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("file", "name"),
     [
-        ("mnist_afm.yaml", "afm_mnist"),
-        ("afm_mnist.yaml", "afm_mnist"),
-        ("afm_mnist.yml", "afm_minst"),
+        ("faces_afm.yaml", "afm_faces"),
+        ("afm_faces.yaml", "afm_faces"),
+        ("afm_faces.yml", "afm_facse"),
     ],
 )
 def test_similar_file_name_is_suggested(file, name, tmp_path, monkeypatch):
