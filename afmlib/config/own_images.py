@@ -150,7 +150,7 @@ def _report(images: ImageFolder, channels: int, scale: str, config: Mapping[str,
     logger.info(
         "%s: %d %s images, %s.",
         *(images.path, len(images), {1: "gray", 3: "color"}[channels]),
-        "without classes"
+        "one class"
         if len(named) == 1
         else f"{len(named)} classes: {', '.join(named[:NUM_NAMED])}{more}",
     )
@@ -159,7 +159,7 @@ def _report(images: ImageFolder, channels: int, scale: str, config: Mapping[str,
     side = -(-size // REDUCTION) if is_latent else size
     patch = _patch_size(config["objective"].get("generator"))
     tokens = f", {(side // patch) ** 2} tokens per image" if patch else ""
-    through = "through a small autoencoder" if is_latent else "in pixels"
+    through = "through a small autoencoder" if is_latent else "without an autoencoder"
     logger.info("Scale %s: %dx%d pixels, %s%s.", scale, size, size, through, tokens)
     if patch and (side // patch) ** 2 > MAX_TOKENS:
         enough = next(p for p in range(1, side + 1) if side % p == 0 and side // p <= 16)

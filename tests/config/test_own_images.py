@@ -201,7 +201,7 @@ def test_python_trains_in_pixels(make, tmp_path):
 
     run = train("flow_matching", tmp_path / "run", SMALL, progress=False, data=folder, size=128)
 
-    assert run.model.latent_shape == (1, 128, 128)
+    assert run.model.generator.latent_shape == (1, 128, 128)
 
 
 def test_scales_name_their_folder(make, tmp_path):
