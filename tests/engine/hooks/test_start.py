@@ -85,5 +85,5 @@ def test_early_error_names_the_learning_rate(tmp_path):
     runner = Runner(config, tmp_path / "run", device="cpu")
     next(runner.objective.generator.parameters()).data.fill_(math.nan)
 
-    with pytest.raises(TrainingError, match=r"lower optimizers\.generator\.lr \(0.001\)"):
+    with pytest.raises(TrainingError, match=r"lower optimizers\.generator\.lr \(0.002\)"):
         runner.train()
