@@ -153,27 +153,27 @@ def _zip(path: str) -> ShardIndex:
                 members = sorted(archive.infolist(), key=lambda info: info.header_offset)
                 after = [info.header_offset for info in members[1:]] + [archive.start_dir]
                 extras = {LABELS: b"null", CONVENTIONS: b"null"}
-                for info in members:
-                    if info.filename in extras and info.file_size <= MAX_LABELS:
-                        extras[info.filename] = archive.read(info)
+                for member in members:
+                    if member.filename in extras and member.file_size <= MAX_LABELS:
+                        extras[member.filename] = archive.read(member)
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
             raise ValueError(f"{path} is corrupt or not a zip archive: {error}") from error
         places = {}
-        for info, end in zip(members, after, strict=True):
-            if not _is_sample(info.filename):
+        for member, end in zip(members, after, strict=True):
+            if not _is_sample(member.filename):
                 continue
-            if info.compress_type != zipfile.ZIP_STORED:
+            if member.compress_type != zipfile.ZIP_STORED:
                 raise ValueError(
-                    f"{info.filename} in {path} is compressed, so it cannot be read by index. "
+                    f"{member.filename} in {path} is compressed, so it cannot be read by index. "
                     "Pack the archive again without compression: zip -0 -r NEW.zip FOLDER."
                 )
-            start = info.header_offset + LOCAL_HEADER + len(info.filename.encode())
-            if start + info.file_size != end:  # The header before the member has extra fields.
-                file.seek(info.header_offset)
+            start = member.header_offset + LOCAL_HEADER + len(member.filename.encode())
+            if start + member.file_size != end:  # The header before the member has extra fields.
+                file.seek(member.header_offset)
                 head = file.read(LOCAL_HEADER)
                 name, extra = (int.from_bytes(head[at : at + 2], "little") for at in (26, 28))
-                start = info.header_offset + LOCAL_HEADER + name + extra
-            places[info.filename] = (start, info.file_size)
+                start = member.header_offset + LOCAL_HEADER + name + extra
+            places[member.filename] = (start, member.file_size)
     names = sorted(places)
     labels, info = _labels_of(path, names, extras[LABELS], "")
     starts, lengths = np.array([places[name] for name in names], np.int64).reshape(-1, 2).T

@@ -62,7 +62,7 @@ class Source:
     """Samples to write: images, uint8 (N, C, H, W), or codes (N, views, moments, C, H, W)."""
 
     name: str
-    """What is written. It must not change on resume."""
+    """A description of the data, which must not change on resume."""
 
     labels: Labels
     latent_scale: float
