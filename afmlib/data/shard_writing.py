@@ -398,8 +398,9 @@ class ShardWriting:
                     for row, info in zip(rows, parts.infolist(), strict=True):
                         archive.writestr(zipfile.ZipInfo(info.filename), parts.read(info))
                         pairs.append([info.filename, int(self.source.labels[row])])
-            archive.writestr("dataset.json", json.dumps({"labels": pairs}))
-            archive.writestr(CONVENTIONS, conventions)
+            # By ZipInfo, which has no time of writing: equal data are equal files.
+            archive.writestr(zipfile.ZipInfo("dataset.json"), json.dumps({"labels": pairs}))
+            archive.writestr(zipfile.ZipInfo(CONVENTIONS), conventions)
 
     def _join_latents(self) -> None:
         folder = str(storage.local_path(self.out))
