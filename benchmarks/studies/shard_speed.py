@@ -15,7 +15,6 @@ import argparse
 import dataclasses
 import datetime
 import json
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -73,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
         result: dict[str, Any] = dict(
-            command=shlex.join(sys.argv),
+            command=f"python benchmarks/studies/shard_speed.py --members {args.members}",
             date=datetime.date.today().isoformat(),
             machine=describe_machine(),
             versions=describe_versions(),
