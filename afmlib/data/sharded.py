@@ -386,4 +386,9 @@ def _guess(rms: float) -> str:
             "they are standardized to 0.5, as in EDM2, so set stored_scale to the factor that was "
             "used. If it differs per channel, convert them back."
         )
+    if 3 < rms < 10:
+        return (
+            "they seem to be codes as the autoencoder returns them, so set stored_scale to 1 and "
+            f"latent_scale to {SD_SCALE}."
+        )
     return "set latent_scale and stored_scale to those of the program that wrote them."

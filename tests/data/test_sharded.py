@@ -386,7 +386,7 @@ def test_image_folder_recognizes_an_unpacked_zip(files, kind, tmp_path):
         (edm2_zip, dict(moments=False), "never negative, so it is a standard deviation"),
         (fast_dit, dict(moments=True), r"set moments to false"),
         (fast_dit, dict(stored_scale=1.0), r"0.18.*stored_scale to 0.18215"),
-        (edm2_zip, dict(stored_scale=0.18215), "instead of about 1"),
+        (edm2_zip, dict(stored_scale=0.18215), "set stored_scale to 1"),
         (edm2_zip, dict(latent_scale=1.0), "instead of about 1"),
         (edm2_zip, dict(latent_scale=-1.0), "must be positive"),
         (edm2_zip, dict(mirrored=True), "no codes of mirrored images"),
