@@ -158,7 +158,7 @@ def test_trigflow_sampling_step(seed, sigma, angle):
 
 def test_boundary_is_checked_and_stored():
     assert ConsistencyPrediction(0.0).arguments == {"boundary": 0.0}
-    with pytest.raises(ValueError, match="boundary must not be negative, got -0.1"):
+    with pytest.raises(ValueError, match=r"boundary must not be negative, got -0\.1"):
         ConsistencyPrediction(-0.1)
 
 

@@ -39,7 +39,7 @@ def _innermost_blocks(network: nn.Module) -> list[nn.Module]:
 def checkpoint_blocks(network: nn.Module) -> int:
     """Makes a network keep the inputs of its blocks only, and recompute the rest when needed.
 
-    Of nested blocks, these are the innermost ones. The gradients are the same to the last bit, at
+    Of nested blocks, these are the innermost ones. The gradients are the same bit for bit, at
     the cost of one more forward pass.
 
     Returns:

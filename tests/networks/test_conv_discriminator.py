@@ -39,7 +39,9 @@ def test_gradient_of_the_penalty_matches_its_difference():
     images, weight = torch.randn(3, 2, 8, 8), discriminator.blocks[1].conv1.weight
 
     def penalty():
-        critic = lambda x: discriminator(x, labels)
+        def critic(x):
+            return discriminator(x, labels)
+
         return AutogradPenalty()(critic, images.clone(), critic(images), images).sum()
 
     (gradient,) = torch.autograd.grad(penalty(), weight)

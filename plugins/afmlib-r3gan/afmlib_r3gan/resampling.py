@@ -1,8 +1,8 @@
 r"""Resampling by a factor of two with the filter :math:`[1, 3, 3, 1]` in each direction.
 
 The filter is centered between pixels: upsampling is bilinear, and downsampling averages four pixels
-in each direction. Outside the image there are zeros. Up to the factor 4, one is the transpose of the
-other.
+in each direction. Outside the image there are zeros. Up to the factor 4, one is the transpose of
+the other.
 """
 
 __all__ = ["downsample", "upsample"]
