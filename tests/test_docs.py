@@ -13,7 +13,7 @@ from afmlib.registry import REGISTRIES
 from benchmarks import run
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHORT = [
     "num_images=64",
@@ -53,10 +53,11 @@ def test_snippets_run_in_order(page, here, capsys):
     namespace = {"__name__": "__main__"}
     for language, text in blocks(page):
         first = text.split("\n", 1)[0]
-        named = re.fullmatch(r"# (\S+\.(?:py|yaml))", first)
+        named = re.fullmatch(r"(?:#|%%writefile) (\S+\.(?:py|yaml))", first)
         if named:
-            (here / named[1]).write_text(text)
+            (here / named[1]).write_text("#" + text.removeprefix("%%writefile"))
         elif language == "python":
+            text = text.replace("num_images = 64_000", "num_images = 64")
             exec(compile(text, page.name, "exec"), namespace)  # The page is ours.
         elif language == "sh":
             for line in text.replace("\\\n", " ").splitlines():
@@ -64,7 +65,7 @@ def test_snippets_run_in_order(page, here, capsys):
 
 
 def run_command(words):
-    if words[:2] == ["python", "benchmarks/run.py"]:
+    if words[:2] in (["python", "benchmarks/run.py"], ["afmlib", "bench"]):
         assert run_benchmark(words[2:]) == 0, words
     elif words[:1] == ["afmlib"]:
         argv = words[1:]
