@@ -220,7 +220,7 @@ SMALL = {
                     **DIT,
                 ),
                 nfe=2,
-                ot_scale=0.1,
+                velocity_scale=0.1,
             ),
         ],
         "ConsistencyTraining": [

@@ -96,7 +96,7 @@ class FeatureTransportLoss(WholeBatchLoss):
 
         gradients, loss, self.observed = [], rows.new_zeros(()), {}
         parts = zip(
-            *(tensor.split(self.sizes, -1) for tensor in (rows, same.to(rows), any_class.to(rows))),
+            *(torch.split(x, self.sizes, -1) for x in (rows, same.to(rows), any_class.to(rows))),
             strict=True,
         )
         for number, (own, near, far) in enumerate(parts, 1):

@@ -7,7 +7,7 @@ is :math:`z - x` and the generated one :math:`g(x_t, t)`:
 .. math::
     \ell(v) &= \nabla_x D(x_t, t) \cdot v + \partial_t D(x_t, t) \\
     L_D &= (\ell(z - x) - 1)^2 + (\ell(g) + 1)^2 + \lambda_\text{cp} \, D(x_t, t)^2 \\
-    L_G &= (\ell(g) - 1)^2 + \lambda_\text{ot} \, \tfrac1n \| g \|_2^2
+    L_G &= (\ell(g) - 1)^2 + \lambda_\text{v} \, \tfrac1n \| g \|_2^2
 
 The discriminator takes 16 updates for each one of the generator.
 
@@ -61,7 +61,7 @@ class ContinuousAdversarialFlow(Objective):
         nfe: The default number of network evaluations of a sample.
         heun: Whether samples take steps of Heun's method, of two evaluations each.
         cp_scale: The weight :math:`\lambda_\text{cp}` of the squared potential.
-        ot_scale: The weight :math:`\lambda_\text{ot}` of the squared velocity.
+        velocity_scale: The weight :math:`\lambda_\text{v}` of the squared velocity.
         warmup_images: Images of the generator during which only the discriminator learns.
 
     Raises:
@@ -78,7 +78,7 @@ class ContinuousAdversarialFlow(Objective):
         nfe: int = 50,
         heun: bool = False,
         cp_scale: float = 0.001,
-        ot_scale: float = 0.0,
+        velocity_scale: float = 0.0,
         warmup_images: int = 0,
     ) -> None:
         solver = HeunVelocity() if heun else InstantaneousVelocity()
@@ -86,7 +86,7 @@ class ContinuousAdversarialFlow(Objective):
         if nfe % solver.evaluations_per_step:
             raise ValueError(f"Heun's method evaluates the network twice a step: nfe {nfe} is odd.")
         for name, number in dict(
-            cp_scale=cp_scale, ot_scale=ot_scale, warmup_images=warmup_images
+            cp_scale=cp_scale, velocity_scale=velocity_scale, warmup_images=warmup_images
         ).items():
             if not number >= 0:
                 raise ValueError(f"{name} must not be negative, got {number}.")
@@ -100,7 +100,7 @@ class ContinuousAdversarialFlow(Objective):
         require_capabilities(discriminator, self.requires)
         self.discriminator = discriminator
         self.cp_scale = cp_scale
-        self.ot_scale = ot_scale
+        self.velocity_scale = velocity_scale
         self.warmup_images = warmup_images
         self._check_null_class()
 
@@ -158,7 +158,7 @@ class ContinuousAdversarialFlow(Objective):
         learns = float(self.num_images >= self.warmup_images)
         return Terms(
             adversarial=learns * (fake - 1).square().mean(),
-            transport=learns * self.ot_scale * made.square().flatten(1).mean(1).mean(),
+            transport=learns * self.velocity_scale * made.square().flatten(1).mean(1).mean(),
             observed={"logits_fake": fake.detach()},
         )
 
@@ -176,7 +176,8 @@ class ContinuousAdversarialFlow(Objective):
 
         def derivative(tangent: Tensor) -> tuple[Tensor, Tensor]:
             directions = (tangent, torch.ones_like(timesteps))
-            return torch.func.jvp(potential, (points, timesteps), directions)  # type: ignore[no-any-return]
+            value, slope, *_ = torch.func.jvp(potential, (points, timesteps), directions)
+            return value, slope
 
         # The points are the same for all directions, so that D's own pass is shared.
-        return torch.vmap(derivative, out_dims=(None, 0))(tangents)  # type: ignore[no-any-return]
+        return torch.vmap(derivative, out_dims=(None, 0))(tangents)  # type: ignore[arg-type]

@@ -281,6 +281,9 @@ def _in_processes(
     def mean(values: Tensor) -> Tensor:
         return torch.stack(exchange(values)).sum(0) / len(runs)
 
+    def own_rank() -> int:
+        return int(local.rank)
+
     def all_rows(rows: Tensor) -> Tensor:
         return torch.stack(exchange(rows), 1).flatten(0, 1)
 
@@ -295,7 +298,7 @@ def _in_processes(
 
     with (
         mock.patch.object(processes, "size", return_value=len(runs)),
-        mock.patch.object(processes, "rank", lambda: local.rank),
+        mock.patch.object(processes, "rank", own_rank),
         mock.patch.object(processes, "mean", mean),
         mock.patch.object(processes, "all_rows", all_rows),
     ):
