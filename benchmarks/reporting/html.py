@@ -6,6 +6,7 @@ A page is one file that needs no network, for any screen, light or dark. Its loo
 
 __all__ = [
     "Entry",
+    "bare_table",
     "escape",
     "fold",
     "named",
@@ -15,7 +16,9 @@ __all__ = [
     "terms",
 ]
 
+import csv
 import html
+import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +26,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from .numbers import Cell, arrow, legend
+from .numbers import Cell, arrow, head, legend
 from .plots import NUM_COLORS, symbol
 from .records import clean
 from .tables import Line, Table
@@ -105,7 +108,41 @@ def terms(pairs: Mapping[str, Any]) -> str:
 def table_section(table: Table, names: Sequence[str]) -> str:
     """Returns a table under its title, with a legend of its columns."""
     about = f'<p class="about">{escape(table.about)}</p>' if table.about else ""
-    return f"<h3>{escape(table.title)}</h3>{about}{_table(table, names)}{_legend(table)}"
+    return (
+        f"<h3>{escape(table.title)}</h3>{about}{_table(table, names)}{_legend(table)}"
+        f"{_copies(table)}"
+    )
+
+
+def bare_table(table: Table, names: Sequence[str]) -> str:
+    """Returns a table without title and legend."""
+    return _table(table, names)
+
+
+def _copies(table: Table) -> str:
+    """Returns a table as LaTeX and CSV, folded."""
+    heads = [*table.heads, *map(head, table.columns)]
+    lines = [*table.lines, *table.references]
+    rows = [
+        [*line.heads, *(cell.text for cell in line.cells), *filter(None, [line.note])]
+        for line in lines
+    ]
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows([heads, *rows])
+    columns = "l" * len(table.heads) + "r" * len(table.columns)
+    body = [" & ".join(map(_tex, row)) + r" \\" for row in [heads, *rows]]
+    body.insert(1, r"\midrule")
+    tex = "\n".join(
+        [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *body, r"\bottomrule", r"\end{tabular}"]
+    )
+    content = "".join(f"<pre>{html.escape(text)}</pre>" for text in (tex, stream.getvalue()))
+    return fold("As LaTeX and CSV", content)
+
+
+def _tex(text: str) -> str:
+    escaped = re.sub(r"([&%$#_{}])", r"\\\1", text)
+    signs = {"±": r"$\pm$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "→": r"$\to$", "–": "--"}
+    return "".join(signs.get(char, char) for char in escaped)
 
 
 def _table(table: Table, names: Sequence[str]) -> str:

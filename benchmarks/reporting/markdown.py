@@ -15,9 +15,9 @@ from .records import Record, by_contender, clean, failures, resumptions
 from .tables import Table, sections
 
 FOOT = (
-    "Mean ± sample standard deviation over n seeds. The best mean of each column is bold, "
-    "and a lead smaller than the spread means little. nfe: network evaluations per sample, (own) "
-    "where it is the model's default."
+    "Mean ± sample standard deviation over n seeds. Bold: the best mean of a column that "
+    "leads by more than the spread and beats class means and the untrained network. nfe: network "
+    "evaluations per sample, (own) where it is the model's default."
 )
 
 

@@ -99,7 +99,10 @@ class Cell:
     """The mean, for sorting and comparing; None if there is none."""
 
     best: bool = False
-    """Whether it is the best of its column."""
+    """Whether it is the best of its column, by more than the spread."""
+
+    deviation: float | None = None
+    """The sample standard deviation over the seeds; None with fewer than two."""
 
     @property
     def text(self) -> str:
@@ -131,7 +134,8 @@ def summarize(values: Sequence[Any], decimals: int | None = None) -> Cell:
     if len(finite) < len(values):
         what = f"n = {len(finite)}" + (", others not finite" if broken else "")
         spread = f"{spread} ({what})".strip()
-    return Cell(written, spread, mean)
+    deviation = statistics.stdev(finite) if finite[1:] else None
+    return Cell(written, spread, mean, deviation=deviation)
 
 
 def _write_spread(deviation: float, mean: str, decimals: int) -> str:

@@ -28,3 +28,18 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+
+// A plot opens large, by click or key, and closes by Escape or click.
+for (const plot of document.querySelectorAll("figure.plot")) {
+  const open = () => {
+    const dialog = document.createElement("dialog");
+    dialog.append(...[...plot.childNodes].map((node) => node.cloneNode(true)));
+    dialog.addEventListener("click", () => dialog.close());
+    dialog.addEventListener("close", () => { dialog.remove(); plot.focus(); });
+    document.body.append(dialog);
+    dialog.showModal();
+  };
+  plot.tabIndex = 0;
+  plot.addEventListener("click", open);
+  plot.addEventListener("keydown", (event) => { if (event.key === "Enter") open(); });
+}

@@ -6,8 +6,10 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from .answer import answer_table, cost_plot, points_of, sample_strips
 from .html import (
     Entry,
+    bare_table,
     escape,
     fold,
     named,
@@ -18,7 +20,7 @@ from .html import (
 )
 from .literature import published_numbers
 from .plots import Plot, loss_plots, quality_plots
-from .records import REAL, Record, by_contender, failures, resumptions
+from .records import REAL, Record, by_contender, failures, protocols, resumptions
 from .samples import sample_grids
 from .tables import Table, sections, seed_tables
 
@@ -44,6 +46,7 @@ def render_page(results: Record, folder: Path, draw: Draw = Plot.draw) -> str:
         title if len(title) <= MAX_HEADING else "Benchmark",
         f'<p class="lead">{_lead(results)}</p>{_names(names)}',
         {
+            "The answer": _answer(results, names, folder, draw),
             "Quality": _quality(tables.pop("Quality"), names),
             **{heading: _costs(part, names) for heading, part in tables.items()},
             "In the course of training": _curves(results, names, draw),
@@ -55,12 +58,34 @@ def render_page(results: Record, folder: Path, draw: Draw = Plot.draw) -> str:
     )
 
 
+def _answer(results: Record, names: list[str], folder: Path, draw: Draw) -> str:
+    """Returns the first screen: the best contenders, quality against cost, and samples."""
+    entries = [entry for row in results["rows"] for entry in row["evaluations"]]
+    parts = []
+    for protocol in protocols(entries):
+        table, plot = answer_table(results, protocol), cost_plot(results, protocol)
+        if table is None:
+            continue
+        parts.append(f"<h3>{escape(protocol.title)}</h3>{bare_table(table, [])}")
+        hopeless = [p for p in points_of(results, protocol) if not p.has_learned]
+        said = ", ".join(f"{p.contender} (nfe {p.nfe})" for p in hopeless)
+        if said:
+            why = "has learned nothing: no better than class means or an untrained network"
+            parts.append(f"<p><strong>{escape(said)}</strong> {why}.</p>")
+        if plot is not None:
+            parts.append(f'<div class="wide">{_figures([plot], draw)}</div>')
+            parts.append('<p class="about">Numbers beside the marks are steps (nfe).</p>')
+        parts.append(sample_strips(results, protocol, folder))
+    return "".join(parts) or "<p>There are no numbers that rank.</p>"
+
+
 def _lead(results: Record) -> str:
     machine, count = results["machine"], len(by_contender(results))
     seeds = len(results["seeds"])
     parts = [
         "one contender" if count == 1 else f"{count} contenders side by side",
         f"budget: {results['budget']}",
+        *([str(results["sharing"])] if "sharing" in results else []),
         f"{seeds} seeds" if seeds > 1 else "one seed, no spread",
         f"on {machine.get('device')} ({machine.get('cpu')}, {machine.get('cores')} cores)",
         str(results["date"])[:10],
@@ -126,7 +151,7 @@ def _floor(results: Record) -> str:
 
 def _figures(plots: Iterable[Plot], draw: Draw) -> str:
     figures = (
-        f'<figure><figcaption>{escape(plot.title)}</figcaption><div role="img" '
+        f'<figure class="plot"><figcaption>{escape(plot.title)}</figcaption><div role="img" '
         f'aria-label="{escape(plot.words)}">{draw(plot)}</div></figure>'
         for plot in plots
     )

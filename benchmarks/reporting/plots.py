@@ -5,7 +5,7 @@ variables of the page, so that a picture fits a light and a dark page. Names and
 page, not in the picture.
 """
 
-__all__ = ["NUM_COLORS", "SYMBOLS", "Plot", "loss_plots", "quality_plots", "symbol"]
+__all__ = ["NUM_COLORS", "SYMBOLS", "CostPoint", "Plot", "loss_plots", "quality_plots", "symbol"]
 
 import io
 import math
@@ -52,6 +52,16 @@ class Series:
 
 
 @dataclass(frozen=True)
+class CostPoint:
+    """A mark of a plot against the cost of a sample."""
+
+    contender: int
+    cost: float
+    value: float
+    nfe: int
+
+
+@dataclass(frozen=True)
 class Scale:
     """A horizontal axis."""
 
@@ -76,9 +86,13 @@ class Plot:
     unit: str
     log: bool = False
     bound: float | None = None
+    points: tuple[CostPoint, ...] = ()
+    """Of a plot against cost, instead of lines."""
 
     def draw(self) -> str:
         """Returns the picture as SVG."""
+        if self.points:
+            return _draw_costs(self)
         return _draw(self.key, self.series, self.unit, self.log, self.bound)
 
 
@@ -237,7 +251,45 @@ def _draw(
             alpha=1 if line.bold else 0.4,
             **(marks if line.bold else {}),
         )
-    values = [y for line in series for _, y in line.points] + [bound or 1.0]
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    axes.set_xlim(left=0)
+    _finish(axes, [y for line in series for _, y in line.points], unit, log, bound)
+    return _to_svg(figure, key)
+
+
+def _draw_costs(plot: Plot) -> str:
+    figure = Figure(figsize=(7, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for contender in dict.fromkeys(point.contender for point in plot.points):
+        points = [point for point in plot.points if point.contender == contender]
+        axes.plot(
+            [point.cost for point in points],
+            [point.value for point in points],
+            color=_color(contender),
+            linewidth=1,
+            marker=list(SYMBOLS)[_symbol(contender)],
+            markersize=6,
+        )
+        for point in points:
+            axes.annotate(
+                str(point.nfe),
+                (point.cost, point.value),
+                xytext=(5, 4),
+                textcoords="offset points",
+                color=TEXT,
+                fontsize=7,
+            )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    _finish(axes, [point.value for point in plot.points], plot.unit, plot.log, plot.bound)
+    return _to_svg(figure, plot.key)
+
+
+def _finish(axes: Any, values: Sequence[float], unit: str, log: bool, bound: float | None) -> None:
+    """Draws the bound and the vertical axis, and styles a plot."""
+    values = [*values, bound or 1.0]
     if bound is not None:
         axes.axhline(bound, color=BOUND, linewidth=1, linestyle=(0, (4, 3)))
     if log and min(values) > 0:
@@ -247,9 +299,6 @@ def _draw(
     else:
         axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
-    axes.set_xlim(left=0)
     axes.set_xlabel(unit, color=TEXT, fontsize=8)
     axes.tick_params(colors=TEXT, labelsize=8, length=0, which="both")
     axes.grid(color=GRID, linewidth=0.6)
@@ -257,7 +306,6 @@ def _draw(
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
         spine.set_color(GRID)
-    return _to_svg(figure, key)
 
 
 def _subs(values: Sequence[float]) -> tuple[float, ...]:

@@ -3,7 +3,7 @@
 __all__ = ["PAGE", "check_files", "print_table", "report_texts", "write_files", "write_report"]
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import rich.table
@@ -76,31 +76,38 @@ def check_files(contents: Mapping[Path, str]) -> list[Path]:
     ]
 
 
+MAX_NUMBERS = 3
+"""Numbers of a table on a terminal: what fits into 80 columns."""
+
+
 def print_table(results: Record, console: Console) -> None:
-    """Prints the tables of quality on a terminal. Cost and speed are in ``table.md``."""
+    """Prints a short table per protocol on a terminal. All numbers are in ``table.md``."""
     for table in quality_tables(results):
         console.print(Text(f"\n{table.title}", style="bold"))
         console.print(_rich_table(table))
-    for name, part, reason in failures(results):
-        console.print(Text(f"{name}, {part}: {reason}", style="red"), soft_wrap=True)
+    found = failures(results)
+    if found:
+        parts = f"{len(found)} part{'s' * (len(found) > 1)}"
+        console.print(Text(f"{parts} failed or did not run: see the report.", style="red"))
 
 
 def _rich_table(table: Table) -> rich.table.Table:
     drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for index, name in enumerate(table.heads):
-        longest = max(len(line.heads[index]) for line in (*table.lines, *table.references))
-        width = min(longest, 24 if index == 0 else 12)
-        drawn.add_column(Text(name), overflow="fold", vertical="bottom", min_width=width)
-    for column in table.columns:
-        drawn.add_column(Text(head(column)), justify="right", vertical="bottom", overflow="fold")
+    ranked = [i for i, n in enumerate(table.columns) if n.better or n.best is not None]
+    shown = (ranked or list(range(len(table.columns))))[:MAX_NUMBERS]
+    drawn.add_column(Text(table.heads[0]), overflow="ellipsis", no_wrap=True, max_width=26)
+    drawn.add_column(Text(table.heads[1]), no_wrap=True)
+    for index in shown:
+        drawn.add_column(Text(head(table.columns[index])), justify="right", vertical="bottom")
     for line in table.lines:
-        drawn.add_row(*_texts(line, ""), end_section=line is table.lines[-1])
+        drawn.add_row(*_texts(line, "", shown), end_section=line is table.lines[-1])
     for line in table.references:
-        drawn.add_row(*_texts(line, "italic dim"))
+        drawn.add_row(*_texts(line, "italic dim", shown))
     return drawn
 
 
-def _texts(line: Line, style: str) -> Iterator[Text]:
-    yield from (Text(name, style=style) for name in line.heads)
-    for cell in line.cells:
+def _texts(line: Line, style: str, shown: Sequence[int]) -> Iterator[Text]:
+    yield Text(line.heads[0].split(" (")[0], style=style)
+    yield Text(line.heads[2] if line.note else line.heads[1], style=style)
+    for cell in (line.cells[index] for index in shown if line.cells):
         yield Text.assemble((cell.mean, "bold" if cell.best else style), f" {cell.spread}".rstrip())

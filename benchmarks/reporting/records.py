@@ -207,12 +207,18 @@ def flops_per_image(results: Record) -> dict[str, float]:
 
 
 def failures(results: Record) -> list[tuple[str, str, str]]:
-    """Returns failed and missing parts: the contender, the part, and the reason."""
+    """Returns failed and missing parts: the contender, the part, and the reason.
+
+    An nfe that a model does not support is neither.
+    """
     found: dict[tuple[str, str, str], list[int | None]] = {}
     for name, rows in by_contender(results).items():
         for row in rows:
+            works = any(entry["status"] == "done" for entry in row["evaluations"])
             for entry in (row, *row["evaluations"]):
-                if entry["status"] != "done":
+                is_skipped = (entry["reason"] or "").startswith(SKIPPED)
+                is_limit = works and entry["status"] == "not run" and not is_skipped
+                if entry["status"] != "done" and not is_limit:
                     part = f"nfe {entry['nfe']}, " if "nfe" in entry else ""
                     seed = None if is_checkpoint([row]) else row["seed"]
                     found.setdefault((name, part, _reason(entry)), []).append(seed)

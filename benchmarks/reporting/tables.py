@@ -4,7 +4,16 @@ Numbers of different protocols never share a table. A contender without numbers 
 a note that says why.
 """
 
-__all__ = ["Line", "Table", "quality_tables", "sections", "seed_tables", "speed_tables"]
+__all__ = [
+    "Line",
+    "Table",
+    "leads",
+    "quality_tables",
+    "reference_values",
+    "sections",
+    "seed_tables",
+    "speed_tables",
+]
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,6 +24,8 @@ from afmlib.interfaces import Number
 
 from .numbers import Cell, decimals_of, describe, distance_to_best, summarize, write_number
 from .records import (
+    MEANS,
+    UNTRAINED,
     Protocol,
     Record,
     by_contender,
@@ -162,28 +173,52 @@ def _quality_table(results: Record, protocol: Protocol, lines: list[Line]) -> Ta
         for entry in evaluations(results["references"], protocol)
     )
     columns = _columns(names, protocol)
-    marked = _with_best(lines, columns) if protocol.ranks else tuple(lines)
+    known = reference_values(results, protocol)
+    baselines = [known[name] for name in (MEANS, UNTRAINED) if name in known]
+    chance = [[v for b in baselines if (v := b.get(name)) is not None] for name in names]
+    marked = _with_best(lines, columns, chance) if protocol.ranks else tuple(lines)
     return Table(protocol.title, protocol.words, HEADS, columns, marked, references)
 
 
-def _with_best(lines: Sequence[Line], columns: Sequence[Number]) -> tuple[Line, ...]:
-    """Marks the best number of each column."""
+def _with_best(
+    lines: Sequence[Line], columns: Sequence[Number], chance: Sequence[Sequence[float]]
+) -> tuple[Line, ...]:
+    """Marks the number of each column that leads the others and chance.
+
+    Args:
+        lines: The lines of the contenders.
+        columns: The columns.
+        chance: For each column, what references reach that have learned nothing.
+    """
     cells = [list(line.cells) for line in lines]
     for index, column in enumerate(columns):
-        values = {
-            row: value
-            for row, line in enumerate(cells)
-            if line and (value := line[index].value) is not None
-        }
-        distances = {row: distance_to_best(column, value) for row, value in values.items()}
-        distances = {row: far for row, far in distances.items() if math.isfinite(far)}
-        if len(distances) < 2:  # The only one is not the best of anything.
+        rows = [row for row in cells if row and row[index].value is not None]
+        ranked = column.better or column.best is not None
+        if len(rows) < 2 or not ranked:  # The only one is not the best of anything.
             continue
-        best = cells[min(distances, key=lambda row: distances[row])][index]
-        for row in distances:
-            if cells[row][index].mean == best.mean:  # Equal, once written.
-                cells[row][index] = replace(cells[row][index], best=True)
+        rows.sort(key=lambda row: distance_to_best(column, row[index].value or 0.0))
+        best, next_best = (row[index] for row in rows[:2])
+        bound = min((distance_to_best(column, value) for value in chance[index]), default=math.inf)
+        is_chance = distance_to_best(column, best.value or 0.0) >= bound
+        if not is_chance and leads(column, best, next_best):
+            rows[0][index] = replace(best, best=True)
     return tuple(replace(line, cells=tuple(new)) for line, new in zip(lines, cells, strict=True))
+
+
+def leads(number: Number, best: Cell, next_best: Cell) -> bool:
+    """Returns whether the best number is ahead of the next best by more than both spreads.
+
+    Without a spread, as with one seed, nothing leads.
+    """
+    if best.deviation is None or best.value is None or next_best.value is None:
+        return False
+    gap = distance_to_best(number, next_best.value) - distance_to_best(number, best.value)
+    return gap > max(best.deviation, next_best.deviation or 0.0)
+
+
+def reference_values(results: Record, protocol: Protocol) -> dict[str, Mapping[str, float]]:
+    """Returns the numbers of each reference of a protocol."""
+    return {e["name"]: e["values"] for e in evaluations(results["references"], protocol)}
 
 
 # --- Cost and speed ---
