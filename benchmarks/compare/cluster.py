@@ -28,6 +28,9 @@ from .results import Job, empty_row
 from .turns import GO, PAUSE, STOP, overall_share
 
 ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = __name__.removesuffix(".compare.cluster")
+"""``benchmarks`` in a clone, ``afmlib.benchmarks`` in an installed wheel."""
+
 POLL_SECONDS = 2.0
 STOPPED = 75
 """The exit status of a job that was told to stop and is not done."""
@@ -185,13 +188,17 @@ def _lost(job: Job, submitted: Any) -> dict[str, Any]:
 
 
 def _make_importable() -> None:
-    """Lets new interpreters import this package, wherever they start."""
+    """Lets new interpreters import the package of a clone, wherever they start."""
+    if PACKAGE != "benchmarks":
+        return
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, dict.fromkeys([str(ROOT), *paths])))
 
 
 def _command(path: Path) -> list[str]:
-    return [sys.executable, str(ROOT / "benchmarks/run.py"), "--job", str(path)]
+    installed = ["-m", f"{PACKAGE}.run"]
+    program = [str(ROOT / "benchmarks/run.py")] if PACKAGE == "benchmarks" else installed
+    return [sys.executable, *program, "--job", str(path)]
 
 
 def _path(job: Job) -> Path:
