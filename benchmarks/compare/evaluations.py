@@ -70,15 +70,17 @@ def evaluate_all(target: EvaluationTarget, job: Job, turn: Turn, row: dict[str, 
     own = target.model.conventions.nfe
     numbers = sorted({*NFES, own})
     total = sum(nfe + OVERHEAD for nfe in numbers)
-    done, begun = 0, time.monotonic()
+    done, seconds = 0, 0.0
     for nfe in sorted(numbers, key=lambda nfe: nfe != own):
-        expected = (time.monotonic() - begun) * (1 + (nfe + OVERHEAD) / done) if done else 0.0
+        expected = seconds * (1 + (nfe + OVERHEAD) / done) if done else 0.0
         if job.budget.seconds is not None and expected > job.budget.seconds:
             reason = f"{SKIPPED} it would take longer than the budget of {job.budget.text}."
             row["evaluations"].append(_entry(nfe, False, reason))
             continue
         picture = job.out / "pictures" / f"{job.stem}-nfe{nfe}.png"
+        start = time.monotonic()
         entry = _evaluate(target, target.model, nfe, nfe == own, picture, job.debug)
+        seconds += time.monotonic() - start
         row["evaluations"].append(entry)
         if entry["status"] == "failed":
             reason = f"The evaluation with nfe {nfe} failed: {entry['reason']}"
@@ -201,6 +203,7 @@ def reference_rows(config: Mapping[str, Any], out: Path) -> list[dict[str, Any]]
                 **evaluate_samples(samples, labels, dataset, checked.evaluation),
             }
         )
+    torch.manual_seed(checked.seed)
     objective = build_objective(with_data_arguments(checked.objective, dataset))
     model = objective.sample_model
     if model is not None:

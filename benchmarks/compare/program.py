@@ -300,11 +300,11 @@ def _references(
         protocol = key(config["data"], config.get("evaluation"))
         if protocol in seen:
             continue
-        seen.add(protocol)
         try:
             found = reference_rows(config, out)
         except (OSError, ValueError, RuntimeError, LookupError) as error:
             print(f"{contender.name}: no reference rows: {error}", file=sys.stderr)
             continue
+        seen.add(protocol)
         rows |= {key(row["name"], row["data"], row["protocol"]): row for row in found}
     return list(rows.values())

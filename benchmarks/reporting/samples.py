@@ -9,7 +9,7 @@ from typing import Any
 
 from .html import escape, fold, named
 from .numbers import decimals_of, describe, write_number
-from .records import Protocol, Record, by_contender, reference_name
+from .records import UNTRAINED, Protocol, Record, by_contender, reference_name
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -59,7 +59,7 @@ def _references(results: Record, protocol: Protocol, folder: Path) -> str:
             f"{escape(reference_name(entry))}{_number(entry)}",
         )
         for entry in results["references"]
-        if Protocol.of(entry.get("protocol") or {}) == protocol
+        if Protocol.of(entry.get("protocol") or {}) == protocol and entry["name"] != UNTRAINED
     ]
     return f"<h4>For comparison</h4>{_grid(figures)}" if figures else ""
 

@@ -148,9 +148,11 @@ def test_every_contender_is_counted_and_measured(comparison):
 
 
 def test_references_are_real_data_and_class_means(comparison):
-    real, means = comparison.results["references"][:2]
+    real, means, untrained = comparison.results["references"][:3]
 
     assert (real["name"], means["name"]) == ("real test split", "class means")
+    assert untrained["name"] == "untrained network"
+    assert real["values"]["frechet_distance"] < untrained["values"]["frechet_distance"]
     assert real["values"]["frechet_distance"] < means["values"]["frechet_distance"] / 2
 
 
