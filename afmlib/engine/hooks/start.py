@@ -1,4 +1,4 @@
-"""What the start of a run shows: how long the run will take, and whether it diverges."""
+"""Reports at the start of a run: how long it will take, and whether it diverges."""
 
 __all__ = ["FIRST_UPDATES", "DivergenceHook", "DurationHook", "lower_learning_rates"]
 
