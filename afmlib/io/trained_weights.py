@@ -76,7 +76,7 @@ def _find_or_train(
         logger.info("Training %s, once.", what)
     except (OSError, ValueError) as error:
         logger.warning("Training %s again: %s: %s", what, path, error)
-    with torch.inference_mode(False), torch.enable_grad(), one_thread(), torch.device("cpu"):
+    with torch.inference_mode(False), torch.enable_grad(), one_thread():
         weights = train(lambda count: _show_steps(count, what))
     try:
         storage.write_atomically(path, pack(weights))

@@ -74,7 +74,7 @@ class FeatureTransportLoss(WholeBatchLoss):
             ValueError: If the batch is not divisible into problems.
         """
         real, labels, classes, guidance = others
-        n = self.samples_per_class
+        n = min(self.samples_per_class, len(rows))  # A smaller batch is one problem.
         if len(rows) % n:
             raise ValueError(
                 f"The global batch of {len(rows)} samples is not divisible by samples_per_class "

@@ -89,8 +89,8 @@ class FrechetLossOfMoments(WholeBatchLoss):
         self.register_buffer("queue", torch.zeros(rows, num_features))
         self.register_buffer("position", torch.zeros((), dtype=torch.int64))
         self.register_buffer("is_started", torch.zeros((), dtype=torch.bool))
-        self.needs_check = True
-        """Whether ``is_started`` must be read. It is read once: a step does not wait for it."""
+        self.is_known = self.needs_check = False
+        """Whether ``is_started`` was read, and must be. A step does not wait for it again."""
 
     @torch.no_grad()
     def start(self, real: Float[Tensor, " real d"], made: Float[Tensor, " queue d"]) -> None:
@@ -106,9 +106,13 @@ class FrechetLossOfMoments(WholeBatchLoss):
         self.second.copy_(made.T @ made / len(made))
         self.is_started.fill_(True)
 
+    def begin(self) -> None:  # Not before an update: the generator has no weights yet.
+        super().begin()
+        self.needs_check = not self.is_known
+
     def rollback(self) -> None:
         super().rollback()
-        self.needs_check = True
+        self.is_known = False
 
     def whole_loss(
         self, rows: Float[Tensor, " batch d"], *others: Tensor

@@ -141,7 +141,7 @@ class FrechetLoss(Objective):
         """
         unknown = [moments for moments in self._all_moments if moments.needs_check]
         for moments in unknown:
-            moments.needs_check = False
+            moments.needs_check, moments.is_known = False, True
         if all(moments.is_started for moments in unknown):
             return
         real: list[list[Tensor]] = [[] for _ in self.moments]

@@ -212,6 +212,7 @@ def test_affine_generator_learns_the_moments(decay):
     """The covariance of W z is W W'."""
     data = EightGaussians()
     objective = FrechetLoss(Affine().double(), data, num_samples=2000, decay=decay)
+    objective.moments[0].begin()  # As an update does.
     latents = torch.zeros(500, 2)
     optimizer = torch.optim.Adam(objective.generator.parameters(), lr=0.05)
     numbers = torch.Generator().manual_seed(0)
@@ -243,6 +244,10 @@ def test_start_uses_the_parameterization_and_the_labels_of_the_data():
     data = EightGaussians()
     objective = FrechetLoss(Recorder(), data, parameterization=VelocityPrediction(), num_samples=7)
     latents, labels = torch.zeros(4, 2), torch.zeros(4, dtype=torch.long)
+    objective.terms("generator", latents, labels, objective.draw(latents))
+    assert not objective.moments[0].is_started  # A check before init_from has loaded weights.
+    seen.clear()
+    objective.moments[0].begin()
     objective.terms("generator", latents, labels, objective.draw(latents))
 
     assert [len(labels) for labels, *_ in seen] == [7, 4]
