@@ -345,7 +345,8 @@ def test_page_is_accessible(html):
     assert used <= set(ids)
     assert all(head["scope"] in {"col", "row", "rowgroup"} for head in page.all("th"))
     drawings = [a for _, a in page.tags if a.get("role") == "img"]
-    assert len(drawings) == len(page.all("svg")) == 2 * 3 + 2 * 2 + 1
+    # Curves of two protocols, losses, and quality against cost.
+    assert len(drawings) == len(page.all("svg")) == 2 * 3 + 2 * 2 + 1 + 2
     assert any("afm ends at 1.50" in drawing["aria-label"] for drawing in drawings)
 
 
