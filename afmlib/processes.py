@@ -157,7 +157,7 @@ def follow(device: torch.device) -> None:
 
 
 def share(task: Task, count: int, tensors: Sequence[Tensor], device: torch.device) -> Tensor:
-    """Computes all rows of a task: with the other processes under `leading`, else alone.
+    """Computes all rows of a task: with the other processes under `leading`, else by itself.
 
     Args:
         task: A function that can be pickled. It must return an equal row on any device and in any

@@ -29,7 +29,7 @@ class AdamWithoutMomentum(torch.optim.Adam):
     r"""Adam or AdamW at :math:`\beta_1 = 0`, where the first moment is the gradient itself.
 
     Torch's optimizers store that moment all the same: for a large network, a third of its state.
-    Here torch's kernels get the gradient in its place. The updates are the same to the last bit.
+    Here torch's kernels get the gradient in its place. The updates are the same bit for bit.
 
     Args:
         parameters: The parameters.

@@ -2,8 +2,8 @@ r"""Fields that move generated features towards real ones, for feature transport
 
 A problem is one class: :math:`n` generated features, :math:`P` real ones of the class (positives),
 and :math:`U` real ones of any class (negatives). A field gives each generated feature a
-displacement :math:`V`, without a gradient. It is divided by its root mean square, so that only its direction and
-relative size matter.
+displacement :math:`V`, without a gradient. It is divided by its root mean square, so that
+only its direction and relative size matter.
 
 References:
     | Drifting (2026), for `Drift`

@@ -1,7 +1,7 @@
 r"""Continuous adversarial flow (CAFM): post-training of a flow-matching model by a discriminator.
 
-The discriminator is a potential :math:`D(x, t)`. Its logit is the derivative along a velocity, a
-JVP in the direction :math:`(v, 1)`. Along the path :math:`x_t = (1 - t) x + t z`, the real velocity
+The discriminator is a potential :math:`D(x, t)`. Its logit is the JVP with the
+direction :math:`(v, 1)` of a velocity. Along the path :math:`x_t = (1 - t) x + t z`, the real velocity
 is :math:`z - x` and the generated one :math:`g(x_t, t)`:
 
 .. math::
@@ -169,7 +169,7 @@ class ContinuousAdversarialFlow(Objective):
         timesteps: Timesteps,
         tangents: Float[Tensor, " directions batch *latent"],
     ) -> tuple[Logits, Float[Tensor, " directions batch"]]:
-        """Returns the potentials, and their derivatives along velocities while time advances."""
+        """Returns the potentials, and their JVPs with velocities while time advances."""
 
         def potential(latents: Tensor, times: Tensor) -> Tensor:
             return self.discriminator(latents, labels, times)

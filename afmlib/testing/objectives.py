@@ -145,7 +145,7 @@ def _check_rows(objective: Objective, player: str, batch: Batch) -> None:
 
 
 def _draw_rows(objective: Objective, player: str, batch: Batch, index: int, count: int) -> Any:
-    """Draws for one of several parts of a batch, as the training loop does."""
+    """Draws for one of several micro-batches, as the training loop does."""
     rows, images = range(index, BATCH_SIZE, count), 3 * BATCH_SIZE
     source = RowStreams((0, 0, 0), images, rows, BATCH_SIZE, player)
     return objective.draw(batch.latents[index::count], source)

@@ -48,7 +48,7 @@ class FileConnection:
         self.row: dict[str, Any] | None = None
 
     def recv(self) -> str:
-        """Returns whether to go on."""
+        """Returns whether to continue."""
         return STOP if self.is_stopped else GO
 
     def send(self, message: tuple[str, Any]) -> None:
@@ -188,7 +188,7 @@ def _lost(job: Job, submitted: Any) -> dict[str, Any]:
 
 
 def _make_importable() -> None:
-    """Lets new interpreters import the package of a clone, wherever they start."""
+    """Adds the clone to the path of new interpreters, wherever they start."""
     if PACKAGE != "benchmarks":
         return
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)

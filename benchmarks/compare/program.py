@@ -169,7 +169,7 @@ def _sharing(arguments: argparse.Namespace, lanes: int) -> str:
         return "each run is a job of its own, and speeds are those of its machine"
     if arguments.executor == "gpus":
         return f"{lanes} at the same time, each on a GPU of its own"
-    turns = f"in turns of {arguments.slice:g} s"
+    turns = f"alternating every {arguments.slice:g} s"
     return f"{lanes} at the same time, {turns}" if lanes > 1 else f"one at a time, {turns}"
 
 

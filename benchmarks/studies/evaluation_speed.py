@@ -82,7 +82,7 @@ def full_scatter(rows: Tensor) -> Tensor:
 def measure(
     name: str, new: Callable[[], Any], old: Callable[[], Any], pairs: int
 ) -> tuple[dict[str, Any], Any, Any]:
-    """Returns the ratio of two functions in turns, and what they return."""
+    """Returns the ratio of two alternating functions, and what they return."""
     times: dict[bool, list[float]] = {False: [], True: []}
     results = {False: new(), True: old()}
     for pair in range(pairs):

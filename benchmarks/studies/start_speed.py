@@ -4,7 +4,7 @@
 
 Each round starts four processes in turn: ``import torch``, ``afmlib --help``, ``afmlib sample`` of
 one image, and ``afmlib train`` of one iteration. A ratio is over the ``import torch`` of its round.
-Then, in this process, samples of 64 digits in turns with the bare forward pass of their generator.
+Then, in this process, samples of 64 digits, alternating with the bare forward pass of their generator.
 The outputs are a table and ``start_speed.json``.
 """
 

@@ -1,8 +1,8 @@
-"""What the engine costs: the processor time of its step over that of simpler code.
+"""The cost of the engine: the processor time of its step over that of simpler code.
 
     OMP_NUM_THREADS=1 python benchmarks/studies/step_overhead.py [--scale b2] [--batch N]
 
-*Bare* is the terms and gradients of an iteration alone. *Plain loop* is an iteration as one writes
+*Bare* is the terms and gradients of an iteration only. *Plain loop* is an iteration as one writes
 it by hand, without logs, checks, or exact resume: a batch, draws, terms, gradients, torch's fused
 AdamW and the EMA. *No first moment* is the step over the same step with torch's own AdamW, which
 stores that moment. Each pair runs both ways, and the order changes from pair to pair. The outputs
