@@ -51,7 +51,7 @@ from afmlib.testing import (
 CLASSES = 3
 DIT = dict(input_size=4, in_channels=2, hidden_size=16, depth=2, num_heads=2, num_classes=CLASSES)
 MLP = dict(in_channels=2, hidden_size=16, num_classes=CLASSES)
-CONV = dict(input_size=4, in_channels=2, channels=[8, 16], layers_per_block=1, num_classes=CLASSES)
+CONV = dict(input_size=4, in_channels=2, widths=[8, 16], layers_per_block=1, num_classes=CLASSES)
 UNET = CONV | dict(attention_sizes=[2])
 SHAPES = dict.fromkeys(("DiT", "Pretrained", "Official", "Conv", "UNet"), (2, 4, 4)) | {"MLP": (2,)}
 BOTH_TIMES = dict(use_timestep_src=True, use_timestep_tgt=True)

@@ -31,7 +31,7 @@ class ConvDiscriminator(Discriminator):
         input_size: The height and width of the images. Each level but the first halves it.
         in_channels: The number of channels of the images.
         num_classes: The number of classes.
-        channels: The width of each level, from the largest size to the smallest one.
+        widths: The width of each level, from the largest size to the smallest one.
         layers_per_block: The number of residual blocks of a level.
         class_dropout_prob: If positive, there is a null class of index ``num_classes``.
         use_timestep: Whether the time of the images is embedded, in each residual block.
@@ -45,20 +45,18 @@ class ConvDiscriminator(Discriminator):
         input_size: int,
         in_channels: int = 3,
         num_classes: int = 1,
-        channels: Sequence[int] = (128, 256, 256),
+        widths: Sequence[int] = (128, 256, 256),
         layers_per_block: int = 2,
         class_dropout_prob: float = 0.0,
         use_timestep: bool = False,
     ) -> None:
         super().__init__()
-        if not channels or min(channels) < 4 or any(width % 4 for width in channels):
-            raise ValueError(
-                f"channels must be multiples of 4, one per level, got {list(channels)}."
-            )
-        halvings = len(channels) - 1
+        if not widths or min(widths) < 4 or any(width % 4 for width in widths):
+            raise ValueError(f"widths must be multiples of 4, one per level, got {list(widths)}.")
+        halvings = len(widths) - 1
         if input_size < 1 or input_size % 2**halvings:
             raise ValueError(
-                f"input_size {input_size} cannot be halved {halvings} times: give fewer channels."
+                f"input_size {input_size} cannot be halved {halvings} times: give fewer widths."
             )
         if min(in_channels, num_classes, layers_per_block) < 1:
             raise ValueError(
@@ -70,14 +68,14 @@ class ConvDiscriminator(Discriminator):
         self.latent_shape = (in_channels, input_size, input_size)
         self.num_classes = num_classes
         self.embeds_timestep = use_timestep
-        groups, before, last = num_groups(channels), channels[0], channels[-1]
-        self.t_embedder = TimestepEmbedder(4 * channels[0]) if use_timestep else None
+        groups, before, last = num_groups(widths), widths[0], widths[-1]
+        self.t_embedder = TimestepEmbedder(4 * widths[0]) if use_timestep else None
         self.input = nn.Conv2d(in_channels, before, 3, padding=1)
         self.blocks = nn.ModuleList()
-        for level, width in enumerate(channels):
+        for level, width in enumerate(widths):
             for index in range(layers_per_block):
                 halve = level > 0 and index == 0
-                embedding = 4 * channels[0] if use_timestep else None
+                embedding = 4 * widths[0] if use_timestep else None
                 self.blocks.append(ResidualBlock(before, width, groups, halve, embedding))
                 before = width
         self.norm = GroupNorm(groups, last)

@@ -51,14 +51,14 @@ class UNetGenerator(Generator):
         input_size: The height and width of the images. Each level but the first halves it.
         in_channels: The number of channels of the images.
         num_classes: The number of classes.
-        channels: The width of each level, from the largest size to the smallest one.
+        widths: The width of each level, from the largest size to the smallest one.
         layers_per_block: The number of residual blocks of a level on the way down. There is one
             more on the way up.
         attention_sizes: The sizes of the levels with attention. The middle always has it.
         head_size: The width of an attention head, which divides the widths. Defaults to one head.
         scale_shift: Whether the embedding scales and shifts the normalized features, instead of
             being added to them.
-        embedding_size: The width of the embedding. Defaults to four times the first width.
+        condition_size: The width of the embedding. Defaults to four times the first width.
         dropout: The probability of dropout in the residual blocks.
         class_dropout_prob: If positive, there is a null class of index ``num_classes``.
         attention: The attention backend: ``auto``, ``sdpa``, ``math`` or ``xformers``.
@@ -80,12 +80,12 @@ class UNetGenerator(Generator):
         input_size: int,
         in_channels: int = 3,
         num_classes: int = 1,
-        channels: Sequence[int] = (256, 256, 256),
+        widths: Sequence[int] = (256, 256, 256),
         layers_per_block: int = 4,
         attention_sizes: Sequence[int] = (16,),
         head_size: int | None = None,
         scale_shift: bool = False,
-        embedding_size: int | None = None,
+        condition_size: int | None = None,
         dropout: float = 0.0,
         class_dropout_prob: float = 0.0,
         attention: AttentionBackend | str = "auto",
@@ -96,7 +96,7 @@ class UNetGenerator(Generator):
         num_conditions: int = 0,
     ) -> None:
         super().__init__()
-        _check_sizes(input_size, channels, attention_sizes, head_size)
+        _check_sizes(input_size, widths, attention_sizes, head_size)
         if min(in_channels, num_classes, layers_per_block) < 1 or num_conditions < 0:
             raise ValueError(
                 "in_channels, num_classes and layers_per_block must be at least 1 and "
@@ -115,7 +115,7 @@ class UNetGenerator(Generator):
         self.embeds_timestep_src, self.embeds_timestep_tgt = use_timestep_src, use_timestep_tgt
         self.time_pair = time_pair
         self.embeds_time_difference = time_pair == "difference"
-        width = 4 * channels[0] if embedding_size is None else embedding_size
+        width = 4 * widths[0] if condition_size is None else condition_size
         self.y_embedder = LabelEmbedder(num_classes + (class_dropout_prob > 0), width)
         self.t_embedder, self.t_tgt_embedder = (
             TimestepEmbedder(width, time_scale=time_scale) if used else None
@@ -125,12 +125,12 @@ class UNetGenerator(Generator):
         self.condition_embedders = nn.ModuleList(
             TimestepEmbedder(width, time_scale=time_scale) for _ in range(num_conditions)
         )
-        has_attention = [input_size >> level in attention_sizes for level in range(len(channels))]
+        has_attention = [input_size >> level in attention_sizes for level in range(len(widths))]
         self.unet = _unet(
             sample_size=input_size,
             in_channels=in_channels,
             out_channels=in_channels,
-            block_out_channels=tuple(channels),
+            block_out_channels=tuple(widths),
             layers_per_block=layers_per_block,
             down_block_types=tuple(
                 "AttnDownBlock2D" if there else "ResnetDownsampleBlock2D" for there in has_attention
@@ -142,10 +142,10 @@ class UNetGenerator(Generator):
             attention_head_dim=head_size,
             resnet_time_scale_shift="scale_shift" if scale_shift else "default",
             time_embedding_dim=width,
-            norm_num_groups=num_groups(channels),
+            norm_num_groups=num_groups(widths),
             dropout=dropout,
         )
-        _replace_layers(self.unet, head_size, num_groups(channels), attention)
+        _replace_layers(self.unet, head_size, num_groups(widths), attention)
 
     def forward(
         self,
@@ -212,23 +212,23 @@ class ImageAttention(nn.Module):
 
 
 def _check_sizes(
-    input_size: int, channels: Sequence[int], attention_sizes: Sequence[int], head_size: int | None
+    input_size: int, widths: Sequence[int], attention_sizes: Sequence[int], head_size: int | None
 ) -> None:
-    if not channels or min(channels) < 4 or any(width % 4 for width in channels):
-        raise ValueError(f"channels must be multiples of 4, one per level, got {list(channels)}.")
-    halvings = len(channels) - 1
+    if not widths or min(widths) < 4 or any(width % 4 for width in widths):
+        raise ValueError(f"widths must be multiples of 4, one per level, got {list(widths)}.")
+    halvings = len(widths) - 1
     if input_size < 1 or input_size % 2**halvings:
         raise ValueError(
-            f"input_size {input_size} cannot be halved {halvings} times: give fewer channels."
+            f"input_size {input_size} cannot be halved {halvings} times: give fewer widths."
         )
-    sizes = [input_size >> level for level in range(len(channels))]
+    sizes = [input_size >> level for level in range(len(widths))]
     if not set(attention_sizes) <= set(sizes):
         raise ValueError(
             f"attention_sizes must be among the sizes of the levels, {sizes}, "
             f"got {list(attention_sizes)}."
         )
-    if head_size is not None and (head_size < 1 or any(width % head_size for width in channels)):
-        raise ValueError(f"head_size {head_size} does not divide channels {list(channels)}.")
+    if head_size is not None and (head_size < 1 or any(width % head_size for width in widths)):
+        raise ValueError(f"head_size {head_size} does not divide widths {list(widths)}.")
 
 
 def _unet(**arguments: Any) -> Any:

@@ -46,12 +46,12 @@ def _dit_presets(cls: str) -> dict[str, dict[str, Any]]:
 
 
 _UNETS: dict[str, dict[str, Any]] = {
-    "unet_small": dict(channels=[64, 128, 128], layers_per_block=2, attention_sizes=[8]),
+    "unet_small": dict(widths=[64, 128, 128], layers_per_block=2, attention_sizes=[8]),
     "unet_cifar": dict(
-        channels=[256, 256, 256], layers_per_block=4, attention_sizes=[16], embedding_size=512
+        widths=[256, 256, 256], layers_per_block=4, attention_sizes=[16], condition_size=512
     ),
     "unet_imagenet64": dict(
-        channels=[192, 384, 576, 768],
+        widths=[192, 384, 576, 768],
         layers_per_block=3,
         attention_sizes=[32, 16, 8],
         head_size=64,
@@ -59,9 +59,9 @@ _UNETS: dict[str, dict[str, Any]] = {
     ),
 }
 _CONVS: dict[str, dict[str, Any]] = {
-    "conv_small": dict(channels=[64, 128, 128], layers_per_block=2),
-    "conv_cifar": dict(channels=[128, 256, 256], layers_per_block=4),
-    "conv_imagenet64": dict(channels=[192, 384, 576, 768], layers_per_block=3),
+    "conv_small": dict(widths=[64, 128, 128], layers_per_block=2),
+    "conv_cifar": dict(widths=[128, 256, 256], layers_per_block=4),
+    "conv_imagenet64": dict(widths=[192, 384, 576, 768], layers_per_block=3),
 }
 
 DEPTHS = ComponentRegistry(

@@ -26,7 +26,7 @@ ALWAYS = [
     "log.grid_rows=1",
 ]
 TRANSFORMER = ["hidden_size=8", "depth=1", "num_heads=2"]
-UNET = ["channels=[8,8]", "layers_per_block=1", "attention_sizes=[16]"]
+UNET = ["widths=[8,8]", "layers_per_block=1", "attention_sizes=[16]"]
 HEADS = ("imf",)
 """Methods whose network has a velocity head, which an MLP does not have."""
 

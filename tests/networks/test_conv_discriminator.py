@@ -7,7 +7,7 @@ from afmlib.losses.gradient_penalty import AutogradPenalty
 from afmlib.networks.conv import ConvDiscriminator
 from afmlib.nn.blocks import checkpoint_blocks
 
-TINY = dict(input_size=8, in_channels=2, num_classes=3, channels=[8, 16], layers_per_block=1)
+TINY = dict(input_size=8, in_channels=2, num_classes=3, widths=[8, 16], layers_per_block=1)
 
 
 def test_label_is_projected():
@@ -69,9 +69,9 @@ def test_checkpointed_blocks_have_the_same_gradients():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(input_size=6, channels=[8, 8, 8]), "6 cannot be halved 2 times: give fewer channels"),
-        (dict(channels=[8, 6]), r"multiples of 4, one per level, got \[8, 6\]"),
-        (dict(channels=[]), r"one per level, got \[\]"),
+        (dict(input_size=6, widths=[8, 8, 8]), "6 cannot be halved 2 times: give fewer widths"),
+        (dict(widths=[8, 6]), r"multiples of 4, one per level, got \[8, 6\]"),
+        (dict(widths=[]), r"one per level, got \[\]"),
         (dict(num_classes=0), "at least 1"),
         (dict(class_dropout_prob=2.0), r"class_dropout_prob must be in \[0, 1\]"),
     ],

@@ -19,7 +19,7 @@ TINY = dict(
     input_size=8,
     in_channels=2,
     num_classes=3,
-    channels=[8, 16],
+    widths=[8, 16],
     layers_per_block=1,
     attention_sizes=[4],
 )
@@ -163,8 +163,8 @@ def test_compiled_blocks_return_the_same():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(input_size=6, channels=[8, 8, 8], attention_sizes=[]), "6 cannot be halved 2 times"),
-        (dict(channels=[8, 6]), r"multiples of 4, one per level, got \[8, 6\]"),
+        (dict(input_size=6, widths=[8, 8, 8], attention_sizes=[]), "6 cannot be halved 2 times"),
+        (dict(widths=[8, 6]), r"multiples of 4, one per level, got \[8, 6\]"),
         (dict(attention_sizes=[5]), r"among the sizes of the levels, \[8, 4\], got \[5\]"),
         (dict(head_size=3), "head_size 3 does not divide"),
         (dict(num_classes=0), "at least 1"),
