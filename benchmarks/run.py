@@ -75,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--executor",
         choices=("local", "gpus", "submitit"),
         default="local",
-        help="alternating on this machine, a GPU for each run, or a cluster job for each run [local]",
+        help="alternating on this machine, a GPU for each run, or a cluster job each [local]",
     )
     parser.add_argument(
         "--submitit",

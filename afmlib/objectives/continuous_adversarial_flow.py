@@ -1,8 +1,8 @@
 r"""Continuous adversarial flow (CAFM): post-training of a flow-matching model by a discriminator.
 
-The discriminator is a potential :math:`D(x, t)`. Its logit is the JVP with the
-direction :math:`(v, 1)` of a velocity. Along the path :math:`x_t = (1 - t) x + t z`, the real velocity
-is :math:`z - x` and the generated one :math:`g(x_t, t)`:
+The discriminator is a potential :math:`D(x, t)`. Its logit is the JVP with the direction
+:math:`(v, 1)` of a velocity. Along the path :math:`x_t = (1 - t) x + t z`, the real velocity is
+:math:`z - x` and the generated one :math:`g(x_t, t)`:
 
 .. math::
     \ell(v) &= \nabla_x D(x_t, t) \cdot v + \partial_t D(x_t, t) \\

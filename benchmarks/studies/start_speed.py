@@ -4,8 +4,8 @@
 
 Each round starts four processes in turn: ``import torch``, ``afmlib --help``, ``afmlib sample`` of
 one image, and ``afmlib train`` of one iteration. A ratio is over the ``import torch`` of its round.
-Then, in this process, samples of 64 digits, alternating with the bare forward pass of their generator.
-The outputs are a table and ``start_speed.json``.
+Then, in this process, samples of 64 digits, alternating with the bare forward pass of their
+generator. The outputs are a table and ``start_speed.json``.
 """
 
 import argparse
