@@ -20,7 +20,7 @@ RESERVED = {"loss", "lr", "gradient_norm"}
 
 
 def check_compatibility(objective: Objective, dataset: Dataset, layout: BatchLayout) -> None:
-    """Draws a batch, and computes the terms of every player once, on two samples.
+    """Draws a batch, and computes the terms of every player once, on two samples or one group.
 
     Raises:
         ConfigError: If something does not fit.
@@ -36,15 +36,22 @@ def check_compatibility(objective: Objective, dataset: Dataset, layout: BatchLay
     _check_parameterization(objective)
     _check_draws(objective, dataset, layout)
 
-    stored, _ = dataset.__getitems__([0, 0])
+    size = len(layout.rows(0))
+    if size % objective.group_size:
+        raise ConfigError(
+            f"A micro-batch of {size} samples is not divisible into groups of "
+            f"{objective.group_size}: change global_batch, micro_batch or the number of processes."
+        )
+    count = max(2, objective.group_size)
+    stored, _ = dataset.__getitems__([0] * count)
     weights = next(objective.parameters(), torch.empty(0))
     latents = dataset.augment(stored, None).to(weights)
-    labels = torch.full((2,), dataset.num_classes - 1, device=weights.device)
+    labels = torch.full((count,), dataset.num_classes - 1, device=weights.device)
     devices = [] if weights.device.type == "cpu" else [weights.device]
     for player in objective.players:
         try:
             with torch.random.fork_rng(devices=devices):
-                draws = objective.draw(latents, _first_rows(player, 2, layout))
+                draws = objective.draw(latents, _first_rows(player, count, layout))
                 terms = objective.terms(player, latents, labels, draws)
         except (IndexError, RuntimeError, ValueError) as error:
             raise ConfigError(

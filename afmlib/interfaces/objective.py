@@ -165,6 +165,9 @@ class Objective(nn.Module, ABC):
     requires: ClassVar[frozenset[str]] = frozenset()
     """Capabilities that its networks' attention must have (see `AttentionBackend`)."""
 
+    group_size: int = 1
+    """The samples that learn together. Each micro-batch must be divisible into such groups."""
+
     shares_batch: bool = False
     """Whether all players learn from the batch and the draws of the first one's update."""
 

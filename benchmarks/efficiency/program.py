@@ -124,6 +124,9 @@ def work(
         _fill(entry, config, patience, lambda share: connection.send((False, share, entry)))
     except FileNotFoundError as error:
         entry |= {"status": "not run", "reason": str(error)}
+    except NotImplementedError as error:  # From the meta device, on which the networks are counted.
+        reason = f"its networks cannot be built without their data ({one_line(error)})"
+        entry |= {"status": "not run", "reason": reason}
     except Exception as error:
         if debug:
             traceback.print_exc()
