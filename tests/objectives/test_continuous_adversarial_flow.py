@@ -135,7 +135,7 @@ def test_networks_that_do_not_fit():
         ContinuousAdversarialFlow(generator, DiTDiscriminator(use_timestep=True, **SIZES))
     with pytest.raises(ValueError, match="use_timestep=True"):
         ContinuousAdversarialFlow(generator, DiTDiscriminator(**SIZES))
-    with pytest.raises(ValueError, match="sdpa"):
+    with pytest.raises(ValueError, match="SDPAttention has no"):
         ContinuousAdversarialFlow(
             generator,
             DiTDiscriminator(use_timestep=True, class_dropout_prob=0.1, attention="sdpa", **SIZES),
