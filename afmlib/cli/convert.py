@@ -10,7 +10,7 @@ from afmlib.cli.encode import track
 from afmlib.cli.options import add_common
 from afmlib.terminal import say
 
-HELP = "Convert images or latents between the layouts of EDM2, LightningDiT, WebDataset and afmlib."
+HELP = "Convert images or latents to another layout."
 
 
 def add_arguments(parser: ArgumentParser) -> None:

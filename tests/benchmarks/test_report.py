@@ -372,7 +372,7 @@ def test_every_reason_is_shown(results, html):
         for reason in (f"failed: {REASON}", "not run: There are no data."):
             assert reason in text
         assert "It has one step." not in text  # A limit of the model, not a failure.
-    assert page.count(REASON) == 3  # In the tables of quality, training and failures.
+    assert page.count(REASON) == 5  # In three tables, and two of their copies in CSV and LaTeX.
 
 
 def test_terminal_of_80_columns_shows_a_short_table(results):
@@ -398,7 +398,7 @@ def test_real_data_are_the_floor(results, html):
     name = "real test split (the floor, N = 360)"
 
     assert name in table_text(results)
-    assert Page(html).text.count(name) == 2  # In the table, and with its pictures.
+    assert Page(html).text.count(name) == 4  # In the table, its CSV and LaTeX, and with pictures.
     assert "the floor: held-out real data, N = 360" in Page(html).text
 
 

@@ -15,7 +15,7 @@ RESULTS = ROOT / "benchmarks/results"
 COMPARISONS = sorted(
     path.parent.name
     for path in RESULTS.glob("*/results.json")
-    if {"rows", "references"} <= set(json.loads(path.read_text()))
+    if {"rows", "references", "efficiency"} <= set(json.loads(path.read_text()))
 )
 MARKS = (
     "<!-- The results of out, written by benchmarks/report.py. -->\n",

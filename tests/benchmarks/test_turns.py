@@ -7,6 +7,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import types
 
 import pytest
@@ -75,6 +76,9 @@ def train(folder, contender, budget, *turns):
             train_and_evaluate(job, turn, row)
         except (Stopped, Killed):
             row = None
+            for thread in threading.enumerate():  # A checkpoint that is being written.
+                if thread.name == "afmlib-background":
+                    thread.join()
     return row
 
 
@@ -155,7 +159,7 @@ def test_budget_of_seconds_survives_a_resume(how, every, ticks, tmp_path):
     # the others are faster is no matter.
     assert row["trained"]["num_images"] == 20 * BATCH
     assert row["trained"]["seconds"] == 3 + 17 * 0.5
-    points = (3, 5, 8, 10, 13, 15, 18, 20) if every == "null" else range(2, 21, 2)
+    points = (10, 20) if every == "null" else range(2, 21, 2)
     assert [(line["num_images"], line["seconds"]) for line in row["curve"]] == [
         (BATCH * updates, min(updates, 3) + max(updates - 3, 0) * 0.5) for updates in points
     ]
