@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser
 
 import afmlib
 
-HELP = "Compare contenders in one run: quality, speed and size."
+HELP = "Compare contenders, as benchmarks/run.py does."
 
 PACKAGE = Path(afmlib.__file__).parent
 

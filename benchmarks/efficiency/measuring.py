@@ -230,7 +230,7 @@ def _allocate(network: nn.Module, device: torch.device) -> None:
 
 
 def training_memory(workload: Workload, objective: Objective, batch: int) -> int:
-    """Returns the bytes of networks, gradients, two moments and the activations of one batch.
+    """Returns the bytes of networks, gradients, at most two moments and the activations of a batch.
 
     Args:
         workload: The contender.

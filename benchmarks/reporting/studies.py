@@ -74,8 +74,8 @@ def engine_text(results: Mapping[str, Any]) -> str:
     lines += [
         "",
         "A ratio is the median over the rounds. Computed sizes are counted on the meta device: the "
-        "networks' states, and two moments of AdamW per trainable parameter. Names, headers, "
-        "config and manifest are left out.",
+        "networks' states, and the stored moments of AdamW per trainable parameter. Names, "
+        "headers, config and manifest are left out.",
     ]
     return "\n".join(lines) + "\n"
 

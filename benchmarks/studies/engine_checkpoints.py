@@ -124,8 +124,8 @@ def _status(path: Path, key: str) -> int:
 def computed(name: str, kind: str, spec: Mapping[str, Any]) -> dict[str, Any]:
     """Computes the size of a checkpoint on the meta device.
 
-    It consists of each network's state and two moments of AdamW per trainable parameter. Names,
-    headers, config and manifest are left out.
+    It consists of each network's state and, per trainable parameter, the second moment of AdamW:
+    beta1 is 0 in these configs. Names, headers, config and manifest are left out.
     """
     with torch.device("meta"):
         objective = build_objective(spec)
@@ -135,7 +135,7 @@ def computed(name: str, kind: str, spec: Mapping[str, Any]) -> dict[str, Any]:
         f"{network}.safetensors": _bytes(objective.get_submodule(network).state_dict().values())
         for network in (*objective.players, "generator_ema")
     }
-    return {"of": name, "kind": kind, "files": {**files, "training.pt": 2 * _bytes(trainable)}}
+    return {"of": name, "kind": kind, "files": {**files, "training.pt": _bytes(trainable)}}
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:

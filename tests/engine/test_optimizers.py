@@ -133,7 +133,7 @@ def test_state_of_an_unfused_optimizer_resumes(kind):
     network.load_state_dict(twin.state_dict())
     optimizer = player_optimizer(kind, network)
 
-    _load_optimizer(optimizer, copy.deepcopy(old.state_dict()), SingleProcess())
+    _load_optimizer(optimizer, copy.deepcopy(old.state_dict()))
     train(network, optimizer, updates[4:])
     train(twin, old, updates[4:])
 
@@ -212,7 +212,7 @@ def test_checkpoint_with_a_first_moment_resumes_exactly(fused):
     player.optimizer.param_groups[0]["fused"] = fused
     player.set_progress(0, None)
 
-    _load_optimizer(player, copy.deepcopy(old.state_dict()), SingleProcess())
+    _load_optimizer(player, copy.deepcopy(old.state_dict()))
     train(network, player, updates[4:])
     train(twin, old, updates[4:])
 
@@ -227,9 +227,7 @@ def test_checkpoint_without_a_first_moment_does_not_fit_a_player_with_one():
     train(network, without, torch.randn(1, 4, 37))
 
     with pytest.raises(ValueError, match="does not match the optimizer type"):
-        _load_optimizer(
-            player_optimizer("AdamW", network), without.optimizer.state_dict(), SingleProcess()
-        )
+        _load_optimizer(player_optimizer("AdamW", network), without.optimizer.state_dict())
 
 
 # --- Skipped updates ---
