@@ -208,7 +208,14 @@ def test_schedules_run_once(tmp_path):
 # --- The speed of a step --------------------------------------------------------------------------
 
 
-def test_old_and_new_ways_of_a_step_agree(float64):
+@pytest.fixture
+def float64_here():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def test_old_and_new_ways_of_a_step_agree(float64_here):
     """The references of the study compute what the library computes."""
     stored, draws = torch.randint(256, (8, 3, 4, 4), dtype=torch.uint8), torch.rand(8)
     mirrored = step_speed.mirror_all(stored, draws, 0.5)

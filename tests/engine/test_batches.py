@@ -203,8 +203,7 @@ def test_error_in_the_drawing_thread_is_raised():
 
     objective.draw = broken
     with pytest.raises(ValueError, match="no numbers left"):
-        for _ in range(2):  # The next batch may be drawn already.
-            stream.next()
+        [stream.next() for _ in range(2)]  # One may be drawn already.
 
 
 @given(st.integers(1, 60), st.integers(1, 60))

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from afmlib.config import OptimizerConfig
-from afmlib.engine.distribution import SingleProcess
 from afmlib.engine.optimizers import AdamWithoutMomentum, PlayerOptimizer
 from afmlib.engine.state import _load_optimizer
 from afmlib.networks.dit import DiTGenerator
@@ -151,7 +150,7 @@ def test_resume_of_a_fused_optimizer_is_exact(kind):
     resumed = copy.deepcopy(network)
     again = player_optimizer(kind, resumed)
 
-    _load_optimizer(again, copy.deepcopy(optimizer.optimizer.state_dict()), SingleProcess())
+    _load_optimizer(again, copy.deepcopy(optimizer.optimizer.state_dict()))
     train(network, optimizer, updates[4:])
     train(resumed, again, updates[4:])
 
