@@ -152,7 +152,7 @@ def _opening(name: str, model: SampleModel) -> str:
     python = (
         "from afmlib import from_pretrained, sample\n\n"
         f'model = from_pretrained("{name.removeprefix("hf://")}")\n'
-        f"samples = sample(model, labels={labels!r}, seed=0{output})"
+        f"samples = sample(model, labels={json.dumps(labels)}, seed=0{output})"
     )
     vae = f" --vae {VAE}" if needs_vae else ""
     shell = (

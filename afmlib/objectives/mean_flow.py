@@ -232,7 +232,7 @@ class MeanFlow(Objective):
 
 
 def rows_to_run(
-    network: nn.Module, chosen: Int[Tensor, " rows"], size: int
+    network: nn.Module, chosen: Int[Tensor, " chosen"], size: int
 ) -> Int[Tensor, " rows"]:
     """Returns the rows of a batch for a pass of a network that only some need.
 
