@@ -10,6 +10,7 @@ from afmlib import sample
 from afmlib.interfaces import Generator
 from afmlib.networks.dit import DiTGenerator
 from afmlib.objectives.soflow import SoFlow, SoFlowDraws, guidance_share
+from afmlib.ops.drawing import chosen_rows
 from afmlib.schedules import ExponentialSchedule
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -126,7 +127,9 @@ def test_micro_batches_without_one_of_the_kinds(size):
     trained = [parameter for parameter in generator.parameters() if parameter.requires_grad]
 
     def gradients(rows):
-        part = SoFlowDraws(**{name: x[rows] for name, x in vars(draws).items()})
+        own = {name: x[rows] for name, x in vars(draws).items() if name != "unequal"}
+        unequal = chosen_rows(own["timesteps_src"] != own["timesteps_tgt"], 0.5)
+        part = SoFlowDraws(**own, unequal=unequal)
         terms = objective.terms("generator", latents[rows], labels[rows], part)
         return torch.autograd.grad(sum(terms.values()), trained)
 
