@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = ("afmlib", "benchmarks", "plugins")
 FILES = ("pyproject.toml", "setup.py", "README.md", "LICENSE")
 LEFT_OUT = shutil.ignore_patterns("results", "runs", "__pycache__", "*.egg-info", "build")
-MAX_BYTES = 9_000_000
+MAX_BYTES = 12_000_000
 
 USE = """
 from pathlib import Path

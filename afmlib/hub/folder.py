@@ -59,7 +59,9 @@ def from_pretrained(
         OSError: If the repository does not exist or cannot be reached.
 
     Example:
-        >>> from_pretrained("org/name", revision="v1")  # doctest: +SKIP
+        >>> model = from_pretrained("afm_digits")
+        >>> model.conventions.num_classes
+        10
     """
     name = str(name)
     if "://" in name or os.path.exists(name) or zoo_folder(name) is not None:

@@ -212,6 +212,8 @@ def _check_division(objective: Objective, player: str, batch: Batch) -> None:
         with promise(objective, f"the training step can train the {player!r}{name}"):
             names, whole = _accumulate(subject, player, [part(0, 1)])
             for count, number in ((2, "two"), (8, "eight")):
+                if BATCH_SIZE // count % objective.group_size:
+                    continue  # A group cannot be divided.
                 parts = [part(index, count) for index in range(count)]
                 found[f"{number} micro-batches"] = _accumulate(subject, player, parts)
                 found[f"{number} processes"] = _in_processes(

@@ -38,10 +38,6 @@ OBJECTIVES = {
         dict(type="SoFlow", consistency_fraction=0.5, weight_power=0.5),
         BOTH_TIMES | dict(time_pair="difference", time_scale=1.0),
     ),
-    "terminal_velocity": (
-        dict(type="TerminalVelocityMatching"),
-        BOTH_TIMES | dict(time_pair="difference", time_scale=1.0),
-    ),
     "consistency": (
         dict(
             type="ConsistencyTraining",
