@@ -64,6 +64,15 @@ def seeds():
     np.random.set_state(numpy)
 
 
+@pytest.fixture(autouse=True)
+def signal_handlers():
+    """Puts back the handlers of signals: a command that runs in this process keeps its own."""
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture(scope="module")
 def float64():
     """Makes float64 the default of a module: ``pytestmark = pytest.mark.usefixtures("float64")``.

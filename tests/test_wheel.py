@@ -64,7 +64,7 @@ def test_content(site):
     names = {str(path.relative_to(site / "afmlib")) for path in (site / "afmlib").rglob("*")}
 
     assert {"py.typed", "__init__.pyi", "configs/afm_digits.yaml"} <= names
-    assert {"zoo/afm_mnist/generator_ema.safetensors", "benchmarks/data/emoji32.npz"} <= names
+    assert {"zoo/afm_mnist/model.safetensors", "benchmarks/data/emoji32.npz"} <= names
     assert {"benchmarks/reporting/page.css", "benchmarks/literature.json"} <= names
     assert not any("results/" in name or "/tests" in name for name in names)
     assert [path.name for path in site.iterdir() if not path.name.endswith(".dist-info")] == [

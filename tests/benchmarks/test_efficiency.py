@@ -192,7 +192,7 @@ def count(name, *overrides):
         ("soflow", 3.25, {"1": 1, "2": 2, "4": 4}),
         ("tvm", 11.9, {"1": 1, "2": 2, "4": 4}),
         # 16 updates of D, each with a JVP in two directions and its gradient.
-        ("cafm", 135.7, {"1": 1, "2": 2, "4": 4}),
+        ("cafm", 135.7, {"1": 1, "2": 2, "4": 4, "50": 50}),
         ("imm", 4, {"1": 1, "2": 2, "4": 4}),
         ("afm_2nfe", 10.8, {"1": None, "2": 2, "4": None}),
     ],

@@ -69,8 +69,9 @@ def _kill_when_overtaken(countdown):
     def mortal(*args, **kwargs):
         is_background = threading.current_thread() is not threading.main_thread()
         if is_background and countdown.is_over():
-            count = len(updates)
-            while len(updates) < count + 2:
+            count, deadline = len(updates), time.monotonic() + 10
+            # It ends if the training waits at the next checkpoint, for this one.
+            while len(updates) < count + 2 and time.monotonic() < deadline:
                 time.sleep(0.001)
             _die()
         return original(*args, **kwargs)
