@@ -124,13 +124,12 @@ def work(
         _fill(entry, config, patience, lambda share: connection.send((False, share, entry)))
     except FileNotFoundError as error:
         entry |= {"status": "not run", "reason": str(error)}
-    except NotImplementedError as error:  # From the meta device, on which the networks are counted.
-        reason = f"its networks cannot be built without their data ({one_line(error)})"
-        entry |= {"status": "not run", "reason": reason}
     except Exception as error:
         if debug:
             traceback.print_exc()
-        status = "not run" if is_missing_plugin(error) else "failed"
+        # Networks that learn from data at first use cannot be counted on the meta device.
+        needs_data = isinstance(error, NotImplementedError) and "meta tensor" in str(error)
+        status = "not run" if is_missing_plugin(error) or needs_data else "failed"
         entry |= {"status": status, "reason": one_line(error)}
     connection.send((True, 1.0, entry))
 

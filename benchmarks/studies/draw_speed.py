@@ -37,12 +37,12 @@ if not __package__:  # Run as a file: it becomes part of the package.
     __package__ = "benchmarks.studies"
 
 from ..machine import describe_machine, describe_versions
+from .ratios import MIN_PAIRS
 
 SHAPE = (4, 32, 32)
 CASES = {(256, 8): 13, (1024, 64): 7, (4096, 512): 4}
 """Global batches and processes, with the milliseconds that an iteration may take."""
 
-MIN_PAIRS = 8
 OUT = Path(__file__).parents[1] / "results/draw_speed"
 
 

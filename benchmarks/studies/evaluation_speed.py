@@ -34,8 +34,8 @@ if not __package__:  # Run as a file: it becomes part of the package.
     __package__ = "benchmarks.studies"
 
 from ..machine import describe_machine, describe_versions
+from .ratios import MIN_PAIRS, ratio_of
 
-MIN_PAIRS = 8
 FULL = 50_000, 10_000
 OUT = Path(__file__).parents[1] / "results/evaluation_speed"
 
@@ -90,11 +90,9 @@ def measure(
             start = time.process_time()
             (old if is_old else new)()
             times[is_old].append(time.process_time() - start)
-    ratios = [a / b for a, b in zip(times[False], times[True], strict=True)]
-    low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
     row = {
         "name": name,
-        "ratio": {"median": round(median, 4), "low": round(low, 4), "high": round(high, 4)},
+        "ratio": ratio_of(times[False], times[True]),
         "old_s": round(statistics.median(times[True]), 4),
         "new_s": round(statistics.median(times[False]), 4),
         "pairs": pairs,

@@ -34,6 +34,7 @@ if not __package__:  # Run as a file: it becomes part of the package.
     __package__ = "benchmarks.studies"
 
 from ..machine import describe_machine, describe_versions
+from .ratios import ratio_of
 
 NUM_SAMPLES = 64
 OUT = Path(__file__).parents[1] / "results/start_speed"
@@ -77,7 +78,12 @@ def measure_starts(folder: Path, rounds: int) -> list[dict[str, Any]]:
             times[name].append(processor_time([*command, *fresh]))
     first = times["import torch"]
     return [
-        {"name": name, "seconds": statistics.median(values), **ratios_of(values, first)}
+        {
+            "name": name,
+            "seconds": statistics.median(values),
+            "ratio": ratio_of(values, first),
+            "pairs": len(values),
+        }
         for name, values in times.items()
     ]
 
@@ -110,15 +116,12 @@ def measure_sampling(folder: Path, pairs: int) -> dict[str, Any]:
         measured.append((found[0], found[1]))
     sampled, forward = zip(*measured, strict=True)
     name = f"bare forward over sample, {NUM_SAMPLES} digits"
-    return {"name": name, "seconds": statistics.median(sampled), **ratios_of(forward, sampled)}
-
-
-def ratios_of(values: Sequence[float], others: Sequence[float]) -> dict[str, Any]:
-    """Returns median and quartiles of the ratios of pairs."""
-    ratios = [value / other for value, other in zip(values, others, strict=True)]
-    low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
-    found = {"median": round(median, 4), "low": round(low, 4), "high": round(high, 4)}
-    return {"ratio": found, "pairs": len(ratios)}
+    return {
+        "name": name,
+        "seconds": statistics.median(sampled),
+        "ratio": ratio_of(forward, sampled),
+        "pairs": pairs,
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,19 +9,13 @@ stores that moment. Each pair runs both ways, and the order changes from pair to
 are a table and ``step_overhead.json``.
 """
 
-import argparse
 import contextlib
-import datetime
-import json
-import os
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from afmlib.config import load_config
 from afmlib.engine import TrainingStep
@@ -32,8 +26,7 @@ if not __package__:  # Run as a file: it becomes part of the package.
     __package__ = "benchmarks.studies"
 
 from ..efficiency.workload import Workload, training_step
-from ..machine import describe_machine, describe_versions
-from .step_speed import MIN_PAIRS, measure
+from .ratios import measure, run_study
 
 OUT = Path(__file__).parents[1] / "results/step_overhead"
 
@@ -130,42 +123,7 @@ def measure_all(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the study and returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--scale", default="digits", help="of afm_SCALE [digits]")
-    parser.add_argument("--batch", type=int, help="images of an update [the config's]")
-    parser.add_argument("--pairs", type=int, default=12, help=f"at least {MIN_PAIRS} [12]")
-    parser.add_argument("--seconds", type=float, default=0.5, help="of a turn, at least [0.5]")
-    parser.add_argument("--out", type=Path, default=OUT, help="the folder of step_overhead.json")
-    arguments = parser.parse_args(argv)
-    if arguments.pairs < MIN_PAIRS:
-        parser.error(f"--pairs must be at least {MIN_PAIRS}, got {arguments.pairs}.")
-    words = sys.argv[1:] if argv is None else argv
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    console, rows, load = Console(), [], [round(os.getloadavg()[0], 2)]
-    for row in measure_all(arguments.scale, arguments.batch, arguments.pairs, arguments.seconds):
-        ratio = row["ratio"]
-        numbers = f"{ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]"
-        console.print(f"{row['name']}: {numbers}", highlight=False, markup=False)
-        rows.append(row)
-    load.append(round(os.getloadavg()[0], 2))
-    results = {
-        "schema": 1,
-        "command": shlex.join(["python", "benchmarks/studies/step_overhead.py", *words]),
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "machine": describe_machine(),
-        "versions": describe_versions(),
-        "settings": {"scale": arguments.scale, "batch": arguments.batch, "threads": 1},
-        "load": load,
-        "rows": rows,
-    }
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    path = arguments.out / "step_overhead.json"
-    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    console.print(f"results: {path}", highlight=False, soft_wrap=True)
-    return 0
+    return run_study("step_overhead", __doc__, OUT, measure_all, argv)
 
 
 if __name__ == "__main__":
