@@ -19,6 +19,7 @@ import re
 import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from afmlib.config import ConfigError, check_config, load_config
@@ -32,7 +33,7 @@ class Contender:
     """A config with overrides, or a checkpoint."""
 
     name: str
-    """As typed by the user."""
+    """As typed by the user, without the folder and the end of a file: its label in the report."""
 
     config: str
     """A name or path."""
@@ -100,7 +101,9 @@ def parse_contender(text: str) -> Contender:
     for override in overrides:
         if override.startswith("seed="):
             raise ConfigError(f"In {text!r}: set seeds with --seeds.")
-    return Contender(text, config, tuple(overrides))
+    is_file = config.endswith((".yaml", ".yml"))
+    name = ":".join([Path(config).stem if is_file else config, *overrides])
+    return Contender(name, config, tuple(overrides))
 
 
 def parse_checkpoint(text: str, names: Collection[str]) -> Contender:
@@ -130,11 +133,14 @@ def check_contenders(contenders: Sequence[Contender], plugins: Sequence[str] = (
     Raises:
         ConfigError: If a config is wrong, or two contenders would write the same files.
     """
-    slugs: dict[str, str] = {}
+    slugs: dict[str, Contender] = {}
     for contender in contenders:
-        other = slugs.setdefault(contender.slug, contender.name)
-        if other != contender.name:
-            raise ConfigError(f"{other!r} and {contender.name!r} would write the same files.")
+        other = slugs.setdefault(contender.slug, contender)
+        if other != contender:
+            raise ConfigError(
+                f"{other.config!r} and {contender.config!r} would write the same files "
+                f"{contender.slug!r}."
+            )
         try:
             check_config(contender.load(plugins=plugins))
         except ConfigError as error:

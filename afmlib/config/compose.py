@@ -252,10 +252,13 @@ def _load_plugins(config: dict[str, Any], path: Path) -> None:
 
 def _base_path(base: str, path: Path) -> Path:
     beside = path.parent / base
-    for candidate in (beside, Path(f"{beside}.yaml"), SHIPPED / f"{base}.yaml"):
-        found = _file(candidate)
-        if found is not None:
-            return found
+    candidates = map(_file, (beside, Path(f"{beside}.yaml"), SHIPPED / f"{base}.yaml"))
+    files = [file for file in candidates if file is not None]
+    for file in files:
+        if file != path:  # scm_digits.yaml may have the base scm_digits, the shipped one.
+            return file
+    if files:
+        return path  # A base of itself, which is an error.
     raise ConfigError(f"The config {path} names the base {shorten(base)}, which does not exist.")
 
 

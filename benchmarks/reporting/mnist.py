@@ -29,8 +29,7 @@ def mnist_text(results: Mapping[str, Any]) -> str:
         "# MNIST through a small autoencoder",
         "",
         f"* command: `{results['command']}`",
-        f"* machine: {pairs_text(results['machine'])}; one thread, other work on the other core",
-        f"* versions: {pairs_text(results['versions'])}",
+        *_machines(results["rows"]),
         f"* {results['num_samples']} samples of noise seed 0, compared with 4,500 training images "
         f"in the features `{results['extractor']}`; class accuracy by a support vector machine on "
         "pixels",
@@ -92,11 +91,20 @@ def _cells(values: Sequence[Mapping[str, float]]) -> Iterator[str]:
         yield f"{fmean(found):{form}}{spread}"
 
 
+def _machines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    runs: dict[str, dict[str, None]] = {}
+    for row in rows:
+        where = f"{pairs_text(row['machine'])}; {pairs_text(row['versions'])}"
+        runs.setdefault(where, {})[f"`{row['name']}` seed {row['seed']}"] = None
+    for where, names in runs.items():
+        yield f"* {', '.join(names)}: {where}; one thread, other work beside it"
+
+
 def _settings_of_runs(results: Mapping[str, Any]) -> Iterator[str]:
     yield ""
-    for row in results["rows"]:
-        if row["seed"] == 0 and row["nfe"] == row["own_nfe"]:
-            yield f"* settings of `{row['name']}`: {_settings(row['settings'])}"
+    chosen = {row["name"]: row["settings"] for row in results["rows"]}
+    for name, settings in chosen.items():
+        yield f"* settings of `{name}`: {_settings(settings)}"
 
 
 def _settings(settings: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
@@ -38,6 +39,8 @@ def write_report(
 ) -> None:
     """Evaluates the finished runs, and writes the report and the table in docs/mnist.md.
 
+    Rows of the last report whose run is not in this folder are kept.
+
     Args:
         runs: The folder of the study.
         out: The folder of the report.
@@ -50,27 +53,38 @@ def write_report(
     images = dataset.pixels()
     assert images is not None
     protocol = check_protocol(config["evaluation"])
-    rows, trials, missing, pictures = [], [], [], {}
+    rows, trials, missing = [], [], []
+    pictures = {"held-out images": image_grid(_one_of_each(images.held_out()), 10, TILE)}
+    last = _last_report(out)
     for method in methods:
         folder = runs / method
         tried = _lines(folder / "trials.jsonl")
-        count = len(tried)
         trials += [{key: trial[key] for key in TRIAL} for trial in tried]
-        finished = sorted(folder.glob("seed-*.json"))
-        if not finished:
-            missing.append(f"`{method}` ({count} trials done)" if count else f"`{method}`")
-        for file in finished:
-            run = folder / file.stem
-            for row in _rows(method, json.loads(file.read_text()), run, protocol, dataset):
-                rows.append(row)
-                if row["seed"] == 0:
-                    pictures[f"{method}, {row['nfe']} step{'s' * (row['nfe'] > 1)}"] = _samples(
-                        run, row["nfe"]
-                    )
+        if not tried:
+            trials += [trial for trial in last["trials"] if trial["method"] == method]
+        finished = {int(file.stem[5:]): file for file in folder.glob("seed-*.json")}
+        kept = [row for row in last["rows"] if row["name"] == method]
+        kept = [row for row in kept if row["seed"] not in finished]
+        made = [
+            row
+            for file in finished.values()
+            for row in _rows(method, json.loads(file.read_text()), folder, protocol, dataset)
+        ]
+        if not made and not kept:
+            missing.append(f"`{method}` ({len(tried)} trials done)" if tried else f"`{method}`")
+            continue
+        first = min(row["seed"] for row in [*kept, *made])
+        rows += sorted([*kept, *made], key=lambda row: (row["seed"], row["nfe"]))
+        for row in rows:
+            if (row["name"], row["seed"]) == (method, first):
+                name = f"{method}, {row['nfe']} step{'s' * (row['nfe'] > 1)}"
+                pictures[name] = (
+                    _samples(folder / f"seed-{first}", row["nfe"])
+                    if first in finished
+                    else last["pictures"][name]
+                )
     results: dict[str, Any] = {
         "command": command,
-        "machine": describe_machine(),
-        "versions": describe_versions(),
         "num_samples": protocol.num_samples,
         "extractor": rows[0]["extractor"],
         "tuning": {
@@ -82,13 +96,25 @@ def write_report(
         "references": list(_references(images, dataset, protocol)),
         "not_run": missing,
         "trials": trials,
+        "pictures": list(pictures),
     }
+    assert all(row["extractor"] == results["extractor"] for row in rows)
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     (out / "table.md").write_text(mnist_text(results), encoding="utf-8", newline="\n")
     page = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(mnist_page(page, results), encoding="utf-8", newline="\n")
-    _draw({"held-out images": _one_of_each(images.held_out()), **pictures}, out / "samples.png")
+    _draw(pictures, out / "samples.png")
+
+
+def _last_report(out: Path) -> dict[str, Any]:
+    """Returns the rows and trials of the last report, and the samples of each row."""
+    if not (out / "results.json").exists():
+        return {"rows": [], "trials": [], "pictures": {}}
+    last: dict[str, Any] = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    drawn = np.asarray(Image.open(out / "samples.png").convert("RGB"))[:, MARGIN:]
+    parts = np.split(drawn, len(last["pictures"]))
+    return {**last, "pictures": dict(zip(last["pictures"], parts, strict=True))}
 
 
 def _lines(file: Path) -> list[dict[str, Any]]:
@@ -96,10 +122,11 @@ def _lines(file: Path) -> list[dict[str, Any]]:
 
 
 def _rows(
-    method: str, result: Mapping[str, Any], run: Path, protocol: Any, dataset: Dataset
+    method: str, result: Mapping[str, Any], folder: Path, protocol: Any, dataset: Dataset
 ) -> Iterator[dict[str, Any]]:
     """Yields a row for each number of steps."""
     settings = result["settings"]
+    run = folder / f"seed-{settings['seed']}"
     own = result["protocol"]["nfe"]
     tuned = {key for each in RANGES[method] for key in each.keys}
     for nfe in STEPS.get(method, (own,)):
@@ -112,6 +139,8 @@ def _rows(
             "settings": {key: value for key, value in settings.items() if key in tuned},
             "num_images": result["num_images"],
             "processor_seconds": result["processor_seconds"],
+            "machine": describe_machine(),
+            "versions": describe_versions(),
             "extractor": found["protocol"]["extractor"],
             "values": found["values"],
         }
@@ -147,20 +176,19 @@ def _one_of_each(dataset: Dataset | None) -> Tensor:
     return torch.stack([images[labels == k][0] for k in range(dataset.num_classes)])
 
 
-def _samples(run: Path, nfe: int) -> Tensor:
-    """Returns one sample of each class, always from the same noises."""
+def _samples(run: Path, nfe: int) -> np.ndarray:
+    """Returns a picture of one sample of each class, always from the same noises."""
     model = load_checkpoint(str(run))
     pixels = sample(model, list(range(10)), nfe=nfe, seed=0, output="uint8")
-    return pixels.float() / 127.5 - 1
+    return image_grid(pixels.float() / 127.5 - 1, 10, TILE)
 
 
-def _draw(rows: Mapping[str, Tensor], path: Path) -> None:
+def _draw(rows: Mapping[str, np.ndarray], path: Path) -> None:
     """Draws one row of images for each name."""
-    grids = [image_grid(images, len(images), TILE) for images in rows.values()]
-    height, width = grids[0].shape[:2]
-    picture = Image.new("RGB", (MARGIN + width, height * len(grids)), "white")
+    height, width = next(iter(rows.values())).shape[:2]
+    picture = Image.new("RGB", (MARGIN + width, height * len(rows)), "white")
     draw = ImageDraw.Draw(picture)
-    for index, (name, grid) in enumerate(zip(rows, grids, strict=True)):
+    for index, (name, grid) in enumerate(rows.items()):
         picture.paste(Image.fromarray(grid), (MARGIN, index * height))
         draw.text((6, (index + 0.5) * height), name, fill="black", anchor="lm", font_size=13)
-    picture.quantize(64).save(path, optimize=True)
+    picture.convert("L").save(path, optimize=True)

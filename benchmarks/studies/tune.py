@@ -6,14 +6,22 @@ images, from noises that no final evaluation uses. Held-out images are never use
 
 A trial has a budget of processor time, as a final run has. Its length in images follows from the
 speed of a few updates before it, so that schedules reach their ends.
+
+    python benchmarks/studies/tune.py digits --methods afm gan --out tuned
+    python benchmarks/run.py tuned/*.yaml --seeds 3
+
+The first command writes a config per method, with the settings of its best trial and the length of
+its final run. A stopped program resumes where it was.
 """
 
 __all__ = ["RANGES", "SEED", "Settings", "best_trial", "images_for", "settings_of", "tune"]
 
+import argparse
 import json
 import math
 import random
 import shutil
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +29,14 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
+import yaml
+
+if not __package__:  # Run as a file: it becomes part of the package.
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+    __package__ = "benchmarks.studies"
 
 from afmlib.config import load_config
+from afmlib.config.compose import SHIPPED
 from afmlib.engine import EvaluationHook, Runner  # Before mmengine: this makes OpenCV importable.
 
 # isort: split
@@ -54,36 +68,49 @@ class LogRange:
 
 
 _LR, _LR_D = "optimizers.generator.lr", "optimizers.discriminator.lr"
+_DECAY = "optimizers.generator.weight_decay"
+
+_AFM = (
+    LogRange((_LR, _LR_D), 5e-4, 2e-3),
+    LogRange(("objective.ot_scale.end",), 0.06, 0.2),
+    LogRange(("objective.gp_scale",), 0.02, 0.2),
+)
+_R1_R2 = (LogRange((_LR, _LR_D), 2e-4, 2e-3), LogRange(("objective.gp_scale",), 0.05, 2.0))
+_REGRESSION_LR = LogRange((_LR,), 5e-4, 4e-3)
+_TWO_TIMES = LogRange(("objective.unequal_fraction",), 0.25, 0.75)
+_WEIGHT_POWER = LogRange(("objective.weight_power",), 0.5, 1.0)
 
 RANGES: dict[str, tuple[LogRange, ...]] = {
-    "afm": (
-        LogRange((_LR, _LR_D), 5e-4, 2e-3),
-        LogRange(("objective.ot_scale.end",), 0.06, 0.2),
-        LogRange(("objective.gp_scale",), 0.02, 0.2),
-    ),
+    "afm": _AFM,
+    "afm_2nfe": _AFM,
+    "afm_any": _AFM,
+    "afm_deep": _AFM,
     "afm_guided": (
         LogRange((_LR, _LR_D), 2e-4, 1e-3),
         LogRange(("objective.guidance.scale",), 0.03, 1.0),
     ),
-    "gan": (
-        LogRange((_LR, _LR_D), 2e-4, 2e-3),
-        LogRange(("objective.gp_scale",), 0.05, 2.0),
-        LogRange(("objective.cp_scale",), 0.001, 0.1),
+    "gan": (*_R1_R2, LogRange(("objective.cp_scale",), 0.001, 0.1)),
+    "r3gan": _R1_R2,
+    "flow_matching": (_REGRESSION_LR, LogRange((_DECAY,), 1e-4, 1e-1)),
+    "shortcut": (_REGRESSION_LR, LogRange((_DECAY,), 1e-3, 0.3)),
+    "meanflow": (_REGRESSION_LR, _TWO_TIMES, _WEIGHT_POWER),
+    "imf": (_REGRESSION_LR, _TWO_TIMES, _WEIGHT_POWER),
+    "alphaflow": (_REGRESSION_LR, _TWO_TIMES),
+    "soflow": (
+        _REGRESSION_LR,
+        LogRange(("objective.consistency_fraction",), 0.1, 0.75),
+        _WEIGHT_POWER,
     ),
-    "flow_matching": (
-        LogRange((_LR,), 5e-4, 4e-3),
-        LogRange(("optimizers.generator.weight_decay",), 1e-4, 1e-1),
-    ),
-    "meanflow": (
-        LogRange((_LR,), 5e-4, 4e-3),
-        LogRange(("objective.unequal_fraction",), 0.25, 0.75),
-        LogRange(("objective.weight_power",), 0.5, 1.0),
-    ),
+    "tvm": (_REGRESSION_LR, LogRange(("objective.target_decay",), 0.9, 0.999)),
+    "imm": (_REGRESSION_LR, LogRange(("objective.weight_offset",), 1.0, 10.0)),
+    "transport": (_REGRESSION_LR, LogRange((_DECAY,), 1e-3, 0.1)),
     "ect": (
         LogRange((_LR,), 3e-4, 3e-3),
         LogRange(("objective.discretization.base",), 1.5, 4.0),
         LogRange(("objective.huber_scale",), 0.001, 0.1),
     ),
+    "consistency": (_REGRESSION_LR, LogRange(("objective.huber_scale",), 0.01, 0.5)),
+    "scm": (_REGRESSION_LR, LogRange(("objective.tangent_offset",), 0.1, 3.0)),
 }
 """Method -> the settings that its trials draw."""
 
@@ -192,3 +219,47 @@ def tune(
 def best_trial(trials: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Returns the trial with the smallest Frechet distance."""
     return min(trials, key=lambda trial: float(trial["values"]["frechet_distance"]))
+
+
+def write_config(method: str, scale: str, settings: Settings, seconds: float, folder: Path) -> Path:
+    """Writes the config of a final run beside the folder of the trials, and returns its path."""
+    name = f"{method}_{scale}"
+    is_shipped = (SHIPPED / f"{name}.yaml").exists()
+    config: dict[str, Any] = {
+        "_base_": name if is_shipped else [f"scales/{scale}", f"methods/{method}"]
+    }
+    length = images_for(name, seconds, folder, settings)
+    for key, value in {**settings, "num_images": length}.items():
+        *parents, last = key.split(".")
+        section = config
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[last] = value
+    path = folder.parent / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Makes the missing trials of each method, and writes its config."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("scale")
+    parser.add_argument("--methods", nargs="+", choices=RANGES, required=True)
+    parser.add_argument("--trials", type=int, default=3, help="trials of each method")
+    parser.add_argument("--trial-seconds", type=float, default=20, help="processor time of each")
+    parser.add_argument("--seconds", type=float, default=100, help="processor time of a final run")
+    parser.add_argument("--out", type=Path, default=Path("runs/tuned"))
+    options = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    for method in options.methods:
+        folder, name = options.out / method, f"{method}_{options.scale}"
+        trials = tune(method, name, options.trials, options.trial_seconds, folder, {})
+        best = best_trial(trials)["settings"]
+        print(write_config(method, options.scale, best, options.seconds, folder), best, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

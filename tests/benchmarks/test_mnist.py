@@ -3,11 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from afmlib.config import check_config, load_config
 from benchmarks.reporting.mnist import BEGIN, END, mnist_page, mnist_table, mnist_text
-from benchmarks.studies import mnist, tune, zoo
+from benchmarks.studies import mnist, mnist_report, tune, zoo
 from benchmarks.studies.tune import RANGES, best_trial, settings_of
 
 TINY = {
@@ -59,6 +60,24 @@ def test_trials_and_runs_resume(tmp_path, monkeypatch):
     assert again == run
 
 
+def test_tuned_config_has_the_best_settings_and_the_length_of_its_budget(tmp_path, monkeypatch):
+    monkeypatch.setattr(tune, "PROTOCOL", {"evaluation.num_samples": 40, "evaluate_every": None})
+    monkeypatch.setattr(tune, "MEASURE", 4)
+    words = ["digits", "--methods", "gan", "scm", "--trials", "2", "--trial-seconds", "0.1"]
+
+    assert tune.main([*words, "--seconds", "2", "--out", str(tmp_path)]) == 0
+
+    for method in ("gan", "scm"):
+        lines = (tmp_path / method / "trials.jsonl").read_text().splitlines()
+        best = best_trial([json.loads(line) for line in lines])["settings"]
+        config = load_config(tmp_path / f"{method}_digits.yaml")
+        check_config(config)
+        assert config["num_images"] >= json.loads(lines[0])["num_images"]
+        assert {**config, "num_images": 0} == load_config(
+            f"{method}_digits", {**best, "num_images": 0}
+        )
+
+
 def test_best_trial_has_the_smallest_distance():
     trials = [{"values": {"frechet_distance": value}} for value in (2.0, 1.0, 3.0)]
 
@@ -71,10 +90,9 @@ def results():
     )
     row = dict(name="afm", nfe=1, own_nfe=1, num_images=1000, processor_seconds=90.0)
     row |= dict(settings={"optimizers.generator.lr": 0.002}, values=numbers)
+    row |= dict(machine={"cpu": "fast"}, versions={"torch": "2"})
     return dict(
         command="program",
-        machine={"cpu": "fast"},
-        versions={"torch": "2"},
         num_samples=500,
         extractor="classifier-0",
         tuning=dict(trials=3, seconds=90, seed=10),
@@ -90,9 +108,26 @@ def test_table_shows_seeds_references_and_what_was_not_run():
 
     assert "| `afm` | 1 | 1,000 | 1.5 | 0, 1 | 0.50 ± 0.00 | 0.50 ± 0.00 | 0.60 ± 0.14 |" in text
     assert "| *held-out images* |  |  |  |  | 0.50 |" in text
+    assert "* `afm` seed 0, `afm` seed 1: cpu fast; torch 2; one thread" in text
     assert "* not run: `gan`" in text
     assert "* settings of `afm`: generator.lr 0.002" in text
     assert "| `afm` | those of the config | 10 | 0.50 |" in text
+
+
+def test_last_report_keeps_rows_and_their_samples(tmp_path):
+    random = np.random.default_rng(0)
+    rows = {
+        name: random.integers(0, 8, (3, 4, 1), np.uint8).repeat(3, 2)
+        for name in ("real", "afm, 1 step")
+    }
+
+    mnist_report._draw(rows, tmp_path / "samples.png")
+    (tmp_path / "results.json").write_text(json.dumps({**results(), "pictures": list(rows)}))
+    last = mnist_report._last_report(tmp_path)
+
+    assert [row["seed"] for row in last["rows"]] == [0, 1]
+    for name, drawn in rows.items():
+        np.testing.assert_array_equal(last["pictures"][name], drawn)
 
 
 def test_page_is_filled_between_its_marks():

@@ -41,7 +41,7 @@ def row_of(comparison):
 
 
 def test_plugin_objective_is_trained_and_evaluated(comparison, row_of):
-    row = row_of("mine.yaml")
+    row = row_of("mine")
 
     assert (row["status"], row["reason"], row["objective"]) == ("done", None, "MyObjective")
     assert (row["trained"]["num_images"], row["trained"]["updates"]) == (16, 2)
@@ -80,7 +80,7 @@ def test_plugin_metric_has_a_direction_and_is_plotted(comparison, plugin, capsys
 
     assert len(cells) >= 4
     assert len(values) == 5
-    assert "my darkness against images of training: mine.yaml" in page
+    assert "my darkness against images of training: mine" in page
     assert report.main([str(comparison.out), "--check", "--plugin", plugin]) == 0
     capsys.readouterr()
 

@@ -324,6 +324,14 @@ def test_bases_are_merged_in_order(tmp_path):
     assert config["data"] == {"type": "Digits"}
 
 
+def test_file_extends_the_shipped_config_of_its_name(tmp_path):
+    (tmp_path / "scm_digits.yaml").write_text("_base_: scm_digits\nseed: 7")
+
+    config = load_config(str(tmp_path / "scm_digits.yaml"))
+
+    assert config == {**load_config("scm_digits"), "seed": 7}
+
+
 def test_missing_or_circular_base(tmp_path):
     (tmp_path / "circle.yaml").write_text("_base_: circle")
     (tmp_path / "lost.yaml").write_text("_base_: nowhere")
