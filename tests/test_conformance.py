@@ -276,7 +276,7 @@ SMALL = {
                 | dict(velocity_depth=1, num_conditions=3, class_dropout_prob=0.25),
                 max_omega=8.0,
                 sample_omega=2.0,
-                prediction="sample",
+                predicts_samples=True,
             ),
             dict(generator=SMOOTH | dict(time_pair="difference", use_timestep_src=False)),
         ],

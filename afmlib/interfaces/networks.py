@@ -52,7 +52,7 @@ class Generator(nn.Module, ABC):
     """The numbers per sample that `forward` takes as ``conditions``, such as a guidance scale."""
 
     has_velocity_head: bool = False
-    """Whether `forward` takes ``output="velocity"`` and ``output="both"``, for a second head."""
+    """Whether `forward` takes ``mean`` and ``velocity``, which choose one of two heads or both."""
 
     @abstractmethod
     def forward(

@@ -13,7 +13,6 @@ References:
 
 __all__ = ["DiTClassifier", "DiTDiscriminator", "DiTGenerator"]
 
-from typing import Literal
 
 import torch
 from einops import rearrange
@@ -178,7 +177,8 @@ class DiTGenerator(RepeatableGenerator):
         timesteps_src: Timesteps | None = None,
         timesteps_tgt: Timesteps | None = None,
         conditions: Tensor | None = None,
-        output: Literal["mean", "velocity", "both"] = "mean",
+        mean: bool = True,
+        velocity: bool = False,
     ) -> Tensor:
         """Maps ``latents``. A time without an embedder is ignored.
 
@@ -188,11 +188,12 @@ class DiTGenerator(RepeatableGenerator):
             timesteps_src: The times of the latents.
             timesteps_tgt: The times of the result.
             conditions: The numbers of each sample, in ``num_conditions`` columns.
-            output: The head: "mean" for the first one, "velocity" for the second one, or "both" for
-                the two stacked.
+            mean: Whether to compute the first head.
+            velocity: Whether to compute the second head. With both, the two are stacked.
 
         Raises:
-            ValueError: If an embedded time is missing, or an input does not fit.
+            ValueError: If an embedded time is missing, an input does not fit, or there is no such
+                head.
         """
         check_inputs(
             self,
@@ -207,21 +208,23 @@ class DiTGenerator(RepeatableGenerator):
         second = paired_time(timesteps_src, timesteps_tgt, self.time_pair)
         condition = add_time(condition, self.t_tgt_embedder, second, "timesteps_tgt")
         condition = add_conditions(condition, self.condition_embedders, conditions)
-        if output != "mean" and not self.has_velocity_head:
-            raise ValueError(f"output {output!r} needs a velocity head: set velocity_depth.")
+        if velocity and not self.has_velocity_head:
+            raise ValueError("There is no velocity head: set velocity_depth.")
+        if not (mean or velocity):
+            raise ValueError("Choose at least one head: mean or velocity.")
         num_shared = self.num_blocks - self.velocity_depth
         for index in range(num_shared):
             tokens = self.run_block(index, tokens, condition)
         made, trunk = [], tokens
-        if output != "velocity":
+        if mean:
             for index in range(num_shared, self.num_blocks):
                 tokens = self.run_block(index, tokens, condition)
             made.append(self.head(tokens, condition))
-        if output != "mean":
+        if velocity:
             for block in self.velocity_blocks:
                 trunk = block(trunk, condition)
             made.append(self._join_patches(self.velocity_layer(trunk, condition)))
-        return torch.stack(made) if output == "both" else made[0]
+        return torch.stack(made) if mean and velocity else made[0]
 
 
 class DiTDiscriminator(Discriminator):

@@ -19,7 +19,7 @@ of both heads becomes
     v_\theta(x_s, s, \varnothing, \omega = 1)\big)
 
 where :math:`s` is in the interval; at equal times it is all of :math:`[0, 1]`. With
-``prediction="sample"`` both heads return samples (pixel MeanFlow, pMF), from which velocities are
+``predicts_samples`` both heads return samples (pixel MeanFlow, pMF), from which velocities are
 computed.
 
 References:
@@ -35,7 +35,7 @@ __all__ = ["ImprovedMeanFlow", "ImprovedMeanFlowDraws"]
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -73,7 +73,7 @@ class ImprovedMeanFlow(MeanFlow):
             ``time_scale``; the authors' network sees no other time. A second head is trained if it
             has one. For guidance it needs 3 conditions and a ``class_dropout_prob``.
         nfe: The default number of steps of a sample.
-        prediction: Whether the network returns velocities or samples.
+        predicts_samples: Whether the network returns samples instead of velocities.
         unequal_fraction: The probability that the two times of a sample differ.
         time_mean: The mean of the normal numbers whose sigmoids are the times.
         time_std: Their std.
@@ -92,7 +92,7 @@ class ImprovedMeanFlow(MeanFlow):
         self,
         generator: Generator,
         nfe: int = 1,
-        prediction: Literal["velocity", "sample"] = "velocity",
+        predicts_samples: bool = False,
         unequal_fraction: float = 0.5,
         time_mean: float = -0.4,
         time_std: float = 1.0,
@@ -113,16 +113,12 @@ class ImprovedMeanFlow(MeanFlow):
             weight_offset=weight_offset,
             derivative=derivative,
         )
-        if prediction not in ("velocity", "sample"):
-            raise ValueError(f"prediction must be 'velocity' or 'sample', got {prediction!r}.")
         _check_guidance(generator, max_omega, sample_omega)
         interval = check_time_range("sample_interval", sample_interval)
         numbers = [1 - 1 / sample_omega, *interval] if max_omega > 1 else []
-        reads_sample = prediction == "sample"
-        self.parameterization = (ConditionedSample if reads_sample else ConditionedVelocity)(
-            numbers
-        )
-        self.reads_sample = reads_sample
+        parameterization = ConditionedSample if predicts_samples else ConditionedVelocity
+        self.parameterization = parameterization(numbers)
+        self.predicts_samples = predicts_samples
         self.max_omega = max_omega
 
     def draw(
@@ -173,7 +169,7 @@ class ImprovedMeanFlow(MeanFlow):
             directions,
         )
         if self.generator.has_velocity_head:
-            both = self._run(sources, labels, s, t, numbers, output="both")
+            both = self._run(sources, labels, s, t, numbers, velocity=True)
             means, heads = (self._read(made, sources, s) for made in both)
         else:
             means, heads = self._read(self._run(sources, labels, s, t, numbers), sources, s), None
@@ -219,9 +215,9 @@ class ImprovedMeanFlow(MeanFlow):
         self, latents: Latents, labels: Labels, timesteps: Timesteps, numbers: Tensor | None
     ) -> Latents:
         """Returns the velocities that the network predicts."""
-        output = "velocity" if self.generator.has_velocity_head else "mean"
+        heads = dict(mean=False, velocity=True) if self.generator.has_velocity_head else {}
         with evaluating(self.generator):
-            made = self._run(latents, labels, timesteps, timesteps, numbers, output=output)
+            made = self._run(latents, labels, timesteps, timesteps, numbers, **heads)
         return self._read(made, latents, timesteps)
 
     def _run(
@@ -231,17 +227,15 @@ class ImprovedMeanFlow(MeanFlow):
         timesteps_src: Timesteps,
         timesteps_tgt: Timesteps,
         numbers: Tensor | None,
-        output: str = "mean",
+        **heads: bool,
     ) -> Tensor:
         """Runs the network. Only one with conditions or a second head takes these arguments."""
         given: dict[str, Any] = {} if numbers is None else {"conditions": numbers}
-        if output != "mean":
-            given["output"] = output
-        return self.generator(latents, labels, timesteps_src, timesteps_tgt, **given)
+        return self.generator(latents, labels, timesteps_src, timesteps_tgt, **given, **heads)
 
     def _read(self, made: Latents, latents: Latents, timesteps: Timesteps) -> Latents:
         """Returns the velocities of the network's output."""
-        return velocity_of_sample(made, latents, timesteps) if self.reads_sample else made
+        return velocity_of_sample(made, latents, timesteps) if self.predicts_samples else made
 
 
 def _check_guidance(generator: Generator, max_omega: float, sample_omega: float) -> None:

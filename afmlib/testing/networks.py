@@ -243,7 +243,7 @@ def _generate(network: Any, batch: Batch) -> Tensor:
         given["conditions"] = torch.stack([batch.timesteps_src / column for column in columns], 1)
     if not network.has_velocity_head:
         return network(*vars(batch).values(), **given)
-    mean, velocity = network(*vars(batch).values(), output="both", **given)
+    mean, velocity = network(*vars(batch).values(), velocity=True, **given)
     return mean + velocity
 
 

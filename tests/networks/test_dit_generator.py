@@ -241,6 +241,18 @@ def test_autocast_is_close():
     assert (made - expected).abs().max() < 0.1 * expected.abs().max()
 
 
+def test_two_heads_are_computed_together_or_alone():
+    network = randomized(velocity_depth=1, **BOTH_TIMES)
+    latents, labels, times = torch.randn(3, 2, 4, 4), torch.tensor([0, 1, 2]), torch.rand(3)
+    given = latents, labels, times, times / 2
+
+    both = network(*given, velocity=True)
+
+    assert torch.equal(both[0], network(*given))
+    assert torch.equal(both[1], network(*given, mean=False, velocity=True))
+    assert not torch.allclose(both[0], both[1])
+
+
 # --- Refusals -------------------------------------------------------------------------------------
 
 
@@ -265,3 +277,11 @@ def test_autocast_is_close():
 def test_invalid_sizes_raise(arguments, message):
     with pytest.raises(ValueError, match=message):
         DiTGenerator(**SMALL | arguments)
+
+
+def test_missing_heads_raise():
+    latents, labels = torch.randn(1, 2, 4, 4), torch.zeros(1).long()
+    with pytest.raises(ValueError, match="no velocity head: set velocity_depth"):
+        randomized()(latents, labels, velocity=True)
+    with pytest.raises(ValueError, match="at least one head"):
+        randomized(velocity_depth=1)(latents, labels, mean=False)

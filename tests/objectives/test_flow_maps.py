@@ -26,13 +26,13 @@ class PointMass(Generator):
     embeds_timestep_src = embeds_timestep_tgt = True
     latent_shape, num_classes = (3,), 1
 
-    def __init__(self, prediction="velocity"):
+    def __init__(self, returns_samples=False):
         super().__init__()
         self.offset = nn.Parameter(torch.zeros(3))
-        self.prediction = prediction
+        self.returns_samples = returns_samples
 
     def forward(self, latents, labels, timesteps_src=None, timesteps_tgt=None):
-        if self.prediction == "sample":
+        if self.returns_samples:
             return POINT + 0 * latents + self.offset
         return (latents - POINT) / timesteps_src[:, None] + self.offset
 
@@ -77,7 +77,7 @@ def test_point_mass_has_no_loss_and_no_gradient(name):
 
 
 def test_point_mass_by_sample_prediction():
-    objective = ImprovedMeanFlow(PointMass("sample"), prediction="sample")
+    objective = ImprovedMeanFlow(PointMass(returns_samples=True), predicts_samples=True)
 
     draws, terms = evaluated(objective, POINT.expand(200, 3))
 

@@ -48,10 +48,12 @@ class Recorder(Generator):
         self.weight = nn.Parameter(torch.tensor(0.7))
         self.seen = []
 
-    def forward(self, latents, labels, src=None, tgt=None, conditions=None, output="mean"):
-        self.seen.append((labels, src, tgt, conditions, output))
-        mean, velocity = self.weight * latents, self.weight**2 * latents
-        return torch.stack([mean, velocity]) if output == "both" else mean
+    def forward(
+        self, latents, labels, src=None, tgt=None, conditions=None, mean=True, velocity=False
+    ):
+        self.seen.append((labels, src, tgt, conditions, mean, velocity))
+        heads = [self.weight * latents, self.weight**2 * latents]
+        return torch.stack(heads) if mean and velocity else heads[velocity]
 
 
 # --- Against the authors' algorithm, sample by sample ---
@@ -60,7 +62,7 @@ class Recorder(Generator):
 def naive_loss(objective, latents, labels, draws):
     """Every step of the algorithm for one sample at a time, with both predictions of guidance."""
     generator, guided = objective.generator, objective.max_omega > 1
-    head = "velocity" if generator.has_velocity_head else "mean"
+    head = dict(mean=False, velocity=True) if generator.has_velocity_head else {}
     losses = []
     for i in range(len(latents)):
         x, z = latents[i : i + 1], draws.noises_src[i : i + 1]
@@ -69,18 +71,16 @@ def naive_loss(objective, latents, labels, draws):
         omega = draws.omegas[i : i + 1]
         low, high = draws.interval_low[i : i + 1], draws.interval_high[i : i + 1]
 
-        def run(x, label, s, t, omega, low, high, output):
+        def run(x, label, s, t, omega, low, high, **heads):
             given = {}
             if guided:
                 given["conditions"] = torch.stack([1 - 1 / omega, low, high], dim=1)
-            if output != "mean":
-                given["output"] = output
-            made = generator(x, label, s, t, **given)
-            return (x - made) / s.clamp(min=0.05) if objective.reads_sample else made
+            made = generator(x, label, s, t, **given, **heads)
+            return (x - made) / s.clamp(min=0.05) if objective.predicts_samples else made
 
         def predicted(label, omega, point=point, s=s):
             with torch.no_grad():
-                return run(point, label, s, s, omega, 0 * omega, 1 + 0 * omega, head)
+                return run(point, label, s, s, omega, 0 * omega, 1 + 0 * omega, **head)
 
         target, direction = path, predicted(label, omega)
         if guided:
@@ -93,16 +93,14 @@ def naive_loss(objective, latents, labels, draws):
             target = at_equal if s == t else target
             if draws.label_drops[i]:
                 target, label = path, null
-        mean = lambda x, s, t, rest=(omega, low, high), label=label: run(
-            x, label, s, t, *rest, "mean"
-        )
+        mean = lambda x, s, t, rest=(omega, low, high), label=label: run(x, label, s, t, *rest)
         _, slope = torch.autograd.functional.jvp(
             mean, (point, s, t), (direction, torch.ones(1), torch.zeros(1))
         )
         compound = mean(point, s, t) + (s - t) * slope.detach()
         errors = [((compound - target) ** 2).sum()]
         if generator.has_velocity_head:
-            velocity = run(point, label, s, t, omega, low, high, "velocity")
+            velocity = run(point, label, s, t, omega, low, high, **head)
             errors.append(((velocity - target) ** 2).sum())
         losses.append(sum(error / (error.detach() + 0.01) for error in errors))
     return sum(losses) / len(losses)
@@ -117,7 +115,7 @@ def naive_loss(objective, latents, labels, draws):
         (GUIDED, dict(max_omega=3.0), ["velocity"]),
         (
             dict(velocity_depth=1, **GUIDED),
-            dict(max_omega=8.0, prediction="sample"),
+            dict(max_omega=8.0, predicts_samples=True),
             ["velocity", "head"],
         ),
     ],
@@ -175,8 +173,8 @@ def test_null_class_is_predicted_at_scale_one():
 
     objective.terms("generator", latents, labels, draws)
 
-    seen, src, tgt, conditions, output = generator.seen[0]
-    assert output == "velocity"
+    seen, src, tgt, conditions, *heads = generator.seen[0]
+    assert heads == [False, True]
     assert torch.equal(src, tgt)
     assert seen.tolist() == [*labels.tolist(), *[5] * 6]
     assert (conditions[6:] == torch.tensor([0.0, 0.0, 1.0])).all()
@@ -218,8 +216,8 @@ def test_samples_have_the_trained_guidance():
     arguments = dict(max_omega=8.0, sample_omega=4.0, sample_interval=(0.25, 0.5))
     noises = torch.randn(3, 2, 4, 4)
     velocities, samples = (
-        ImprovedMeanFlow(generator, prediction=prediction, **arguments)
-        for prediction in ("velocity", "sample")
+        ImprovedMeanFlow(generator, predicts_samples=chosen, **arguments)
+        for chosen in (False, True)
     )
     ones = torch.ones(3)
     conditions = torch.tensor([[0.75, 0.25, 0.5]]).expand(3, -1)
@@ -243,7 +241,6 @@ def test_samples_have_the_trained_guidance():
         ({}, dict(max_omega=8.0), "max_omega 8 needs a generator with num_conditions=3, got 0"),
         (dict(num_conditions=3), dict(max_omega=8.0), "max_omega 8 needs a null class"),
         (GUIDED, dict(max_omega=2.0, sample_omega=3.0), "got 3.0 and 2.0"),
-        ({}, dict(prediction="noise"), "'velocity' or 'sample', got 'noise'"),
         ({}, dict(sample_interval=(0.5, 0.2)), "sample_interval must be a range"),
         (dict(attention="sdpa"), {}, "SDPAttention has no jvp"),
     ],
