@@ -8,6 +8,7 @@ without gradient.
 """
 
 __all__ = [
+    "blueprint",
     "count",
     "count_forward",
     "count_parameters",
@@ -20,7 +21,9 @@ __all__ = [
 ]
 
 import contextlib
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -29,8 +32,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from afmlib.interfaces import Classifier, Objective, SampleModel
+from afmlib.registry import DATASETS, EXTRACTORS
 
-from .workload import Workload
+from .workload import RandomLatents, Workload
 
 NFES = (1, 2, 4)
 """Network evaluations of a sample that are counted, besides the model's own number."""
@@ -74,6 +78,30 @@ def on_meta() -> Iterator[None]:
     """Context manager that makes tensors on the meta device and reads their numbers as 1."""
     with torch.device("meta"), _ReadAsOne():
         yield
+
+
+def blueprint(workload: Workload) -> Objective:
+    """Builds an objective on the meta device, whatever its size.
+
+    Random latents replace the data that it reads. Its extractors are built on the CPU before, since
+    some learn from data at first use.
+    """
+    spec = _with_parts(workload.spec, workload)
+    with on_meta(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "for .* copying from a non-meta parameter")
+        return replace(workload, spec=spec).build()
+
+
+def _with_parts(spec: Any, workload: Workload) -> Any:
+    """Returns a spec with extractors and random latents that are built."""
+    name = spec.get("type") if isinstance(spec, Mapping) else spec
+    if isinstance(name, str) and name in EXTRACTORS.components():
+        return EXTRACTORS.build(spec)
+    if isinstance(name, str) and name in DATASETS.components():
+        return RandomLatents(workload.latent_shape, workload.num_classes, 1)
+    if isinstance(spec, Mapping):
+        return {key: _with_parts(value, workload) for key, value in spec.items()}
+    return [_with_parts(part, workload) for part in spec] if isinstance(spec, list) else spec
 
 
 def count_parameters(objective: Objective) -> dict[str, int]:

@@ -4,7 +4,6 @@ __all__ = ["LIMIT", "empty_entry", "measure_efficiency", "work"]
 
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
@@ -137,14 +136,12 @@ def work(
 def _fill(
     entry: Entry, config: Mapping[str, Any], patience: float, show: Callable[[float], None]
 ) -> None:
-    from .counting import count, on_meta
+    from .counting import blueprint, count
     from .measuring import measure
     from .workload import Workload
 
     workload = Workload.of(config)
-    with on_meta(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "for .* copying from a non-meta parameter")
-        blueprint = workload.build()
-    entry |= count(workload, blueprint)
+    shape = blueprint(workload)
+    entry |= count(workload, shape)
     show(0.2)
-    measure(workload, blueprint, entry, patience, show)
+    measure(workload, shape, entry, patience, show)

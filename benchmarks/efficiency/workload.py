@@ -3,7 +3,7 @@
 The shape is that of the data. If they are missing, it is the one that the networks are built for.
 """
 
-__all__ = ["Workload", "training_step"]
+__all__ = ["RandomLatents", "Workload", "training_step"]
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

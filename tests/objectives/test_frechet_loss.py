@@ -155,6 +155,40 @@ def test_gradient_does_not_shrink_with_the_number_of_parts(processes, monkeypatc
     assert loss.position == 8
 
 
+def test_moments_are_in_float64_in_a_run_in_float32():
+    """The mean of a square minus the square of the mean cancels most digits of float32."""
+    torch.manual_seed(0)
+    loss = FrechetLossOfMoments(2, 64)
+    loss.queue = loss.queue.float()
+    real, made, batch = (1000 + torch.randn(64, 2).float() for _ in range(3))
+
+    loss.start(real, made)
+    loss(batch[:16])
+
+    expected = distance_by_eigenvalues(torch.cat([made[16:], batch[:16]]).double(), real.double())
+    assert loss.observed["frechet_distance"].item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+class Shifted(FeatureExtractor):
+    name = "shifted"
+
+    def forward(self, images):
+        return (images + 3.0).square()
+
+
+def test_real_moments_are_those_of_the_training_data_by_the_same_extractor():
+    data = EightGaussians()
+    objective = FrechetLoss(Affine(), data, [Shifted()], num_samples=8)
+    objective.moments[0].begin()
+    latents, labels = torch.zeros(4, 2), torch.zeros(4, dtype=torch.long)
+
+    objective.terms("generator", latents, labels, objective.draw(latents))
+
+    features = Shifted()(data.__getitems__(range(len(data)))[0].double())
+    torch.testing.assert_close(objective.moments[0].real_mean, features.mean(0))
+    torch.testing.assert_close(objective.moments[0].real_covariance, covariance(features))
+
+
 class Rounded(FeatureExtractor):
     name = "rounded"
 
