@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from afmlib import load_config
 from afmlib.interfaces import Discretization, Generator
 from afmlib.noise_levels import DoublingGrid, ShrinkingGap
 from afmlib.objectives.consistency_training import ConsistencyTraining, pseudo_huber
@@ -252,3 +253,9 @@ def test_small_network_learns_exact_map(gaussian_error, affine_network, setting)
 def test_invalid_settings_raise(arguments, message):
     with pytest.raises(ValueError, match=message):
         ConsistencyTraining(**{"generator": Noisy(), **arguments})
+
+
+def test_easy_consistency_training_has_the_boundary_of_edm():
+    """With iCT's boundary of 0.002 its gradients would differ by up to 8 %."""
+    assert load_config("ect_digits")["objective"]["boundary"] == 0.0
+    assert "boundary" not in load_config("consistency_digits")["objective"]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from afmlib import load_config
 from afmlib.interfaces import Generator
 from afmlib.objectives.alpha_flow import AlphaFlow
 from afmlib.objectives.improved_mean_flow import ImprovedMeanFlow
@@ -127,3 +128,13 @@ def test_exact_mean_velocity_of_a_gaussian_is_stationary(gaussian_flow, name):
     exact = gradients(0.0, 0.0).abs()
     assert exact[0] < 0.1 * gradients(0.5, 0.0)[0].abs()
     assert exact[1] < 0.1 * gradients(0.0, 0.5)[1].abs()
+
+
+@pytest.mark.parametrize("method", ["meanflow", "imf", "alphaflow", "soflow", "tvm", "imm"])
+def test_shipped_networks_embed_the_difference_of_the_times(method):
+    """All authors feed it. A network that embeds the target time is another one."""
+    generator = load_config(f"{method}_digits")["objective"]["generator"]
+
+    assert generator["time_pair"] == "difference"
+    assert generator["use_timestep_tgt"]
+    assert generator.get("use_timestep_src", False) == (method != "imf")
