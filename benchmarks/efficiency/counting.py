@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from afmlib.interfaces import Classifier, Objective, SampleModel
+from afmlib.interfaces import Classifier, Generator, Objective, SampleModel
 from afmlib.registry import DATASETS, EXTRACTORS
 
 from .workload import RandomLatents, Workload
@@ -123,8 +123,12 @@ def count_forward(network: nn.Module, latents: Tensor, labels: Tensor) -> int:
     """Counts a forward pass of a generator or a classifier, on meta tensors."""
     with on_meta(), torch.no_grad():
         times = torch.ones(len(latents))
-        given = (times,) if isinstance(network, Classifier) else (labels, times, times)
-        return flops_of(lambda: network(latents, *given))
+        if isinstance(network, Classifier):
+            return flops_of(lambda: network(latents, times))
+        more = {}
+        if isinstance(network, Generator) and network.num_conditions:
+            more["conditions"] = torch.zeros(len(latents), network.num_conditions)
+        return flops_of(lambda: network(latents, labels, times, times, **more))
 
 
 def count_sample(model: SampleModel, latents: Tensor, labels: Tensor, nfe: int) -> int:

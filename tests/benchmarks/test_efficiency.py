@@ -1,5 +1,6 @@
 """Tests for benchmarks/efficiency: counts against closed forms, measurements by their laws."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -167,8 +168,7 @@ def test_torch_counter_agrees():
 
 def count(name, *overrides):
     workload = Workload.of(load_config(name, overrides))
-    with on_meta():
-        objective = workload.build()
+    objective = counting.blueprint(workload)
     return workload, objective, counting.count(workload, objective)
 
 
@@ -194,6 +194,9 @@ def count(name, *overrides):
         # 16 updates of D, each with a JVP in two directions and its gradient.
         ("cafm", 135.7, {"1": 1, "2": 2, "4": 4, "50": 50}),
         ("imm", 4, {"1": 1, "2": 2, "4": 4}),
+        # With the passes of a classifier of the digits, whose weights have no gradient.
+        ("transport", 3.3, {"1": 1, "2": None, "4": None}),
+        ("frechet_loss", 3.2, {"1": 1, "2": None, "4": None}),
         ("afm_2nfe", 10.8, {"1": None, "2": 2, "4": None}),
     ],
 )
@@ -210,6 +213,61 @@ def test_configs_match_table_12(method, passes, nfe):
     assert flops["sample"] == {
         n: None if times is None else times * flops["forward"] for n, times in nfe.items()
     }
+
+
+def rows_of_the_page():
+    """Returns the numbers of the column of this library, by method."""
+    page = (
+        (Path(__file__).parents[2] / "docs/benchmarks.md")
+        .read_text()
+        .split("| method | paper | here |")[1]
+    )
+    rows = [line.split("|")[1:4] for line in page.splitlines()[2:] if line.startswith("|")]
+    return {name.strip(): here.strip() for name, _, here in rows}
+
+
+@pytest.mark.parametrize(
+    ("row", "config", "overrides"),
+    [
+        ("flow matching", "flow_matching_digits", []),
+        ("MeanFlow", "meanflow_digits", []),
+        ("iMF", "imf_digits", []),
+        ("AlphaFlow, at first", "alphaflow_digits", ["objective.alpha=1.0"]),
+        ("AlphaFlow, at half of the run", "alphaflow_digits", ["objective.alpha=0.5"]),
+        ("AlphaFlow, at last", "alphaflow_digits", ["objective.alpha=0.0"]),
+        ("SoFlow", "soflow_digits", []),
+        ("TVM", "tvm_digits", []),
+        ("IMM", "imm_digits", []),
+        ("feature transport", "transport_digits", []),
+        ("Fréchet loss", "frechet_loss_digits", []),
+        ("CAFM", "cafm_digits", []),
+        ("AFM", "afm_digits", []),
+    ],
+)
+def test_page_has_the_counted_passes(row, config, overrides):
+    _, _, entry = count(config, *overrides)
+    assert f"{entry['flops']['forward_passes']:.1f}" == rows_of_the_page()[row]
+
+
+def test_counts_conditions_and_guidance():
+    """With guidance iMF predicts two velocities of the whole batch, instead of one of a half."""
+    both = [
+        count("imf_digits", "objective.generator.class_dropout_prob=0.1", *more)[2]["flops"]
+        for more in ([], ["objective.generator.num_conditions=3", "objective.max_omega=8.0"])
+    ]
+    plain, guided = (flops["forward_passes"] for flops in both)
+    assert guided - plain == pytest.approx(1.5, rel=0.1)
+
+
+def test_missing_data_of_an_objective_are_random():
+    missing = {"type": "LatentFolder", "path": "nowhere"}
+    config = load_config("frechet_loss_b2", ["objective.generator.depth=1"])
+    config["objective"]["data"] = missing
+    workload = Workload.of(config)
+
+    counted = counting.count(workload, counting.blueprint(workload))
+
+    assert counted["flops"]["forward_passes"] > 3
 
 
 def test_counts_without_data():

@@ -172,17 +172,29 @@ def test_value_says_nothing_and_the_force_does():
     assert forces[0] != pytest.approx(forces[1], rel=0.2)
 
 
-def test_drift_stalls_between_far_modes():
-    """Points start in one of two modes; with a small radius none arrives at the other one."""
+def moved_to_far_modes(field):
+    """Moves points from one of two modes, which have the same weight."""
     numbers = torch.Generator().manual_seed(0)
     points = 0.1 * torch.randn(1, 20, 2, generator=numbers)
     real = 0.1 * torch.randn(1, 40, 2, generator=numbers)
     real[:, ::2, 0] += 10
     for _ in range(100):
-        scale, moved, _ = Drift([0.02])(points, real, real[0, :4], torch.ones(1, 20))
+        scale, moved, _ = field(points, real, real[0, :4], torch.ones(1, 20))
         points = points + 0.05 * scale * moved
-    assert 1 < points[..., 0].mean() < 6
-    assert points[..., 0].max() < 9
+    return points[0, :, 0]
+
+
+def test_drift_stalls_between_far_modes():
+    """With a small radius no point arrives."""
+    places = moved_to_far_modes(Drift([0.02]))
+    assert 1 < places.mean() < 6
+    assert places.max() < 9
+
+
+def test_sinkhorn_reaches_far_modes():
+    """The plan has uniform marginals, so that half of the points must go there."""
+    places = moved_to_far_modes(Sinkhorn([0.2]))
+    assert 8 <= (places > 8).sum() <= 12
 
 
 # --- The banks and the loss ---
@@ -216,7 +228,7 @@ def test_banks_hold_the_latest_samples(seed, num_positives, num_negatives):
 def test_banks_are_part_of_the_state():
     loss = FeatureTransportLoss(Drift(), [1], 3, 2, 4, 5).double()
     labels = torch.arange(6) % 3
-    given = torch.randn(6, 1), labels, labels.sort()[0], torch.ones(6)
+    given = torch.randn(6, 1), labels, labels.sort()[0], torch.full((6,), 2.0)
     rows = torch.randn(6, 1, requires_grad=True)
     loss(rows, *given).backward()
     other = FeatureTransportLoss(Drift(), [1], 3, 2, 4, 5).double()
