@@ -1,6 +1,6 @@
 """The table of MNIST: one row for each method and number of steps, and the real images below."""
 
-__all__ = ["mnist_page", "mnist_table", "mnist_text"]
+__all__ = ["mnist_page", "mnist_table", "mnist_text", "trials_table"]
 
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean, stdev
@@ -42,11 +42,9 @@ def mnist_text(results: Mapping[str, Any]) -> str:
         "",
         "## Trials",
         "",
-        "| method | settings | images | Fréchet distance |",
-        "| --- | --- | ---: | ---: |",
-        *_trials(results["trials"]),
+        trials_table(results["trials"]),
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def mnist_table(results: Mapping[str, Any]) -> str:
@@ -114,10 +112,13 @@ def _settings(settings: Mapping[str, Any]) -> str:
     return pairs_text(short) or "those of the config"
 
 
-def _trials(trials: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def trials_table(trials: Sequence[Mapping[str, Any]]) -> str:
+    """Returns a table of the trials of a random search."""
+    lines = ["| method | settings | images | Fréchet distance |", "| --- | --- | ---: | ---: |"]
     for trial in trials:
         distance = trial["values"]["frechet_distance"]
-        yield (
+        lines.append(
             f"| `{trial['method']}` | {_settings(trial['settings'])} | {trial['num_images']:,} | "
             f"{distance:.2f} |"
         )
+    return "\n".join(lines) + "\n"

@@ -11,7 +11,7 @@ speed of a few updates before it, so that schedules reach their ends.
     python benchmarks/run.py tuned/*.yaml --seeds 3
 
 The first command writes a config per method, with the settings of its best trial and the length of
-its final run. A stopped program resumes where it was.
+its final run, and a table of all trials. A stopped program resumes where it was.
 """
 
 __all__ = ["RANGES", "SEED", "Settings", "best_trial", "images_for", "settings_of", "tune"]
@@ -41,6 +41,8 @@ from afmlib.engine import EvaluationHook, Runner  # Before mmengine: this makes 
 
 # isort: split
 from mmengine.hooks import Hook
+
+from ..reporting.mnist import trials_table
 
 Settings: TypeAlias = Mapping[str, Any]
 """Keys of a config and their values."""
@@ -253,11 +255,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/tuned"))
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
+    made: list[dict[str, Any]] = []
     for method in options.methods:
         folder, name = options.out / method, f"{method}_{options.scale}"
         trials = tune(method, name, options.trials, options.trial_seconds, folder, {})
         best = best_trial(trials)["settings"]
         print(write_config(method, options.scale, best, options.seconds, folder), best, flush=True)
+        made += trials
+        (options.out / "trials.md").write_text(trials_table(made), encoding="utf-8")
     return 0
 
 

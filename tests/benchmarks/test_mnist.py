@@ -67,6 +67,8 @@ def test_tuned_config_has_the_best_settings_and_the_length_of_its_budget(tmp_pat
 
     assert tune.main([*words, "--seconds", "2", "--out", str(tmp_path)]) == 0
 
+    table = (tmp_path / "trials.md").read_text()
+    assert [table.count(f"| `{method}` |") for method in ("gan", "scm")] == [2, 2]
     for method in ("gan", "scm"):
         lines = (tmp_path / method / "trials.jsonl").read_text().splitlines()
         best = best_trial([json.loads(line) for line in lines])["settings"]
