@@ -27,7 +27,9 @@ from afmlib.sampling import load_checkpoint, load_network
 from afmlib.typing import Labels, Latents, Timesteps
 
 
-def load_classifier(path: str, ema: bool = True, device: torch.device | str = "cpu") -> Classifier:
+def load_classifier(
+    path: str, ema: bool | float = True, device: torch.device | str = "cpu"
+) -> Classifier:
     """Loads a classifier of noisy latents from a checkpoint, or from the last one of a run.
 
     Args:

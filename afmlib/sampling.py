@@ -16,6 +16,7 @@ __all__ = [
     "decode_latents",
     "device_of",
     "evaluating",
+    "guided",
     "is_live",
     "load_autoencoder",
     "load_checkpoint",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 import contextlib
+import dataclasses
 import functools
 import importlib.util
 import math
@@ -47,9 +49,16 @@ from afmlib.interfaces import (
     Objective,
     Parameterization,
     SampleModel,
+    average_name,
 )
 from afmlib.io import storage
-from afmlib.io.checkpoint import CheckpointError, find_checkpoint, load_tensors, read_manifest
+from afmlib.io.checkpoint import (
+    CheckpointError,
+    find_checkpoint,
+    load_tensors,
+    read_manifest,
+    stored_networks,
+)
 from afmlib.io.class_names import label_indices
 from afmlib.io.diffusers_layout import (
     INDEX,
@@ -65,6 +74,7 @@ from afmlib.ops.seeding import indexed_noises
 from afmlib.registry import (
     AUTOENCODERS,
     GENERATORS,
+    OBJECTIVES,
     PARAMETERIZATIONS,
     ComponentError,
     ComponentRegistry,
@@ -399,11 +409,37 @@ def decode_latents(autoencoder: Autoencoder, latents: Latents) -> Tensor:
     return torch.cat([autoencoder.decode(part.to(device)).cpu() for part in parts])
 
 
+def guided(model: SampleModel, scale: float) -> SampleModel:
+    """Returns a model with the same networks and another guidance scale of its samples.
+
+    Args:
+        model: A model whose network gets the scale, such as one of improved MeanFlow.
+        scale: The scale, in the range of its training.
+
+    Raises:
+        ValueError: If the network gets no guidance scale, or cannot get this one.
+        UnknownComponentError: If the objective that trained it is not registered.
+    """
+    trained_by: type[Objective] = OBJECTIVES.get(model.conventions.objective)  # type: ignore[assignment]
+    parameterization = trained_by.with_guidance(model.parameterization, scale)
+    conventions = dataclasses.replace(
+        model.conventions, parameterization_arguments=parameterization.arguments
+    )
+    other = SampleModel(
+        model.generator, parameterization, conventions, model.class_names, model.autoencoder
+    )
+    other.checkpoint, other.weights = model.checkpoint, model.weights
+    return other
+
+
 # --- Checkpoints ----------------------------------------------------------------------------------
 
 
 def load_checkpoint(
-    path: str | Path, ema: bool = True, device: torch.device | str = "cpu", **official: Any
+    path: str | Path,
+    ema: bool | float = True,
+    device: torch.device | str = "cpu",
+    **official: Any,
 ) -> SampleModel:
     """Loads a model for sampling.
 
@@ -411,7 +447,8 @@ def load_checkpoint(
         path: The work directory of a run, for its last checkpoint; a checkpoint or an export; or an
             official checkpoint, ``.pth`` or ``.safetensors``. A path or a URL, such as
             ``hf://OWNER/NAME/FILE``; or a name of the zoo, such as ``afm_mnist``.
-        ema: Whether to load the EMA weights instead of the trained ones.
+        ema: Whether to load the EMA weights instead of the trained ones; or one of the decays of
+            ``ema.decays`` in its config.
         device: The device of the model.
         official: Arguments of :func:`afmlib.load_official` for an official checkpoint, such as
             ``nfe=2``.
@@ -422,8 +459,8 @@ def load_checkpoint(
     """
     path = str(path)
     if is_weights_file(path):
-        if not ema:
-            raise ValueError(f"ema=False is for a run; {path} has only one set of weights.")
+        if ema is not True:
+            raise ValueError(f"ema={ema} is for a run; {path} has only one set of weights.")
         loaded = load_official(path, **official, device=device)
         if not isinstance(loaded, SampleModel):
             raise CheckpointError(
@@ -501,14 +538,16 @@ def _meaning(stored: Mapping[str, Any]) -> tuple[Conventions, Parameterization]:
     return conventions, parameterization
 
 
-def load_network(folder: str, registry: ComponentRegistry, role: str, ema: bool = True) -> Any:
+def load_network(
+    folder: str, registry: ComponentRegistry, role: str, ema: bool | float = True
+) -> Any:
     """Builds a network of a checkpoint, with its weights.
 
     Args:
         folder: The folder of the checkpoint.
         registry: The registry of its type.
         role: Its key in the manifest: "generator", "classifier" or "autoencoder".
-        ema: Whether to load the EMA weights instead of the trained ones.
+        ema: Whether to load the EMA weights instead of the trained ones; or the decay of an EMA.
 
     Raises:
         CheckpointError: If it is missing or corrupt, or its type is not registered.
@@ -519,7 +558,17 @@ def load_network(folder: str, registry: ComponentRegistry, role: str, ema: bool 
         raise CheckpointError(
             f"{folder} holds a {others[0]}, not a {role}: load it with {LOADERS[others[0]]}."
         )
-    state = load_tensors(folder, f"{role}_ema" if ema else role)
+    if isinstance(ema, bool):
+        name = f"{role}_ema" if ema else role
+    else:
+        name = average_name(role, ema)
+        stored = sorted(stored_networks(manifest))
+        if name not in stored:
+            raise CheckpointError(
+                f"{folder} has no EMA of decay {ema}: set ema.decays of its run. It has "
+                f"{', '.join(stored)}."
+            )
+    state = load_tensors(folder, name)
     try:
         network = build_for(state, lambda: registry.build(manifest[role]))
     except OSError:

@@ -14,8 +14,15 @@ from jsonargparse import ArgumentParser
 from afmlib.cli.options import add_common, add_device, add_model, add_set
 from afmlib.terminal import printable
 
+
+def _weights(text: str) -> bool | float:
+    known = {"true": True, "false": False}
+    return known[text] if text in known else float(text)
+
+
 SWEPT: Mapping[str, Callable[[str], Any]] = {
-    "ema": {"true": True, "false": False}.__getitem__,
+    "ema": _weights,
+    "guidance": float,
     "nfe": int,
     "seed": int,
 }
@@ -48,8 +55,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE,VALUE",
-        help="evaluate at each value of ema (true, false), nfe or seed, as a table; may be "
-        "repeated, for all combinations",
+        help="evaluate at each value of ema (true, false or a decay; without values all that are "
+        "stored), guidance, nfe or seed, as a table; may be repeated, for all combinations",
     )
     add_set(parser, "evaluation.num_samples=5000")
     parser.add_argument(
@@ -63,7 +70,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Any) -> int:
     """Evaluates and prints a table."""
-    from afmlib.cli.models import device_of, require_writable
+    from afmlib.cli.models import device_of, pinned, require_writable
     from afmlib.io.lock import only_writer
     from afmlib.launch import join_processes
     from afmlib.registry import load_plugin_file
@@ -76,22 +83,24 @@ def run(options: Any) -> int:
         raise ValueError("--resume needs --work-dir, the folder of the evaluation to resume.")
     if options.samples is not None and options.nfe is not None:
         raise ValueError("--nfe is for models; --samples are already made.")
-    settings = _settings(options)
+    swept = _swept(options)
     if options.out:
         require_writable(options.out)
     device = device_of(options.device)
     is_model = options.checkpoint is not None
     with only_writer(options.work_dir) if options.work_dir else contextlib.nullcontext():
         device = join_processes(device)
-        if settings:
-            results = [_of_model(changed, device) for changed in settings.values()]
+        if swept:
+            name, options.checkpoint = options.checkpoint, pinned(options.checkpoint)
+            settings = _settings(swept, options)
+            results = [_of_model(options, device, setting) for setting in settings]
             rows = [
-                {"setting": dict(setting), **result}
+                {"setting": setting, **result}
                 for setting, result in zip(settings, results, strict=True)
                 if result is not None
             ]
             if rows:
-                _report_sweep(rows, options.checkpoint, options.out)
+                _report_sweep(rows, name, options.out)
             return 0
         result = (_of_model if is_model else _of_file)(options, device)
     if result is not None:  # Only the first of several processes has it.
@@ -99,15 +108,15 @@ def run(options: Any) -> int:
     return 0
 
 
-def _settings(options: Any) -> dict[tuple[tuple[str, Any], ...], Any]:
-    """Returns the options of each combination of ``--sweep``, in order.
+def _swept(options: Any) -> dict[str, list[Any]]:
+    """Returns the values of each key of ``--sweep``. All EMAs are an empty list.
 
     Raises:
-        ValueError: If a key or a value is wrong, or the option is given twice.
+        ValueError: If a key or a value is wrong, or a key is given twice.
     """
     if options.sweep and options.checkpoint is None:
         raise ValueError("--sweep is for models; --samples are already made.")
-    values: dict[str, list[tuple[str, Any]]] = {}
+    values: dict[str, list[Any]] = {}
     for text in options.sweep:
         key, _, listed = text.partition("=")
         known = SWEPT.get(key)
@@ -116,24 +125,56 @@ def _settings(options: Any) -> dict[tuple[tuple[str, Any], ...], Any]:
         if key in values:
             raise ValueError(f"--sweep {key} is given twice: list its values in one.")
         try:
-            values[key] = [(key, known(value)) for value in listed.split(",")]
+            values[key] = [] if text == "ema" else [known(value) for value in listed.split(",")]
         except (KeyError, ValueError):
             raise ValueError(f"--sweep {key} has a wrong value: {listed!r}.") from None
-    found = {}
-    for setting in itertools.product(*values.values()) if values else ():
-        changed = copy.deepcopy(options)
-        for key, value in setting:
-            if key == "ema":
-                changed.online = not value
-            elif key == "nfe":
-                changed.nfe = value
-            else:
-                changed.set.append(f"evaluation.seed={value}")
-        found[setting] = changed
-    return found
+    return values
 
 
-def _of_model(options: Any, device: Any) -> dict[str, Any] | None:
+def _settings(swept: Mapping[str, Sequence[Any]], options: Any) -> list[dict[str, Any]]:
+    """Returns all combinations, in order. The model can be sampled with each.
+
+    Raises:
+        ValueError: If the checkpoint has no such EMA, or the model takes no such guidance scale.
+    """
+    from afmlib.cli.models import given_model
+    from afmlib.sampling import guided
+
+    swept = dict(swept)
+    if "ema" in swept:
+        decays = _stored_decays(options.checkpoint)
+        swept["ema"] = swept["ema"] or [True, *decays, False]
+        for decay in swept["ema"]:
+            if not isinstance(decay, bool) and decay not in decays:
+                raise ValueError(
+                    f"{options.checkpoint} has no EMA of decay {decay}: set ema.decays of its run. "
+                    f"It has {', '.join(map(str, decays)) or 'no such EMA'}."
+                )
+    if "guidance" in swept:
+        model = given_model(options).model
+        for scale in swept["guidance"]:
+            guided(model, scale)
+    return [dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())]
+
+
+def _stored_decays(path: str) -> list[float]:
+    """Returns the decays of the EMAs in a checkpoint, besides the EMA that is sampled."""
+    from afmlib.config.yaml_files import parse
+    from afmlib.io import storage
+    from afmlib.io.checkpoint import CONFIG, MANIFEST, read_config, read_manifest
+
+    if (
+        not storage.exists(storage.join(path, MANIFEST))
+        or CONFIG not in read_manifest(path)["files"]
+    ):
+        return []
+    ema = parse(read_config(path), f"The config of {path}").get("ema", {})
+    return list(ema.get("decays", ()))
+
+
+def _of_model(
+    options: Any, device: Any, setting: Mapping[str, Any] | None = None
+) -> dict[str, Any] | None:
     from afmlib.cli.models import given_model, newest_of
     from afmlib.config.yaml_files import parse
     from afmlib.evaluation import evaluate_model
@@ -142,22 +183,35 @@ def _of_model(options: Any, device: Any) -> dict[str, Any] | None:
     from afmlib.io.checkpoint import read_manifest
     from afmlib.io.official_files import is_weights_file
 
+    is_swept, setting = setting is not None, setting or {}
+    if "seed" in setting:
+        options = copy.deepcopy(options)
+        options.set.append(f"evaluation.seed={setting['seed']}")
+    ema = setting.get("ema", not options.online)
     if not is_weights_file(options.checkpoint):
         folder = newest_of(options.checkpoint)
         if "classifier" in read_manifest(folder):
-            return _of_classifier(options, folder, device)
-    given = given_model(options)
+            return _of_classifier(options, folder, ema, device)
+    given = given_model(options, ema)
     text = given.config()
     config = {} if text is None else parse(text, f"The config of {given.path}")
     config, protocol = _protocol(options, config)
     dataset = dataset_for(config, protocol, device)
-    judges = judges_of(config.get("objective"), protocol)
     return evaluate_model(
-        given.model.to(device), dataset, protocol, options.nfe, **_work(options), judges=judges
+        given.model.to(device),
+        dataset,
+        protocol,
+        setting.get("nfe", options.nfe),
+        **_work(options),
+        judges=judges_of(config.get("objective"), protocol),
+        guidance=setting.get("guidance"),
+        keep=is_swept,
     )
 
 
-def _of_classifier(options: Any, folder: str, device: Any) -> dict[str, Any] | None:
+def _of_classifier(
+    options: Any, folder: str, ema: bool | float, device: Any
+) -> dict[str, Any] | None:
     from afmlib.config.yaml_files import parse
     from afmlib.evaluation import evaluate_classifier
     from afmlib.io.checkpoint import read_config
@@ -169,7 +223,7 @@ def _of_classifier(options: Any, folder: str, device: Any) -> dict[str, Any] | N
             option = f"--{name.replace('_', '-')}"
             raise ValueError(f"A classifier is not sampled: remove {option}.")
     config, protocol = _protocol(options, parse(read_config(folder), f"The config of {folder}"))
-    classifier = load_classifier(folder, not options.online, device)
+    classifier = load_classifier(folder, ema, device)
     dataset = build_dataset(config["data"]).to(device)
     return evaluate_classifier(classifier, dataset, protocol)
 

@@ -11,6 +11,7 @@ __all__ = [
     "given_model",
     "is_latent",
     "newest_of",
+    "pinned",
     "report_plugin_files",
     "require_writable",
 ]
@@ -58,6 +59,18 @@ def newest_of(path: str) -> str:
     networks = [f"{role}{average}" for role in LOADERS for average in ("", "_ema")]
     files = ["config.yaml", *(f"{network}.safetensors" for network in [*networks, "autoencoder"])]
     return processes.from_first(find_checkpoint(path, files) if processes.rank() == 0 else path)
+
+
+def pinned(path: str) -> str:
+    """Returns a checkpoint that stays the same while its run trains: a folder, or the file itself.
+
+    Raises:
+        CheckpointError: If there is no checkpoint.
+    """
+    if is_weights_file(path):
+        return path
+    copied = processes.from_first(hub_copy(path) if processes.rank() == 0 else "")
+    return copied if storage.exists(storage.join(copied, INDEX)) else newest_of(copied)
 
 
 def require_writable(path: str) -> None:
@@ -114,34 +127,38 @@ class GivenModel:
         return read_config(self.path)
 
 
-def given_model(options: Any) -> GivenModel:
+def given_model(options: Any, ema: bool | float | None = None) -> GivenModel:
     """Loads the model of ``--checkpoint``, ``--online``, ``--repeats`` and so on.
+
+    Args:
+        options: The options of the command.
+        ema: The weights, as `load_checkpoint` takes them. Defaults to those of ``--online``.
 
     Raises:
         ValueError: If an option does not apply to the checkpoint.
         CheckpointError: If there is no model, or it is corrupt.
     """
+    ema = not options.online if ema is None else ema
     if is_weights_file(options.checkpoint):
-        return GivenModel(_official(options), options.checkpoint, None, None)
+        return GivenModel(_official(options, ema), options.checkpoint, None, None)
     for name in ("repeats", "prediction", "num_heads"):
         if getattr(options, name) is not None:
             raise ValueError(
                 f"--{name.replace('_', '-')} is for official checkpoints; {options.checkpoint} "
                 "stores it."
             )
-    copied = processes.from_first(hub_copy(options.checkpoint) if processes.rank() == 0 else "")
-    if storage.exists(storage.join(copied, INDEX)):
-        model = load_checkpoint(copied)
-        return GivenModel(model, copied, model.class_names or None, None)
-    folder = newest_of(copied)
+    folder = pinned(options.checkpoint)
+    if storage.exists(storage.join(folder, INDEX)):
+        model = load_checkpoint(folder)
+        return GivenModel(model, folder, model.class_names or None, None)
     manifest = read_manifest(folder)
-    model = load_checkpoint(folder, ema=not options.online)
+    model = load_checkpoint(folder, ema)
     return GivenModel(model, folder, model.class_names or None, manifest)
 
 
-def _official(options: Any) -> SampleModel:
+def _official(options: Any, ema: bool | float) -> SampleModel:
     path = options.checkpoint
-    if options.online:
+    if ema is not True:
         raise ValueError(f"--online is for a run; {path} has only one set of weights.")
     copy_for_all(path)
     # If the file name has a number of steps, sampling checks --nfe against it.

@@ -79,9 +79,18 @@ class EMAConfig:
     warmup: bool = False
     """Whether the decay after k updates is at most (1 + k) / (10 + k)."""
 
+    decays: Sequence[float] = ()
+    """Decays of more EMAs, which checkpoints store: see ``afmlib evaluate --sweep ema``."""
+
     def __post_init__(self) -> None:
-        if not 0 <= self.decay < 1:
-            raise ConfigError(f"decay must be in [0, 1), got {self.decay}.")
+        for decay in (self.decay, *self.decays):
+            if not 0 <= decay < 1:
+                raise ConfigError(f"decay must be in [0, 1), got {decay}.")
+        if len({self.decay, *self.decays}) <= len(self.decays):
+            raise ConfigError(
+                f"decays must differ from one another and from decay {self.decay}, got "
+                f"{list(self.decays)}."
+            )
 
 
 @dataclass

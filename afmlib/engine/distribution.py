@@ -165,7 +165,7 @@ class ShardedDataParallel(Distribution):
             self.networks[player] = objective.get_submodule(player)
         mesh = self._mesh(device)
         # Samples and slopes of a penalty are computed without autocast, which needs whole weights.
-        whole = {objective.ema_name}
+        whole = {objective.ema_name, *objective.averages}
         if any(isinstance(module, GradientPenalty) for module in objective.modules()):
             whole.add("discriminator")
         for name in objective.network_names:

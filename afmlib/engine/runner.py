@@ -181,6 +181,7 @@ class Runner(MMEngineRunner):
         objective.to(self.device)
         if config.precision == "float64":
             objective.double()
+        objective.add_averages(config.ema.decays)
         if config.precision == "tf32":
             torch.set_float32_matmul_precision("high")
         objective.total_images = config.num_images

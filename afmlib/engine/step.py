@@ -119,7 +119,11 @@ class TrainingStep:
         for buffer, value in zip(buffers, before, strict=True):
             buffer.copy_(torch.where(failed, value, buffer))
         if player == objective.ema_player:
-            objective.update_ema(self._next_ema_decay(failed))
+            self.ema_updates += 1
+            objective.update_ema(self._ema_decay(self.ema.decay, failed))
+            for name, decay in objective.averages.items():
+                average = objective.get_submodule(name)
+                objective.move_average(average, self._ema_decay(decay, failed))
         return numbers
 
     def check(self) -> None:
@@ -133,10 +137,9 @@ class TrainingStep:
             self.ema_updates -= last.player == self.objective.ema_player
             raise TrainingError(f"{last.complaint()}: nothing was updated with it.")
 
-    def _next_ema_decay(self, skip: Tensor) -> Tensor:
-        self.ema_updates += 1
+    def _ema_decay(self, decay: float, skip: Tensor) -> Tensor:
         warmup = (1 + self.ema_updates) / (10 + self.ema_updates)
-        decay = min(self.ema.decay, warmup) if self.ema.warmup else self.ema.decay
+        decay = min(decay, warmup) if self.ema.warmup else decay
         return torch.full_like(_widen(skip), decay).masked_fill_(skip, 1.0)
 
     def accumulate(

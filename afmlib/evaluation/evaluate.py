@@ -15,6 +15,7 @@ __all__ = [
 ]
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -36,7 +37,7 @@ from afmlib.evaluation.sources import FileSource, ModelSource, SampleSource
 from afmlib.interfaces import Classifier, Dataset, Objective, SampleModel
 from afmlib.io import storage
 from afmlib.metrics.evaluation import EvaluationData
-from afmlib.sampling import DEFAULT_BATCH_SIZE
+from afmlib.sampling import DEFAULT_BATCH_SIZE, guided
 from afmlib.typing import Labels, Latents
 
 Result = TypeVar("Result")
@@ -113,6 +114,8 @@ def evaluate_model(
     work_dir: str | None = None,
     resume: bool = False,
     judges: Sequence[str] = (),
+    guidance: float | None = None,
+    keep: bool = False,
 ) -> dict[str, Any] | None:
     """Samples a model with all processes, and evaluates the samples in the first one.
 
@@ -126,6 +129,8 @@ def evaluate_model(
         resume: Whether to resume from ``work_dir``.
         judges: The extractors of the protocol that the training used, for the record: see
             :func:`afmlib.evaluation.judges.judges_of`.
+        guidance: The guidance scale of the samples. Defaults to that of the model.
+        keep: Whether the result stays in ``work_dir``, from which ``resume`` then takes it.
 
     Returns:
         ``protocol`` and ``values``, in the first process; None in the others.
@@ -136,10 +141,12 @@ def evaluate_model(
         EvaluationError: If a metric cannot be computed.
         FileExistsError: If ``work_dir`` holds a part of this evaluation, and ``resume`` is False.
     """
+    if guidance is not None:
+        model = guided(model, guidance)
     source = ModelSource(model, dataset, config, nfe)
-    source.provenance = {**source.provenance, "judge_in_training": judges}
+    source.provenance = {**source.provenance, "judge_in_training": judges, "guidance": guidance}
     device = next((weights.device for weights in model.parameters()), torch.device("cpu"))
-    return _evaluate(source, dataset, config, device, progress, work_dir, resume)
+    return _evaluate(source, dataset, config, device, progress, work_dir, resume, keep)
 
 
 def evaluate_file(
@@ -216,6 +223,7 @@ def _evaluate(
     progress: bool,
     work_dir: str | None,
     resume: bool,
+    keep: bool = False,
 ) -> dict[str, Any] | None:
     def build() -> Evaluator:
         evaluator = Evaluator.of(config, source.shape, source.latent_scale, dataset)
@@ -224,30 +232,38 @@ def _evaluate(
 
     evaluator = _together(build)
     size = min(config.batch_size or DEFAULT_BATCH_SIZE, source.count)
-    shards = Shards()
+    shards, finished, result = Shards(), None, None
     if work_dir is not None and processes.rank() == 0:
         # The name of the folder holds everything that the rows depend on.
-        key = key_of(
-            {
-                "source": source.identity(),
-                "count": source.count,
-                "batch_size": size,
-                "extractor": evaluator.extractor and evaluator.extractor.name,
-                "representations": [one.name for one in evaluator.representations],
-                "autoencoder": evaluator.autoencoder_name,
-                "round_images": config.round_images,
-                "kept": sorted(evaluator.requires),
-                "version": VERSION,
-            }
-        )
-        shards = Shards(storage.join(work_dir, f"parts-{key}"))
-        if resume:
+        identity = {
+            "source": source.identity(),
+            "count": source.count,
+            "batch_size": size,
+            "extractor": evaluator.extractor and evaluator.extractor.name,
+            "representations": [one.name for one in evaluator.representations],
+            "autoencoder": evaluator.autoencoder_name,
+            "round_images": config.round_images,
+            "kept": sorted(evaluator.requires),
+            "version": VERSION,
+        }
+        shards = Shards(storage.join(work_dir, f"parts-{key_of(identity)}"))
+        if keep:
+            compared = [str(config.metrics), _reference(evaluator, dataset), config.name]
+            key = key_of({**identity, "compared": compared})
+            finished = storage.join(work_dir, f"result-{key}.json")
+        if finished and resume and storage.exists(finished):
+            result = dict(json.loads(storage.read_bytes(finished)))
+        elif resume:
             shards.load()
         elif not shards.is_empty():
             raise FileExistsError(
                 f"{shards.folder} holds a part of this evaluation: resume it with --resume, or use "
                 "another --work-dir."
             )
+
+    result = processes.from_first(result)
+    if result is not None:
+        return result if processes.rank() == 0 else None
 
     def make(rows: Sequence[int]) -> dict[str, Tensor]:
         images = evaluator.decode(source.make(rows))
@@ -260,8 +276,11 @@ def _evaluate(
     with processes.leading():
         noises = source.noises() if "noises" in evaluator.requires else None
         values = _values(evaluator, kept, source.labels, noises, dataset, config.seed)
+    result = _result(evaluator, source.count, dataset, config, source.provenance, values)
+    if finished is not None:
+        storage.write_atomically(finished, json.dumps(result).encode())
     shards.remove()
-    return _result(evaluator, source.count, dataset, config, source.provenance, values)
+    return result
 
 
 def _together(make: Callable[[], Result]) -> Result:
@@ -305,6 +324,14 @@ def _values(
     return compute_metrics(evaluator.metrics, evaluation)
 
 
+def _reference(evaluator: Evaluator, dataset: Dataset | None) -> str:
+    if evaluator.reference is not None:
+        return str(evaluator.reference)
+    return (
+        "none" if dataset is None else f"{type(dataset).__name__}, {len(dataset)} training samples"
+    )
+
+
 def _result(
     evaluator: Evaluator,
     count: int,
@@ -313,16 +340,11 @@ def _result(
     provenance: Mapping[str, Any],
     values: Mapping[str, float],
 ) -> dict[str, Any]:
-    reference = "none"
-    if evaluator.reference is not None:
-        reference = str(evaluator.reference)
-    elif dataset is not None:
-        reference = f"{type(dataset).__name__}, {len(dataset)} training samples"
     protocol = EvalProtocol(
         extractor=evaluator.extractor.name if evaluator.extractor else None,
         metrics=tuple(name_of(spec) for spec in config.metrics),
         num_samples=count,
-        reference=reference,
+        reference=_reference(evaluator, dataset),
         name=config.name,
         autoencoder=evaluator.autoencoder_name,
         round_images=config.round_images,

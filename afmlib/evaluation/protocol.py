@@ -14,7 +14,7 @@ import torch
 from afmlib.ops.seeding import permutation
 from afmlib.typing import Labels
 
-OPTIONAL = ("autoencoder", "round_images", "representations", "judge_in_training")
+OPTIONAL = ("autoencoder", "round_images", "representations", "judge_in_training", "guidance")
 
 VERSION = 1
 """Increased when any number would change for the same samples."""
@@ -70,6 +70,9 @@ class EvalProtocol:
 
     judge_in_training: Sequence[str] = ()
     """The names of extractors of this protocol that the training used. Such numbers never rank."""
+
+    guidance: float | None = None
+    """The guidance scale of the samples; None for that of the model."""
 
     version: int = VERSION
     """The version of the metrics."""

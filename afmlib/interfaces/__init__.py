@@ -40,6 +40,7 @@ __all__ = [
     "Statistics",
     "Terms",
     "TransportField",
+    "average_name",
 ]
 
 from afmlib.interfaces.data import (
@@ -80,6 +81,7 @@ from afmlib.interfaces.objective import (
     Objective,
     Schedule,
     Terms,
+    average_name,
 )
 from afmlib.interfaces.sampling import (
     Conventions,

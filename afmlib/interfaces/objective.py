@@ -8,6 +8,7 @@ __all__ = [
     "Objective",
     "Schedule",
     "Terms",
+    "average_name",
 ]
 
 import copy
@@ -133,6 +134,16 @@ class Discretization(ABC):
         """
 
 
+def average_name(network: str, decay: float) -> str:
+    """Returns the name of the EMA of a network with a decay of ``ema.decays``.
+
+    Example:
+        >>> average_name("generator", 0.999)
+        'generator_ema_0_999'
+    """
+    return f"{network}_ema_{float(decay)!r}".replace(".", "_")
+
+
 class Objective(nn.Module, ABC):
     """The networks to train, and the loss of each player.
 
@@ -192,6 +203,8 @@ class Objective(nn.Module, ABC):
             raise ValueError(f"nfe must be a positive integer or 'any', got {nfe!r}.")
         self.add_module(self.ema_player, network)
         self.add_module(self.ema_name, copy.deepcopy(network).requires_grad_(False).eval())
+        self.averages: dict[str, float] = {}
+        """The names of more EMAs of the same network, and their decays: see `add_averages`."""
         self.parameterization = parameterization
         self.nfe: int | Literal["any"] = nfe
         self.any_nfe = any_nfe or nfe == "any"
@@ -234,6 +247,20 @@ class Objective(nn.Module, ABC):
         """Changes one of the `settings`."""
         raise KeyError(f"{type(self).__name__} has no setting {name!r}.")
 
+    @classmethod
+    def with_guidance(cls, parameterization: Parameterization, scale: float) -> Parameterization:
+        """Returns how samples are read at another guidance scale. Default: an error.
+
+        Args:
+            parameterization: That of a model which this objective trained.
+            scale: The guidance scale.
+
+        Raises:
+            ValueError: If the network gets no guidance scale, or cannot get this one.
+        """
+        del parameterization, scale
+        raise ValueError(f"This model of {cls.__name__} takes no guidance scale when sampled.")
+
     # --- What all objectives share ---
 
     @property
@@ -248,8 +275,18 @@ class Objective(nn.Module, ABC):
 
     @property
     def network_names(self) -> list[str]:
-        """The players and the EMA: the networks that a checkpoint stores one by one."""
-        return [*self.players, self.ema_name]
+        """The players and the EMAs: the networks that a checkpoint stores one by one."""
+        return [*self.players, self.ema_name, *self.averages]
+
+    def add_averages(self, decays: Sequence[float]) -> None:
+        """Adds an EMA of the same network for each decay. Checkpoints store them for comparison.
+
+        The training step moves them with `move_average`.
+        """
+        for decay in decays:
+            name = average_name(self.ema_player, decay)
+            self.add_module(name, copy.deepcopy(self.ema))
+            self.averages[name] = decay
 
     @torch.no_grad()
     def update_ema(self, decay: float | Tensor) -> None:
@@ -273,8 +310,10 @@ class Objective(nn.Module, ABC):
             target.copy_(source)
 
     def restart_ema(self) -> None:
-        """Copies the weights to the EMA, after they were loaded."""
-        self.ema.load_state_dict(self.get_submodule(self.ema_player).state_dict())
+        """Copies the weights to the EMAs, after they were loaded."""
+        online = self.get_submodule(self.ema_player).state_dict()
+        for name in (self.ema_name, *self.averages):
+            self.get_submodule(name).load_state_dict(online)
 
     @property
     def sample_model(self) -> SampleModel | None:

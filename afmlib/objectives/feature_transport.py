@@ -32,6 +32,7 @@ from afmlib.interfaces import (
     FeatureExtractor,
     Generator,
     Objective,
+    Parameterization,
     Terms,
     TransportField,
 )
@@ -134,6 +135,14 @@ class FeatureTransport(Objective):
         )
         self.max_guidance = max_guidance
         self.guidance_power = guidance_power
+
+    @classmethod
+    def with_guidance(cls, parameterization: Parameterization, scale: float) -> Parameterization:
+        if not isinstance(parameterization, ConditionedSample):
+            return super().with_guidance(parameterization, scale)
+        if not scale >= 1:
+            raise ValueError(f"A guidance scale of {cls.__name__} is at least 1, got {scale}.")
+        return ConditionedSample([scale])
 
     def draw(
         self, latents: Latents, generator: RandomSource | None = None

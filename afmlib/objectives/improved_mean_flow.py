@@ -41,7 +41,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from afmlib.interfaces import DirectionalDerivative, Generator, Terms
+from afmlib.interfaces import DirectionalDerivative, Generator, Parameterization, Terms
 from afmlib.objectives.mean_flow import MeanFlow, MeanFlowDraws
 from afmlib.ops.drawing import RandomSource, chosen_rows, normal_like, uniform_like
 from afmlib.ops.flow import expand, interpolate
@@ -120,6 +120,17 @@ class ImprovedMeanFlow(MeanFlow):
         self.parameterization = parameterization(numbers)
         self.predicts_samples = predicts_samples
         self.max_omega = max_omega
+
+    @classmethod
+    def with_guidance(cls, parameterization: Parameterization, scale: float) -> Parameterization:
+        if (
+            not isinstance(parameterization, ConditionedSample | ConditionedVelocity)
+            or len(parameterization.conditions) != 3
+        ):
+            return super().with_guidance(parameterization, scale)
+        if not scale >= 1:
+            raise ValueError(f"A guidance scale of {cls.__name__} is at least 1, got {scale}.")
+        return type(parameterization)([1 - 1 / scale, *parameterization.conditions[1:]])
 
     def draw(
         self, latents: Latents, generator: RandomSource | None = None

@@ -31,7 +31,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from afmlib.interfaces import Generator, Objective, Terms
+from afmlib.interfaces import Generator, Objective, Parameterization, Terms
 from afmlib.nn.attention import require_capabilities
 from afmlib.ops.drawing import RandomSource, normal_like, normal_numbers, uniform_like
 from afmlib.ops.flow import expand, interpolate
@@ -112,6 +112,17 @@ class TerminalVelocityMatching(Objective):
         self.generator_target = copy.deepcopy(self.ema)
         self.guidance_scale = guidance_scale
         self.target_decay = target_decay
+
+    @classmethod
+    def with_guidance(cls, parameterization: Parameterization, scale: float) -> Parameterization:
+        if (
+            not isinstance(parameterization, ConditionedVelocity)
+            or len(parameterization.conditions) != 1
+        ):
+            return super().with_guidance(parameterization, scale)
+        if not scale >= 1:
+            raise ValueError(f"A guidance scale of {cls.__name__} is at least 1, got {scale}.")
+        return ConditionedVelocity([1 / scale], factor=scale)
 
     def draw(
         self, latents: Latents, generator: RandomSource | None = None

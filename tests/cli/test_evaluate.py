@@ -9,12 +9,14 @@ import official_layout as layout
 import pytest
 import torch
 
-from afmlib import build_dataset, build_generator
+from afmlib import build_dataset, build_generator, load_checkpoint
 from afmlib.cli import main
-from afmlib.config import check_protocol, load_protocol
-from afmlib.evaluation import balanced_labels
+from afmlib.config import EvaluationConfig, check_protocol, load_protocol
+from afmlib.evaluation import balanced_labels, evaluate_model
+from afmlib.evaluation.sources import ModelSource
 from afmlib.interfaces import Autoencoder, Conventions, FeatureExtractor, Metric, Number
 from afmlib.io.checkpoint import save_checkpoint
+from afmlib.parameterizations import ConditionedVelocity
 from afmlib.registry import AUTOENCODERS, EXTRACTORS, METRICS
 
 DIT = dict(type="DiTGenerator", input_size=8, in_channels=1, hidden_size=16, depth=1, num_heads=2)
@@ -130,16 +132,90 @@ def test_sweep_evaluates_all_combinations(here, capsys):
 @pytest.mark.parametrize(
     ("sweep", "message"),
     [
-        (["guidance=1,2"], "--sweep takes ema, nfe, seed, got 'guidance'"),
+        (["cfg=1,2"], "--sweep takes ema, guidance, nfe, seed, got 'cfg'"),
+        (["guidance=1,2"], "AdversarialFlow takes no guidance scale when sampled"),
+        (["ema=true,0.9"], "has no EMA of decay 0.9: set ema.decays of its run"),
         (["nfe=1,x"], "--sweep nfe has a wrong value: '1,x'"),
+        (["seed"], "--sweep seed has a wrong value: ''"),
         (["nfe=1", "nfe=2"], "--sweep nfe is given twice"),
     ],
 )
-def test_wrong_sweeps(here, capsys, sweep, message):
+def test_wrong_sweeps(here, capsys, monkeypatch, sweep, message):
+    monkeypatch.setattr("afmlib.evaluation.evaluate_model", None)  # Found before any evaluation.
     words = [word for text in sweep for word in ("--sweep", text)]
 
     assert run("evaluate", "--checkpoint", "run", *words) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.fixture
+def guided(here):
+    """A checkpoint of improved MeanFlow, with another EMA of the decay 0.5."""
+    spec = dict(
+        DIT, num_classes=10, num_conditions=3, use_timestep_tgt=True, time_pair="difference"
+    )
+    networks = {}
+    for name in ("generator", "generator_ema", "generator_ema_0_5"):
+        generator = build_generator(spec)
+        for parameter in generator.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+        networks[name] = generator.state_dict()
+    conventions = Conventions(
+        "ImprovedMeanFlow",
+        "ConditionedVelocity",
+        1,
+        True,
+        10,
+        (1, 8, 8),
+        parameterization_arguments=dict(conditions=[0.5, 0.25, 0.75], factor=1.0),
+    )
+    manifest = dict(generator=spec, conventions=conventions.as_dict(), num_images=64)
+    config = (
+        "data: {type: Digits}\nevaluation: {metrics: [Diversity], num_samples: 20}\n"
+        "ema: {decay: 0.9, decays: [0.5]}\n"
+    )
+    save_checkpoint("guided/checkpoints/000000064", networks, {}, config, manifest)
+    return "guided"
+
+
+def test_sweep_of_all_weights_and_guidance(guided):
+    sweep = ("--sweep", "ema", "--sweep", "guidance=1,2,4")
+    assert run("evaluate", "--checkpoint", guided, *sweep, "--out", "numbers.json") == 0
+
+    rows = numbers()
+    assert [tuple(row["setting"].values()) for row in rows] == [
+        (ema, scale) for ema in (True, 0.5, False) for scale in (1.0, 2.0, 4.0)
+    ]
+    assert len({row["values"]["diversity"] for row in rows}) == 9
+    assert [row["protocol"]["guidance"] for row in rows] == [1.0, 2.0, 4.0] * 3
+    for row in rows:
+        model = load_checkpoint(guided, ema=row["setting"]["ema"])
+        scale = row["setting"]["guidance"]
+        model.parameterization = ConditionedVelocity([1 - 1 / scale, 0.25, 0.75])
+        config = EvaluationConfig(metrics=["Diversity"], num_samples=20)
+        expected = evaluate_model(model, build_dataset("Digits"), config)
+        assert row["values"] == expected["values"]
+
+
+def test_sweep_resumes_with_the_same_numbers(guided, monkeypatch):
+    sweep = ("evaluate", "--checkpoint", guided, "--sweep", "guidance=1,2", "--work-dir", "work")
+    assert run(*sweep, "--out", "whole.json") == 0
+
+    made, make = [], ModelSource.make
+
+    def stop(self, rows):
+        made.append(self.model.parameterization.conditions[0])
+        if made.count(0.5) == 1:
+            raise KeyboardInterrupt
+        return make(self, rows)
+
+    sweep = [*sweep[:-1], "other", "--set", "evaluation.batch_size=10"]
+    monkeypatch.setattr(ModelSource, "make", stop)
+    assert run(*sweep) == 130
+    assert run(*sweep, "--resume", "--out", "numbers.json") == 0
+
+    assert made == [0.0, 0.0, 0.5, 0.5, 0.5]  # The first scale is not sampled again.
+    assert [row["values"] for row in numbers()] == [row["values"] for row in numbers("whole.json")]
 
 
 def make_reference(*options):

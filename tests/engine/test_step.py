@@ -13,6 +13,7 @@ from mmengine.hooks import Hook
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from afmlib import load_checkpoint
 from afmlib.config import ConfigError
 from afmlib.engine import Runner, TrainingError, TrainingStep
 from afmlib.engine.step import FiniteCheck, TrainingMetrics
@@ -214,6 +215,42 @@ def test_ema_decay_warms_up(run, monkeypatch):
     run("ema={decay: 0.25, warmup: true}")
 
     assert decays == [2 / 11] + [0.25] * (len(decays) - 1)
+
+
+def test_more_emas_follow_their_recursion(run, tmp_path, monkeypatch):
+    move, online, starts = Objective.move_average, [], {}
+
+    def keep(self, average, decay):
+        if average is self.ema:
+            online.append(copy.deepcopy(self.generator.state_dict()))
+        starts.setdefault(average, copy.deepcopy(average.state_dict()))
+        move(self, average, decay)
+
+    monkeypatch.setattr(Objective, "move_average", keep)
+    runner = run("ema={decay: 0.9, decays: [0.5, 0.75], warmup: true}")
+
+    assert len(online) == 8
+    for decay in (0.5, 0.75):
+        found = runner.objective.get_submodule(f"generator_ema_{decay}".replace(".", "_"))
+        expected = starts[found]
+        for k, state in enumerate(online, 1):
+            d = min(decay, (1 + k) / (10 + k))
+            expected = {name: d * x + (1 - d) * state[name] for name, x in expected.items()}
+        stored = load_checkpoint(str(tmp_path / "run"), ema=decay).generator.state_dict()
+        for name, value in found.state_dict().items():
+            torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-6)
+            assert torch.equal(stored[name], value)
+
+
+def test_more_emas_survive_a_resume(run, tmp_path):
+    common = ("ema={decay: 0.9, decays: [0.5], warmup: true}", "objective.ot_scale=0.2")
+    whole = run(*common, "num_images=48", work_dir=tmp_path / "whole")
+    run(*common, "num_images=24", work_dir=tmp_path / "parts")
+
+    resumed = run(*common, "num_images=48", work_dir=tmp_path / "parts", resume=True)
+
+    states = [runner.objective.generator_ema_0_5.state_dict() for runner in (whole, resumed)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
 # --- The step ---

@@ -75,7 +75,7 @@ CASES = {
             "updates.discriminator=2",
         ],
     ),
-    "afm": ("afm_digits", ["sample_every=8"]),
+    "afm": ("afm_digits", ["sample_every=8", "ema.decays=[0.5]"]),
     "few": ("afm_digits", ["objective.gp_fraction=0.125"]),  # One row: half the parts have none.
     "clipped": ("afm_digits", ["optimizers.generator.clip_grad_norm=1e-3"]),
     "any": ("afm_any_digits", ["objective.prediction=velocity"]),

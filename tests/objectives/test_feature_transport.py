@@ -14,6 +14,7 @@ from afmlib.losses.feature_transport import FeatureTransportLoss
 from afmlib.losses.transport_fields import Drift, Sinkhorn
 from afmlib.networks.mlp import MLPGenerator
 from afmlib.objectives.feature_transport import FeatureTransport
+from afmlib.sampling import guided
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -226,12 +227,12 @@ def test_banks_hold_the_latest_samples(seed, num_positives, num_negatives):
 
 
 def test_banks_are_part_of_the_state():
-    loss = FeatureTransportLoss(Drift(), [1], 3, 2, 4, 5).double()
+    loss = FeatureTransportLoss(Drift(), [1], 3, 2, 4, 8).double()
     labels = torch.arange(6) % 3
     given = torch.randn(6, 1), labels, labels.sort()[0], torch.full((6,), 2.0)
     rows = torch.randn(6, 1, requires_grad=True)
     loss(rows, *given).backward()
-    other = FeatureTransportLoss(Drift(), [1], 3, 2, 4, 5).double()
+    other = FeatureTransportLoss(Drift(), [1], 3, 2, 4, 8).double()
 
     other.load_state_dict(loss.state_dict())
 
@@ -340,6 +341,14 @@ def test_guidance_scales_follow_their_density(power):
     assert scales.min() >= 1
     assert scales.max() <= 4
     assert scales.mean().item() == pytest.approx(mean.item(), rel=0.02)
+
+
+def test_another_guidance_scale_of_samples():
+    model = objective_of(max_guidance=4.0, conditions=1).sample_model
+
+    assert guided(model, 2.0).parameterization.conditions == [2.0]
+    with pytest.raises(ValueError, match="FeatureTransport takes no guidance scale"):
+        guided(objective_of().sample_model, 2.0)
 
 
 @pytest.mark.parametrize(

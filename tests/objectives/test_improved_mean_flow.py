@@ -11,6 +11,7 @@ from afmlib.interfaces import Generator
 from afmlib.networks.dit import DiTGenerator
 from afmlib.objectives.improved_mean_flow import ImprovedMeanFlow
 from afmlib.parameterizations import ConditionedSample, ConditionedVelocity
+from afmlib.sampling import guided
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -231,6 +232,26 @@ def test_samples_have_the_trained_guidance():
         "conditions": [0.75, 0.25, 0.5],
         "factor": 1.0,
     }
+
+
+@pytest.mark.parametrize("predicts_samples", [False, True])
+def test_another_guidance_scale_keeps_the_interval(predicts_samples):
+    objective = ImprovedMeanFlow(
+        transformer(**GUIDED),
+        predicts_samples=predicts_samples,
+        max_omega=8.0,
+        sample_interval=(0.25, 0.5),
+    )
+
+    model = guided(objective.sample_model, 4.0)
+
+    assert type(model.parameterization) is type(objective.parameterization)
+    assert model.conventions.parameterization_arguments["conditions"] == [0.75, 0.25, 0.5]
+    assert model.generator is objective.generator_ema
+    with pytest.raises(ValueError, match=r"at least 1, got 0.5"):
+        guided(model, 0.5)
+    with pytest.raises(ValueError, match="ImprovedMeanFlow takes no guidance scale"):
+        guided(ImprovedMeanFlow(transformer()).sample_model, 2.0)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -10,6 +10,7 @@ from afmlib import sample
 from afmlib.engine.distribution import ShardedDataParallel
 from afmlib.networks.dit import DiTGenerator
 from afmlib.objectives.terminal_velocity import TerminalVelocityMatching
+from afmlib.sampling import guided
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -165,6 +166,22 @@ def test_samples_are_scaled_by_guidance():
 
     velocity = generator(noises, labels, ones, 0 * ones, 0.5 * ones[:, None])
     torch.testing.assert_close(made, noises - 2 * velocity)
+
+
+def test_another_guidance_scale_changes_condition_and_factor():
+    generator = transformer(class_dropout_prob=0.25, num_conditions=1)
+    model = guided(TerminalVelocityMatching(generator, guidance_scale=2.0).sample_model, 1.25)
+    noises, labels, ones = torch.randn(3, 2, 4, 4), torch.arange(3), torch.ones(3)
+
+    made = sample(model, [0, 1, 2], noises=noises)
+
+    velocity = generator(noises, labels, ones, 0 * ones, 0.8 * ones[:, None])
+    torch.testing.assert_close(made, noises - 1.25 * velocity)
+    with pytest.raises(ValueError, match=r"at least 1, got 0.5"):
+        guided(model, 0.5)
+    fixed = TerminalVelocityMatching(transformer(class_dropout_prob=0.25), guidance_scale=2.0)
+    with pytest.raises(ValueError, match="TerminalVelocityMatching takes no guidance scale"):
+        guided(fixed.sample_model, 1.25)
 
 
 def test_fused_layer_norm_raises():

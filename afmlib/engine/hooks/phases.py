@@ -174,7 +174,10 @@ class PhaseHook(Hook):
 
     def _do(self, runner: Any, action: Action) -> None:
         if action.restore_from is not None:
-            self.snapshots.restore(runner.step, action.restore, action.restore_from)
+            names = list(action.restore)
+            if runner.objective.ema_name in names:
+                names += runner.objective.averages
+            self.snapshots.restore(runner.step, names, action.restore_from)
         if action.reload_ema:
             _reload_ema(runner)
         self.settings |= action.changes
