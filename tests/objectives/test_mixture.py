@@ -38,6 +38,10 @@ OBJECTIVES = {
         dict(type="SoFlow", consistency_fraction=0.5, weight_power=0.5),
         BOTH_TIMES | dict(time_pair="difference", time_scale=1.0),
     ),
+    "terminal_velocity": (
+        dict(type="TerminalVelocityMatching", target_decay=0.9),
+        BOTH_TIMES | dict(time_pair="difference", time_scale=1.0),
+    ),
     "consistency": (
         dict(
             type="ConsistencyTraining",
@@ -105,11 +109,7 @@ def train(objective):
             sum(terms.values()).backward()
             optimizer.param_groups[0]["lr"] = LR * (1 - step / STEPS)
             optimizer.step()
-        pairs = zip(
-            objective.generator_ema.parameters(), objective.generator.parameters(), strict=True
-        )
-        for average, online in pairs:
-            average.lerp_(online.detach(), 0.05)
+        objective.update_ema(0.95)  # With that of TVM's targets.
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
