@@ -420,7 +420,7 @@ def guided(model: SampleModel, scale: float) -> SampleModel:
         ValueError: If the network gets no guidance scale, or cannot get this one.
         UnknownComponentError: If the objective that trained it is not registered.
     """
-    trained_by: type[Objective] = OBJECTIVES.get(model.conventions.objective)  # type: ignore[assignment]
+    trained_by: type[Objective] = OBJECTIVES.get(model.conventions.objective)
     parameterization = trained_by.with_guidance(model.parameterization, scale)
     conventions = dataclasses.replace(
         model.conventions, parameterization_arguments=parameterization.arguments

@@ -227,10 +227,10 @@ def test_more_emas_follow_their_recursion(run, tmp_path, monkeypatch):
         move(self, average, decay)
 
     monkeypatch.setattr(Objective, "move_average", keep)
-    runner = run("ema={decay: 0.9, decays: [0.5, 0.75], warmup: true}")
+    runner = run("ema={decay: 0.9, decays: [0.125, 0.25], warmup: true}")
 
     assert len(online) == 8
-    for decay in (0.5, 0.75):
+    for decay in (0.125, 0.25):  # Below those of the warm-up, in the end.
         found = runner.objective.get_submodule(f"generator_ema_{decay}".replace(".", "_"))
         expected = starts[found]
         for k, state in enumerate(online, 1):
