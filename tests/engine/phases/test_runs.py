@@ -282,6 +282,30 @@ def test_fixed_schedule_is_applied(tmp_path):
     assert runner.train_loop.has_ended
 
 
+class WatchAverages(Hook):
+    """Notes both EMAs after each iteration."""
+
+    def __init__(self):
+        self.seen = {}
+
+    def after_train_iter(self, runner, **kwargs):
+        networks = (runner.objective.generator_ema, runner.objective.generator_ema_0_5)
+        self.seen[runner.train_loop.num_images] = [
+            [p.detach().clone() for p in network.parameters()] for network in networks
+        ]
+
+
+def test_more_emas_are_restored_with_the_ema(tmp_path):
+    watch = WatchAverages()
+    phases = "phases=[{at: 32, restore: [generator_ema], restore_from: 16}]"
+
+    train(tmp_path, phases, "ema.decays=[0.5]", "num_images=40", hooks=[watch])
+
+    for then, now, later in zip(*(watch.seen[at] for at in (16, 32, 40)), strict=True):
+        assert all(torch.equal(*pair) for pair in zip(then, now, strict=True))
+        assert not all(torch.equal(*pair) for pair in zip(then, later, strict=True))
+
+
 FIRST = "{at: 16, ot_scale: 0.05}"
 BACK = "{at: 48, restore: [discriminator], restore_from: 20}"
 KEPT = ["num_images=64", "checkpoint_every=8", "keep_every=8"]
