@@ -13,6 +13,7 @@ one ``.pt`` per image        ``image`` and ``label``, or ``moments`` and        
 pairs of ``.npy``            ``*_features/0.npy``, ``*_labels/0.npy``           fast-DiT
 HDF5                         ``latents``, ``labels``                            SoFlow
 Arrow                        ``data-00000-of-00001.arrow``                      Hugging Face
+Parquet                      ``train-00000-of-00001.parquet``                   Hugging Face
 CIFAR-10's binary files      ``data_batch_1.bin``, ``test_batch.bin``
 ===========================  =================================================  ==================
 
@@ -37,6 +38,7 @@ import torch
 
 from afmlib.data.image_files import EXTENSIONS
 from afmlib.data.latent_folder import CONVENTIONS, parse_conventions
+from afmlib.data.parquet_images import parquet_index
 from afmlib.data.shard_arrays import (
     CIFAR_BATCHES,
     arrow_index,
@@ -97,6 +99,11 @@ def make_index(path: str) -> ShardIndex:
         return _tars(path, found)
     if found := ending(".arrow"):
         return arrow_index(path, found)
+    if found := ending(".parquet"):
+        return parquet_index(path, found)
+    if "data" in folders and _first_file(path, "data").endswith(".parquet"):  # A clone of the Hub.
+        within = (name for name, _ in walk(path) if name.endswith(".parquet"))
+        return parquet_index(path, sorted(name for name in within if name.startswith("data/")))
     if any(name.endswith("_features") for name in folders):
         return _pairs(path, folders)
     if found := ending(".h5", ".hdf5"):
@@ -118,6 +125,8 @@ def _index_of_file(path: str) -> ShardIndex:
         return hdf5_index(path, [""])
     if name.endswith(".safetensors"):
         return safetensors_index(path, [""])
+    if name.endswith(".parquet"):
+        return parquet_index(path, [""])
     if name.endswith((".tar.gz", ".tgz")):
         raise ValueError(
             f"{path} is compressed, so its samples cannot be read by index. Unpack it with "
@@ -129,17 +138,11 @@ def _index_of_file(path: str) -> ShardIndex:
 def _unknown(path: str, names: Sequence[str]) -> str:
     if {"means.npy", CONVENTIONS} <= set(names):
         return f"{path} was written by afmlib encode: use type: LatentFolder."
-    if any(name.endswith(".parquet") for name in names) or path.endswith(".parquet"):
-        return (
-            f"{path} holds compressed Parquet files, which cannot be read by index. Convert them "
-            "once with the package datasets: datasets.load_dataset('parquet', "
-            f"data_files={path!r})['train'].save_to_disk('FOLDER'). Then set path to the FOLDER."
-        )
     there = f" It holds {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}." if names else ""
     return (
         f"The layout of {path} is unknown.{there} Known are a zip or folder with {LABELS}, "
-        "safetensors, .tar, .pt, .arrow and .h5 files, folders *_features and *_labels, and "
-        f"{CIFAR_BATCHES[0]}. For a folder of images, use type: ImageFolder."
+        "safetensors, .tar, .pt, .arrow, .parquet and .h5 files, folders *_features and *_labels, "
+        f"and {CIFAR_BATCHES[0]}. For a folder of images, use type: ImageFolder."
     )
 
 

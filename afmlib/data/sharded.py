@@ -28,6 +28,7 @@ from torch import Tensor
 from afmlib import processes
 from afmlib.data.image_files import check_flip_probability, decode, scale_and_mirror
 from afmlib.data.latent_folder import CONVENTIONS, MAX_CLASSES, TIME
+from afmlib.data.parquet_images import PARQUET, read_parquet
 from afmlib.data.shard_index import Array, ShardIndex, load_index, save_index
 from afmlib.data.shard_layouts import make_index
 from afmlib.data.shard_parts import array_of, plain_data
@@ -88,7 +89,7 @@ def _holds_images(index: ShardIndex) -> bool:
 
 
 class ShardedImages(Dataset):
-    """Images in [-1, 1] of a zip, tar, Arrow or binary file, or of a folder of such files.
+    """Images in [-1, 1] of a zip, tar, Arrow, Parquet or binary file, or of a folder of such files.
 
     Args:
         path: The file or folder: a path or a URL. `afmlib.data.shard_layouts` lists the layouts.
@@ -156,7 +157,8 @@ class ShardedImages(Dataset):
         """
         rows = np.asarray(indices, np.int64)
         places = rows if self._rows is None else self._rows[rows]
-        contents = self.index.read(places)
+        read = read_parquet if self.index.info["layout"] == PARQUET else ShardIndex.read
+        contents = read(self.index, places)
         images = [self._decode(row, views[0]) for row, views in zip(places, contents, strict=True)]
         return torch.stack(images), self.labels[torch.from_numpy(rows)]
 

@@ -9,9 +9,12 @@ import uuid
 import zipfile
 from pathlib import Path
 
+import datasets
 import fsspec
 import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -252,14 +255,12 @@ def test_cifar(tmp_path, place):
 
 
 def test_arrow_of_hugging_face(tmp_path):
-    datasets = pytest.importorskip("datasets")
     features = datasets.Features(
         image=datasets.Image(), label=datasets.ClassLabel(names=["a", "b", "c"])
     )
     rows = dict(image=[{"bytes": png(p), "path": None} for p in PIXELS], label=LABELS)
     table = datasets.Dataset.from_dict(rows, features=features)
     table.save_to_disk(tmp_path / "saved", num_shards=2)
-    table.to_parquet(tmp_path / "train-00000.parquet")
 
     data = ShardedImages(str(tmp_path / "saved"), size=8)
 
@@ -267,8 +268,100 @@ def test_arrow_of_hugging_face(tmp_path):
     assert torch.equal(images, torch.from_numpy(PIXELS[[11, 0]]).permute(0, 3, 1, 2))
     assert labels.tolist() == [LABELS[11], LABELS[0]]
     assert data.class_names == ("a", "b", "c")
-    with pytest.raises(ValueError, match="save_to_disk"):
-        ShardedImages(str(tmp_path / "train-00000.parquet"), size=8)
+
+
+def hub_parquet(folder):
+    """The files of a dataset on the Hugging Face Hub, as the package datasets writes them."""
+    features = datasets.Features(
+        img=datasets.Image(), label=datasets.ClassLabel(names=["a", "b", "c"])
+    )
+    parts = {"train-00000-of-00002": range(5), "train-00001-of-00002": range(5, 9)}
+    parts |= {"validation-00000-of-00001": range(9, NUM), "test-00000-of-00001": range(2)}
+    (folder / "data").mkdir(parents=True)
+    for name, rows in parts.items():
+        content = dict(
+            img=[{"bytes": png(PIXELS[row]), "path": f"{row}.png"} for row in rows],
+            label=[LABELS[row] if name.startswith(("train", "val")) else -1 for row in rows],
+        )
+        table = datasets.Dataset.from_dict(content, features=features)
+        table.to_parquet(folder / f"data/{name}.parquet", batch_size=2)
+    return str(folder)
+
+
+def test_parquet_of_hugging_face(tmp_path, place):
+    path = place(hub_parquet(tmp_path / "hub"))
+    data = ShardedImages(path, size=8)
+    held_out = data.held_out()
+
+    assert (len(data), len(held_out)) == (9, 3)
+    assert data.class_names == held_out.class_names == ("a", "b", "c")
+    for part, rows in ((data, [8, 0, 3, 8, 4]), (held_out, [2, 0])):
+        images, labels = part.__getitems__(rows)
+        source = [row + 9 * (part is held_out) for row in rows]
+        assert torch.equal(images, torch.from_numpy(PIXELS[source]).permute(0, 3, 1, 2))
+        assert labels.tolist() == [LABELS[row] for row in source]
+    assert len(ShardedImages(f"{path}/data", size=8)) == 9
+
+
+def write_parquet(path, row_group_size=5, **columns):
+    pq.write_table(pa.table(columns), path, row_group_size=row_group_size)
+    return str(path)
+
+
+def test_parquet_of_bytes(tmp_path):
+    contents = [png(one) for one in PIXELS]
+    path = write_parquet(tmp_path / "a.parquet", content=contents, kind=LABELS, name=["x"] * NUM)
+    data = ShardedImages(path, size=8)
+
+    images, labels = data.__getitems__(range(NUM))
+    assert torch.equal(images, torch.from_numpy(PIXELS).permute(0, 3, 1, 2))
+    assert (labels.tolist(), data.num_classes, data.held_out()) == (LABELS, 3, None)
+    assert ShardedImages(write_parquet(tmp_path / "b.parquet", jpg=contents), 8).num_classes == 1
+
+
+def test_parquet_reads_each_row_group_once(tmp_path, monkeypatch):
+    path = write_parquet(tmp_path / "a.parquet", image=[png(one) for one in PIXELS], label=LABELS)
+    data, read = ShardedImages(path, size=8), []
+    whole = pq.ParquetFile.read_row_group
+
+    def counted(file, group, columns):
+        read.append(group)
+        return whole(file, group, columns)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
+    data.__getitems__([11, 0, 5, 1, 11])
+    data.__getitems__([2, 10])
+    assert read == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (dict(image=["a.png"] * NUM), "a.parquet needs a column of images as bytes.* has image"),
+        (dict(image=[b"", None] * 6), "row 1 of .*a.parquet has no bytes"),
+        (dict(image=[b"x"] * NUM), "row 1 of .*a.parquet cannot be decoded"),
+        (dict(image=[b"x"] * NUM, label=[1, None] * 6), "label of row 1 of .* is missing"),
+    ],
+)
+def test_unsuitable_parquet(columns, message, tmp_path):
+    path = write_parquet(tmp_path / "a.parquet", **columns)
+    with pytest.raises(ValueError, match=message):
+        ShardedImages(path, size=8).__getitems__([1, 0])
+
+
+def test_corrupt_parquet_is_named(tmp_path, monkeypatch):
+    path = write_parquet(tmp_path / "a.parquet", image=[png(one) for one in PIXELS])
+    data = ShardedImages(path, size=8)
+    content = Path(path).read_bytes()
+    Path(path).write_bytes(content[: len(content) // 2])
+    for read in (lambda: data.__getitems__([0]), lambda: ShardedImages(path, size=8)):
+        with pytest.raises(ValueError, match=r"a\.parquet is corrupt or not Parquet"):
+            read()
+    Path(path).write_bytes(content)
+    monkeypatch.setattr("afmlib.data.parquet_images.MAX_GROUP", 100)
+    os.utime(path, (0, 0))
+    with pytest.raises(ValueError, match=r"row group 0 of .* Write smaller groups"):
+        ShardedImages(path, size=8)
 
 
 # --- Corrupt and unsuitable files ---
