@@ -15,6 +15,9 @@ from afmlib.terminal import say
 
 HELP = "Encode a folder of images into latents for training."
 
+SHARD_SIZE = 1000
+"""Images per shard: a killed process encodes at most so many again."""
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Adds the options."""
@@ -67,13 +70,15 @@ def run(options: Any) -> int:
 
     if not 1 <= options.workers <= CEILINGS["workers"]:
         raise ValueError(f"--workers must be 1 to {CEILINGS['workers']}, got {options.workers}.")
+    if options.batch_size < 1:
+        raise ValueError(f"--batch-size must be at least 1, got {options.batch_size}.")
     for plugin in options.plugin:
         load_plugin_file(plugin)
     device = device_of(options.device)
-    # A URL is an error of LatentEncoding.
     locked = options.format == "latents" and is_local(options.out)
     with only_writer(options.out) if locked else contextlib.nullcontext():
-        return _encode(options, join_processes(device))
+        _encode(options, join_processes(device))
+    return 0
 
 
 def track(what: str) -> Callable[[Iterable[Any], int], Iterable[Any]]:
@@ -91,46 +96,29 @@ def track(what: str) -> Callable[[Iterable[Any], int], Iterable[Any]]:
     return tracked
 
 
-def _encode(options: Any, device: Any) -> int:
+def _encode(options: Any, device: Any) -> None:
     from afmlib import processes
     from afmlib.data.image_folder import ImageFolder
-    from afmlib.data.latent_encoding import LatentEncoding
+    from afmlib.data.shard_writing import encoded, write_shards
     from afmlib.registry import AUTOENCODERS
 
-    first = processes.rank() == 0
     # Several processes would each read all files. They find corrupt files while encoding.
     check = options.skip_unreadable or processes.size() == 1
     images = ImageFolder(
         options.images, options.size, check=check, skip_unreadable=options.skip_unreadable
     )
     autoencoder = AUTOENCODERS.build(dict(type="DiffusersAutoencoder", path=options.vae)).to(device)
-    if options.format != "latents":
-        return _encode_shards(options, images, autoencoder)
-    encoding = LatentEncoding(
-        options.out, images, autoencoder, options.batch_size, dtype=options.store
-    )
-    done = processes.from_first(encoding.begin(options.resume) if first else 0)
+    first = processes.rank() == 0
     if first:
-        say(f"{len(images)} images of {images.num_classes} classes, {done} already encoded")
-    encoding.run(processes.rank(), processes.size(), options.workers, track("Encoding"))
-    processes.any_of(False)  # Waits for all processes.
-    if first:
-        encoding.finish()
-        say(f"{options.out}: in a config, data: {{type: LatentFolder, path: {options.out}}}")
-    return 0
-
-
-def _encode_shards(options: Any, images: Any, autoencoder: Any) -> int:
-    from afmlib import processes
-    from afmlib.data.shard_writing import encoded, write_shards
-
-    views = 1 if options.format == "edm2" else 2
+        say(f"{len(images)} images of {images.num_classes} classes")
     files = hashlib.sha256("\n".join(images.files).encode("utf-8", "surrogateescape")).hexdigest()
+    views = 1 if options.format == "edm2" else 2
     name = f"{options.images} ({files[:16]}) at {options.size} pixels by {options.vae}"
     write_shards(
         options.out,
         options.format,
         encoded(images, autoencoder, views, name),
+        shard_size=SHARD_SIZE,
         dtype=options.store,
         lossy=True,  # As the program does that reads this layout.
         resume=options.resume,
@@ -138,6 +126,6 @@ def _encode_shards(options: Any, images: Any, autoencoder: Any) -> int:
         batch_size=options.batch_size,
         track=track("Encoding"),
     )
-    if processes.rank() == 0:
-        say(f"{options.out}: in a config, data: {{type: ShardedLatents, path: {options.out}}}")
-    return 0
+    if first:
+        kind = "LatentFolder" if options.format == "latents" else "ShardedLatents"
+        say(f"{options.out}: in a config, data: {{type: {kind}, path: {options.out}}}")

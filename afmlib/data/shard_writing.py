@@ -8,8 +8,9 @@
 ============  ================================================================================
 
 Each shard has one writer and appears when it is complete. So a killed run resumes, also with
-another number of processes, and processes on several machines need no lock. A zip and a folder of
-latents are put together from the shards at the end.
+another number of processes, and processes on several machines need no lock. No two processes write
+into one file: on network storage, a page that two machines map would lose the data of one of them.
+The first process puts a zip and a folder of latents together from the shards at the end.
 """
 
 __all__ = ["FORMATS", "ShardWriting", "Source", "encoded", "source_of", "write_shards"]

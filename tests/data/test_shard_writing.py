@@ -4,8 +4,11 @@ import json
 import tarfile
 import uuid
 import zipfile
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -13,6 +16,7 @@ from safetensors.torch import load_file
 from tiny_autoencoder import save_autoencoder
 
 from afmlib.cli import main
+from afmlib.data.diffusers_autoencoder import DiffusersAutoencoder
 from afmlib.data.image_folder import ImageFolder
 from afmlib.data.latent_folder import LatentFolder, write_latents
 from afmlib.data.shard_writing import ShardWriting, source_of, write_shards
@@ -169,6 +173,21 @@ def test_shards_are_written_to_a_url(latents):
     assert torch.equal(everything(ShardedLatents(out))[0], everything(latents)[0])
 
 
+def test_convert_from_parquet(place, tmp_path):
+    files = sorted(place.glob("images/*/*.png"))
+    labels = [int(path.parent.name[-1]) for path in files]
+    table = pa.table(dict(image=[path.read_bytes() for path in files], label=labels))
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=3)
+    out = str(tmp_path / "b")
+    options = ["--data", str(tmp_path / "a.parquet"), "--size", "8", "--format", "wds"]
+    assert main(["convert", *options, "--out", out, "--shard-size", "4"]) == 0
+
+    images, labels = everything(ShardedImages(out, 8))
+    expected = everything(ImageFolder(f"{place}/images", 8))
+    assert torch.equal(images, expected[0])
+    assert torch.equal(labels, expected[1])
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """Seven images of two classes, and an autoencoder."""
@@ -202,14 +221,67 @@ def test_images_by_command(layout, place, tmp_path, capsys):
     assert torch.equal(everything(ShardedImages(again, 8))[0], everything(folder)[0])
 
 
+def encode(place, out, *options):
+    folders = ["--images", f"{place}/images", "--vae", f"{place}/vae", "--out", str(out)]
+    return main(["encode", *folders, "--size", "8", "--device", "cpu", *options])
+
+
+@torch.no_grad()
+def test_encode_views_are_image_and_mirror_image(place, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("afmlib.cli.encode.SHARD_SIZE", 3)
+    assert encode(place, tmp_path / "a", "--store", "float32") == 0
+    assert "7 images of 2 classes" in capsys.readouterr().out
+    data = LatentFolder(str(tmp_path / "a"))
+    stored, labels = everything(data)
+    pixels, expected_labels = everything(ImageFolder(f"{place}/images", 8))
+    images, network = pixels.float() / 127.5 - 1, DiffusersAutoencoder(f"{place}/vae").network
+    for view, seen in enumerate((images, images.flip(-1))):
+        posterior = network.encode(seen).latent_dist
+        torch.testing.assert_close(stored[:, view, 0], posterior.mean)
+        torch.testing.assert_close(stored[:, view, 1], posterior.std)
+    assert torch.equal(labels, expected_labels)
+    names = {"means.npy", "stds.npy", "labels.npy", "conventions.json"}
+    assert {path.name for path in (tmp_path / "a").iterdir()} == names
+
+    assert encode(place, tmp_path / "b") == 0
+    rounded = everything(LatentFolder(str(tmp_path / "b")))[0]
+    torch.testing.assert_close(rounded, stored, rtol=1e-3, atol=1e-3)
+    assert not torch.equal(rounded, stored)
+    assert encode(place, tmp_path / "a") == 2
+    assert "already exists" in capsys.readouterr().err
+    assert encode(place, tmp_path / "c", "--batch-size", "0") == 2
+    assert "--batch-size must be at least 1, got 0" in capsys.readouterr().err
+    assert encode(place, f"memory://{uuid.uuid4()}") == 2
+    assert "local disk, not to memory://" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("layout", ["edm2", "latents", "safetensors", "wds"])
+def test_a_file_has_one_writer(layout, latents, tmp_path):
+    """Two machines that map the same page of a file on network storage lose data."""
+    out = tmp_path / ("b.zip" if layout == "edm2" else "b")
+    writing = ShardWriting(str(out), layout, source_of(latents, "a"), shard_size=2, lossy=True)
+
+    def files():
+        return {path.name: path.stat().st_mtime_ns for path in Path(writing.folder).iterdir()}
+
+    writing.begin()
+    before = files()
+    writing.run(0, 2)
+    first = files()
+    writing.run(1, 2)
+    second = files()
+
+    assert first.items() > before.items()
+    assert second.items() > first.items()
+    assert len(second) - len(before) == len(writing.shards)
+
+
 @pytest.mark.parametrize("layout", ["edm2", "safetensors", "wds"])
 def test_encode_by_command(layout, place, tmp_path):
     outs = {name: str(tmp_path / name) for name in ("latents", layout)}
     outs["edm2"] = str(tmp_path / "a.zip")
     for name in ("latents", layout):
-        options = ["--images", f"{place}/images", "--size", "8", "--vae", f"{place}/vae"]
-        options += ["--store", "float32", "--device", "cpu", "--format", name, "--out", outs[name]]
-        assert main(["encode", *options]) == 0
+        assert encode(place, outs[name], "--store", "float32", "--format", name) == 0
     folder, data = LatentFolder(outs["latents"]), ShardedLatents(outs[layout])
 
     expected, stored = everything(folder)[0], everything(data)[0]
