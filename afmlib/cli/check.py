@@ -62,7 +62,6 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--set",
-        type=str,
         action="append",
         default=[],
         metavar="NAME.ARG=VALUE",

@@ -51,7 +51,6 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--sweep",
-        type=str,
         action="append",
         default=[],
         metavar="KEY=VALUE,VALUE",

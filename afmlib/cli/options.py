@@ -26,7 +26,6 @@ def add_common(parser: ArgumentParser) -> None:
     """Adds the options that every command has."""
     parser.add_argument(
         "--plugin",
-        type=str,
         action="append",
         default=[],
         metavar="FILE",
@@ -46,7 +45,6 @@ def add_set(parser: ArgumentParser, example: str) -> None:
     """Adds the option that overrides keys of a config."""
     parser.add_argument(
         "--set",
-        type=str,
         action="append",
         default=[],
         metavar="KEY=VALUE",

@@ -382,7 +382,8 @@ def _members(hint: Any) -> list[tuple[Any, bool]]:
             found += [(item, True) for item in union(inner[0])]
         else:
             found.append((part, False))
-    return found
+    # Python 3.10 takes dict[str, int] for a class.
+    return [(part, many) for part, many in found if typing.get_origin(part) is None]
 
 
 def _component_types(hint: Any) -> list[type]:
