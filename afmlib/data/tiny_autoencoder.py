@@ -193,7 +193,7 @@ class TinyAutoencoder(Autoencoder):
             )
         pixels = _read(images)
         name = f"tiny-autoencoder-{hash_of(pixels, self.spec | {'recipe': RECIPE})}"
-        what = f"the autoencoder of {type(images).__name__}"
+        what = f"a small autoencoder on {len(pixels)} images"
         weights = trained_weights(name, what, lambda steps: self._train(pixels, steps))
         self.load_state_dict(weights)
 

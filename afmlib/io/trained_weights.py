@@ -54,7 +54,7 @@ def trained_weights(
     Args:
         name: The name of the file without its ending, with a hash of everything that the weights
             depend on.
-        what: The network, for messages, such as "the autoencoder of MNIST".
+        what: The network, for messages, such as "a small autoencoder on 300 images".
         train: Trains the network. Its argument yields the indices of a number of steps, and shows
             the progress. It runs with one thread and gradients.
     """
@@ -73,7 +73,7 @@ def _find_or_train(
     try:
         return unpack(storage.read_bytes(path))
     except FileNotFoundError:
-        logger.info("Training %s, once.", what)
+        logger.info("Training %s, once. Its weights are cached in %s.", what, cache_folder())
     except (OSError, ValueError) as error:
         logger.warning("Training %s again: %s: %s", what, path, error)
     with torch.inference_mode(False), torch.enable_grad(), one_thread():

@@ -74,7 +74,7 @@ class ClassifierExtractor(FeatureExtractor):
         data = hash_of(pixels, {"labels": classes, "num_steps": num_steps, "recipe": RECIPE})
         weights = trained_weights(
             f"classifier-extractor-{data}",
-            f"the classifier of {type(images).__name__}",
+            f"a classifier on {len(labels)} images, for evaluations",
             lambda steps: _train(network, pixels, labels, steps(num_steps), num_steps),
         )
         self.name = f"classifier-{content_hash(weights)}"

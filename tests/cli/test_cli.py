@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from afmlib.cli import main
+from afmlib.cli.doctor import EXTRAS
 from afmlib.cli.main import COMMANDS
 from afmlib.registry import DISCRIMINATORS
 
@@ -237,6 +238,16 @@ def test_doctor(capsys):
     for word in (*words, "double_backward", "plugins"):
         assert word in text
     assert "pip install 'afmlib[xformers]'" in text or "xformers 0" in text
+
+
+def test_doctor_names_every_extra():
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    table = text.partition("[project.optional-dependencies]")[2].partition("\n[")[0]
+    extras = set(re.findall(r"^(\w+) = ", table, re.MULTILINE))
+
+    assert "mnist" in extras
+    # unet and vae are one package.
+    assert set(EXTRAS.values()) == extras - {"dev", "docs", "test", "unet"}
 
 
 def test_evaluate_without_the_plugin(here, monkeypatch):

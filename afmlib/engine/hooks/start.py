@@ -42,7 +42,7 @@ class DurationHook(Hook):
         left = (loop.total_images - loop.num_images) / rate
         line = (
             f"after {duration(passed)}: {rate:.3g} images/s, so {duration(left)} left for "
-            f"{loop.total_images} images; an hour is {rate * 3600:.2g} images"
+            f"{loop.total_images} images; an hour is {float(f'{rate * 3600:.2g}'):,.0f} images"
         )
         if left > LONG and runner.device.type == "cpu":
             line += ". Shorter: a smaller num_images, or a larger patch_size of the networks"
