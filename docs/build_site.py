@@ -1,19 +1,30 @@
-"""Hooks of mkdocs: the API pages, files outside ``docs``, math without scripts, and ``llms.txt``.
+"""Hooks of mkdocs: the API pages, files outside ``docs``, math without scripts, the outputs of the
+tutorials, and ``llms.txt``.
 
 The pages stay readable on a code host. There, links leave ``docs`` by ``../``. Here, the linked
 files are copied to ``source/``.
 """
 
+import functools
 import html
+import json
+import os
 import posixpath
 import re
 import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import griffe
 from latex2mathml.converter import convert
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
+
+sys.path.insert(0, str(Path(__file__).parent))
+from run_tutorial import BLOCK
 
 ROOT = Path(__file__).resolve().parents[1]
 LINK = re.compile(r"(\]\()((?:\.\./)+[^)#\s]+)")
@@ -63,6 +74,10 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Points links out of ``docs`` to the copies. Folders have none, and lose their link."""
     source = page.file.src_uri
+    if source == "reports.md":
+        page.meta["hide"] = ["navigation", "toc"]  # Reports need the width.
+    if source.startswith("tutorials/"):
+        markdown = with_outputs(page.file.abs_src_path, markdown)
 
     def point(match: re.Match[str]) -> str:
         path = _target(source, match[2])
@@ -79,18 +94,46 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     return OUTSIDE.sub(unlink, LINK.sub(point, markdown))
 
 
+@functools.cache  # ``mkdocs serve`` builds a page again when another one changes.
+def with_outputs(path: str, markdown: str) -> str:
+    """Runs the blocks of a tutorial, and shows below each what it prints and draws."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "docs/run_tutorial.py"), path],
+            cwd=folder,
+            env={"PYTHONPATH": str(ROOT), **os.environ, "COLUMNS": "80"},
+            capture_output=True,
+            text=True,
+        )
+    if done.returncode:
+        raise PluginError(f"{path} cannot be run:\n{done.stderr}")
+    outputs = iter(json.loads(done.stdout))
+
+    def show(match: re.Match[str]) -> str:
+        text, pictures = next(outputs)
+        parts = [match[0]]
+        if text:
+            parts.append(f'<div class="output"><pre><code>{html.escape(text)}</code></pre></div>')
+        parts += [
+            f'<img class="output" alt="Output" src="data:image/png;base64,{picture}">'
+            for picture in pictures
+        ]
+        return "\n\n".join(parts)
+
+    return BLOCK.sub(show, markdown)
+
+
 def on_page_content(text: str, page: Any, config: Any, files: Any) -> str:
     """Turns formulas into MathML, and shows linked reports in the page of reports."""
 
     def formula(match: re.Match[str]) -> str:
         display = "block" if match[1] == "div" else "inline"
-        return str(convert(html.unescape(match[2]).strip(), display=display))
+        mathml = convert(html.unescape(match[2]).strip(), display=display)
+        return f'<div class="formula">{mathml}</div>' if display == "block" else str(mathml)
 
     text = MATH.sub(formula, text)
     if page.file.src_uri == "reports.md":
-        frame = (
-            r'\g<0><iframe src="\1" title="\2" style="width:100%;height:80vh;border:0"></iframe>'
-        )
+        frame = r'\g<0><iframe src="\1" title="\2" loading="lazy"></iframe>'
         text = re.sub(r'<a href="([^"]+report\.html)">(.*?)</a>', frame, text)
     return text
 

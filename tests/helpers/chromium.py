@@ -89,8 +89,8 @@ class Chromium:
             raise RuntimeError(f"{method}: {message['error']['message']}")
         return message["result"]
 
-    def open(self, path, width=1280, height=900, media="screen", scheme="light"):
-        """Opens a file on a screen of a width, light or dark, and forgets earlier events."""
+    def open(self, page, width=1280, height=900, media="screen", scheme="light"):
+        """Opens a file or address on a screen, light or dark, and forgets earlier events."""
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
         self.call(
@@ -103,7 +103,8 @@ class Chromium:
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.call("Emulation.setEmulatedMedia", media=media, features=features)
         self.events = []
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        url = page if isinstance(page, str) else page.resolve().as_uri()
+        self.call("Page.navigate", url=url)
         loaded = "document.readyState === 'complete' ? r() : addEventListener('load', r)"
         self.evaluate(f"new Promise((r) => {loaded})")
 
