@@ -184,7 +184,8 @@ def test_next_batch_is_drawn_ahead():
         return draw(latents, generator)
 
     objective.draw = recorded
-    stream.next()
+    for _ in range(stream.at_once):
+        stream.next()
 
     assert drawn.wait(60)  # Without another call.
     stream.close()
@@ -203,7 +204,17 @@ def test_error_in_the_drawing_thread_is_raised():
 
     objective.draw = broken
     with pytest.raises(ValueError, match="no numbers left"):
-        [stream.next() for _ in range(2)]  # One may be drawn already.
+        [stream.next() for _ in range(2 * stream.at_once)]  # Some are drawn already.
+
+
+@pytest.mark.parametrize(("numbers", "at_once"), [(2**8, 16), (2**15, 8), (2**30, 1)])
+def test_only_small_batches_are_loaded_together(numbers, at_once):
+    data = _Numbers(9)
+    data.latent_shape = (numbers // 4,)  # Half of 8 samples are of this process.
+
+    stream = PlayerBatches(data, _Draws(nn.Identity()), BatchLayout(8, 2), (0, 0), CPU)
+
+    assert stream.at_once == at_once
 
 
 @given(st.integers(1, 60), st.integers(1, 60))
