@@ -11,6 +11,7 @@ References:
 
 __all__ = ["AdamWithoutMomentum", "PlayerOptimizer", "build_optimizers"]
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,7 +42,12 @@ class AdamWithoutMomentum(torch.optim.Adam):
         self, parameters: Sequence[Tensor], decoupled: bool = False, **arguments: Any
     ) -> None:
         super().__init__(parameters, **arguments)
-        self.kernel = adamw if decoupled else adam
+        self.decoupled = decoupled
+
+    # Without torch's decorators, which import its compiler: as long as `import torch` itself.
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -50,23 +56,27 @@ class AdamWithoutMomentum(torch.optim.Adam):
             parameters = [p for p in group["params"] if p.grad is not None]
             gradients = [p.grad for p in parameters]
             states = [self._state_of(p, bool(group["fused"])) for p in parameters]
-            self.kernel(
-                parameters,
-                gradients,
-                gradients,  # The first moments.
-                [state["exp_avg_sq"] for state in states],
-                [],
-                [state["step"] for state in states],
-                fused=group["fused"],
-                found_inf=getattr(self, "found_inf", None),
-                amsgrad=False,
-                beta1=0.0,
-                beta2=group["betas"][1],
-                lr=group["lr"],
-                weight_decay=group["weight_decay"],
-                eps=group["eps"],
-                maximize=False,
-            )
+            squares = [state["exp_avg_sq"] for state in states]
+            steps = [state["step"] for state in states]
+            # The gradients are the first moments.
+            tensors = parameters, gradients, gradients, squares, [], steps
+            arguments = {
+                "amsgrad": False,
+                "beta1": 0.0,
+                "beta2": group["betas"][1],
+                "lr": group["lr"],
+                "weight_decay": group["weight_decay"],
+                "eps": group["eps"],
+                "maximize": False,
+            }
+            if not group["fused"]:
+                (adamw if self.decoupled else adam)(*tensors, **arguments)
+            elif parameters:
+                # As torch's `adam` does. For a small network, that takes longer than the kernel.
+                kernel = torch._fused_adamw_ if self.decoupled else torch._fused_adam_
+                skip = getattr(self, "found_inf", None)
+                torch._foreach_add_(steps, 1 if skip is None else [1 - skip] * len(steps))
+                kernel(*tensors, **arguments, found_inf=skip)
 
     def _state_of(self, parameter: Tensor, fused: bool) -> dict[str, Tensor]:
         state: dict[str, Tensor] = self.state[parameter]
@@ -150,6 +160,8 @@ def _has_fused_kernel(parameters: Sequence[Tensor], is_adam: bool) -> bool:
 
     For the shards of FSDP2 it has those of Adam only.
     """
+    if len({(p.device, p.dtype) for p in parameters}) > 1:
+        return False
     return all(
         (type(p) is nn.Parameter or (is_adam and _is_shard(p)))
         and p.device.type in ("cpu", "cuda")

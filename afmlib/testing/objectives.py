@@ -254,7 +254,7 @@ def _accumulate(
     metrics = TrainingMetrics(player)
     step.accumulate(player, micro_batches, metrics)
     gradients = [p.grad.flatten() for p in twin.parameters() if p.grad is not None]
-    return set(metrics.sums), torch.cat(gradients)
+    return set(metrics.names), torch.cat(gradients)
 
 
 def _in_processes(

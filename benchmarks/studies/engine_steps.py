@@ -62,10 +62,7 @@ class NoMetrics:
     def __init__(self, player: str) -> None:
         del player
 
-    def add_terms(self, terms: Mapping[str, Tensor]) -> None:
-        """Adds nothing."""
-
-    def add_observed(self, observed: Mapping[str, Tensor]) -> None:
+    def add(self, terms: Mapping[str, Tensor], observed: Mapping[str, Tensor]) -> None:
         """Adds nothing."""
 
     def finish(self, gradient_norm: Tensor) -> dict[str, Tensor]:
@@ -91,8 +88,7 @@ def without_metrics() -> Iterator[None]:
 
 PIECES = {
     "sums, means, the check for finite numbers": (
-        (step.TrainingMetrics, "add_terms"),
-        (step.TrainingMetrics, "add_observed"),
+        (step.TrainingMetrics, "add"),
         (step.TrainingMetrics, "finish"),
         (step, "FiniteCheck"),
     ),

@@ -114,6 +114,13 @@ class Shard(nn.Parameter):
     """A parameter of another type, as those of FSDP2."""
 
 
+def test_several_dtypes_take_the_default_kernels():
+    network = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1, dtype=torch.float64))
+    optimizer = player_optimizer("AdamW", network)
+
+    assert optimizer.optimizer.param_groups[0]["fused"] is None
+
+
 def test_shards_take_the_default_kernels():
     network = nn.Linear(3, 1, bias=False)
     network.weight = Shard(network.weight.data)

@@ -28,8 +28,10 @@ def test_micro_batch_metrics_match_full_batch(parts, size, data):
     values = [[data.draw(NUMBERS) for _ in range(size)] for _ in range(parts)]
     metrics = TrainingMetrics("generator")
     for term, numbers in zip(terms, values, strict=True):
-        metrics.add_terms({"one": torch.tensor(term), "two": torch.tensor(1.0)})
-        metrics.add_observed({"logits": torch.tensor(numbers), "rate": torch.tensor(0.5)})
+        metrics.add(
+            {"one": torch.tensor(term), "two": torch.tensor(1.0)},
+            {"logits": torch.tensor(numbers), "rate": torch.tensor(0.5)},
+        )
 
     numbers = {name: number.item() for name, number in metrics.finish(torch.tensor(2.0)).items()}
 
@@ -59,12 +61,10 @@ def test_micro_batch_metrics_match_full_batch(parts, size, data):
 def test_non_finite_number_is_named(where, name, bad):
     metrics = TrainingMetrics("discriminator")
     good = {"adversarial": torch.tensor(1.0), "r1": torch.tensor(1.0)}
-    metrics.add_terms(good)
-    metrics.add_observed({"logits_real": torch.zeros(2)})
+    metrics.add(good, {"logits_real": torch.zeros(2)})
     logits = torch.tensor([0.0, bad if where == "logits" else 0.0])
     terms = {**good, "r1": torch.tensor(bad)} if where == "term" else good
-    metrics.add_terms(terms)
-    metrics.add_observed({"logits_real": logits})
+    metrics.add(terms, {"logits_real": logits})
 
     numbers = metrics.finish(torch.tensor(bad if where == "gradient" else 1.0))
     check = FiniteCheck("discriminator", numbers, 16)
@@ -164,11 +164,10 @@ def test_log_has_the_health_of_both_players(run, tmp_path):
 def test_micro_batches_must_have_the_same_terms(names):
     metrics = TrainingMetrics("generator")
     terms = {"one": {"a": torch.tensor(1.0)}, "two": dict.fromkeys("ab", torch.tensor(1.0))}
-    metrics.add_terms(terms[names[0]])
-    metrics.add_observed({"b": torch.zeros(2)})
+    metrics.add(terms[names[0]], {})
 
     with pytest.raises(ValueError, match=r"Only some micro-batches of the generator have \['b'\]"):
-        metrics.add_terms(terms[names[1]])
+        metrics.add(terms[names[1]], {})
 
 
 # --- EMA ---

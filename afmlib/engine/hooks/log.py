@@ -50,6 +50,7 @@ class LogHook(Hook):
         """Truncates the file to where the run resumes."""
         self.last_time = time.monotonic()
         self.last_images = runner.train_loop.num_images
+        self.sums = {key: value.to(runner.device) for key, value in self.sums.items()}
         config = runner.run_config
         # A compiled step is not counted: its operations are hidden in its graphs.
         self.peak = None if config.compile else peak_of(runner.device, config.precision)
@@ -65,8 +66,10 @@ class LogHook(Hook):
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         self.counter.stop()
-        for key, value in outputs.items():
-            self.sums[key] = self.sums[key].to(value) + value if key in self.sums else value
+        for key in outputs:
+            if key not in self.sums:
+                self.sums[key] = torch.zeros_like(outputs[key])
+        torch._foreach_add_([self.sums[key] for key in outputs], list(outputs.values()))
         self.count += 1
         if runner.train_loop.is_due(self.every):
             self.write(runner)
