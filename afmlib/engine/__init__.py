@@ -17,9 +17,9 @@ __all__ = [
     "prepare_blocks",
 ]
 
-from afmlib.engine.opencv import ensure_importable
+from afmlib.engine.mmengine_imports import prepare_mmengine
 
-ensure_importable()  # Before anything imports mmengine, which imports OpenCV.
+prepare_mmengine()  # Before anything else imports mmengine.
 
 from afmlib.engine.batches import BatchLayout, PlayerBatches, player_batches  # noqa: E402
 from afmlib.engine.hooks import EvaluationHook  # noqa: E402

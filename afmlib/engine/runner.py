@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner as MMEngineRunner
-from mmengine.visualization import Visualizer
 from rich.console import Console
 from torch import nn
 
@@ -44,7 +43,7 @@ from afmlib.engine.hooks import (
     ProgressHook,
     SampleHook,
 )
-from afmlib.engine.hooks.log import visualization_backends
+from afmlib.engine.hooks.log import LazyVisualizer, visualization_backends
 from afmlib.engine.hooks.start import FIRST_UPDATES, lower_learning_rates
 from afmlib.engine.init_weights import initialize
 from afmlib.engine.loop import ImageLoop
@@ -274,7 +273,7 @@ class Runner(MMEngineRunner):
         is_first = processes.rank() == 0
         log = self.run_config.log
         backends = visualization_backends(log, local, self.name) if is_first else []
-        return Visualizer(name=self._experiment_name, vis_backends=backends or None)
+        return LazyVisualizer(name=self._experiment_name, vis_backends=backends or None)
 
     def dump_config(self) -> None:
         """The config is written to the folder of the run."""

@@ -9,13 +9,19 @@ C. Kaynak, UCI Machine Learning Repository, https://doi.org/10.24432/C50P49), CC
 
 __all__ = ["DigitsArchive", "read_digits"]
 
+import importlib.util
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 NUM_TEST = 360
+
+FILE = "datasets/data/digits.csv.gz"
+"""Where scikit-learn keeps them: 64 pixels and the label in each line."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +50,12 @@ class DigitsArchive:
 @torch.inference_mode(False)  # Cached inference tensors could not be used for training.
 def read_digits() -> DigitsArchive:
     """Reads the archive, once per process."""
-    from sklearn.datasets import load_digits
-
-    archive = load_digits()
-    labels = torch.from_numpy(archive.target).to(torch.int64)
-    images = torch.from_numpy(archive.images).to(torch.uint8).unsqueeze(1)  # (N, 1, 8, 8)
+    spec = importlib.util.find_spec("sklearn")  # Its import takes as long as that of torch.
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("The digits come with scikit-learn: pip install scikit-learn.")
+    table = np.loadtxt(Path(spec.origin).parent / FILE, delimiter=",")  # (N, 65)
+    labels = torch.from_numpy(table[:, -1]).to(torch.int64)
+    images = torch.from_numpy(table[:, :-1]).to(torch.uint8).reshape(-1, 1, 8, 8)
     by_class = labels.argsort(stable=True)
     even_steps = torch.arange(NUM_TEST) * len(labels) // NUM_TEST
     is_test = torch.zeros(len(labels), dtype=torch.bool)

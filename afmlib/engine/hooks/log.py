@@ -1,6 +1,6 @@
 """The log of a run: one line of JSON per entry, and TensorBoard or W&B on request."""
 
-__all__ = ["LogHook", "visualization_backends"]
+__all__ = ["LazyVisualizer", "LogHook", "visualization_backends"]
 
 import importlib.util
 import operator
@@ -9,12 +9,18 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.hooks import Hook
-from mmengine.visualization import BaseVisBackend, TensorboardVisBackend, WandbVisBackend
+from mmengine.visualization import (
+    BaseVisBackend,
+    TensorboardVisBackend,
+    Visualizer,
+    WandbVisBackend,
+)
 
 from afmlib import processes
 from afmlib.config import ConfigError, LogConfig
@@ -111,6 +117,19 @@ def peak_memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+class LazyVisualizer(Visualizer):
+    """mmengine's visualizer, which makes a figure, and imports matplotlib, only to draw."""
+
+    def _initialize_fig(self, fig_cfg: Any) -> tuple[None, Any, None]:
+        return None, SimpleNamespace(get_dpi=lambda: None), None
+
+    def set_image(self, image: np.ndarray) -> None:
+        figure = super()._initialize_fig(self.fig_save_cfg)
+        self.fig_save_canvas, self.fig_save, self.ax_save = figure
+        self.dpi = self.fig_save.get_dpi()
+        super().set_image(image)
 
 
 STEP = "num_images"
