@@ -218,7 +218,8 @@ class TrainingMetrics:
         """Adds the terms of one micro-batch and its observations, after its backward pass.
 
         Raises:
-            ValueError: If the names differ from those of the other micro-batches.
+            ValueError: If the names differ from those of the other micro-batches, or observations
+                have several shapes.
         """
         self.rows = [name for name in sorted(observed) if observed[name].ndim]
         single = [observed[name] for name in sorted(observed) if not observed[name].ndim]
@@ -227,6 +228,9 @@ class TrainingMetrics:
         if names != self.names:
             some = sorted(set(names) ^ set(self.names))
             raise ValueError(f"Only some micro-batches of the {self.player} have {some}.")
+        if len({observed[name].shape for name in self.rows}) > 1:
+            shapes = {name: tuple(observed[name].shape) for name in self.rows}
+            raise ValueError(f"Observe one number for the batch or one per sample, not {shapes}.")
         # All numbers at once: one by one, they take a few percent of the time of a small step.
         numbers = _widen(torch.stack([*terms.values(), *single]))
         sums = [numbers, numbers[: len(terms)].sum(0, keepdim=True)]

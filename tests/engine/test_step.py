@@ -160,6 +160,13 @@ def test_log_has_the_health_of_both_players(run, tmp_path):
     assert entry["peak_memory_gib"] > 0.05
 
 
+def test_observations_are_for_the_batch_or_for_each_sample():
+    metrics = TrainingMetrics("generator")
+
+    with pytest.raises(ValueError, match=r"one per sample, not \{'all': \(4,\), 'some': \(2,\)\}"):
+        metrics.add({"one": torch.tensor(1.0)}, {"some": torch.zeros(2), "all": torch.zeros(4)})
+
+
 @pytest.mark.parametrize("names", [("one", "two"), ("two", "one")])
 def test_micro_batches_must_have_the_same_terms(names):
     metrics = TrainingMetrics("generator")
