@@ -235,7 +235,8 @@ class PlayerBatches:
         after = self.num_images + self.at_once * self.layout.global_batch
         self._drawn = self._drawer.submit(self._draw_some, after)
         size = len(labels) // self.at_once
-        return list(zip(stored.split(size), labels.split(size), drawn, strict=True))
+        parts = torch.split(stored, size), torch.split(labels, size)
+        return list(zip(*parts, drawn, strict=True))
 
     def _draw_some(self, num_images: int) -> list[Drawn]:
         batch = self.layout.global_batch

@@ -59,7 +59,7 @@ class AdamWithoutMomentum(torch.optim.Adam):
             squares = [state["exp_avg_sq"] for state in states]
             steps = [state["step"] for state in states]
             # The gradients are the first moments.
-            tensors = parameters, gradients, gradients, squares, [], steps
+            tensors: Any = parameters, gradients, gradients, squares, [], steps
             arguments = {
                 "amsgrad": False,
                 "beta1": 0.0,

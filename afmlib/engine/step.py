@@ -248,7 +248,7 @@ class TrainingMetrics:
         """
         assert self.sums is not None
         values = processes.mean(self.sums / self.count)
-        means, squares = values.split([len(self.names), len(self.rows)])
+        means, squares = torch.split(values, [len(self.names), len(self.rows)])
         stds = (squares - means[len(means) - len(squares) :] ** 2).clamp(min=0).sqrt()
         names = [*self.names, *(f"{name}_std" for name in self.rows), "gradient_norm"]
         values = torch.cat([means, stds, gradient_norm.to(values)[None]])
