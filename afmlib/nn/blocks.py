@@ -96,7 +96,8 @@ def compile_blocks(network: nn.Module, **options: Any) -> None:
     """Compiles each innermost block of a network, or the whole network if it has none.
 
     Equal blocks share their compilations: one for each way in which a block is called, such as
-    without gradients, or for the first token only. Call it after `checkpoint_blocks`.
+    without gradients, or for the first token only. Call it after `checkpoint_blocks`. Under a
+    transform such as ``torch.func.jvp``, blocks run without compilation.
 
     Args:
         network: The network.
@@ -106,7 +107,17 @@ def compile_blocks(network: nn.Module, **options: Any) -> None:
     limits = torch._dynamo.config
     limits.recompile_limit = max(limits.recompile_limit, RECOMPILE_LIMIT)
     for block in _innermost_blocks(network) or [network]:
-        block.forward = torch.compile(block.forward, **options)
+        block.forward = functools.partial(
+            _compiled, block.forward, torch.compile(block.forward, **options)
+        )
+
+
+def _compiled(
+    eager: Callable[..., Any], compiled: Callable[..., Any], *arguments: Any, **named: Any
+) -> Any:
+    # Torch compiles nothing under a transform, nor ever again a function that it met there first.
+    is_transformed = torch._C._functorch.peek_interpreter_stack() is not None
+    return (eager if is_transformed else compiled)(*arguments, **named)
 
 
 def prepare_blocks(network: nn.Module, recompute: bool, compiled: bool) -> None:

@@ -1,5 +1,6 @@
 """Tests for hybrid sharding and mixed precision: four processes do what one does."""
 
+import compiled_shards
 import four_processes
 import pytest
 import torch
@@ -44,3 +45,10 @@ def test_blocks_are_gathered_in_half_precision(of_four, folder, monkeypatch):
 
 def test_machines_of_different_size_are_refused(of_four):
     assert "needs the same number of processes on each machine, got 4" in of_four[0]["uneven"]
+
+
+def test_compiled_blocks_have_no_graph_breaks_under_fsdp(tmp_path):
+    run_together(tmp_path, compiled_shards.count_breaks, str(tmp_path), size=2)
+
+    for rank in range(2):
+        assert torch.load(tmp_path / f"compiled-{rank}.pt") == ({}, 1)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from afmlib import build_objective
+from afmlib.derivatives import ForwardModeJVP
 from afmlib.losses.gradient_penalty import LinearDifferences
 from afmlib.networks.dit import DiTClassifier, DiTDiscriminator, DiTGenerator
 from afmlib.networks.repeat import RepeatBlocks, RepeatDepth
@@ -169,6 +170,24 @@ def test_equal_blocks_share_one_compilation():
     tokens = torch.randn(2, 8, requires_grad=True)
 
     assert graphs_of(Stack(12), tokens) == 1
+
+
+def test_blocks_are_compiled_after_a_jvp():
+    tokens, directions = torch.randn(2, 8, requires_grad=True), torch.randn(2, 8)
+    network = Stack(3)
+    exact = ForwardModeJVP()(network, (tokens,), (directions,))
+    compiled = copy.deepcopy(network)
+
+    torch._dynamo.reset()
+    graphs = []
+    compile_blocks(compiled, backend=lambda graph, _: graphs.append(graph) or graph.forward)
+
+    for count in (0, 1):  # Before and after the first ordinary call.
+        derivative = ForwardModeJVP()(compiled, (tokens,), (directions,))
+        torch.testing.assert_close(derivative, exact)
+        assert len(graphs) == count
+        torch.testing.assert_close(compiled(tokens), network(tokens))
+    assert len(graphs) == 1
 
 
 def test_network_without_blocks_is_compiled_whole():
