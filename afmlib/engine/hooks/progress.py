@@ -81,7 +81,7 @@ class ProgressHook(Hook):
                 checkpoint=self._next_checkpoint(loop.num_images, loop.total_images, rate),
             )
             return
-        left = (loop.total_images - loop.num_images) / max(rate, 1e-9)
+        left = max(loop.total_images - loop.num_images, 0) / max(rate, 1e-9)
         self.console.print(
             f"{self.name}: {loop.num_images}/{loop.total_images} images, {losses}, "
             f"{rate:.0f} img/s, {duration(left)} left, "
