@@ -115,7 +115,8 @@ class Shard(nn.Parameter):
 
 
 def test_several_dtypes_take_the_default_kernels():
-    network = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1, dtype=torch.float64))
+    layers = (nn.Linear(3, 2, dtype=dtype) for dtype in (torch.float32, torch.float64))
+    network = nn.Sequential(*layers)
     optimizer = player_optimizer("AdamW", network)
 
     assert optimizer.optimizer.param_groups[0]["fused"] is None
