@@ -145,8 +145,6 @@ def test_readme_numbers_are_results():
         r"^\| `(\w+)`.*? \| (.+) \|$", (ROOT / "README.md").read_text(), re.MULTILINE
     )
     for config, cells in table:
-        *digits, emoji = cells.split(" | ")
-        for data, numbers in (("digits", digits), ("emoji", [emoji])):
-            row = re.search(rf"^\| {config}_{data} \| 1 .*", results, re.MULTILINE)
-            assert numbers == ["–"] or all(f"| {number} |" in row[0] for number in numbers), config
-    assert len(table) == 10
+        row = re.search(rf"^\| {config}_digits \| 1 .*", results, re.MULTILINE)
+        assert all(f"| {number} |" in row[0] for number in cells.split(" | ")), config
+    assert len(table) > 10
