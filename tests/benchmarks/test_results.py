@@ -57,7 +57,8 @@ def small():
         "flops": flops | {"per_image": 3.0, "forward_passes": 3.0},
         "measured": machine | {"batch": 4, "sample": {"1": sample}, "update": update},
     }
-    return results | {"rows": results["rows"][:1], "efficiency": [entry]}
+    (row,) = [r for r in results["rows"] if (r["contender"], r["seed"]) == ("afm_digits", 0)]
+    return results | {"rows": [row], "efficiency": [entry]}
 
 
 @pytest.mark.parametrize("name", COMPARISONS)
@@ -96,11 +97,11 @@ def test_page_keeps_text_around_marks(main, tmp_path):
     text = page.read_text()
     assert text.startswith("# Mine\n")
     assert text.endswith("\nThe end.\n")
-    assert "| afm_digits | 1 (own) | one seed of 3, no spread | 2.66 |" in text
+    assert "| afm_digits | 1 (own) | one seed of 3, no spread | 2.27 |" in text
     for said in ("command", "machine", "date", "seeds"):
         assert f"* {said}: " in text
     assert main([str(folder), "--page", str(page), "--check"]) == 0
-    page.write_text(text.replace("2.66", "1.66"))
+    page.write_text(text.replace("2.27", "1.27"))
     assert main([str(folder), "--page", str(page), "--check"]) == 1
 
 
