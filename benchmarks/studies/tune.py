@@ -17,6 +17,7 @@ its final run, and a table of all trials. A stopped program resumes where it was
 __all__ = ["RANGES", "SEED", "Settings", "best_trial", "images_for", "settings_of", "tune"]
 
 import argparse
+import importlib.resources
 import json
 import math
 import random
@@ -36,7 +37,6 @@ if not __package__:  # Run as a file: it becomes part of the package.
     __package__ = "benchmarks.studies"
 
 from afmlib.config import load_config
-from afmlib.config.compose import SHIPPED
 from afmlib.engine import EvaluationHook, Runner  # Before mmengine: this makes OpenCV importable.
 
 # isort: split
@@ -226,7 +226,7 @@ def best_trial(trials: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def write_config(method: str, scale: str, settings: Settings, seconds: float, folder: Path) -> Path:
     """Writes the config of a final run beside the folder of the trials, and returns its path."""
     name = f"{method}_{scale}"
-    is_shipped = (SHIPPED / f"{name}.yaml").exists()
+    is_shipped = (importlib.resources.files("afmlib") / f"configs/{name}.yaml").is_file()
     config: dict[str, Any] = {
         "_base_": name if is_shipped else [f"scales/{scale}", f"methods/{method}"]
     }
