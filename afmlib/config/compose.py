@@ -254,12 +254,12 @@ def _base_path(base: str, path: Path) -> Path:
     beside = path.parent / base
     candidates = map(_file, (beside, Path(f"{beside}.yaml"), SHIPPED / f"{base}.yaml"))
     files = [file for file in candidates if file is not None]
-    for file in files:
-        if file != path:  # scm_digits.yaml may have the base scm_digits, the shipped one.
-            return file
-    if files:
-        return path  # A base of itself, which is an error.
-    raise ConfigError(f"The config {path} names the base {shorten(base)}, which does not exist.")
+    if not files:
+        raise ConfigError(
+            f"The config {path} names the base {shorten(base)}, which does not exist."
+        )
+    others = [file for file in files if file != path]
+    return (others or files)[0]  # scm_digits.yaml may have the base scm_digits, the shipped one.
 
 
 def _file(path: Path) -> Path | None:

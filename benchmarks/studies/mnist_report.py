@@ -59,29 +59,25 @@ def write_report(
     for method in methods:
         folder = runs / method
         tried = _lines(folder / "trials.jsonl")
-        trials += [{key: trial[key] for key in TRIAL} for trial in tried]
-        if not tried:
-            trials += [trial for trial in last["trials"] if trial["method"] == method]
-        finished = {int(file.stem[5:]): file for file in folder.glob("seed-*.json")}
-        kept = [row for row in last["rows"] if row["name"] == method]
-        kept = [row for row in kept if row["seed"] not in finished]
-        made = [
-            row
-            for file in finished.values()
-            for row in _rows(method, json.loads(file.read_text()), folder, protocol, dataset)
+        trials += [{key: trial[key] for key in TRIAL} for trial in tried] or [
+            trial for trial in last["trials"] if trial["method"] == method
         ]
-        if not made and not kept:
+        finished = {int(file.stem[5:]): file for file in folder.glob("seed-*.json")}
+        found = [
+            row for row in last["rows"] if row["name"] == method and row["seed"] not in finished
+        ]
+        for file in finished.values():
+            found += _rows(method, json.loads(file.read_text()), folder, protocol, dataset)
+        if not found:
             missing.append(f"`{method}` ({len(tried)} trials done)" if tried else f"`{method}`")
-            continue
-        first = min(row["seed"] for row in [*kept, *made])
-        rows += sorted([*kept, *made], key=lambda row: (row["seed"], row["nfe"]))
-        for row in rows:
-            if (row["name"], row["seed"]) == (method, first):
-                name = f"{method}, {row['nfe']} step{'s' * (row['nfe'] > 1)}"
+        found.sort(key=lambda row: (row["seed"], row["nfe"]))
+        rows += found
+        for seed, nfe in ((row["seed"], row["nfe"]) for row in found):
+            name = f"{method}, {nfe} step{'s' * (nfe > 1)}"
+            if seed == found[0]["seed"]:
+                drawn = seed in finished
                 pictures[name] = (
-                    _samples(folder / f"seed-{first}", row["nfe"])
-                    if first in finished
-                    else last["pictures"][name]
+                    _samples(folder / f"seed-{seed}", nfe) if drawn else last["pictures"][name]
                 )
     results: dict[str, Any] = {
         "command": command,
