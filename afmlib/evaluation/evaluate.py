@@ -36,6 +36,7 @@ from afmlib.evaluation.shards import Shards, collect, key_of
 from afmlib.evaluation.sources import FileSource, ModelSource, SampleSource
 from afmlib.interfaces import Classifier, Dataset, Objective, SampleModel
 from afmlib.io import storage
+from afmlib.io.content_hash import content_hash
 from afmlib.metrics.evaluation import EvaluationData
 from afmlib.sampling import DEFAULT_BATCH_SIZE, guided
 from afmlib.typing import Labels, Latents
@@ -249,6 +250,7 @@ def _evaluate(
         shards = Shards(storage.join(work_dir, f"parts-{key_of(identity)}"))
         if keep:
             compared = [str(config.metrics), _reference(evaluator, dataset), config.name]
+            compared += [] if dataset is None else [_trace(dataset)]
             key = key_of({**identity, "compared": compared})
             finished = storage.join(work_dir, f"result-{key}.json")
         if finished and resume and storage.exists(finished):
@@ -322,6 +324,12 @@ def _values(
     except (OSError, ValueError) as error:
         raise EvaluationError(f"The samples cannot be evaluated: {error}") from error
     return compute_metrics(evaluator.metrics, evaluation)
+
+
+def _trace(dataset: Dataset) -> str:
+    """Returns a hash of a few samples: another data set of the same size has another one."""
+    stored, labels = dataset.__getitems__([0, len(dataset) // 2, len(dataset) - 1])
+    return content_hash({"stored": stored, "labels": labels})
 
 
 def _reference(evaluator: Evaluator, dataset: Dataset | None) -> str:

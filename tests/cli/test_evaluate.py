@@ -13,6 +13,7 @@ from afmlib import build_dataset, build_generator, load_checkpoint
 from afmlib.cli import main
 from afmlib.config import EvaluationConfig, check_protocol, load_protocol
 from afmlib.evaluation import balanced_labels, evaluate_model
+from afmlib.evaluation.evaluate import _trace
 from afmlib.evaluation.sources import ModelSource
 from afmlib.interfaces import Autoencoder, Conventions, FeatureExtractor, Metric, Number
 from afmlib.io.checkpoint import save_checkpoint
@@ -216,6 +217,14 @@ def test_sweep_resumes_with_the_same_numbers(guided, monkeypatch):
 
     assert made == [0.0, 0.0, 0.5, 0.5, 0.5]  # The first scale is not sampled again.
     assert [row["values"] for row in numbers()] == [row["values"] for row in numbers("whole.json")]
+
+
+def test_sweep_resumes_only_against_the_same_data():
+    digits, others = build_dataset("Digits"), build_dataset("Digits")
+    others.images = -others.images
+
+    assert _trace(digits) == _trace(build_dataset("Digits"))
+    assert _trace(digits) != _trace(others)
 
 
 def make_reference(*options):
