@@ -9,7 +9,7 @@ import shlex
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,10 +17,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from afmlib.config import load_config
+
 from ..machine import describe_machine, describe_versions
 
 MIN_PAIRS = 8
 Way: TypeAlias = Callable[[], contextlib.AbstractContextManager[Any]]
+Comparison: TypeAlias = tuple[str, Callable[[], Any], Way]
+"""The name of a row, a function, and the context in which it runs in the old way."""
 
 
 def ratio_of(new: Sequence[float], old: Sequence[float]) -> dict[str, float]:
@@ -71,16 +75,17 @@ def run_study(
     name: str,
     description: str | None,
     out: Path,
-    measure_all: Callable[[str, int | None, int, float], Iterable[dict[str, Any]]],
+    compare: Callable[[Callable[..., Mapping[str, Any]], int | None], Iterable[Comparison]],
     argv: Sequence[str] | None,
 ) -> int:
-    """Parses the command line, measures all rows, and writes them.
+    """Parses the command line, measures the rows, and writes them.
 
     Args:
         name: The name of the program and of its file of results.
         description: The help.
         out: The default folder of the results.
-        measure_all: Takes scale, batch, pairs and seconds, and yields the rows.
+        compare: Takes a function that loads the config of a method and overrides, and the images
+            of an update. Yields what to compare.
         argv: The arguments; those of the process if None.
 
     Returns:
@@ -90,6 +95,10 @@ def run_study(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--scale", default="digits", help="of METHOD_SCALE [digits]")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override the configs"
+    )
+    parser.add_argument("--only", default="", metavar="WORDS", help="rows with these words [all]")
     parser.add_argument("--batch", type=int, help="images of an update [the config's]")
     parser.add_argument("--pairs", type=int, default=12, help=f"at least {MIN_PAIRS} [12]")
     parser.add_argument("--seconds", type=float, default=0.5, help="of a turn, at least [0.5]")
@@ -101,20 +110,32 @@ def run_study(
     torch.set_num_threads(1)
     torch.manual_seed(0)
     console = Console()
-    load = [round(os.getloadavg()[0], 2)]
+    loads = [round(os.getloadavg()[0], 2)]
     rows = []
-    for row in measure_all(arguments.scale, arguments.batch, arguments.pairs, arguments.seconds):
+
+    def load(method: str, *overrides: str) -> Mapping[str, Any]:
+        return load_config(f"{method}_{arguments.scale}", [*arguments.set, *overrides])
+
+    for row_name, run, old in compare(load, arguments.batch):
+        if arguments.only not in row_name:
+            continue
+        row = measure(row_name, run, old, arguments.pairs, arguments.seconds)
         console.print(f"{row['name']}: {row['ratio']['median']:.2f}", highlight=False)
         rows.append(row)
-    load.append(round(os.getloadavg()[0], 2))
+    loads.append(round(os.getloadavg()[0], 2))
     results = {
         "schema": 1,
         "command": shlex.join(["python", f"benchmarks/studies/{name}.py", *words]),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "machine": describe_machine(),
         "versions": describe_versions(),
-        "settings": {"scale": arguments.scale, "batch": arguments.batch, "threads": 1},
-        "load": load,
+        "settings": {
+            "scale": arguments.scale,
+            "set": arguments.set,
+            "batch": arguments.batch,
+            "threads": 1,
+        },
+        "load": loads,
         "rows": rows,
     }
     arguments.out.mkdir(parents=True, exist_ok=True)

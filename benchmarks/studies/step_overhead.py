@@ -1,6 +1,6 @@
 """The cost of the engine: the processor time of its step over that of simpler code.
 
-    OMP_NUM_THREADS=1 python benchmarks/studies/step_overhead.py [--scale b2] [--batch N]
+    OMP_NUM_THREADS=1 python benchmarks/studies/step_overhead.py [--scale b2] [--only WORDS]
 
 *Bare* is the terms and gradients of an iteration only. *Plain loop* is an iteration as one writes
 it by hand, without logs, checks, or exact resume: a batch, draws, terms, gradients, torch's fused
@@ -11,13 +11,12 @@ are a table and ``step_overhead.json``.
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from afmlib.config import load_config
 from afmlib.engine import TrainingStep
 from afmlib.interfaces import Objective
 
@@ -26,7 +25,7 @@ if not __package__:  # Run as a file: it becomes part of the package.
     __package__ = "benchmarks.studies"
 
 from ..efficiency.workload import Workload, training_step
-from .ratios import measure, run_study
+from .ratios import Comparison, run_study
 
 OUT = Path(__file__).parents[1] / "results/step_overhead"
 
@@ -93,11 +92,9 @@ def with_first_moment(step: TrainingStep) -> Callable[[], contextlib.AbstractCon
     return context
 
 
-def measure_all(
-    scale: str, batch: int | None, pairs: int, seconds: float
-) -> Iterator[dict[str, Any]]:
-    """Measures each ratio."""
-    workload = Workload.of(load_config(f"afm_{scale}", ["precision=float32"]))
+def compare(load: Callable[..., Mapping[str, Any]], batch: int | None) -> Iterator[Comparison]:
+    """Yields the engine, and what it is compared with."""
+    workload = Workload.of(load("afm", "precision=float32"))
     size = batch or workload.run.global_batch
     device = torch.device("cpu")
     step = training_step(workload, workload.build(), size, device)
@@ -118,12 +115,12 @@ def measure_all(
         ("engine over a plain loop", instead(plain_loop(workload.build(), size, workload))),
         ("no first moment: step", with_first_moment(step)),
     ):
-        yield measure(name, lambda: runs[-1](), old, pairs, seconds)
+        yield name, lambda: runs[-1](), old
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the study and returns the exit status."""
-    return run_study("step_overhead", __doc__, OUT, measure_all, argv)
+    return run_study("step_overhead", __doc__, OUT, compare, argv)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The processor time that each optimization of a training step saves, new way against old.
 
-    OMP_NUM_THREADS=1 python benchmarks/studies/step_speed.py [--scale b2] [--batch N] [--out DIR]
+    OMP_NUM_THREADS=1 python benchmarks/studies/step_speed.py [--scale b2] [--only WORDS]
 
 The mathematics is the same both ways; tests hold that. The old ways are kept here only, as short
 references: the last block of the discriminator for all tokens, penalized points in calls of their
@@ -13,7 +13,7 @@ below one is faster. The outputs are a table and ``step_speed.json``.
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 
 from afmlib import build_discriminator, derivatives
-from afmlib.config import load_config
 from afmlib.data.image_files import scale_and_mirror
 from afmlib.engine import TrainingStep, cpu_has_bfloat16
 from afmlib.losses.gradient_penalty import FiniteDifferencePenalty, half_precision_penalty
@@ -34,7 +33,7 @@ if not __package__:  # Run as a file: it becomes part of the package.
     __package__ = "benchmarks.studies"
 
 from ..efficiency.workload import Workload, training_step
-from .ratios import measure, run_study
+from .ratios import Comparison, run_study
 
 OUT = Path(__file__).parents[1] / "results/step_speed"
 
@@ -119,16 +118,14 @@ def penalty_of_s2() -> Callable[[], None]:
     return run
 
 
-# --- Measuring ------------------------------------------------------------------------------------
+# --- Comparing ------------------------------------------------------------------------------------
 
 
-def measure_all(
-    scale: str, batch: int | None, pairs: int, seconds: float
-) -> Iterator[dict[str, Any]]:
-    """Measures each saving, all of an AFM step together, and the lean recipe."""
+def compare(load: Callable[..., Mapping[str, Any]], batch: int | None) -> Iterator[Comparison]:
+    """Yields each saving, all of an AFM step together, and the lean recipe."""
 
     def prepare(method: str, precision: str = "float32") -> tuple[Any, Any, Workload]:
-        workload = Workload.of(load_config(f"{method}_{scale}", [f"precision={precision}"]))
+        workload = Workload.of(load(method, f"precision={precision}"))
         objective = workload.build()
         size = batch or workload.run.global_batch
         return training_step(workload, objective, size, torch.device("cpu")), objective, workload
@@ -153,11 +150,11 @@ def measure_all(
         with whole_last_block(), separate_penalties(), unfused(step):
             yield
 
-    yield measure("last block: D forward and backward", score, whole_last_block, pairs, seconds)
-    yield measure("last block: AFM step", step, whole_last_block, pairs, seconds)
-    yield measure("one call of D: AFM step", step, separate_penalties, pairs, seconds)
-    yield measure("fused optimizers: AFM step", step, lambda: unfused(step), pairs, seconds)
-    yield measure("all three: AFM step", step, all_old, pairs, seconds)
+    yield "last block: D forward and backward", score, whole_last_block
+    yield "last block: AFM step", step, whole_last_block
+    yield "one call of D: AFM step", step, separate_penalties
+    yield "fused optimizers: AFM step", step, lambda: unfused(step)
+    yield "all three: AFM step", step, all_old
 
     turns = [prepare("afm_lean")[0]]
 
@@ -167,21 +164,21 @@ def measure_all(
         yield
         turns.pop()
 
-    yield measure("lean recipe over AFM: step", lambda: turns[-1](), not_lean, pairs, seconds)
+    yield "lean recipe over AFM: step", lambda: turns[-1](), not_lean
     for player in step.optimizers.values():
         for parameter in player.trainable:
             parameter.grad = torch.randn_like(parameter)
-    yield measure("fused optimizers: updates", optimize, lambda: unfused(step), pairs, seconds)
+    yield "fused optimizers: updates", optimize, lambda: unfused(step)
     if cpu_has_bfloat16():
         half = prepare("afm", "bfloat16")[0]
         name = "penalties in bfloat16: AFM step"
-        yield measure(name, half, separate_penalties, pairs, seconds)
+        yield name, half, separate_penalties
         name = "penalties in bfloat16: 4 points of S/2, 4 x 16 x 16"
-        yield measure(name, penalty_of_s2(), separate_penalties, pairs, seconds)
+        yield name, penalty_of_s2(), separate_penalties
     mean_flow = prepare("meanflow")[0]
-    yield measure("rows: MeanFlow step", mean_flow, whole_derivative, pairs, seconds)
-    yield measure("weights: MeanFlow step", mean_flow, moving_weights, pairs, seconds)
-    yield measure("weights: sCM step", prepare("scm")[0], moving_weights, pairs, seconds)
+    yield "rows: MeanFlow step", mean_flow, whole_derivative
+    yield "weights: MeanFlow step", mean_flow, moving_weights
+    yield "weights: sCM step", prepare("scm")[0], moving_weights
 
     stored = torch.randint(256, (64, 3, 256, 256), dtype=torch.uint8)
     draws = torch.rand(64)
@@ -193,18 +190,13 @@ def measure_all(
         mirror.pop()
 
     mirror: list[Callable[..., Tensor]] = [scale_and_mirror]
-    yield measure(
-        "flips: 64 images of 3 x 256 x 256",
-        lambda: mirror[-1](stored, draws, 0.5),
-        mirroring_all,
-        pairs,
-        seconds,
-    )
+    name = "flips: 64 images of 3 x 256 x 256"
+    yield name, lambda: mirror[-1](stored, draws, 0.5), mirroring_all
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the study and returns the exit status."""
-    return run_study("step_speed", __doc__, OUT, measure_all, argv)
+    return run_study("step_speed", __doc__, OUT, compare, argv)
 
 
 if __name__ == "__main__":
