@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -52,7 +53,8 @@ class SlurmCluster:
         self.folder = Path(tempfile.mkdtemp(prefix="afmlib-slurm-"))
         self.folder.chmod(0o755)  # Munge wants a socket that every user can reach.
         config = self.folder / "slurm.conf"
-        self.environment = {**os.environ, "SLURM_CONF": str(config)}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        self.environment = {**os.environ, "PATH": path, "SLURM_CONF": str(config)}
         for name in ("state", "spool"):
             (self.folder / name).mkdir(mode=0o700)
         config.write_text(
