@@ -49,15 +49,14 @@ from afmlib.interfaces import (
     Objective,
     Parameterization,
     SampleModel,
-    average_name,
 )
 from afmlib.io import storage
+from afmlib.io.averages import load_average
 from afmlib.io.checkpoint import (
     CheckpointError,
     find_checkpoint,
     load_tensors,
     read_manifest,
-    stored_networks,
 )
 from afmlib.io.class_names import label_indices
 from afmlib.io.diffusers_layout import (
@@ -248,7 +247,8 @@ def device_of(name: torch.device | str | None) -> torch.device:
 def evaluating(network: nn.Module) -> Iterator[None]:
     """Puts a network in evaluation mode, and restores the mode of each module at the end."""
     training = [module for module in network.modules() if module.training]
-    network.eval()
+    if training:
+        network.eval()
     try:
         yield
     finally:
@@ -447,8 +447,8 @@ def load_checkpoint(
         path: The work directory of a run, for its last checkpoint; a checkpoint or an export; or an
             official checkpoint, ``.pth`` or ``.safetensors``. A path or a URL, such as
             ``hf://OWNER/NAME/FILE``; or a name of the zoo, such as ``afm_mnist``.
-        ema: Whether to load the EMA weights instead of the trained ones; or one of the decays of
-            ``ema.decays`` in its config.
+        ema: Whether to load the EMA weights instead of the trained ones; or the decay of an EMA
+            that the run stored, or that lies between some that it stored.
         device: The device of the model.
         official: Arguments of :func:`afmlib.load_official` for an official checkpoint, such as
             ``nfe=2``.
@@ -559,16 +559,9 @@ def load_network(
             f"{folder} holds a {others[0]}, not a {role}: load it with {LOADERS[others[0]]}."
         )
     if isinstance(ema, bool):
-        name = f"{role}_ema" if ema else role
+        state = load_tensors(folder, f"{role}_ema" if ema else role)
     else:
-        name = average_name(role, ema)
-        stored = sorted(stored_networks(manifest))
-        if name not in stored:
-            raise CheckpointError(
-                f"{folder} has no EMA of decay {ema}: set ema.decays of its run. It has "
-                f"{', '.join(stored)}."
-            )
-    state = load_tensors(folder, name)
+        state = load_average(folder, ema)
     try:
         network = build_for(state, lambda: registry.build(manifest[role]))
     except OSError:

@@ -134,41 +134,28 @@ def _settings(swept: Mapping[str, Sequence[Any]], options: Any) -> list[dict[str
     """Returns all combinations, in order. The model can be sampled with each.
 
     Raises:
-        ValueError: If the checkpoint has no such EMA, or the model takes no such guidance scale.
+        CheckpointError: If the checkpoint has no such EMA.
+        ValueError: If the model has no EMAs, or takes no such guidance scale.
     """
-    from afmlib.cli.models import given_model
+    from afmlib.cli.models import given_model, newest_of
+    from afmlib.io.averages import average_of, stored_decays
+    from afmlib.io.official_files import is_weights_file
     from afmlib.sampling import guided
 
     swept = dict(swept)
     if "ema" in swept:
-        decays = _stored_decays(options.checkpoint)
-        swept["ema"] = swept["ema"] or [True, *decays, False]
+        if is_weights_file(options.checkpoint):
+            raise ValueError(f"{options.checkpoint} has one set of weights: no --sweep ema.")
+        folder = newest_of(options.checkpoint)
+        swept["ema"] = swept["ema"] or [True, *list(stored_decays(folder))[1:], False]
         for decay in swept["ema"]:
-            if not isinstance(decay, bool) and decay not in decays:
-                raise ValueError(
-                    f"{options.checkpoint} has no EMA of decay {decay}: set ema.decays of its run. "
-                    f"It has {', '.join(map(str, decays)) or 'no such EMA'}."
-                )
+            if not isinstance(decay, bool):
+                average_of(folder, decay)
     if "guidance" in swept:
         model = given_model(options).model
         for scale in swept["guidance"]:
             guided(model, scale)
     return [dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())]
-
-
-def _stored_decays(path: str) -> list[float]:
-    """Returns the decays of the EMAs in a checkpoint, besides the EMA that is sampled."""
-    from afmlib.config.yaml_files import parse
-    from afmlib.io import storage
-    from afmlib.io.checkpoint import CONFIG, MANIFEST, read_config, read_manifest
-
-    if (
-        not storage.exists(storage.join(path, MANIFEST))
-        or CONFIG not in read_manifest(path)["files"]
-    ):
-        return []
-    ema = parse(read_config(path), f"The config of {path}").get("ema", {})
-    return list(ema.get("decays", ()))
 
 
 def _of_model(

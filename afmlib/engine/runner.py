@@ -429,8 +429,8 @@ class Runner(MMEngineRunner):
             self.report(f"a checkpoint could not be written: {error}")
 
     def _manifest(self) -> dict[str, Any]:
-        player = self.objective.ema_player
-        manifest = {
+        player, ema = self.objective.ema_player, self.run_config.ema
+        manifest: dict[str, Any] = {
             "num_images": self.train_loop.num_images,
             "num_samples": len(self.dataset),
             "draws_version": DRAWS_VERSION,
@@ -438,6 +438,12 @@ class Runner(MMEngineRunner):
             player: self.full_config["objective"][player],
             "plugins": list(self.run_config.plugins),
             "class_names": list(self.dataset.class_names),
+            "averages": {
+                "decays": {self.objective.ema_name: ema.decay, **self.objective.averages},
+                "warmup": ema.warmup,
+                # Phases may restore an EMA of before.
+                "updates": None if self.phases is not None else self.step.ema_updates,
+            },
         }
         if self.phases is not None:
             manifest["snapshots"] = sorted(self.phases.controller.snapshots())

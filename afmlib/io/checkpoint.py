@@ -79,6 +79,7 @@ FIELDS: dict[str, Kinds] = {
     "num_images": (int,),
     "num_samples": (int,),
     "conventions": (dict,),
+    "averages": (dict,),
     "plugins": (list,),
     "class_names": (list, type(None)),
     "snapshots": (list,),
@@ -93,6 +94,11 @@ CONVENTIONS: dict[str, Kinds] = {
     "num_classes": (int, type(None)),
     "latent_shape": (list, type(None)),
     "latent_scale": (int, float),
+}
+AVERAGES: dict[str, Kinds] = {
+    "decays": (dict,),
+    "warmup": (bool,),
+    "updates": (int, type(None)),
 }
 ELEMENTS = {
     "plugins": str,
@@ -214,6 +220,10 @@ def read_manifest(folder: str) -> dict[str, Any]:
     _check_types(path, conventions, CONVENTIONS)
     if "parameterisation" in conventions:  # In older checkpoints.
         conventions["parameterization"] = conventions.pop("parameterisation")
+    averages = manifest.get("averages", {})
+    _check_types(path, averages, AVERAGES)
+    decays = averages.get("decays", {})
+    _check_types(path, decays, dict.fromkeys(decays, (float,)))
     _check_number(folder, manifest.get("num_images"))
     return manifest
 

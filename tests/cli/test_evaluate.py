@@ -135,7 +135,6 @@ def test_sweep_evaluates_all_combinations(here, capsys):
     [
         (["cfg=1,2"], "--sweep takes ema, guidance, nfe, seed, got 'cfg'"),
         (["guidance=1,2"], "AdversarialFlow takes no guidance scale when sampled"),
-        (["ema=true,0.9"], "has no EMA of decay 0.9: set ema.decays of its run"),
         (["nfe=1,x"], "--sweep nfe has a wrong value: '1,x'"),
         (["seed"], "--sweep seed has a wrong value: ''"),
         (["nfe=1", "nfe=2"], "--sweep nfe is given twice"),
@@ -147,6 +146,15 @@ def test_wrong_sweeps(here, capsys, monkeypatch, sweep, message):
 
     assert run("evaluate", "--checkpoint", "run", *words) == 2
     assert message in capsys.readouterr().err
+
+
+def test_sweep_of_a_missing_ema(here, capsys, monkeypatch):
+    monkeypatch.setattr("afmlib.evaluation.evaluate_model", None)  # Found before any evaluation.
+
+    assert run("evaluate", "--checkpoint", "run", "--sweep", "ema=true,0.9") == 1
+    assert (
+        "has no EMA of decay 0.9, and stores no decays: set ema.decays" in capsys.readouterr().err
+    )
 
 
 @pytest.fixture
@@ -170,11 +178,12 @@ def guided(here):
         (1, 8, 8),
         parameterization_arguments=dict(conditions=[0.5, 0.25, 0.75], factor=1.0),
     )
-    manifest = dict(generator=spec, conventions=conventions.as_dict(), num_images=64)
-    config = (
-        "data: {type: Digits}\nevaluation: {metrics: [Diversity], num_samples: 20}\n"
-        "ema: {decay: 0.9, decays: [0.5]}\n"
+    decays = dict(generator_ema=0.9, generator_ema_0_5=0.5)
+    averages = dict(decays=decays, warmup=False, updates=2)
+    manifest = dict(
+        generator=spec, conventions=conventions.as_dict(), num_images=64, averages=averages
     )
+    config = "data: {type: Digits}\nevaluation: {metrics: [Diversity], num_samples: 20}\n"
     save_checkpoint("guided/checkpoints/000000064", networks, {}, config, manifest)
     return "guided"
 
