@@ -26,8 +26,11 @@ from .mnist_report import write_report
 from .tune import best_trial, images_for, run, tune
 
 HERE = Path(__file__).parents[1]
-METHODS = ("afm", "meanflow", "gan", "flow_matching", "ect", "afm_guided")
-"""In the order in which they run; the last one needs the first."""
+METHODS = (
+    *("afm", "meanflow", "gan", "flow_matching", "ect", "afm_guided"),
+    *("imf", "alphaflow", "soflow", "tvm", "imm", "transport"),
+)
+"""In the order in which they run; ``afm_guided`` needs ``afm``."""
 
 CLASSIFIER = "objective.guidance.classifier.checkpoint"
 

@@ -4,8 +4,8 @@
 
 Each round starts four processes in turn: ``import torch``, ``afmlib --help``, ``afmlib sample`` of
 one image, and ``afmlib train`` of one iteration. A ratio is over the ``import torch`` of its round.
-Then, in this process, samples of 64 digits, alternating with the bare forward pass of their
-generator. The outputs are a table and ``start_speed.json``.
+Then, in this process, samples of 64 digits, of given noises and of those of a seed, alternating
+with the bare forward pass of their generator. The outputs are a table and ``start_speed.json``.
 """
 
 import argparse
@@ -88,8 +88,8 @@ def measure_starts(folder: Path, rounds: int) -> list[dict[str, Any]]:
     ]
 
 
-def measure_sampling(folder: Path, pairs: int) -> dict[str, Any]:
-    """Measures samples over the bare forward pass."""
+def measure_sampling(folder: Path, pairs: int) -> list[dict[str, Any]]:
+    """Measures samples over the bare forward pass, with given noises and with those of a seed."""
     model = load_checkpoint(folder / "run")
     labels = torch.arange(NUM_SAMPLES) % 10
     shape = model.conventions.latent_shape
@@ -106,22 +106,28 @@ def measure_sampling(folder: Path, pairs: int) -> dict[str, Any]:
             run()
         return (time.process_time() - start) / 20
 
-    ways = (lambda: sample(model, labels), bare)
+    ways: list[Callable[[], Any]] = [
+        bare,
+        lambda: sample(model, labels, noises=noises),
+        lambda: sample(model, labels),
+    ]
     for way in ways:
         turn(way)
-    measured: list[tuple[float, float]] = []
+    measured: list[list[float]] = []
     for pair in range(pairs):
-        order = (0, 1) if pair % 2 else (1, 0)
+        order = (0, 1, 2) if pair % 2 else (2, 1, 0)
         found = {index: turn(ways[index]) for index in order}
-        measured.append((found[0], found[1]))
-    sampled, forward = zip(*measured, strict=True)
-    name = f"bare forward over sample, {NUM_SAMPLES} digits"
-    return {
-        "name": name,
-        "seconds": statistics.median(sampled),
-        "ratio": ratio_of(forward, sampled),
-        "pairs": pairs,
-    }
+        measured.append([found[index] for index in range(len(ways))])
+    forward, *sampled = zip(*measured, strict=True)
+    return [
+        {
+            "name": f"bare forward over sample, {NUM_SAMPLES} digits{words}",
+            "seconds": statistics.median(values),
+            "ratio": ratio_of(forward, values),
+            "pairs": pairs,
+        }
+        for words, values in zip((" of given noises", ""), sampled, strict=True)
+    ]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -140,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     load = [round(os.getloadavg()[0], 2)]
     with tempfile.TemporaryDirectory() as folder:
         rows = measure_starts(Path(folder), arguments.rounds)
-        rows.append(measure_sampling(Path(folder), arguments.pairs))
+        rows += measure_sampling(Path(folder), arguments.pairs)
     results = {
         "schema": 1,
         "command": shlex.join(["python", "benchmarks/studies/start_speed.py", *words]),
