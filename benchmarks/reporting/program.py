@@ -85,10 +85,15 @@ def print_table(results: Record, console: Console) -> None:
     for table in quality_tables(results):
         console.print(Text(f"\n{table.title}", style="bold"))
         console.print(_rich_table(table))
-    found = failures(results)
-    if found:
-        parts = f"{len(found)} part{'s' * (len(found) > 1)}"
-        console.print(Text(f"{parts} failed or did not run: see the report.", style="red"))
+    reasons = [reason for *_, reason in failures(results)]
+    failed = sum(not reason.startswith("not run") for reason in reasons)
+    for count, words, style in (
+        (failed, "failed", "red"),
+        (len(reasons) - failed, "did not run", ""),
+    ):
+        if count:
+            parts = f"{count} part{'s' * (count > 1)}"
+            console.print(Text(f"{parts} {words}: see the report.", style=style))
 
 
 def _rich_table(table: Table) -> rich.table.Table:
