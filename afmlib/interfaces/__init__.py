@@ -1,4 +1,4 @@
-r"""The interfaces of the library. A plugin author reads one file of this package.
+r"""The interfaces of the library. A plugin author needs one file of this package.
 
 A component derives from one of these classes, implements its abstract methods, and is then
 interchangeable with every other component of its group. Shapes are in :mod:`afmlib.typing`.

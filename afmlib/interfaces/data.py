@@ -19,8 +19,8 @@ MAX_SHOWN = 5
 class Dataset(ABC):
     """Samples by index, in two parts: stored tensors and random draws.
 
-    The draws (flips, posterior noise) of a sample follow from the number of its image in the run.
-    So a resumed run and a run on several processes see the same batches.
+    The draws (flips, posterior noise) of a sample depend only on the index of its image in the run.
+    A resumed run and a run on several processes therefore see the same batches.
     """
 
     latent_shape: tuple[int, ...]
@@ -70,9 +70,9 @@ class Dataset(ABC):
         return None
 
     def pixels(self) -> "Dataset | None":
-        """Returns the images behind latents, always the same object; None if they are unknown.
+        """Returns the images that were encoded, always the same object; None if they are unknown.
 
-        Evaluations compare decoded samples with them. Without them, the latents are decoded.
+        Evaluations compare decoded samples with them, or else with decoded latents.
         """
         return None
 
@@ -106,14 +106,14 @@ class Autoencoder(nn.Module, ABC):
 
     @property
     def spec(self) -> dict[str, Any] | None:
-        """The spec that builds it again, for autoencoders whose weights checkpoints store.
+        """The spec to rebuild an autoencoder whose weights are in checkpoints.
 
-        The default is None: it is pretrained, and checkpoints do not store it.
+        The default is None: the autoencoder is pretrained, and checkpoints do not store it.
         """
         return None
 
     def fit(self, images: Dataset) -> None:
-        """Learns from images in [-1, 1], before the first use. The default is pretrained.
+        """Trains on images in [-1, 1], before the first use. The default is pretrained.
 
         Raises:
             ValueError: If the images do not fit.

@@ -1,4 +1,4 @@
-"""Interfaces of evaluation: feature extractors, metrics, and what a metric is given."""
+"""Interfaces of evaluation: feature extractors, metrics, and the inputs of metrics."""
 
 __all__ = [
     "Evaluation",
@@ -41,13 +41,13 @@ class FeatureExtractor(nn.Module, ABC):
         """Returns every output of one forward pass, one row per image.
 
         ``features`` are those of `forward`. An extractor with more outputs overrides this method
-        and lists them in `outputs`. ``spatial`` are channels of a feature map, flattened to one
-        row, which keep the layout of the image. ``logits`` are those of a classifier.
+        and lists them in `outputs`. ``spatial`` are channels of a feature map with positions,
+        flattened to one row. ``logits`` are class logits.
         """
         return {"features": self(images)}
 
     def check_shape(self, shape: Sequence[int]) -> None:
-        """Raises if images of this shape cannot be extracted. The default accepts any shape.
+        """Raises if images of this shape are not supported. The default accepts any shape.
 
         Called before training, so that a run does not fail at its first evaluation.
 
@@ -55,7 +55,7 @@ class FeatureExtractor(nn.Module, ABC):
             shape: The shape of one image, (channels, height, width).
 
         Raises:
-            ValueError: In one sentence.
+            ValueError: The reason, in one sentence.
         """
 
 
@@ -226,7 +226,7 @@ class Evaluation(ABC):
 
 @dataclass(frozen=True)
 class EvaluationSetup:
-    """The known facts about an evaluation before any sample is made."""
+    """The setup of an evaluation, known before any sample is made."""
 
     num_samples: int
     """The number of samples."""
@@ -282,7 +282,7 @@ class Metric(ABC):
     """
 
     def check_setup(self, setup: EvaluationSetup) -> None:
-        """Raises if it cannot be computed in this setup. The default accepts any.
+        """Raises if the metric cannot be computed in this setup. The default accepts any setup.
 
         Called before training, so that a run does not fail at its first evaluation.
 

@@ -63,9 +63,9 @@ class GradientPenalty(nn.Module, ABC):
     def probes(self, latents: Latents, noises: Latents) -> Latents | None:
         """Returns the points at which `forward` calls the critic, one per sample.
 
-        The objective then scores them in the same pass as the samples, and the critic that it gives
-        to `forward` returns these logits. The default is None: `forward` may call the critic as it
-        likes.
+        The objective then scores these points in the same pass as the samples, and passes `forward`
+        a critic that returns their logits. The default is None: `forward` may call the critic
+        anywhere.
         """
         del latents, noises
         return None
@@ -134,7 +134,7 @@ class Augmentation(nn.Module, ABC):
 
 @dataclass(frozen=True)
 class Generated:
-    """The samples of a generator in training, and where they come from."""
+    """The samples of a generator in training, and its inputs."""
 
     samples: Latents
     """The samples, with a graph to the generator, before any augmentation."""
@@ -156,7 +156,7 @@ class Generated:
 
 
 class Regularizer(nn.Module, ABC):
-    """A term on the generator's samples, which it minimizes beside its loss.
+    """A term on the generator's samples, added to the generator's loss.
 
     A config adds one by ``objective.regularizers: [{type: MyTerm, scale: 0.1}]``.
 

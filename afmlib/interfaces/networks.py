@@ -155,7 +155,7 @@ class DepthWrapper(Generator):
 class Discriminator(nn.Module, ABC):
     """Scores latents. A larger logit means more real.
 
-    Each sample is scored independently of the others, so without batch normalization.
+    Each sample is scored independently of the others, so batch normalization is not allowed.
     """
 
     latent_shape: tuple[int, ...] | None = None

@@ -1,4 +1,4 @@
-"""Interfaces of objectives, and of what they are made of."""
+"""Interfaces of objectives and their parts: terms, derivatives, schedules and noise levels."""
 
 __all__ = [
     "BatchStatistic",
@@ -61,9 +61,9 @@ class Terms(dict[str, Scalar]):
 class BatchStatistic(nn.Module, ABC):
     """A part of an objective whose backward pass depends on a statistic of the whole batch.
 
-    The training step takes care of micro-batches. It runs the terms of all of them without a graph
-    between `measure` and `replay`, and then again with one. With a single micro-batch, it calls
-    neither: one pass is enough.
+    The training step handles micro-batches: it computes the terms of all of them without a graph
+    between `measure` and `replay`, and then again with a graph. With a single micro-batch, one pass
+    is enough, and it calls neither.
     """
 
     @abstractmethod
@@ -76,7 +76,7 @@ class BatchStatistic(nn.Module, ABC):
 
     @abstractmethod
     def replay(self) -> None:
-        """Combines it over micro-batches and processes. The calls of `forward` then repeat."""
+        """Combines the statistic over the batch. The calls of `forward` then repeat."""
 
     @abstractmethod
     def rollback(self) -> None:
@@ -147,13 +147,14 @@ def average_name(network: str, decay: float) -> str:
 class Objective(nn.Module, ABC):
     """The networks to train, and the loss of each player.
 
-    A player is the name of the submodule that it trains. A subclass defines `draw` and `terms`.
-    All random numbers come from `draw`, so that `terms` is a function of its arguments. Neither
-    knows about micro-batches or processes.
+    A player is the name of a trained submodule. A subclass defines `draw` and `terms`. All random
+    numbers come from `draw`, so that `terms` is a function of its arguments. Neither depends on
+    micro-batches or processes.
 
     Args:
         network: The network of `ema_player`. It gets an EMA copy, ``<player>_ema``.
-        parameterization: How samples are read off a generator; None if no generator is trained.
+        parameterization: Turns the output of a generator into samples; None if no generator is
+            trained.
         nfe: The default number of steps of a sample, or "any" (1 is the default then).
         any_nfe: Whether a sample may take another number of steps.
 
@@ -213,13 +214,13 @@ class Objective(nn.Module, ABC):
     def draw(self, latents: Latents, generator: RandomSource | None = None) -> Draws:
         """Draws every random tensor of one update, with :mod:`afmlib.ops.drawing`.
 
-        The engine draws each process's part of a batch on its own, with the streams of its rows,
-        while the update before is running. So a draw may depend on its row, and on the arguments
-        of the constructor: not on settings that phases change, nor on the training progress.
+        Each process draws only its own rows, each from its own stream, while the previous update is
+        running. A draw may therefore depend on its row and on the arguments of the constructor, but
+        not on settings that phases change or on the training progress.
 
         Args:
             latents: An empty batch. Use only its shape and dtype.
-            generator: Where the random numbers come from. Choices by place in the batch use
+            generator: Where the random numbers come from. Choices by position in the batch use
                 :func:`afmlib.ops.drawing.places_in_batch`.
         """
 
@@ -249,10 +250,10 @@ class Objective(nn.Module, ABC):
 
     @classmethod
     def with_guidance(cls, parameterization: Parameterization, scale: float) -> Parameterization:
-        """Returns how samples are read at another guidance scale. Default: an error.
+        """Returns the parameterization for another guidance scale. Default: an error.
 
         Args:
-            parameterization: That of a model which this objective trained.
+            parameterization: The parameterization of a model that this objective trained.
             scale: The guidance scale.
 
         Raises:
@@ -265,7 +266,7 @@ class Objective(nn.Module, ABC):
 
     @property
     def ema_name(self) -> str:
-        """The name of the EMA, which is a submodule as the players are."""
+        """The name of the EMA, which is a submodule like the players."""
         return f"{self.ema_player}_ema"
 
     @property
@@ -281,7 +282,7 @@ class Objective(nn.Module, ABC):
     def add_averages(self, decays: Sequence[float]) -> None:
         """Adds an EMA of the same network for each decay. Checkpoints store them for comparison.
 
-        The training step moves them with `move_average`.
+        The training step updates them with `move_average`.
         """
         for decay in decays:
             name = average_name(self.ema_player, decay)
@@ -290,15 +291,15 @@ class Objective(nn.Module, ABC):
 
     @torch.no_grad()
     def update_ema(self, decay: float | Tensor) -> None:
-        r"""Moves the EMA, :math:`\bar\theta \gets d \bar\theta + (1 - d) \theta`.
+        r"""Updates the EMA, :math:`\bar\theta \gets d \bar\theta + (1 - d) \theta`.
 
-        The decay may be a tensor on the device. The program does not wait for it.
+        The decay may be a tensor on the device; there is no synchronization.
         """
         self.move_average(self.ema, decay)
 
     @torch.no_grad()
     def move_average(self, average: nn.Module, decay: float | Tensor) -> None:
-        """Moves an average of the EMA player's weights. Its buffers are copied."""
+        """Updates an EMA of the player's weights. Its buffers are copied."""
         online = self.get_submodule(self.ema_player)
         targets: list[Tensor] = list(average.parameters())
         weights: Any = 1 - decay

@@ -24,10 +24,10 @@ MAX_NFE = 10_000
 
 
 class Parameterization(nn.Module, ABC):
-    """Turns the output of a generator into latents. Inference needs only it and the generator.
+    """Turns the output of a generator into latents. Inference needs only these two.
 
-    A parameterization with arguments keeps each one as an attribute of the same name, plain data,
-    since a checkpoint stores them.
+    Each argument must be an attribute of the same name, as plain data, since checkpoints store the
+    arguments.
     """
 
     evaluations_per_step: ClassVar[int] = 1
@@ -35,10 +35,10 @@ class Parameterization(nn.Module, ABC):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The arguments that build it again.
+        """The arguments to rebuild the parameterization.
 
         Raises:
-            TypeError: If one is not kept as an attribute.
+            TypeError: If one is not an attribute.
         """
         names = list(inspect.signature(type(self).__init__).parameters)[1:]
         if type(self).__init__ is nn.Module.__init__:
@@ -209,10 +209,10 @@ class SampleModel(nn.Module):
         nfe: int | None = None,
         draw_noises: Callable[[int], Tensor] | None = None,
     ) -> Latents:
-        """Carries noises to samples.
+        """Maps noises to samples.
 
         Args:
-            noises: Where the samples start.
+            noises: The start of each sample.
             labels: The classes.
             nfe: The number of evaluations. Defaults to the model's own.
             draw_noises: Returns the noises that are added after step k = 1, 2, ..., for methods

@@ -1,13 +1,13 @@
-r"""EMAs of a checkpoint: those that it stores, and those that can be made of them afterwards.
+r"""EMAs of a checkpoint: stored ones, and combinations of them for other decays.
 
 An EMA is a mean of the weights :math:`\theta_k` after each update :math:`k`, with shares
-:math:`p_k(d)` that depend on the decay :math:`d` only. A combination of stored EMAs is such a mean,
-too. For a decay that was not stored, the combination is taken whose shares come nearest in the
-least squares, among those that sum to one.
+:math:`p_k(d)` that depend only on the decay :math:`d`. A combination of stored EMAs is also such a
+mean. A decay that was not stored gets the combination with the nearest shares in the least-squares
+sense, among those that sum to one.
 
 References:
     | Analyzing and Improving the Training Dynamics of Diffusion Models (Karras et al., 2023),
-      Sec. 3.2, for the idea; there with averages of another shape, and at several times
+      Sec. 3.2, for the idea, with another averaging profile and snapshots at several times
     | https://arxiv.org/abs/2312.02696
 """
 
@@ -99,7 +99,7 @@ def stored_decays(folder: str) -> dict[float, str]:
 
 
 def average_of(folder: str, decay: float) -> dict[str, float]:
-    """Returns the names of the EMAs of which one of any decay is made, and their weights.
+    """Returns the names and weights of the stored EMAs that combine to an EMA of any decay.
 
     Raises:
         CheckpointError: If it cannot be made, or the checkpoint is missing or corrupt.
@@ -119,8 +119,8 @@ def average_of(folder: str, decay: float) -> dict[str, float]:
         if error <= MAX_ERROR:
             return dict(zip(stored.values(), weights, strict=True))
         problem = (
-            f"and the nearest combination of {_listed(stored)} is {error:.0%} off, of which "
-            f"{MAX_ERROR:.0%} are allowed"
+            f"and the nearest combination of {_listed(stored)} is {error:.0%} off (at "
+            f"most {MAX_ERROR:.0%} is allowed)"
         )
     raise CheckpointError(
         f"{folder} has no EMA of decay {decay}, {problem}: set ema.decays of its run."

@@ -1,9 +1,9 @@
-r"""Classifier guidance: a frozen classifier of noisy samples pulls a generator to its classes.
+r"""Classifier guidance: a frozen classifier pulls generated samples to their classes.
 
 .. math:: L_\text{cg} = \lambda \, \mathbb{E} \left[ - \log C(c \mid x_{t'}, t') \right]
 
 A one-step generator returns clean samples. There the classifier is saturated and its gradient says
-little about the data. So :class:`ClassifierGuidance` noises the samples again and classifies them
+little about the data. So :class:`ClassifierGuidance` adds noise to the samples and classifies them
 along the flow: :math:`x_{t'} = (1 - t') \, G(z, c) + t' z'` with
 :math:`t' \sim U(\text{lo}, \text{hi})`. A multi-step generator returns samples at a target time
 :math:`t`. :class:`TargetClassifierGuidance` classifies them unchanged, at :math:`t' = t`.

@@ -8,7 +8,7 @@ For Gaussians with the means :math:`\mu, \mu_r` and covariances :math:`\Sigma, \
 
 The moments are those of a queue of the latest :math:`N` samples, or moving averages. Only the
 samples of the current batch have a gradient. The loss is :math:`d / \operatorname{sg}(d + 0.01)`:
-its value is nearly 1, so :math:`d` is what to watch.
+its value is nearly 1, so watch :math:`d`.
 
 References:
     | FD-Loss (2026)

@@ -21,7 +21,7 @@ from afmlib.typing import Latents, Scalar
 
 
 class GradientNormalization(BatchStatistic):
-    r"""Computes a loss of samples, whose gradient at the samples is rescaled to a known magnitude.
+    r"""Computes a loss of samples, and rescales its gradient at the samples to a known magnitude.
 
     .. math::
         v &\gets \beta \, v + (1 - \beta) \, n \, \| g \|_2^2 \\
@@ -33,13 +33,13 @@ class GradientNormalization(BatchStatistic):
     any positive number without consequence, so that only ``ot_scale`` sets the balance with the
     transport loss.
 
-    A mean loss makes :math:`n \, \| g \|^2` independent of the batch size. So its value for a batch
-    is the mean over micro-batches and over processes.
+    For a mean loss, :math:`n \, \| g \|^2` does not depend on the batch size. The value of a batch
+    is therefore the mean over micro-batches and processes.
 
     Args:
         decay: The smoothing :math:`\beta`, in :math:`[0, 1)`.
         scale: The target :math:`s`.
-        eps: The term :math:`\delta` that keeps a null gradient null.
+        eps: The term :math:`\delta` that keeps a zero gradient zero.
         bias_correction: Whether to divide :math:`v` by :math:`1 - \beta^k` after :math:`k`
             updates, as Adam does.
 

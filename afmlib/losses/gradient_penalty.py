@@ -119,7 +119,7 @@ def half_precision_penalty(
 ) -> PerSample:
     """Measures a penalty with linear layers in half precision if it can name its probes.
 
-    Otherwise all is computed in float32. Autocast must be off.
+    Otherwise, everything is computed in float32. Autocast must be off.
 
     Args:
         penalty: The penalty.
@@ -140,13 +140,13 @@ def half_precision_penalty(
 class LinearDifferences(TorchFunctionMode):
     r"""Mode in which the rows of a batch are :math:`n` points and :math:`n` neighbors of them.
 
-    Linear layers and convolutions compute in half precision, the points and the differences to
-    their neighbors apart:
+    Linear layers and convolutions compute in half precision, separately for the points and for the
+    differences to their neighbors:
 
     .. math:: y = W x + b, \qquad y' = y + W (x' - x)
 
-    All other functions compute in float32. So the difference of two logits has the relative error
-    of half precision, where :math:`W x' - W x` would have its absolute error.
+    All other functions compute in float32. The difference of two logits then has the relative error
+    of half precision, while :math:`W x' - W x` would have its absolute error.
 
     Args:
         dtype: The half precision.

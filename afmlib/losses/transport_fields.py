@@ -2,8 +2,8 @@ r"""Fields that move generated features towards real ones, for feature transport
 
 A problem is one class: :math:`n` generated features, :math:`P` real ones of the class (positives),
 and :math:`U` real ones of any class (negatives). A field gives each generated feature a
-displacement :math:`V`, without a gradient. It is divided by its root mean square, so that
-only its direction and relative size matter.
+displacement :math:`V`, without a gradient. Displacements are divided by their root mean square, so
+only their directions and relative sizes matter.
 
 References:
     | Drifting (2026), for `Drift`
@@ -123,8 +123,8 @@ class Sinkhorn(TransportField):
         ValueError: If there are none, or one is not positive.
 
     Note:
-        The authors start the potentials from those of the update before, which was of other samples
-        and classes. Here they start from zero.
+        The authors initialize the potentials from the previous update, which had other samples and
+        classes. Here they start from zero.
     """
 
     def __init__(self, entropies: Sequence[float] = (0.02, 0.05, 0.2)) -> None:

@@ -1,4 +1,4 @@
-r"""The Wasserstein loss: the difference of mean logits, for a critic of bounded slope.
+r"""The Wasserstein loss: the difference of mean logits, for a critic with bounded slope.
 
 References:
     | Wasserstein GAN (Arjovsky et al., 2017)

@@ -1,9 +1,9 @@
-"""Losses that depend on all samples of a batch, in whatever parts they are computed.
+"""Losses that depend on all samples of a batch, however it is divided.
 
 The training step runs the network twice on each micro-batch. The first pass collects the rows of
 all micro-batches and processes. Each process then computes the loss of all rows and its gradient,
-and each micro-batch gets its rows of the gradient in the second pass. So the division of a batch
-changes nothing. A batch in one part is passed once.
+and each micro-batch gets its rows of the gradient in the second pass. The result therefore does not
+depend on the division. An undivided batch needs only one pass.
 """
 
 __all__ = ["WholeBatchLoss"]

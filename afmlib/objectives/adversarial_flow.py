@@ -70,7 +70,7 @@ from afmlib.typing import Labels, Latents, Logits, Scalar, Timesteps
 
 @dataclass
 class AdversarialFlowDraws:
-    """The random numbers of one update. What its player does not use is None."""
+    """The random numbers of one update; None for those that its player does not use."""
 
     noises_src: Latents
     """The noise in the source samples."""
@@ -125,12 +125,12 @@ class AdversarialFlow(Objective):
         gp_scale: The weight :math:`\lambda_\text{gp}` of each penalty.
         gp_fraction: The share of the batch that is penalized, in (0, 1]; at least one sample.
         cp_scale: The weight :math:`\lambda_\text{cp}` of the logit centering.
-        shared_batch: Whether the generator learns from the batch of the discriminator's update
-            before, and reuses its samples and the logits of its real samples. This is not the
-            method of the paper: it is cheaper. It needs one process.
+        shared_batch: Whether the generator's update reuses the batch of the discriminator's update,
+            with its samples and its logits of the real samples. This is cheaper, but not in the
+            paper. It needs one process.
         gradient_normalization: Whether the adversarial gradient at the samples is normalized, so
             that ``ot_scale`` has the same meaning for every network. Or the arguments of
-            :class:`GradientNormalization`, or one that is built.
+            :class:`GradientNormalization`, or an instance.
         augmentation: Applied to real and generated samples before the discriminator.
         guidance: Pulls the samples towards their class.
         regularizers: More terms on the generator's samples.

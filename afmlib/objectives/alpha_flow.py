@@ -1,17 +1,17 @@
 r"""AlphaFlow: from trajectory flow matching to MeanFlow, by a step that shrinks.
 
-The mean velocity of MeanFlow is learned from its own value a share :math:`\alpha` of the step
-further along the flow:
+The target of the mean velocity is its own value, a share :math:`\alpha` of the step further along
+the flow:
 
 .. math::
     u(x_s, s, t) \approx \alpha \, v_g + (1 - \alpha) \operatorname{sg} u(x_m, m, t) , \qquad
     m = s - \alpha (s - t) , \quad x_m = x_s - (s - m) \, v_g
 
-With :math:`\alpha = 1` this is flow matching of a trajectory, and the limit :math:`\alpha \to 0` is
-MeanFlow, whose target is used there. :math:`\alpha` falls from 1 to 0 during the run.
-The mean squared error :math:`\ell` of a sample enters the loss as
-:math:`\alpha \, \ell / \operatorname{sg}(\ell + c)`; without :math:`\alpha` where the two times are
-equal, and in the limit.
+With :math:`\alpha = 1` this is trajectory flow matching. The limit :math:`\alpha \to 0` is
+MeanFlow, and uses its target. :math:`\alpha` falls from 1 to 0 during the run. The mean squared
+error :math:`\ell` of a sample enters the loss as
+:math:`\alpha \, \ell / \operatorname{sg}(\ell + c)`, without the factor :math:`\alpha` if the two
+times are equal and in the limit.
 
 References:
     | AlphaFlow: Understanding and Improving MeanFlow Models (Zhang et al., 2025)

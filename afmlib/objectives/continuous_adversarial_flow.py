@@ -9,7 +9,7 @@ The discriminator is a potential :math:`D(x, t)`. Its logit is the JVP with the 
     L_D &= (\ell(z - x) - 1)^2 + (\ell(g) + 1)^2 + \lambda_\text{cp} \, D(x_t, t)^2 \\
     L_G &= (\ell(g) - 1)^2 + \lambda_\text{v} \, \tfrac1n \| g \|_2^2
 
-The discriminator takes 16 updates for each one of the generator.
+The discriminator gets 16 updates per generator update.
 
 References:
     | Continuous Adversarial Flow Models (2026)

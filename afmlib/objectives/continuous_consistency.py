@@ -3,7 +3,7 @@ r"""Continuous-time consistency training (sCM), with normalized tangents.
 With :math:`x_\theta = \cos \theta \, x + \sin \theta \, z` and :math:`\tan \theta = s / (1 - s)`,
 the function :math:`f = \cos \theta \, x_\theta - \sin \theta \, F(x_\theta, \theta)` should not
 change along the flow, whose velocity is :math:`v = \cos \theta \, z - \sin \theta \, x`. The
-network moves against this change, the tangent
+network is trained against this change, the tangent
 
 .. math::
     g = \sigma_d \Big( -\cos^2 \theta \, (F^- - v) - r \cos \theta \sin \theta \Big( x_\theta

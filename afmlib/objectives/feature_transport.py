@@ -1,13 +1,13 @@
 r"""Feature transport: a one-step generator follows a field that moves its features to real ones.
 
-There is no discriminator, teacher or time. In the features :math:`h` of each frozen extractor, and
-in the samples themselves, a field gives a displacement of the generated samples of a class
-(:mod:`afmlib.losses.transport_fields`), and the generator learns to make it
-(:mod:`afmlib.losses.feature_transport`). `Drift` is the field of Drifting, `Sinkhorn` that of
-semantic transport.
+There is no discriminator, teacher or time. A field displaces the generated samples of a class
+(:mod:`afmlib.losses.transport_fields`) in the features :math:`h` of each frozen extractor, and in
+the samples themselves. The generator learns this displacement
+(:mod:`afmlib.losses.feature_transport`). `Drift` is the field of Drifting, and `Sinkhorn` the field
+of semantic transport.
 
-The displacement is normalized, so the loss is nearly constant. Watch the force before it is
-normalized.
+The displacement is normalized, so the loss is nearly constant. Watch the force, the size of the
+displacement before normalization.
 
 References:
     | Drifting (2026)
@@ -67,13 +67,13 @@ class FeatureTransportDraws:
 class FeatureTransport(Objective):
     r"""A one-step generator that is trained by a transport field in frozen features.
 
-    The samples of a problem have the same class, and the classes of a run take turns. So labels of
-    the batch are only those of its real samples, which go to the banks.
+    The samples of a problem have the same class, and classes rotate during the run. The labels of
+    the batch belong only to its real samples, which go to the banks.
 
     Args:
         generator: The network. With a condition it gets the guidance scale.
         field: The field.
-        extractors: The features besides the samples themselves. They must have a gradient.
+        extractors: The features besides the samples themselves. They must be differentiable.
         samples_per_class: The samples of a problem, which divides the global batch.
         num_positives: The latest real samples of a class that a problem sees.
         num_negatives: The latest real samples of any class.

@@ -1,12 +1,13 @@
 r"""Frechet loss (FD-loss): post-training of a one-step generator on the distance that judges it.
 
-A generator that makes samples in one step is trained on the Frechet distance between the features
-of its samples and of the training data (:mod:`afmlib.losses.frechet`), one term per extractor:
+A one-step generator is trained on the Frechet distance between the features of its samples and of
+the training data (:mod:`afmlib.losses.frechet`), one term per extractor:
 
 .. math:: L = \sum_k \frac{d_k}{\operatorname{sg}(d_k + 0.01)}
 
-Start it from a trained generator. A number in features that were trained on says nothing about the
-quality of samples: results name such an extractor as ``judge_in_training`` and do not rank them.
+Start it from a trained generator. A distance in the features of training says nothing about the
+quality of samples: results list such an extractor in ``judge_in_training`` and do not rank the
+distance.
 
 References:
     | FD-Loss (2026)
@@ -60,9 +61,9 @@ class FrechetLoss(Objective):
         generator: The network. Labels are not dropped.
         data: The real data.
         extractors: The features to compare. Without any, samples are their own features. They must
-            have a gradient, which extractors that round images to bytes do not have.
-        parameterization: How a sample is read off the network: that of the objective which trained
-            it. Defaults to `SamplePrediction`.
+            be differentiable, so they must not round images to 8 bits.
+        parameterization: The parameterization of the objective that trained the network. Defaults
+            to `SamplePrediction`.
         num_samples: The number of samples in the moments, at least the batch.
         decay: If given, moments are moving averages with this decay per update, instead of those
             of a queue.

@@ -18,7 +18,7 @@ of both heads becomes
 .. math:: v_g = v + (1 - 1 / \omega) \, \big(v_\theta(x_s, s, \omega) -
     v_\theta(x_s, s, \varnothing, \omega = 1)\big)
 
-where :math:`s` is in the interval; at equal times it is all of :math:`[0, 1]`. With
+if :math:`s` is in the interval. At equal times, the interval is :math:`[0, 1]`. With
 ``predicts_samples`` both heads return samples (pixel MeanFlow, pMF), from which velocities are
 computed.
 
@@ -70,8 +70,8 @@ class ImprovedMeanFlow(MeanFlow):
 
     Args:
         generator: The network :math:`u`, which embeds the time difference with a small
-            ``time_scale``; the authors' network sees no other time. A second head is trained if it
-            has one. For guidance it needs 3 conditions and a ``class_dropout_prob``.
+            ``time_scale``; the authors' network sees no other time. A second head, if any, is
+            trained too. For guidance it needs 3 conditions and a ``class_dropout_prob``.
         nfe: The default number of steps of a sample.
         predicts_samples: Whether the network returns samples instead of velocities.
         unequal_fraction: The probability that the two times of a sample differ.

@@ -2,7 +2,7 @@ r"""MeanFlow: learns the mean velocity between two times from the MeanFlow ident
 
 On the path :math:`x_s = (1 - s) x + s z`, whose velocity is :math:`v = z - x`, a network :math:`u`
 learns the mean velocity of the flow between :math:`s` and :math:`t \le s`. Differentiating
-:math:`(s - t) \, u = \int_t^s v` by :math:`s` along the flow gives the target
+:math:`(s - t) \, u = \int_t^s v` with respect to :math:`s` along the flow gives the target
 
 .. math::
     u(x_s, s, t) \approx v - (s - t) \frac{\mathrm{d} u}{\mathrm{d} s} , \qquad

@@ -16,7 +16,7 @@ With :math:`\lambda = 2 \log((1 - s) / s)` the weight is
 .. math:: w(s) = \frac12 \operatorname{sigmoid}(b - \lambda)
     \left( - \frac{\mathrm{d} \lambda}{\mathrm{d} s} \right) \frac{(1 - s)^a}{c_s^2}
 
-This is written from the paper: its authors published no training code.
+This is implemented from the paper, since the authors published no training code.
 
 References:
     | Inductive Moment Matching (Zhou et al., 2025), Sec. 4, App. C and I, Table 5
@@ -119,7 +119,7 @@ class InductiveMomentMatching(Objective):
     def terms(
         self, player: str, latents: Latents, labels: Labels, draws: InductiveMomentMatchingDraws
     ) -> Terms:
-        """Returns the term ``moments``; observes that of each group without its weight.
+        """Returns the term ``moments``; observes the unweighted term of each group.
 
         Raises:
             ValueError: If the micro-batch is not divisible into groups.

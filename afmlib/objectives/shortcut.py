@@ -2,7 +2,7 @@ r"""Shortcut models: a step of any size equals two steps of half the size.
 
 A network :math:`g(x_s, s, t)` returns the velocity of a step from :math:`s` to :math:`t`. Most of
 the batch learns steps of the smallest size :math:`1 / M` by flow matching. The rest takes a step of
-size :math:`d = 2^{-k}` on its grid, and learns from two steps of half the size by the EMA network
+size :math:`d = 2^{-k}` on its grid, and learns from two steps of half the size with the EMA network
 :math:`\bar g`:
 
 .. math::

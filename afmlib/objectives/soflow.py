@@ -2,7 +2,7 @@ r"""SoFlow: learns the solution map of the flow without a derivative of the netw
 
 The solution map :math:`f(x_s, s, t) = x_s - (s - t) \, g(x_s, s, t)` carries points of the flow at
 :math:`s` to those at :math:`t`. Most samples learn the velocity :math:`g(x_s, s, s) \approx v_g`.
-The others learn that a point a little further along the flow has the same end:
+The others learn that a point slightly further along the flow has the same end:
 
 .. math:: f(x_s, s, t) \approx \operatorname{sg} f(x_m, m, t) , \qquad
     x_m = x_s - (s - m) \, v_g , \quad m = s - (s - t) \, \rho
@@ -14,8 +14,8 @@ units of a velocity:
 .. math:: L = \frac1n \Big\langle g(x_s, s, t) , \;
     \frac{q}{(\| q \|^2 / n + c)^p} \Big\rangle
 
-Its value says nothing; the mean of :math:`q^2` is observed.
-With a guidance scale :math:`w`, the velocity :math:`v` of the path becomes
+The value of this loss is not meaningful; the mean of :math:`q^2` is logged. With a guidance scale
+:math:`w`, the velocity :math:`v` of the path becomes
 :math:`v_g = \mu \, \big(v + k(s) (w - 1) (v - g(x_s, s, s, \varnothing))\big) +
 (1 - \mu) \, g(x_s, s, s)`, where :math:`k` falls from 1 at 0.8 to 0 at 1.
 

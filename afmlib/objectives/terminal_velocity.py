@@ -1,8 +1,8 @@
-r"""Terminal velocity matching (TVM): the velocity at the end of a step is that of the flow there.
+r"""Terminal velocity matching (TVM): at its end, a step has the velocity of the flow.
 
 The map :math:`f(x_s, s, t) = x_s - w \, (s - t) \, g(x_s, s, t)` carries points of the flow at
-:math:`s` to those at :math:`t`. If it is exact, its derivative by the end of the step is the
-velocity of the flow at the end:
+:math:`s` to those at :math:`t`. If it is exact, its derivative with respect to :math:`t` is the
+velocity of the flow at the end of the step:
 
 .. math:: L_1 = \frac1n \Big\| \beta \frac{\mathrm{d}}{\mathrm{d} t} f(x_s, s, t) -
     \bar g(\operatorname{sg} f(x_s, s, t), t, t) \Big\|_2^2 , \qquad \beta = \frac1w

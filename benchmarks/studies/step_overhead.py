@@ -93,7 +93,7 @@ def with_first_moment(step: TrainingStep) -> Callable[[], contextlib.AbstractCon
 
 
 def compare(load: Callable[..., Mapping[str, Any]], batch: int | None) -> Iterator[Comparison]:
-    """Yields the engine, and what it is compared with."""
+    """Yields each comparison: its name, the step, and a context with the alternative."""
     workload = Workload.of(load("afm", "precision=float32"))
     size = batch or workload.run.global_batch
     device = torch.device("cpu")
