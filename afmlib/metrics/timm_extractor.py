@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 
 from afmlib.interfaces import FeatureExtractor
 from afmlib.io.content_hash import content_hash
-from afmlib.metrics.rgb import check_rgb, to_rgb_bytes
+from afmlib.metrics.rgb import check_rgb, rgb_levels
 from afmlib.metrics.timm_weights import create_model, load_weights
 
 NUM_CHANNELS = 7
@@ -93,7 +93,7 @@ class TimmExtractor(FeatureExtractor):
 
     def _maps(self, images: Tensor) -> Tensor:
         resized = interpolate(
-            to_rgb_bytes(images).to(torch.float32),
+            rgb_levels(images),
             size=(self.input_size, self.input_size),
             mode="bicubic",
             antialias=True,

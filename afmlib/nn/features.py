@@ -36,8 +36,8 @@ def feature_sizes(
             features = extractor(images)
         if not features.requires_grad:
             raise ValueError(
-                f"{name} has no gradient, since it rounds images as in a file: use an extractor "
-                "that does not, such as ClassifierExtractor."
+                f"{name} has no gradient, since its network takes bytes: use another extractor, "
+                "such as TimmExtractor or ClassifierExtractor."
             )
         sizes.append(features.shape[1])
         extractor.to(next(network.parameters()).device)

@@ -61,7 +61,7 @@ class FrechetLoss(Objective):
         generator: The network. Labels are not dropped.
         data: The real data.
         extractors: The features to compare. Without any, samples are their own features. They must
-            be differentiable, so they must not round images to 8 bits.
+            be differentiable.
         parameterization: The parameterization of the objective that trained the network. Defaults
             to `SamplePrediction`.
         num_samples: The number of samples in the moments, at least the batch.

@@ -232,6 +232,7 @@ EXTRACTORS = ComponentRegistry(
     "FeatureExtractor",
     {
         "ClassifierExtractor": "afmlib.metrics.classifier_extractor",
+        "DecodedExtractor": "afmlib.metrics.decoded_extractor",
         "DigitsExtractor": "afmlib.metrics.digits_extractor",
         "EfficientNetLiteExtractor": "afmlib.metrics.efficientnet_lite_extractor",
         "InceptionExtractor": "afmlib.metrics.inception_extractor",

@@ -39,6 +39,8 @@ def test_features_match_the_network(network, weights):
     torch.testing.assert_close(extractor(images), pooled, rtol=1e-4, atol=1e-5)
     assert not extractor.training
     assert not extractor(images).requires_grad
+    images.requires_grad_()
+    assert torch.autograd.grad(extractor(images).sum(), images)[0].abs().sum() > 0
 
 
 def test_outputs_depend_on_the_network(network, weights, tmp_path):
