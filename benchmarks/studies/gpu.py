@@ -201,12 +201,14 @@ def page_text(outcomes: Mapping[str, Mapping[str, Any]]) -> str:
         "page. Each part takes less than eight minutes. The same command resumes. MFU is the share",
         "of the device's peak in the data sheet. It counts matrix products and convolutions.",
     ]
+    missing = [name for name in parts() if name not in outcomes]
+    if missing:
+        lines += ["", f"**Not run:** {', '.join(f'`{name}`' for name in missing)}."]
     for name in parts():
-        outcome = outcomes.get(name)
-        lines += ["", f"## {name}", ""]
-        if outcome is None:
-            lines.append("not run")
+        if name in missing:
             continue
+        outcome = outcomes[name]
+        lines += ["", f"## {name}", ""]
         lines += [f"{outcome['date']}; {pairs_text(outcome['machine'])}.", ""]
         if outcome.get("error"):
             lines.append(f"failed: {outcome['error']}")

@@ -5,10 +5,14 @@ import json
 from benchmarks.studies import gpu
 
 
-def test_page_says_not_run_for_missing_parts():
-    text = gpu.page_text({})
+def test_page_names_the_parts_that_were_not_run():
+    draws = {"date": "2026-01-01", "machine": {"device": "a GPU"}, "rows": [{"size": "b2"}]}
 
-    assert text.count("not run") == len(gpu.parts())
+    text = gpu.page_text({"draws": draws})
+
+    (line,) = [line for line in text.splitlines() if line.startswith("**Not run:**")]
+    assert all((f"`{name}`" in line) == (name != "draws") for name in gpu.parts())
+    assert "## draws" in text
     assert gpu.DEFAULT_PAGE.read_text(encoding="utf-8").startswith("# On a GPU")
 
 
