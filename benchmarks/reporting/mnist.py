@@ -54,6 +54,7 @@ def mnist_table(results: Mapping[str, Any]) -> str:
         "standard deviation.",
         "",
         *(f"* not run: {what}" for what in results["not_run"]),
+        *(f"* `{name}`: {text}" for name, text in _judged(results["rows"]).items()),
     ]
     return "\n".join([*_table(results), "", *notes]).rstrip() + "\n"
 
@@ -63,6 +64,16 @@ def mnist_page(page: str, results: Mapping[str, Any]) -> str:
     (before, rest), (_, after) = page.split(BEGIN), page.split(END)
     assert END in rest
     return f"{before}{BEGIN}\n\n{mnist_table(results)}\n{END}{after}"
+
+
+def _judged(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Returns a note for each method that was trained in features of the kind that judges it."""
+    return {
+        row["name"]: f"the training used a {' and a '.join(row['judge_in_training'])}, as the "
+        "evaluation does, so its numbers do not rank"
+        for row in rows
+        if row.get("judge_in_training")
+    }
 
 
 def _table(results: Mapping[str, Any]) -> Iterator[str]:

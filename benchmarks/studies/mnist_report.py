@@ -24,7 +24,11 @@ from .tune import RANGES, SEED
 
 PAGE = Path(__file__).parents[2] / "docs/mnist.md"
 
-STEPS = {"flow_matching": (1, 4, 50), "meanflow": (1, 2, 4), "ect": (1, 2)}
+STEPS = {
+    "flow_matching": (1, 4, 50),
+    "meanflow": (1, 2, 4),
+    **dict.fromkeys(("ect", "imf", "alphaflow", "soflow", "tvm", "imm"), (1, 2)),
+}
 """Network evaluations per sample by which a method is judged; the others have one step."""
 
 TRIAL = ("method", "trial", "settings", "num_images", "processor_seconds", "values")
@@ -138,6 +142,7 @@ def _rows(
             "machine": describe_machine(),
             "versions": describe_versions(),
             "extractor": found["protocol"]["extractor"],
+            "judge_in_training": list(found["protocol"].get("judge_in_training", ())),
             "values": found["values"],
         }
 

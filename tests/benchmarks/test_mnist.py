@@ -116,6 +116,16 @@ def test_table_shows_seeds_references_and_what_was_not_run():
     assert "| `afm` | those of the config | 10 | 0.50 |" in text
 
 
+def test_table_names_methods_whose_training_used_the_judge():
+    found = results()
+    found["rows"][0]["judge_in_training"] = ["ClassifierExtractor"]
+
+    text = mnist_text(found)
+
+    assert "* `afm`: the training used a ClassifierExtractor, as the evaluation does" in text
+    assert "so its numbers do not rank" not in mnist_text(results())
+
+
 def test_last_report_keeps_rows_and_their_samples(tmp_path):
     random = np.random.default_rng(0)
     rows = {
