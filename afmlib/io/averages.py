@@ -103,7 +103,10 @@ def average_of(folder: str, decay: float) -> dict[str, float]:
 
     Raises:
         CheckpointError: If it cannot be made, or the checkpoint is missing or corrupt.
+        ValueError: If the decay is not in [0, 1).
     """
+    if not 0 <= decay < 1:
+        raise ValueError(f"The decay of an EMA is in [0, 1), got {decay}.")
     stored = stored_decays(folder)
     if decay in stored:
         return {stored[decay]: 1.0}
@@ -132,6 +135,7 @@ def load_average(folder: str, decay: float) -> dict[str, Tensor]:
 
     Raises:
         CheckpointError: If it cannot be made, or the checkpoint is missing or corrupt.
+        ValueError: If the decay is not in [0, 1).
     """
     weights = average_of(folder, decay)
     return combined([load_tensors(folder, name) for name in weights], list(weights.values()))

@@ -223,7 +223,7 @@ def read_manifest(folder: str) -> dict[str, Any]:
     averages = manifest.get("averages", {})
     _check_types(path, averages, AVERAGES)
     decays = averages.get("decays", {})
-    _check_types(path, decays, dict.fromkeys(decays, (float,)))
+    _check_types(path, decays, dict.fromkeys(decays, (int, float)))
     _check_number(folder, manifest.get("num_images"))
     return manifest
 

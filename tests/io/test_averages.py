@@ -132,6 +132,22 @@ def test_decay_too_far_away_is_refused(run):
         load_checkpoint(run[0], ema=0.99)
 
 
+@pytest.mark.parametrize("decay", [-0.01, 1, 1.5, float("nan")])
+def test_decays_have_a_domain(run, decay):
+    with pytest.raises(ValueError, match=r"The decay of an EMA is in \[0, 1\), got"):
+        load_checkpoint(run[0], ema=decay)
+
+
+def test_decay_that_is_a_whole_number(tmp_path):
+    settings = ["num_images=64", "evaluation.metrics=[]", "ema={decay: 0, decays: [0.5]}"]
+    train("flow_matching_digits", tmp_path, settings)
+
+    online, average = (
+        load_checkpoint(tmp_path, ema=ema).generator.state_dict() for ema in (False, 0)
+    )
+    assert all(torch.equal(online[key], average[key]) for key in online)
+
+
 def test_no_ema_is_made_after_phases(tmp_path):
     phases = "[{at: 64, lr_factor: 0.5}]"
     settings = ["num_images=128", "evaluation.metrics=[]", "ema.decays=[0.9]", f"phases={phases}"]
