@@ -472,6 +472,8 @@ def load_checkpoint(
         raise ValueError(f"{next(iter(official))} is for official checkpoints; {path} stores it.")
     path = hub_copy(path)
     if storage.exists(storage.join(path, INDEX)):
+        if ema is not True:
+            raise ValueError(f"ema={ema} is for a run; {path} has only one set of weights.")
         return load_pipeline(path, device)
     folder = find_checkpoint(path)
     generator = load_network(folder, GENERATORS, "generator", ema)
@@ -487,8 +489,14 @@ def load_checkpoint(
     if "autoencoder" in manifest:
         autoencoder = load_network(folder, AUTOENCODERS, "autoencoder", ema=False)
     model = SampleModel(generator, parameterization, conventions, names, autoencoder)
-    model.checkpoint, model.weights = folder, "averaged" if ema else "online"
+    model.checkpoint, model.weights = folder, _name_of_weights(ema)
     return model.to(device).requires_grad_(False).eval()
+
+
+def _name_of_weights(ema: bool | float) -> str:
+    if not isinstance(ema, bool):
+        return f"averaged with decay {ema}"
+    return "averaged" if ema else "online"
 
 
 def load_pipeline(folder: str, device: torch.device | str = "cpu") -> SampleModel:

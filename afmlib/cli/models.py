@@ -149,7 +149,7 @@ def given_model(options: Any, ema: bool | float | None = None) -> GivenModel:
             )
     folder = pinned(options.checkpoint)
     if storage.exists(storage.join(folder, INDEX)):
-        model = load_checkpoint(folder)
+        model = load_checkpoint(folder, ema)
         return GivenModel(model, folder, model.class_names or None, None)
     manifest = read_manifest(folder)
     model = load_checkpoint(folder, ema)

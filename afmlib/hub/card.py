@@ -187,8 +187,8 @@ def _table(entries: Mapping[str, Any], titles: tuple[str, str]) -> str:
 
 
 def _evaluations(manifest: Mapping[str, Any]) -> str:
-    if manifest.get("weights") == "online":
-        return "None: evaluations use the EMA weights, not the online weights."
+    if manifest.get("weights", "averaged") != "averaged":
+        return "None: evaluations use the EMA weights of the run, not these weights."
     found: Sequence[Mapping[str, Any]] = manifest.get("evaluations") or []
     if not found:
         return "None: its run has no evaluation of this checkpoint."

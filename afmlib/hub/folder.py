@@ -36,7 +36,7 @@ from afmlib.io.zoo import zoo_folder
 from afmlib.official import generator_spec
 from afmlib.sampling import load_checkpoint, sample
 
-RUN_STATE = ("format", "files", "snapshots")
+RUN_STATE = ("format", "files", "snapshots", "averages")
 """Entries of a manifest that describe the files of a run."""
 
 PICTURED_CLASSES, PICTURED_PER_CLASS = 8, 2
@@ -222,10 +222,12 @@ def filled_manifest(
         if model.class_names:
             filled["class_names"] = model.class_names
     else:
-        filled = {"weights": model.weights, **manifest}
+        filled = {"weights": model.weights, **manifest, "conventions": model.conventions.as_dict()}
     for key in RUN_STATE:
         filled.pop(key, None)
-    if filled.get("weights") != "online" and "evaluations" not in filled:
+    if manifest is not None and _is_guided(filled["conventions"], manifest["conventions"]):
+        filled.pop("evaluations", None)
+    elif filled.get("weights", "averaged") == "averaged" and "evaluations" not in filled:
         found = find_evaluations(path, filled.get("num_images"))
         if found:
             filled["evaluations"] = found
@@ -236,6 +238,11 @@ def filled_manifest(
     given = dict(license=license, base_model=base_model)
     filled |= {key: value for key, value in given.items() if value is not None}
     return {"library_name": "afmlib", **filled}
+
+
+def _is_guided(own: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
+    """Returns whether a model has another guidance scale than its checkpoint."""
+    return own.get("parameterization_arguments") != stored.get("parameterization_arguments")
 
 
 def _halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

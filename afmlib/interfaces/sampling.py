@@ -160,7 +160,7 @@ class SampleModel(nn.Module):
         self.checkpoint: str | None = None
         """The folder that it was loaded from; None if it has no config of afmlib."""
         self.weights = "averaged"
-        """The weights of that folder: "averaged" (EMA) or "online"."""
+        """The weights of that folder: "averaged" (EMA), "online", or the EMA of a decay."""
 
     def __repr__(self) -> str:
         known = self.conventions

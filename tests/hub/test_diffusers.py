@@ -101,6 +101,16 @@ def test_images_without_an_autoencoder(run, capsys, tmp_path):
     assert main(["sample", "--checkpoint", "out", "--out", "a.png"]) == 0
 
 
+@pytest.mark.parametrize("ema", [False, 0.5])
+def test_pipeline_has_one_set_of_weights(ema, run, capsys):
+    run()
+    export(capsys, "--out", "out")
+
+    with pytest.raises(ValueError, match=f"ema={ema} is for a run; out has only one set"):
+        load_checkpoint("out", ema=ema)
+    assert main(["sample", "--checkpoint", "out", "--online", "--out", "a.png"]) == 2
+
+
 def test_autoencoder_of_this_library_goes_along(run, capsys):
     tiny = TinyAutoencoder(in_channels=1, size=16, latent_channels=4, width=16)
     tiny.scale.fill_(0.5)
