@@ -135,26 +135,33 @@ def _settings(swept: Mapping[str, Sequence[Any]], options: Any) -> list[dict[str
 
     Raises:
         CheckpointError: If the checkpoint has no such EMA.
-        ValueError: If the model has no EMAs, or takes no such guidance scale.
+        ValueError: If the model has no EMAs, or takes no such guidance scale or number of steps.
     """
     from afmlib.cli.models import given_model, newest_of
     from afmlib.io.averages import average_of, stored_decays
+    from afmlib.io.checkpoint import read_manifest, stored_networks
     from afmlib.io.official_files import is_weights_file
-    from afmlib.sampling import guided
+    from afmlib.sampling import LOADERS, guided
 
     swept = dict(swept)
     if "ema" in swept:
         if is_weights_file(options.checkpoint):
             raise ValueError(f"{options.checkpoint} has one set of weights: no --sweep ema.")
         folder = newest_of(options.checkpoint)
-        swept["ema"] = swept["ema"] or [True, *list(stored_decays(folder))[1:], False]
-        for decay in swept["ema"]:
-            if not isinstance(decay, bool):
-                average_of(folder, decay)
-    if "guidance" in swept:
+        is_run = not stored_networks(read_manifest(folder)).isdisjoint(LOADERS)
+        online = [False] if is_run else []
+        swept["ema"] = swept["ema"] or [True, *list(stored_decays(folder))[1:], *online]
+        for ema in swept["ema"]:
+            if ema is False and not is_run:
+                raise ValueError(f"{folder} has one set of weights: no --sweep ema=false.")
+            if not isinstance(ema, bool):
+                average_of(folder, ema)
+    if not swept.keys().isdisjoint(("guidance", "nfe")):
         model = given_model(options).model
-        for scale in swept["guidance"]:
+        for scale in swept.get("guidance", ()):
             guided(model, scale)
+        for nfe in swept.get("nfe", ()):
+            model.check_nfe(nfe)
     return [dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())]
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -9,16 +10,17 @@ import official_layout as layout
 import pytest
 import torch
 
-from afmlib import build_dataset, build_generator, load_checkpoint
+from afmlib import build_dataset, build_generator, load_checkpoint, save_pretrained
 from afmlib.cli import main
 from afmlib.config import EvaluationConfig, check_protocol, load_protocol
 from afmlib.evaluation import balanced_labels, evaluate_model
 from afmlib.evaluation.evaluate import _trace
 from afmlib.evaluation.sources import ModelSource
 from afmlib.interfaces import Autoencoder, Conventions, FeatureExtractor, Metric, Number
-from afmlib.io.checkpoint import save_checkpoint
+from afmlib.io.checkpoint import CheckpointError, save_checkpoint
 from afmlib.parameterizations import ConditionedVelocity
 from afmlib.registry import AUTOENCODERS, EXTRACTORS, METRICS
+from afmlib.sampling import guided as with_scale
 
 DIT = dict(type="DiTGenerator", input_size=8, in_channels=1, hidden_size=16, depth=1, num_heads=2)
 
@@ -135,6 +137,7 @@ def test_sweep_evaluates_all_combinations(here, capsys):
     [
         (["cfg=1,2"], "--sweep takes ema, guidance, nfe, seed, got 'cfg'"),
         (["guidance=1,2"], "AdversarialFlow takes no guidance scale when sampled"),
+        (["nfe=1,2"], "This model was trained for nfe 1 only, not for 2"),
         (["nfe=1,x"], "--sweep nfe has a wrong value: '1,x'"),
         (["seed"], "--sweep seed has a wrong value: ''"),
         (["nfe=1", "nfe=2"], "--sweep nfe is given twice"),
@@ -155,6 +158,16 @@ def test_sweep_of_a_missing_ema(here, capsys, monkeypatch):
     assert (
         "has no EMA of decay 0.9, and stores no decays: set ema.decays" in capsys.readouterr().err
     )
+
+
+def test_sweep_of_an_export(here, capsys, monkeypatch):
+    assert run("export", "--checkpoint", "run", "--out", "mine") == 0
+    assert run("evaluate", "--checkpoint", "mine", "--sweep", "ema", "--out", "numbers.json") == 0
+    assert [row["setting"] for row in numbers()] == [{"ema": True}]
+
+    monkeypatch.setattr("afmlib.evaluation.evaluate_model", None)  # Found before any evaluation.
+    assert run("evaluate", "--checkpoint", "mine", "--sweep", "ema=true,false") == 2
+    assert "mine has one set of weights: no --sweep ema=false" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -205,6 +218,21 @@ def test_sweep_of_all_weights_and_guidance(guided):
         config = EvaluationConfig(metrics=["Diversity"], num_samples=20)
         expected = evaluate_model(model, build_dataset("Digits"), config)
         assert row["values"] == expected["values"]
+
+
+def test_export_of_another_scale_or_ema_has_no_evaluation(guided):
+    line = dict(num_images=64, values=dict(diversity=0.5), protocol={})
+    Path(guided, "evaluations.jsonl").write_text(json.dumps(line) + "\n")
+    plain = load_checkpoint(guided)
+    models = dict(plain=plain, scaled=with_scale(plain, 4.0), ema=load_checkpoint(guided, ema=0.5))
+
+    for name, model in models.items():
+        save_pretrained(model, name)
+        again = load_checkpoint(name)
+        assert again.parameterization.conditions == model.parameterization.conditions
+        assert ("diversity" in Path(name, "README.md").read_text()) == (name == "plain")
+        with pytest.raises(CheckpointError, match="and stores no decays"):
+            load_checkpoint(name, ema=0.9)
 
 
 def test_sweep_resumes_with_the_same_numbers(guided, monkeypatch):
