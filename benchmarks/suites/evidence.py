@@ -92,8 +92,11 @@ class Evidence:
     def _value(self, record: Mapping[str, Any], metric: str, nfe: int) -> float:
         if record["status"] == DIVERGED:
             return math.inf
-        (entry,) = [entry for entry in record["evaluations"] if entry["nfe"] == nfe]
-        return float(entry["values"][metric])
+        for entry in record["evaluations"]:
+            if entry["nfe"] == nfe:
+                return float(entry["values"][metric])
+        # The claim that needs it is new, and the program was stopped.
+        raise MissingRunError(f"{record['run']}, seed {record['seed']}: not sampled with nfe {nfe}")
 
     def logged(self, text: str, key: str) -> list[float]:
         """Returns the mean of a logged number over the second half of each run."""

@@ -162,6 +162,7 @@ def test_any_step(one, two, any_one, any_two, any_four, works, costs, claims):
     [
         ([0.4, 0.5], [0.1, 0.12], [1.0, 1.2], [1.3, 1.4], YES, YES),
         ([0.3, 0.5], [0.1, 0.12], [1.0, 1.35], [1.3, 1.4], NO, NO),
+        ([math.inf, 0.5], [0.1, 0.12], [1.0, 1.2], [1.3, 1.4], NO, YES),  # It diverged.
     ],
 )
 def test_digits(recall, gan_recall, distance, flow_distance, collapse, flow, claims):

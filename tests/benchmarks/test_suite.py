@@ -84,6 +84,15 @@ def test_missing_run_gives_no_verdict(status, toy, tmp_path):
     assert judge_again(toy, entry).because == entry["because"]
 
 
+def test_run_that_was_not_sampled_gives_no_verdict(toy, tmp_path):
+    records = [record(0), record(1), record(2) | {"evaluations": []}]
+
+    (entry, _) = entries_of(toy, tmp_path, records)
+
+    assert (entry["verdict"], entry["numbers"]) == ("not run", {})
+    assert "afm_gaussians1d, seed 2: not sampled with nfe 1" in entry["because"]
+
+
 def test_distances_between_all_pairs_of_seeds(tmp_path):
     maps = [np.full((4, 2), value, np.float32) for value in (0.0, 3.0, 4.0)]
     for seed, samples in enumerate(maps):
