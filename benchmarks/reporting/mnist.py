@@ -130,6 +130,6 @@ def trials_table(trials: Sequence[Mapping[str, Any]]) -> str:
         distance = trial["values"]["frechet_distance"]
         lines.append(
             f"| `{trial['method']}` | {_settings(trial['settings'])} | {trial['num_images']:,} | "
-            f"{distance:.2f} |"
+            f"{'diverged' if distance is None else format(distance, '.2f')} |"
         )
     return "\n".join(lines) + "\n"

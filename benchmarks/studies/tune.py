@@ -37,7 +37,7 @@ if not __package__:  # Run as a file: it becomes part of the package.
     __package__ = "benchmarks.studies"
 
 from afmlib.config import load_config
-from afmlib.engine import EvaluationHook, Runner  # Before mmengine: this makes OpenCV importable.
+from afmlib.engine import EvaluationHook, Runner, TrainingError  # Before mmengine.
 
 # isort: split
 from mmengine.hooks import Hook
@@ -51,6 +51,9 @@ SEED = 10
 """The seed of trials; final runs have others."""
 
 PROTOCOL = {"evaluation.seed": 1, "evaluation.num_samples": 1000, "evaluate_every": None}
+DIVERGED = {"processor_seconds": None, "values": {"frechet_distance": None}}
+"""The result of a trial that ended at a number that is not finite."""
+
 MEASURE = 24
 """Updates by which the speed is measured; the first quarter is not counted."""
 
@@ -211,7 +214,11 @@ def tune(
         settings = settings_of(method, trial)
         chosen = {**fixed, **settings, **PROTOCOL, "seed": SEED, "sample_every": None}
         chosen["num_images"] = images_for(name, seconds, folder, chosen)
-        result = run(name, folder / f"trial-{trial}", chosen)
+        try:
+            result = run(name, folder / f"trial-{trial}", chosen)
+        except TrainingError as error:  # Its settings are not the best.
+            print(f"{method}, trial {trial}: {error}", file=sys.stderr)
+            result = {"num_images": chosen["num_images"], **DIVERGED}
         done.append({"method": method, "trial": trial, "settings": settings, **result})
         with file.open("a") as lines:
             lines.write(json.dumps(done[-1]) + "\n")
@@ -219,8 +226,15 @@ def tune(
 
 
 def best_trial(trials: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Returns the trial with the smallest Frechet distance."""
-    return min(trials, key=lambda trial: float(trial["values"]["frechet_distance"]))
+    """Returns the trial with the smallest Frechet distance.
+
+    Raises:
+        TrainingError: If all trials diverged.
+    """
+    finished = [trial for trial in trials if trial["values"] != DIVERGED["values"]]
+    if not finished:
+        raise TrainingError(f"All trials of {trials[0]['method']} diverged.")
+    return min(finished, key=lambda trial: float(trial["values"]["frechet_distance"]))
 
 
 def write_config(method: str, scale: str, settings: Settings, seconds: float, folder: Path) -> Path:

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from afmlib.config import check_config, load_config
-from benchmarks.reporting.mnist import BEGIN, END, mnist_page, mnist_table, mnist_text
+from afmlib.engine import TrainingError
+from benchmarks.reporting.mnist import (
+    BEGIN,
+    END,
+    mnist_page,
+    mnist_table,
+    mnist_text,
+    trials_table,
+)
 from benchmarks.studies import mnist, mnist_report, tune, zoo
 from benchmarks.studies.tune import RANGES, best_trial, settings_of
 
@@ -37,7 +45,7 @@ def test_trials_draw_settings_of_the_config(method):
             assert len({settings[key] for key in each.keys}) == 1
             assert 0.99 * each.low <= settings[each.keys[0]] <= 1.01 * each.high
     assert settings_of(method, 1) != settings_of(method, 2)
-    assert config["global_batch"] == 64
+    assert config["global_batch"] == (128 if method == "transport" else 64)
 
 
 def test_trials_and_runs_resume(tmp_path, monkeypatch):
@@ -78,6 +86,25 @@ def test_tuned_config_has_the_best_settings_and_the_length_of_its_budget(tmp_pat
         assert {**config, "num_images": 0} == load_config(
             f"{method}_digits", {**best, "num_images": 0}
         )
+
+
+def test_trial_that_diverges_does_not_end_the_search(tmp_path, monkeypatch, capsys):
+    def run(name, folder, settings):
+        if folder.name == "trial-1":
+            raise TrainingError("generator/loss is not finite.")
+        return {"num_images": 64, "processor_seconds": 1.0, "values": {"frechet_distance": 2.0}}
+
+    monkeypatch.setattr(tune, "run", run)
+    monkeypatch.setattr(tune, "images_for", lambda *_: 128)
+
+    trials = tune.tune("gan", "gan_digits", 3, 0.05, tmp_path, {})
+
+    assert best_trial(trials) == trials[0]
+    assert tune.tune("gan", "gan_digits", 3, 0.05, tmp_path, {}) == trials
+    assert "| 128 | diverged |" in trials_table(trials)
+    assert "gan, trial 1: generator/loss is not finite" in capsys.readouterr().err
+    with pytest.raises(TrainingError, match="All trials of gan diverged"):
+        best_trial(trials[1:2])
 
 
 def test_best_trial_has_the_smallest_distance():
