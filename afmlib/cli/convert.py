@@ -78,8 +78,11 @@ def run(options: Any) -> int:
     if processes.rank() == 0:
         kind = "ShardedImages" if data.latent_scale == 1 else "ShardedLatents"
         kind = "LatentFolder" if options.format == "latents" else kind
-        size = f", size: {data.latent_shape[-1]}" if kind == "ShardedImages" else ""
-        say(f"{len(data)} samples. In a config, data: {{type: {kind}, path: {options.out}{size}}}")
+        more = ""
+        if kind == "ShardedImages":
+            channels, *_, size = data.latent_shape
+            more = f", size: {size}" + (", channels: 1" if channels == 1 else "")
+        say(f"{len(data)} samples. In a config, data: {{type: {kind}, path: {options.out}{more}}}")
     return 0
 
 

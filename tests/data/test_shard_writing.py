@@ -11,10 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import load_file
 from tiny_autoencoder import save_autoencoder
 
+from afmlib import build_dataset
 from afmlib.cli import main
 from afmlib.data.diffusers_autoencoder import DiffusersAutoencoder
 from afmlib.data.image_folder import ImageFolder
@@ -219,6 +221,18 @@ def test_images_by_command(layout, place, tmp_path, capsys):
     assert "set --size" in capsys.readouterr().err
     assert main(["convert", *options, "--size", "8"]) == 0
     assert torch.equal(everything(ShardedImages(again, 8))[0], everything(folder)[0])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_command_prints_the_data_of_a_config(channels, place, tmp_path, capsys):
+    spec = f"{{type: ImageFolder, path: '{place}/images', size: 8, channels: {channels}}}"
+    options = ["--data", spec, "--format", "wds", "--out", str(tmp_path / "b")]
+    assert main(["convert", *options]) == 0
+
+    printed = capsys.readouterr().out.strip().rpartition("data: ")[2]
+
+    data = build_dataset(yaml.safe_load(printed))
+    assert torch.equal(everything(data)[0], everything(build_dataset(yaml.safe_load(spec)))[0])
 
 
 def encode(place, out, *options):
