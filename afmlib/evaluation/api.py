@@ -33,6 +33,9 @@ from afmlib.sampling import device_of, load_checkpoint
 DEFAULT_PROTOCOL = "adm50k"
 """The protocol of samples and official checkpoints, which have no config."""
 
+SECTIONS = ("data", "evaluation")
+"""The sections of a config that an evaluation uses. Others would be ignored."""
+
 FREE = frozenset({"name", "reference", "autoencoder", "batch_size"})
 """Keys that may change under the same protocol name, since the result records them."""
 
@@ -165,9 +168,14 @@ def changed_protocol(
     """
     changed = dict(config)
     texts = override_texts(overrides)
-    for text in texts:
-        changed = apply_override(changed, text)
     keys = [text.partition("=")[0].strip().split(".") for text in texts]
+    for text, key in zip(texts, keys, strict=True):
+        if key[0] not in SECTIONS:
+            raise ConfigError(
+                f"An evaluation does not use {'.'.join(key)}: its keys begin with "
+                f"{' or '.join(SECTIONS)}, such as evaluation.num_samples."
+            )
+        changed = apply_override(changed, text)
     if is_named and any(key[0] == "evaluation" and not FREE & {*key[1:2]} for key in keys):
         evaluation = changed["evaluation"]
         changed["evaluation"] = {**evaluation, "name": f"{evaluation.get('name')}, changed"}
