@@ -84,7 +84,7 @@ def run(options: Any) -> int:
         raise ValueError("--nfe is for models; --samples are already made.")
     swept = _swept(options)
     if options.out:
-        require_writable(options.out)
+        require_writable(options.out, is_file=True)
     device = device_of(options.device)
     is_model = options.checkpoint is not None
     with only_writer(options.work_dir) if options.work_dir else contextlib.nullcontext():

@@ -50,7 +50,7 @@ def run(options: Any) -> int:
         load_plugin_file(plugin)
     form = _format(options)
     if storage.is_local(options.out):
-        require_writable(options.out.rstrip("/"))
+        require_writable(options.out.rstrip("/"), is_file=form in ("npz", "pth"))
     if form == "checkpoint":
         return _export_checkpoint(options)
     if form == "npz":

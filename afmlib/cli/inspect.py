@@ -128,7 +128,7 @@ def run(options: Any) -> int:
     if PurePosixPath(options.out).suffix != ".png":
         raise ValueError(f"--out must end in .png, got {options.out!r}.")
     if storage.local_path(options.out) is not None:
-        require_writable(options.out)
+        require_writable(options.out, is_file=True)
     storage.write_atomically(options.out, draw(options))
     say(options.out)
     return 0

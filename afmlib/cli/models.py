@@ -73,15 +73,21 @@ def pinned(path: str) -> str:
     return copied if storage.exists(storage.join(copied, INDEX)) else newest_of(copied)
 
 
-def require_writable(path: str) -> None:
-    """Checks before any work that a file can be written.
+def require_writable(path: str, is_file: bool = False) -> None:
+    """Checks before any work that a file or folder can be written.
+
+    Args:
+        path: The file or folder: a path or a URL.
+        is_file: Whether it must not be a folder.
 
     Raises:
-        OSError: If its folder does not exist or cannot be written to.
+        OSError: If its folder does not exist or cannot be written to, or it is a folder.
     """
     local = storage.local_path(path)
     if local is None:
         return  # Object stores report it when the file is written.
+    if is_file and Path(local).is_dir():
+        raise IsADirectoryError(21, "A folder, not a file", local)
     parent = Path(local).absolute().parent
     if not parent.is_dir():
         raise FileNotFoundError(2, "No such folder", str(parent))

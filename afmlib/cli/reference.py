@@ -41,7 +41,7 @@ def run(options: Any) -> int:
     if options.num_images < 0:
         raise ValueError(f"--num-images must not be negative, got {options.num_images}.")
     if storage.is_local(options.out):
-        require_writable(options.out)
+        require_writable(options.out, is_file=True)
     data, evaluation = check_evaluation(load_config(options.name, options.set, options.plugin))
     if evaluation.extractor is None:
         raise ConfigError("The config has no extractor: --set evaluation.extractor=NAME.")

@@ -63,8 +63,9 @@ def run(options: Any) -> int:
 
     for plugin in options.plugin:
         load_plugin_file(plugin)
-    if options.num < 1:
-        raise ValueError(f"--num must be at least 1, got {options.num}.")
+    for name in ("num", "columns"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise ValueError(f"--{name} must be at least 1, got {value}.")
     if shortage := memory_shortage(16 * options.num):  # A list of labels, and their array.
         raise ValueError(f"--num {options.num} {shortage} for the labels. Choose a smaller --num.")
     out = options.out
@@ -73,7 +74,7 @@ def run(options: Any) -> int:
         raise ValueError(
             f"--out must end in .png, .npz or .safetensors, or be a folder/, got {out!r}."
         )
-    require_writable(out)
+    require_writable(out, is_file=suffix != "")
     device = join_processes(device_of(options.device))
     given = given_model(options)
     labels = _labels(options, given)

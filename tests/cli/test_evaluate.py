@@ -422,6 +422,23 @@ def test_corrupt_reference(here, capsys):
     assert "nowhere.npz" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["evaluate", "--checkpoint", "run", "--out", "folder"],
+        ["reference", "afm_digits", "--out", "folder.npz"],
+        ["sample", "--checkpoint", "run", "--out", "folder.npz"],
+        ["export", "--checkpoint", "run", "--out", "folder.npz"],
+    ],
+)
+def test_folder_in_the_place_of_a_file_is_found_first(argv, here, capsys, monkeypatch):
+    monkeypatch.setattr("afmlib.cli.models.device_of", None)  # Before any work.
+    (here / argv[-1]).mkdir()
+
+    assert run(*argv) == 1
+    assert f"A folder, not a file: {here / argv[-1]}" in capsys.readouterr().err
+
+
 MISTAKES = [
     (["evaluate"], "Give either --checkpoint or --samples"),
     (["evaluate", "--checkpoint", "run", "--samples", "x.npz"], "Give either --checkpoint"),
@@ -430,6 +447,10 @@ MISTAKES = [
     (["evaluate", "--checkpoint", "run", "--protocol", "adm5k"], "Did you mean 'adm50k'"),
     (["evaluate", "--checkpoint", "run", "--protocol", "no.yaml"], "There is no config file"),
     (["evaluate", "--checkpoint", "run", "--set", "evaluation.round=1"], "'round_images'"),
+    (
+        ["evaluate", "--checkpoint", "run", "--set", "num_samples=40"],
+        "does not use num_samples: its keys begin with data or evaluation",
+    ),
     (
         ["evaluate", "--samples", "x.npz", "--protocol", "mine.yaml"],
         "There is no reference: give a file with --reference",

@@ -251,6 +251,8 @@ def test_labels_are_names_before_indices(
         (["--repeats", "2"], "--repeats is for official checkpoints"),
         (["--prediction", "sample"], "--prediction is for official checkpoints"),
         (["--vae", "x/y"], "needs no autoencoder"),
+        (["--columns", "-3"], "--columns must be at least 1, got -3"),
+        (["--columns", "0"], "--columns must be at least 1, got 0"),
     ],
 )
 def test_mistakes_with_a_checkpoint(options, message, checkpoint, capsys):
