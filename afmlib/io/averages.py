@@ -26,7 +26,11 @@ Shares: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
 MAX_ERROR = 0.1
 """The largest relative error of the shares. Three decays with gaps of a factor of 3 in 1 - d have
-at most 0.08 between them."""
+at most 0.09 between them, with a warm-up or after 8 / (1 - d) updates. Before, the share of the
+initial weights is a large part of the shares."""
+
+MAX_WEIGHT = 100.0
+"""The largest weight of a stored EMA, whose rounding is multiplied by it."""
 
 MAX_UPDATES = 10**7
 """Bounds the memory. At a decay of 0.99999, earlier weights have no share left."""
@@ -119,12 +123,18 @@ def average_of(folder: str, decay: float) -> dict[str, float]:
                 f"{_listed(stored)}."
             )
         weights, error = weights_for(decay, list(stored), averages["updates"], averages["warmup"])
-        if error <= MAX_ERROR:
+        largest = max(map(abs, weights))
+        if error <= MAX_ERROR and largest <= MAX_WEIGHT:
             return dict(zip(stored.values(), weights, strict=True))
         problem = (
             f"and the nearest combination of {_listed(stored)} is {error:.0%} off (at "
             f"most {MAX_ERROR:.0%} is allowed)"
         )
+        if error <= MAX_ERROR:
+            problem = (
+                f"and {_listed(stored)} are too near to one another: their weights would be up to "
+                f"{largest:.2g}"
+            )
     raise CheckpointError(
         f"{folder} has no EMA of decay {decay}, {problem}: set ema.decays of its run."
     )

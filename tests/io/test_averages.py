@@ -8,7 +8,12 @@ from hypothesis import strategies as st
 
 from afmlib import load_checkpoint, train
 from afmlib.io.averages import MAX_ERROR, average_of, combined, shares, stored_decays, weights_for
-from afmlib.io.checkpoint import CheckpointError, find_checkpoint, load_tensors
+from afmlib.io.checkpoint import (
+    CheckpointError,
+    find_checkpoint,
+    load_tensors,
+    save_checkpoint,
+)
 
 decays = st.floats(0, 0.999)
 
@@ -60,14 +65,17 @@ def test_error_bounds_the_distance_to_the_ema(stored, decay, updates, warmup, se
     assert np.linalg.norm(made - ema_of(path, decay, warmup)) <= bound + 1e-8 * np.abs(path).max()
 
 
-@pytest.mark.parametrize("updates", [100, 10_000])
-def test_three_decays_are_enough_for_those_between(updates):
+@pytest.mark.parametrize(
+    ("updates", "warmup"),
+    [(100, False), (8000, False), (3000, True), (4000, True), (20_000, True)],
+)
+def test_three_decays_are_enough_for_those_between(updates, warmup):
     stored = [0.99, 0.9967, 0.999]
 
     for decay in 1 - np.geomspace(0.01, 0.001, 25):
-        assert weights_for(decay, stored, updates)[1] <= 0.075
+        assert weights_for(decay, stored, updates, warmup)[1] <= 0.09
     for index, decay in enumerate(stored):
-        weights, error = weights_for(decay, stored, updates)
+        weights, error = weights_for(decay, stored, updates, warmup)
         assert error < 1e-6
         assert weights == pytest.approx(np.eye(3)[index], abs=1e-3)
     assert weights_for(0.9999, stored, 100_000)[1] > MAX_ERROR  # Not beyond them.
@@ -146,6 +154,18 @@ def test_decay_that_is_a_whole_number(tmp_path):
         load_checkpoint(tmp_path, ema=ema).generator.state_dict() for ema in (False, 0)
     )
     assert all(torch.equal(online[key], average[key]) for key in online)
+
+
+def test_decays_too_near_to_one_another_are_refused(tmp_path):
+    names = ("generator_ema", "generator_ema_0_90001", "generator_ema_0_99")
+    decays = dict(zip(names, (0.9, 0.90001, 0.99), strict=True))
+    manifest = dict(averages=dict(decays=decays, warmup=False, updates=1000))
+    networks = {name: {"weight": torch.zeros(1)} for name in decays}
+    save_checkpoint(str(tmp_path / "near"), networks, {}, "", manifest)
+
+    assert weights_for(0.95, list(decays.values()), 1000)[1] < MAX_ERROR
+    with pytest.raises(CheckpointError, match="too near to one another: their weights would be up"):
+        average_of(str(tmp_path / "near"), 0.95)
 
 
 def test_no_ema_is_made_after_phases(tmp_path):
