@@ -45,7 +45,7 @@ class DecodedExtractor(FeatureExtractor):
         self.requires_grad_(False).eval()
 
     def check_shape(self, shape: Sequence[int]) -> None:
-        """Raises if the autoencoder cannot decode latents of this shape, or the images do not fit."""
+        """Raises if the autoencoder cannot decode this shape, or its images do not fit."""
         like = next(self.autoencoder.parameters(), torch.empty(0))
         try:
             with torch.no_grad():
