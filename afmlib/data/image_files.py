@@ -145,7 +145,7 @@ def decode(content: bytes, size: int, channels: int) -> Tensor:
         ValueError: If its pixels are not colors.
     """
     with Image.open(io.BytesIO(content)) as opened:
-        _check_memory(opened)
+        _check_header(opened)
         image = ImageOps.exif_transpose(opened)
         image = _flatten(image, "L" if channels == 1 else "RGB")
     pixels = torch.from_numpy(np.array(shrink_and_crop(image, size)))
@@ -161,12 +161,14 @@ def verify(content: bytes, size: int) -> None:
     """
     with Image.open(io.BytesIO(content)) as image:
         image.draft(None, (size, size))  # Makes JPEG several times faster.
-        _check_memory(image)
+        _check_header(image)
         _flatten(image, "RGB")
 
 
-def _check_memory(image: Image.Image) -> None:
-    """Checks the size that the header declares, before pixels are decoded."""
+def _check_header(image: Image.Image) -> None:
+    """Checks size and kind of pixels that the header declares, before they are decoded."""
+    if image.mode == "I" and image.format == "TIFF":  # Other formats of this mode have 16 bits.
+        raise ValueError("its pixels are 32-bit numbers")
     # Up to three copies of four bytes per pixel, and eight threads that decode.
     if shortage := memory_shortage(8 * 3 * 4 * image.width * image.height):
         raise ValueError(f"it has {image.width} x {image.height} pixels, which {shortage}")

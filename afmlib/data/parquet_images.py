@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from afmlib.data.shard_index import Array, ShardIndex
-from afmlib.data.shard_parts import index_of
+from afmlib.data.shard_parts import index_of, split_shards
 from afmlib.io import storage
 from afmlib.io.file_systems import reaching
 
@@ -33,12 +33,15 @@ MAX_GROUP = 2**30
 KEPT = 4
 """Row groups in memory."""
 
-HELD_OUT = ("validation", "val", "test")
-"""How files that are held out begin, if others begin with ``train``: the first of these."""
+LABELS = ("label", "labels", "cls", "class", "fine_label")
+"""Usual names of the column of labels."""
 
 
 def parquet_index(path: str, shards: Sequence[str]) -> ShardIndex:
     """Lists the images in Parquet files: a column of bytes, and one of whole numbers for labels.
+
+    If no column has a usual name, the only one of whole numbers has the labels, unless each image
+    has its own: it is an id then.
 
     The images are ``{"bytes": ..., "path": ...}``, as the package ``datasets`` stores them, or
     plain bytes.
@@ -47,11 +50,7 @@ def parquet_index(path: str, shards: Sequence[str]) -> ShardIndex:
         OSError: If a file cannot be read, or a package is missing.
         ValueError: If a file is corrupt, or lacks a column of images.
     """
-    splits = [name.rsplit("/", 1)[-1].partition("-")[0].partition(".")[0] for name in shards]
-    if "train" in splits:
-        held_out = next((split for split in HELD_OUT if split in splits), None)
-        known = [split in ("train", held_out) for split in splits]
-        shards, splits = (list(itertools.compress(x, known)) for x in (shards, splits))
+    shards, held = split_shards(shards)
     numbers, rows, labels, is_held_out = [], [], [], []
     info: dict[str, Any] = {}
     for number, shard in enumerate(shards):
@@ -77,9 +76,11 @@ def parquet_index(path: str, shards: Sequence[str]) -> ShardIndex:
         numbers.append(np.full(num, number))
         rows.append(np.arange(num))
         labels.append(np.array(found, np.int64))
-        is_held_out.append(np.full(num, splits[number] in HELD_OUT and "train" in splits))
-    offsets = np.concatenate(rows)
-    columns = np.concatenate(numbers), offsets, 0 * offsets, np.concatenate(labels)
+        is_held_out.append(np.full(num, held[number]))
+    offsets, classes = np.concatenate(rows), np.concatenate(labels)
+    if label not in LABELS and len(np.unique(classes)) == len(classes):
+        classes = np.full_like(classes, -1)
+    columns = np.concatenate(numbers), offsets, 0 * offsets, classes
     rest = np.flatnonzero(np.concatenate(is_held_out))
     return index_of(path, shards, columns, dict(info, layout=PARQUET, content="image"), (), rest)
 
@@ -164,7 +165,7 @@ def _columns(schema: Any, place: str) -> tuple[str, str | None]:
             f"{place} needs a column of images as bytes, named image. It has "
             f"{', '.join(map(str, schema.names))}."
         )
-    return images[image], _one_of(labels, ("label", "labels", "cls", "fine_label"))
+    return images[image], _one_of(labels, LABELS)
 
 
 def _one_of(names: Collection[str], usual: Sequence[str]) -> str | None:

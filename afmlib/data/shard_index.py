@@ -31,7 +31,7 @@ from afmlib.io.file_systems import reaching
 from afmlib.typing import Labels
 
 SUFFIX = "afmlib-index.safetensors"
-VERSION = 1
+VERSION = 2
 LISTED = 10_000
 """The number of shards up to which a change of any file is noticed. Of more shards, a few are."""
 

@@ -55,6 +55,7 @@ from afmlib.data.shard_parts import (
     plain_data,
     recorded,
     small_files,
+    split_shards,
     updated,
     walk,
 )
@@ -234,6 +235,7 @@ def _labels_of(
 
 
 def _tars(path: str, shards: Sequence[str]) -> ShardIndex:
+    shards, held = split_shards(shards)
     names: list[str] = []
     rows: list[tuple[int, int, int, int]] = []
     flips: list[int] = []
@@ -245,6 +247,8 @@ def _tars(path: str, shards: Sequence[str]) -> ShardIndex:
                 raise ValueError(
                     f"{key} in {place} has {', '.join(sorted(parts))}; one image or .npy is needed."
                 )
+            if held[number] and found[0] == "npy":
+                continue  # Nothing evaluates latents that are held out.
             member, flip = parts[found[0]], parts.get("flip.npy")
             if flip is not None and flip.size != member.size:
                 raise ValueError(f"{key}.flip.npy in {place} differs in size from {member.name}.")
@@ -261,7 +265,8 @@ def _tars(path: str, shards: Sequence[str]) -> ShardIndex:
         raise ValueError(f"The samples in {path} differ in their kinds of files, such as {odd}.")
     offsets = np.stack([starts, np.array(flips)], 1) if all(mirrored) else starts
     info = {"content": "npy" if kinds.pop() else "image"}
-    index = index_of(path, shards, (numbers, offsets, lengths, labels), info, names)
+    rest = np.flatnonzero(np.array(held)[numbers])
+    index = index_of(path, shards, (numbers, offsets, lengths, labels), info, names, rest)
     return updated(index, _described(index, "tars"), recorded(path))
 
 

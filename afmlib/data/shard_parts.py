@@ -15,6 +15,7 @@ __all__ = [
 
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,28 @@ MAX_LABELS = 2**28
 
 MANY = 1024
 """Small files that are read at once."""
+
+
+HELD_OUT = ("validation", "val", "test")
+"""The words in names of files that are held out, if others have ``train``: the first of these."""
+
+
+def split_shards(shards: Sequence[str]) -> tuple[list[str], list[bool]]:
+    """Returns the files of a dataset, and whether each is held out.
+
+    If some names have the word ``train``, as ``imagenet-train-000.tar``, those of the first other
+    split are held out, and the rest is left out.
+    """
+    words = [set(re.split(r"[-_.]", shard.rsplit("/", 1)[-1])) for shard in shards]
+    if not any("train" in each for each in words):
+        return list(shards), [False] * len(shards)
+    other = next((split for split in HELD_OUT if any(split in each for each in words)), None)
+    known = [
+        (shard, "train" not in each)
+        for shard, each in zip(shards, words, strict=True)
+        if "train" in each or other in each
+    ]
+    return [shard for shard, _ in known], [is_held_out for _, is_held_out in known]
 
 
 def index_of(

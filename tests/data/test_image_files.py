@@ -98,6 +98,14 @@ def test_truncated_files_raise(kind, part):
             read()
 
 
+def test_tiff_of_32_bits_is_refused():
+    file = io.BytesIO()
+    Image.fromarray(np.array([[0, 255], [200, 100]], np.int32)).save(file, "TIFF")
+    for read in (lambda: decode(file.getvalue(), 2, 1), lambda: verify(file.getvalue(), 2)):
+        with pytest.raises(ValueError, match="32-bit numbers"):
+            read()
+
+
 def test_floating_point_pixels_raise():
     content = encoded(np.zeros((8, 8), np.float32), "TIFF")
 

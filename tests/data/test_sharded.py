@@ -319,6 +319,44 @@ def test_parquet_of_bytes(tmp_path):
     assert ShardedImages(write_parquet(tmp_path / "b.parquet", jpg=contents), 8).num_classes == 1
 
 
+def test_parquet_with_an_id_has_no_classes(tmp_path):
+    contents = [png(one) for one in PIXELS]
+    path = write_parquet(tmp_path / "a.parquet", content=contents, id=range(1000, 1000 + NUM))
+
+    assert ShardedImages(path, size=8).num_classes == 1
+
+
+@pytest.mark.parametrize(
+    "names", [("train-0", "train-1", "val-0"), ("a-train.0", "a-train.1", "a-test.0")]
+)
+def test_tars_of_other_splits_are_held_out(tmp_path, names):
+    for name, rows in zip(
+        (*names, "a-extra"), (range(5), range(5, 9), range(9, NUM), range(2)), strict=True
+    ):
+        files = {}
+        for row in rows:
+            files[f"{row}.png"], files[f"{row}.cls"] = png(PIXELS[row]), str(LABELS[row]).encode()
+        write_tar(tmp_path / f"{name}.tar", files)
+
+    data = ShardedImages(str(tmp_path), size=8)
+    held_out = data.held_out()
+
+    for part, first in ((data, 0), (held_out, 9)):
+        images, labels = part.__getitems__(range(len(part)))
+        rows = list(range(first, first + len(part)))
+        assert torch.equal(images, torch.from_numpy(PIXELS[rows]).permute(0, 3, 1, 2))
+        assert labels.tolist() == [LABELS[row] for row in rows]
+    assert (len(data), len(held_out)) == (9, 3)
+
+
+def test_latents_of_other_splits_are_left_out(tmp_path):
+    path = web_dataset(tmp_path)
+    for shard, name in enumerate(("train-0", "validation-0")):
+        (tmp_path / f"shard-{shard:06d}.tar").rename(tmp_path / f"{name}.tar")
+
+    assert len(ShardedLatents(path)) == 5
+
+
 def test_parquet_reads_each_row_group_once(tmp_path, monkeypatch):
     path = write_parquet(tmp_path / "a.parquet", image=[png(one) for one in PIXELS], label=LABELS)
     data, read = ShardedImages(path, size=8), []
