@@ -4,7 +4,7 @@
     python benchmarks/run.py afm_xl2 --checkpoint afm_xl2=xl2_1nfe_guided_FID2.38.pth
     python benchmarks/run.py --suite paper-small --out FOLDER [--resume]
 
-Each contender trains in its own process, in time slices, on all cores. --resume continues an
+Each contender trains in its own process, as many at a time as the cores hold. --resume continues an
 interrupted run and repeats nothing that is done. A suite trains the runs of its claims and judges
 the claims. The outputs are ``results.json``, ``table.md`` and one self-contained ``report.html``.
 """
