@@ -41,7 +41,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--budget", help="90s, 200kimg or 1.5Mimg [each config's num_images]; of a suite, 10%%"
     )
-    parser.add_argument("--seeds", type=int, help="number of seeds, from 0 [1; 3 for a suite]")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        help="number of seeds, from 0 or the first of a suite [1; 3 for a suite]",
+    )
     parser.add_argument("--out", help="folder of the results [runs/benchmark-DATE]")
     parser.add_argument(
         "--checkpoint",

@@ -1,6 +1,7 @@
 """Suites: sets of claims that one command tests with many runs.
 
-A suite is a module with ``TITLE``, ``ABOUT`` and ``CLAIMS``, in the order of its report.
+A suite is a module with ``TITLE``, ``ABOUT``, ``FIRST_SEED`` and ``CLAIMS``, in the order of its
+report.
 """
 
 __all__ = ["SUITES", "load_suite"]
@@ -39,6 +40,7 @@ def load_suite(name: str, only: Sequence[str] = ()) -> Suite:
         title=module.TITLE,
         about=module.ABOUT,
         claims=tuple(claim for claim in claims if not only or claim.id in only),
+        first_seed=module.FIRST_SEED,
     )
 
 

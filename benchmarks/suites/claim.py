@@ -135,6 +135,7 @@ class Suite:
     title: str
     about: str
     claims: tuple[Claim | Untestable, ...]
+    first_seed: int = 0
 
     @property
     def testable(self) -> list[Claim]:

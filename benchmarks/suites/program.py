@@ -55,7 +55,8 @@ def prepare(arguments: argparse.Namespace) -> SuiteRun:
         OSError: If the folder holds other results.
     """
     suite = load_suite(arguments.suite, arguments.claim)
-    seeds = list(range(SEEDS if arguments.seeds is None else arguments.seeds))
+    count = SEEDS if arguments.seeds is None else arguments.seeds
+    seeds = list(range(suite.first_seed, suite.first_seed + count))
     share = 1.0
     if arguments.budget is not None:
         match = re.fullmatch(r"(\d+(?:\.\d+)?)%", arguments.budget)

@@ -49,8 +49,8 @@ def test_resume_repeats_nothing(runs):
     status, printed, results = runs.resumed
 
     assert status == 0
-    assert "1/1 gan_gaussians1d, seed 0: done" in printed
-    assert "afm_gaussians1d, seed 0: done" not in printed
+    assert "1/1 gan_gaussians1d, seed 3: done" in printed
+    assert "afm_gaussians1d, seed 3: done" not in printed
     assert results["runs"][0] == runs.interrupted[2]["runs"][0]
 
 
@@ -58,7 +58,7 @@ def test_claim_is_trained_measured_and_judged(runs):
     results = runs.resumed[2]
 
     found = [(record["run"], record["seed"], record["status"]) for record in results["runs"]]
-    assert found == [("afm_gaussians1d", 0, "done"), ("gan_gaussians1d", 0, "done")]
+    assert found == [("afm_gaussians1d", 3, "done"), ("gan_gaussians1d", 3, "done")]
     for record in results["runs"]:
         assert record["trained"]["updates"] == 10
         assert record["evaluations"][0]["protocol"]["num_samples"] == 10_000

@@ -185,7 +185,7 @@ CLAIMS = [
         "what guidance along the flow adds.",
         judge=judge_clean,
         draw=draw_samples,
-        caption="Samples of seed 0, a color per class; crosses are the centers of the classes.",
+        caption="Samples of the first seed, a color per class; crosses are the class centers.",
         limits=CHOSEN,
         **_COMMON,
     ),

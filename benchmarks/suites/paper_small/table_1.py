@@ -15,11 +15,12 @@ OT_SCALES = (0.0, 0.1, 0.5, 2.0)
 GP_SCALES = (0.01, 0.05, 0.25)
 LENGTH = 256_000
 NOISE = "the noise itself: Wasserstein distance to the data"
+REAL = "training points: Wasserstein distance to the data"
 
 
 def _text(ot: float, gp: float) -> str:
     scales = f"objective.ot_scale={ot}:objective.gp_scale={gp}"
-    return f"afm_gaussians2d:{scales}:num_images={LENGTH}:evaluation.num_samples=1000"
+    return f"afm_gaussians2d:{scales}:num_images={LENGTH}"
 
 
 def _name(ot: float, gp: float) -> str:
@@ -31,9 +32,12 @@ RUNS = tuple(Run(_text(ot, gp), seconds=12) for ot, gp in GRID)
 
 
 def measure(evidence: Evidence) -> dict[str, list[float]]:
-    """Returns the distance for each pair of scales, and that of the noise."""
-    costs = evidence.values(_text(OT_SCALES[1], GP_SCALES[0]), "optimal_cost")
-    found = {NOISE: [cost**0.5 for cost in costs]}
+    """Returns the distance for each pair of scales, and those of the noise and of real points."""
+    text = _text(OT_SCALES[1], GP_SCALES[0])
+    found = {
+        NOISE: [cost**0.5 for cost in evidence.values(text, "optimal_cost")],
+        REAL: evidence.values(text, "wasserstein_floor"),
+    }
     return found | {_name(*pair): evidence.values(_text(*pair), "wasserstein") for pair in GRID}
 
 
@@ -53,11 +57,12 @@ def judge_divergence(numbers: Numbers) -> Verdict:
 def judge_better(numbers: Numbers) -> Verdict:
     """Applies the rule of a better distribution."""
     without = {gp: mean(numbers[_name(0.0, gp)]) for gp in GP_SCALES}
-    best = _best(numbers)
+    best, floor = _best(numbers), mean(numbers[REAL])
     return Verdict.of(
-        all(best[gp] < 0.8 * without[gp] for gp in GP_SCALES),
+        all(best[gp] - floor < 0.8 * (without[gp] - floor) for gp in GP_SCALES),
         f"For penalties {written(GP_SCALES)}, the means are {written(list(without.values()))} "
-        f"without and {written(list(best.values()))} with the best transport scale.",
+        f"without and {written(list(best.values()))} with the best transport scale; training "
+        f"points are {written([floor])} away.",
     )
 
 
@@ -84,7 +89,7 @@ _COMMON: dict[str, Any] = dict(
     runs=RUNS,
     measure=measure,
     limits="A small network on points is far easier to train than a transformer on images. Real "
-    "points are 0.22 from as many others (1000), so that little room is left for a factor of 0.8.",
+    "points are not at distance zero from as many others. An earlier rule overlooked this.",
 )
 
 CLAIMS = [
@@ -105,8 +110,8 @@ CLAIMS = [
         id="table-1-better",
         title="A transport loss brings the samples nearer to the data, whatever the penalty",
         statement="For each penalty scale, a transport loss improves the distribution.",
-        rule="For each penalty scale, the mean Wasserstein distance with the best transport scale "
-        "is below 0.8 of that without.",
+        rule="For each penalty scale, the mean Wasserstein distance with the best transport scale, "
+        "less that of training points, is below 0.8 of that without.",
         judge=judge_better,
         **_COMMON,
     ),

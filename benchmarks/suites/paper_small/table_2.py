@@ -17,6 +17,7 @@ TEXTS = {
     START: "afm_gaussians2d:objective.ot_scale=0.5",
     END: "afm_gaussians2d:objective.ot_scale=0.1",
 }
+REAL = "training points: Wasserstein distance to the data"
 RUNS = (MAPS[TEXTS[DECAYED]], *(Run(TEXTS[name], seconds=22) for name in (START, END)))
 
 
@@ -29,18 +30,21 @@ def _error(name: str) -> str:
 
 
 def measure(evidence: Evidence) -> dict[str, list[float]]:
-    """Returns two numbers for each schedule."""
-    found = {_distance(n): evidence.values(t, "wasserstein") for n, t in TEXTS.items()}
+    """Returns two numbers for each schedule, and the distance of real points."""
+    found = {REAL: evidence.values(TEXTS[DECAYED], "wasserstein_floor")}
+    found |= {_distance(n): evidence.values(t, "wasserstein") for n, t in TEXTS.items()}
     return found | {_error(n): evidence.values(t, "map_rmse") for n, t in TEXTS.items()}
 
 
 def judge(numbers: Numbers) -> Verdict:
     """Applies the rule."""
     decayed, start = numbers[_distance(DECAYED)], numbers[_distance(START)]
+    floor = mean(numbers[REAL])
     return Verdict.of(
-        all_below(decayed, start) and mean(decayed) < 0.8 * mean(start),
+        all_below(decayed, start) and mean(decayed) - floor < 0.8 * (mean(start) - floor),
         f"Samples are {written(decayed)} from the data with the decay and {written(start)} "
-        f"without; constant at where the decay ends, {written(numbers[_distance(END)])}.",
+        f"without, training points {written([floor])}; constant at where the decay ends, "
+        f"{written(numbers[_distance(END)])}.",
     )
 
 
@@ -67,12 +71,14 @@ CLAIMS = [
         here="Eight Gaussians in the plane, 2000 updates: the config's decay from 0.5 to 0.1, and "
         "either end of it as a constant.",
         rule="With the decay, every seed is nearer to the data (Wasserstein distance) than every "
-        "seed at the constant 0.5, and the mean is below 0.8 of that.",
+        "seed at the constant 0.5, and the mean, less that of training points, is below 0.8 of "
+        "that.",
         judge=judge,
         runs=RUNS,
         measure=measure,
         draw=draw,
         caption="A dot per seed, the line is their mean.",
-        limits="Where the decay ends was chosen on these data; the constant 0.1 is shown for that.",
+        limits="Where the decay ends was chosen on these data; the constant 0.1 is shown for that. "
+        "An earlier rule overlooked that training points are not at distance zero.",
     )
 ]
