@@ -71,6 +71,15 @@ def measure(
     }
 
 
+def _has_section(config: Any, override: str) -> bool:
+    """Returns whether a config has the section of the key of an override."""
+    for part in override.partition("=")[0].split(".")[:-1]:
+        if part not in config:
+            return False
+        config = config[part]
+    return True
+
+
 def run_study(
     name: str,
     description: str | None,
@@ -114,7 +123,10 @@ def run_study(
     rows = []
 
     def load(method: str, *overrides: str) -> Mapping[str, Any]:
-        return load_config(f"{method}_{arguments.scale}", [*arguments.set, *overrides])
+        name = f"{method}_{arguments.scale}"
+        plain = load_config(name)  # Some methods have no discriminator.
+        fitting = [text for text in arguments.set if _has_section(plain, text)]
+        return load_config(name, [*fitting, *overrides])
 
     for row_name, run, old in compare(load, arguments.batch):
         if arguments.only not in row_name:
