@@ -18,6 +18,7 @@ from benchmarks.studies import (
     engine,
     engine_steps,
     memory,
+    performance_page,
     schedules,
     shard_speed,
     step_overhead,
@@ -325,3 +326,10 @@ def test_shard_speed_writes_numbers(tmp_path, monkeypatch):
     assert list(rows) == ["LatentFolder", "edm2", "safetensors", "wds"]
     assert {row["entries"] for row in rows.values()} == {20, 1000}
     assert all(row["samples_per_s"] > 0 for row in rows.values())
+
+
+def test_page_of_performance_is_written_from_the_results():
+    page = performance_page.PAGE.read_text(encoding="utf-8")
+
+    assert page == performance_page.page_text()
+    assert "| engine over bare | 1.01 | 1.01 to 1.02 |" in page
