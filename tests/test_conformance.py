@@ -177,6 +177,7 @@ SMALL = {
     },
     "extractors": {
         "ClassifierExtractor": ["classifier_extractor"],
+        "DecodedExtractor": ["decoded_extractor"],
         "DigitsExtractor": ["digits_extractor"],
         "EfficientNetLiteExtractor": [dict(input_size=32)],
         "InceptionExtractor": ["inception"],
@@ -418,6 +419,13 @@ def classifier_extractor(tiny_autoencoder):  # With its empty cache.
 
 
 @pytest.fixture
+def decoded_extractor(classifier_extractor):
+    autoencoder = dict(type="TinyAutoencoder", in_channels=1, size=8, width=16, num_steps=2)
+    extractor = dict(type="ClassifierExtractor", **classifier_extractor)
+    return dict(autoencoder=autoencoder, extractor=extractor, images="Digits")
+
+
+@pytest.fixture
 def digits_extractor(tmp_path, monkeypatch):
     monkeypatch.setenv("AFMLIB_CACHE", str(tmp_path))
     return {}
@@ -572,8 +580,9 @@ def latent_shape(network):
 
 
 def check_any_extractor(extractor):
-    digits = type(extractor).__name__ in ("ClassifierExtractor", "DigitsExtractor")
-    check_feature_extractor(extractor, (1, 8, 8) if digits else (3, 32, 32))
+    digits = dict.fromkeys(("ClassifierExtractor", "DigitsExtractor"), (1, 8, 8))
+    shapes = {**digits, "DecodedExtractor": (8, 1, 1)}
+    check_feature_extractor(extractor, shapes.get(type(extractor).__name__, (3, 32, 32)))
 
 
 def check_any_autoencoder(autoencoder):

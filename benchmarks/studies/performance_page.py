@@ -36,7 +36,7 @@ SECTIONS = {
         ("step_speed/step_speed",),
     ),
     "The engine": (
-        "The step of the engine over the terms and gradients alone (*bare*), and over a loop as "
+        "The step of the engine over only the terms and gradients (*bare*), and over a loop as "
         "one writes it by hand, without logs, checks or exact resume. First on digits, then for "
         "DiT-S/2 on 4 latents of 4 x 32 x 32.",
         ("step_overhead/step_overhead", "step_overhead/step_overhead_s2"),
