@@ -43,8 +43,8 @@ SECTIONS = {
     ),
     "Start and sampling": (
         "The time from a command to its first sample or step over that of `import torch`, and a "
-        "bare forward pass over `sample`. Each noise of a seed has its own stream, which takes 4 "
-        "microseconds.",
+        "bare forward pass over `sample`. The noises of a seed take longer, since each has its own "
+        "stream.",
         ("start_speed/start_speed",),
     ),
     "Evaluation": (

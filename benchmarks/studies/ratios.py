@@ -123,10 +123,11 @@ def run_study(
     rows = []
 
     def load(method: str, *overrides: str) -> Mapping[str, Any]:
-        name = f"{method}_{arguments.scale}"
-        plain = load_config(name)  # Some methods have no discriminator.
-        fitting = [text for text in arguments.set if _has_section(plain, text)]
-        return load_config(name, [*fitting, *overrides])
+        name, chosen = f"{method}_{arguments.scale}", arguments.set
+        if method != "afm":  # Others may have no discriminator. A wrong key is an error of AFM.
+            plain = load_config(name)
+            chosen = [text for text in chosen if _has_section(plain, text)]
+        return load_config(name, [*chosen, *overrides])
 
     for row_name, run, old in compare(load, arguments.batch):
         if arguments.only not in row_name:
@@ -134,6 +135,8 @@ def run_study(
         row = measure(row_name, run, old, arguments.pairs, arguments.seconds)
         console.print(f"{row['name']}: {row['ratio']['median']:.2f}", highlight=False)
         rows.append(row)
+    if not rows:
+        parser.error(f"No row has the words {arguments.only!r}.")
     loads.append(round(os.getloadavg()[0], 2))
     results = {
         "schema": 1,

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from afmlib import build_objective
+from afmlib.config import ConfigError
 from afmlib.data.image_files import scale_and_mirror
 from afmlib.networks.dit import DiTDiscriminator, DiTGenerator
 from benchmarks.reporting import studies as tables
@@ -19,6 +20,7 @@ from benchmarks.studies import (
     engine_steps,
     memory,
     performance_page,
+    ratios,
     schedules,
     shard_speed,
     step_overhead,
@@ -326,6 +328,22 @@ def test_shard_speed_writes_numbers(tmp_path, monkeypatch):
     assert list(rows) == ["LatentFolder", "edm2", "safetensors", "wds"]
     assert {row["entries"] for row in rows.values()} == {20, 1000}
     assert all(row["samples_per_s"] > 0 for row in rows.values())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--only", "nothing"], "No row has the words 'nothing'"),
+        (["--set", "objective.discriminatr.depth=1"], "discriminatr"),
+    ],
+)
+def test_wrong_rows_and_overrides_of_a_study_are_errors(words, message, capsys, monkeypatch):
+    monkeypatch.setattr(ratios, "measure", None)  # Found before anything is measured.
+
+    with pytest.raises((SystemExit, ConfigError)) as error:
+        step_overhead.main(words)
+
+    assert message in capsys.readouterr().err + str(error.value)
 
 
 def test_page_of_performance_is_written_from_the_results():
